@@ -1,0 +1,479 @@
+"""Settings: read once from the environment and from `.env`, checked, and handed to Flask as one object.
+
+`load()` picks the class that APP_ENV names; without it the site runs as production, because safe is the default and
+development is asked for. A bad value stops nothing here: it becomes a `Finding`, the default stands in for it, and
+reading goes on, so that `require_sound()` (called by `create_app`) can tell everything that is wrong in one go.
+Each setting is explained, with its default, in `.env.example`.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+PROJECT_DIR = Path(__file__).resolve().parent
+MEGABYTE = 1024 * 1024
+SECRET_KEY_MIN_LENGTH = 32
+KNOWN_SECRET_KEYS = {
+    "dev",
+    "development",
+    "changeme",
+    "change-me",
+    "secret",
+    "secret-key",
+    "password",
+    "corkboard",
+    "please-change-this-secret-key-now",
+    "replace-me-with-a-long-random-string",
+}
+DATABASE_DRIVERS = {
+    "sqlite": "sqlite",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "mysql+pymysql": "mysql+pymysql",
+    "mariadb+pymysql": "mariadb+pymysql",
+}
+NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "davfs", "glusterfs", "lustre"}
+NETWORK_FILESYSTEMS |= {"fuse.sshfs", "fuse.davfs2", "fuse.glusterfs", "fuse.ceph", "fuse.rclone", "fuse.s3fs"}
+
+Value = TypeVar("Value")
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at: whether it is right, what was found and, if it is wrong, what to do."""
+
+    ok: bool
+    name: str
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'ok' if self.ok else 'FAILED':<6}  {self.name}: {self.text}"
+        return line if self.ok or not self.remedy else f"{line}\n        {self.remedy}"
+
+
+class ConfigError(click.ClickException):
+    """The settings are not sound. Its text lists every finding; the commands and `wsgi.py` print it and exit with 1."""
+
+    def __init__(self, findings: Iterable[Finding]):
+        self.findings = list(findings)
+        lines = [str(finding) for finding in self.findings]
+        super().__init__("\n".join(["Corkboard does not start with these settings.", *lines]))
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+# == The settings ======================================================================================================
+
+
+class Config:
+    """Every setting as an upper-case attribute, for `app.config.from_object(Config())`."""
+
+    APP_ENV = "production"
+    DEBUG = False
+    TESTING = False
+    TEMPLATES_AUTO_RELOAD = False
+
+    SESSION_COOKIE_HTTPONLY = True
+    SESSION_COOKIE_SAMESITE = "Lax"
+    SESSION_REFRESH_EACH_REQUEST = False
+    PERMANENT_SESSION_LIFETIME = timedelta(days=30)
+    SEND_FILE_MAX_AGE_DEFAULT = 365 * 24 * 60 * 60
+    # A token lives as long as its session: with a time limit, whoever writes for more than an hour could not save.
+    WTF_CSRF_TIME_LIMIT = None
+    BOOTSTRAP_SERVE_LOCAL = True
+
+    def __init__(self, environ: Mapping[str, str] | None = None):
+        self._environ = read_environment() if environ is None else environ
+        self._findings: list[Finding] = []
+        self._read_app_env()
+        self._read_data()
+        self._read_secrets()
+        self._read_server()
+        self._read_the_rest()
+        if self.APP_ENV == "production":
+            self._check_production()
+
+    def findings(self) -> list[Finding]:
+        return list(self._findings)
+
+    def require_sound(self) -> None:
+        if not all(finding.ok for finding in self._findings):
+            raise ConfigError(self._findings)
+
+    def _read_app_env(self) -> None:
+        given = self._given("APP_ENV")
+        known = not given or given in config
+        self._found(known, "APP_ENV", self.APP_ENV if known else f"{given!r} is not known", f"Use {one_of(config)}.")
+
+    def _read_data(self) -> None:
+        default = PROJECT_DIR / "instance"
+        self.DATA_DIR: Path = self._read("DATA_DIR", default, data_folder)
+        self._check_data_dir()
+        read_url = database_url_in(self.DATA_DIR)
+        default_url = read_url("sqlite:///corkboard.db")
+        self.DATABASE_URL: str = self._read("DATABASE_URL", default_url, read_url, without_password)
+
+    def _check_data_dir(self) -> None:
+        """Make the folder, for its owner only, where it does not exist yet."""
+        trouble = ""
+        try:
+            self.DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            trouble = f"{self.DATA_DIR} cannot be made ({reason(error)})"
+        if not trouble and not os.access(self.DATA_DIR, os.R_OK | os.W_OK | os.X_OK):
+            trouble = f"{self.DATA_DIR} cannot be written to"
+        remedy = "Let the account that runs Corkboard read and write this folder, or set DATA_DIR to another one."
+        self._found(not trouble, "data folder", trouble or "there, and can be written to", remedy)
+
+    def _read_secrets(self) -> None:
+        self.SECRET_KEY: str = self._given("SECRET_KEY") or self._kept_secret_key()
+        self.SECRET_KEY_FALLBACKS: list[str] = self._read("SECRET_KEY_FALLBACKS", [], words, how_many)
+        if self._given("SECRET_KEY"):
+            self._check_secret_key("SECRET_KEY", self.SECRET_KEY)
+        for key in self.SECRET_KEY_FALLBACKS:
+            self._check_secret_key("SECRET_KEY_FALLBACKS", key)
+
+    def _kept_secret_key(self) -> str:
+        """The key of the data folder; empty where it cannot be kept, and the site does not start."""
+        path = self.DATA_DIR / "secret_key"
+        try:
+            key = keep_secret_key(path)
+        except (OSError, UnicodeDecodeError) as error:
+            remedy = "Let the account that runs Corkboard read and write this folder, or set SECRET_KEY."
+            self._found(False, "SECRET_KEY", f"cannot be kept in {path} ({reason(error)})", remedy)
+            return ""
+        remedy = "Delete the file. A new key is made at the next start, and everyone signs in again."
+        sound = len(key) >= SECRET_KEY_MIN_LENGTH
+        self._found(sound, "SECRET_KEY", f"kept in {path}" if sound else f"{path} is damaged", remedy)
+        return key
+
+    def _check_secret_key(self, name: str, key: str) -> None:
+        if self.APP_ENV != "production":
+            self._found(True, name, "set")
+            return
+        known, short = key.lower() in KNOWN_SECRET_KEYS, len(key) < SECRET_KEY_MIN_LENGTH
+        text = "a key that everybody knows" if known else f"shorter than {SECRET_KEY_MIN_LENGTH} characters"
+        remedy = "Leave it out, and Corkboard makes one and keeps it. Or take the output of: "
+        remedy += 'python -c "import secrets; print(secrets.token_hex(32))"'
+        self._found(not (known or short), name, text if known or short else "set", remedy)
+
+    def _read_server(self) -> None:
+        self.HOST: str = self._read("HOST", "127.0.0.1", host)
+        self.PORT: int = self._read("PORT", 8000, whole_number(1, 65535))
+        self.THREADS: int = self._read("THREADS", 8, whole_number(2, 64))
+        self.SITE_URL: str = self._read("SITE_URL", "", site_url)
+        self.TRUSTED_HOSTS: list[str] | None = self._read("TRUSTED_HOSTS", None, trusted_hosts)
+        self.TRUSTED_PROXY: str = self._read("TRUSTED_PROXY", "", ip_address)
+        https = self.SITE_URL.startswith("https://")
+        self.SESSION_COOKIE_SECURE = https
+        self.SESSION_COOKIE_NAME = "__Host-corkboard" if https else "corkboard"
+
+    def _read_the_rest(self) -> None:
+        self.MAX_UPLOAD_MB: int = self._read("MAX_UPLOAD_MB", 25, whole_number(1, 4096))
+        self.MAX_CONTENT_LENGTH = self.MAX_UPLOAD_MB * MEGABYTE
+        levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+        self.LOG_LEVEL: str = self._read("LOG_LEVEL", "INFO", choice(*levels))
+        self.LOG_FORMAT: str = self._read("LOG_FORMAT", "text", choice("text", "json"))
+        self.TIMEZONE: str = self._read("TIMEZONE", "UTC", time_zone)
+
+    def _check_production(self) -> None:
+        asked = [name for name in ("FLASK_DEBUG", "APP_DEBUG") if self._given(name).lower() not in OFF]
+        text = f"asked for by {' and '.join(asked)}" if asked else "off"
+        self._found(not asked, "debug mode", text, "Take it out, or set APP_ENV=development on your own machine.")
+
+        text, remedy = sqlite_trouble(self.DATABASE_URL)
+        self._found(not text, "place of the database", text or "fit for it", remedy)
+
+        missing = bool(self.TRUSTED_PROXY and not self.SITE_URL)
+        text = "SITE_URL is missing, and TRUSTED_PROXY is set" if missing else "in agreement with the settings"
+        remedy = "Set SITE_URL to the address that people type, such as https://intranet.example.com."
+        self._found(not missing, "address of the site", text, remedy)
+
+    def _given(self, name: str) -> str:
+        return self._environ.get(name, "").strip()
+
+    def _read(
+        self, name: str, default: Value, parse: Callable[[str], Value], show: Callable[[Any], str] = str
+    ) -> Value:
+        """The value of a setting. `parse` refuses by a ValueError that says what would be right."""
+        given = self._given(name)
+        try:
+            value = parse(given) if given else default
+        except ValueError as error:
+            self._found(False, name, f"{show(given)!r} cannot be used", str(error))
+            return default
+        self._found(True, name, show(value) if value else "not set")
+        return value
+
+    def _found(self, ok: bool, name: str, text: str, remedy: str = "") -> None:
+        self._findings.append(Finding(ok, name, text, "" if ok else remedy))
+
+
+class DevelopmentConfig(Config):
+    """On the machine of whoever works on the code: the debugger, and templates read anew."""
+
+    APP_ENV = "development"
+    DEBUG = True
+    TEMPLATES_AUTO_RELOAD = True
+
+
+class TestingConfig(Config):
+    """For the tests: exceptions reach them."""
+
+    __test__ = False  # pytest would take it for a test class
+    APP_ENV = "testing"
+    TESTING = True
+
+
+class ProductionConfig(Config):
+    """Where a team works: refuses whatever would put their data at risk."""
+
+
+config: dict[str, type[Config]] = {
+    "development": DevelopmentConfig,
+    "testing": TestingConfig,
+    "production": ProductionConfig,
+}
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """The settings of the environment that APP_ENV names; an unknown name is refused as a finding of production."""
+    environ = read_environment() if environ is None else environ
+    return config.get(environ.get("APP_ENV", "").strip(), ProductionConfig)(environ)
+
+
+def read_environment(dotenv: Path = PROJECT_DIR / ".env") -> dict[str, str]:
+    """The variables of the process over those of `.env`."""
+    if not dotenv.is_file():
+        return dict(os.environ)
+    from dotenv import dotenv_values
+
+    # utf-8-sig: Notepad may put a byte order mark first. No interpolation: a password may well contain a dollar sign.
+    kept = dotenv_values(dotenv, encoding="utf-8-sig", interpolate=False)
+    return {name: value for name, value in kept.items() if value is not None} | dict(os.environ)
+
+
+# == Readers: each takes the text of a setting, and refuses by saying what would be right ==============================
+
+OFF = {"", "0", "false", "no", "off"}
+HOST_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+HOST_NAME = re.compile(rf"{HOST_LABEL}(\.{HOST_LABEL})*", re.IGNORECASE)
+
+
+def one_of(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
+def choice(*names: str) -> Callable[[str], str]:
+    def parse(given: str) -> str:
+        for name in names:
+            if given.lower() == name.lower():
+                return name
+        raise ValueError(f"Use {one_of(names)}.")
+
+    return parse
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    def parse(given: str) -> int:
+        # isdecimal alone accepts the digits of every script.
+        if given.isascii() and given.isdecimal() and len(given) < 10 and low <= int(given) <= high:
+            return int(given)
+        raise ValueError(f"Use a whole number from {low} to {high}.")
+
+    return parse
+
+
+def words(given: str) -> list[str]:
+    return [word.strip() for word in given.split(",") if word.strip()]
+
+
+def how_many(values: list[str] | str) -> str:
+    """For secrets: says that they are there, and nothing of what they are."""
+    return f"{len(values)} set"
+
+
+def is_host(name: str) -> bool:
+    return bool(HOST_NAME.fullmatch(name)) or is_ip_address(name)
+
+
+def is_ip_address(given: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(given)
+    except ValueError:
+        return False
+    return True
+
+
+def ip_address(given: str) -> str:
+    if not is_ip_address(given):
+        raise ValueError("Use the one IP address that the proxy connects from, such as 127.0.0.1.")
+    return given
+
+
+def host(given: str) -> str:
+    if not is_host(given):
+        raise ValueError("Use 127.0.0.1 for this computer only, 0.0.0.0 for the whole network, or one address of it.")
+    return given
+
+
+def trusted_hosts(given: str) -> list[str] | None:
+    names = words(given)
+    if not names or not all(is_host(name.removeprefix(".")) for name in names):
+        raise ValueError("Use host names without a port, with commas between them; .example.com takes its subdomains.")
+    return names
+
+
+def site_url(given: str) -> str:
+    """`scheme://host[:port]`, in lower case and without a slash at the end. The site stands at the root of its host."""
+    url = given.removesuffix("/").lower()
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        sound = False
+    else:
+        sound = sound and url == f"{parts.scheme}://{parts.netloc}" and "@" not in url and not url.endswith(":")
+    if not sound:
+        raise ValueError("Use http:// or https://, the host and, if need be, a port: https://intranet.example.com.")
+    return url
+
+
+def time_zone(given: str) -> str:
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(given)
+    except (KeyError, ValueError, OSError):  # unknown, not a name at all, the folder of a continent
+        raise ValueError("Use a name from the list of time zones, such as Europe/Berlin or UTC.") from None
+    return given
+
+
+def data_folder(given: str) -> Path:
+    if "\0" in given or "?" in given:  # a question mark would end the path in a database address
+        raise ValueError("Use the path of a folder, without a question mark in it.")
+    # Not resolved: on Windows that turns the letter of a mapped drive into a UNC path.
+    return Path(os.path.abspath(PROJECT_DIR / Path(given).expanduser()))
+
+
+def reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+# == The secret key ====================================================================================================
+
+
+def keep_secret_key(path: Path) -> str:
+    """The key in the file, made at the first call. Processes that start together end up with one and the same key."""
+    if not path.exists():
+        make_secret_key(path)
+    return path.read_text(encoding="utf-8").strip()
+
+
+def make_secret_key(path: Path) -> None:
+    import secrets
+
+    # mkstemp makes the file readable for its owner only; it gets its name when complete, so nobody reads half a key.
+    descriptor, draft = tempfile.mkstemp(prefix="secret_key.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        name_unless_taken(draft, path)
+    finally:
+        Path(draft).unlink(missing_ok=True)
+
+
+def name_unless_taken(draft: str, path: Path) -> None:
+    """Let the first of several processes win: os.link refuses a taken name everywhere, os.rename on Windows only."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links, such as that of a memory stick
+        if not path.exists():
+            os.rename(draft, path)
+
+
+# == The address of the database =======================================================================================
+
+
+def database_url_in(data_dir: Path) -> Callable[[str], str]:
+    """A reader that takes the usual spellings; a relative SQLite path starts at the data folder."""
+
+    def parse(given: str) -> str:
+        scheme, separator, rest = given.partition("://")
+        if not separator or scheme.lower() not in DATABASE_DRIVERS:
+            raise ValueError("Use sqlite:///corkboard.db or mysql://user:password@host/database.")
+        if scheme.lower() == "sqlite":
+            return sqlite_url(rest, data_dir)
+        parts = urlsplit(f"//{rest}")
+        if not parts.hostname or not parts.path.strip("/"):
+            raise ValueError("Name the host and the database: mysql://user:password@host/database.")
+        return f"{DATABASE_DRIVERS[scheme.lower()]}://{rest}"
+
+    return parse
+
+
+def sqlite_url(rest: str, data_dir: Path) -> str:
+    if rest in ("", "/", "/:memory:"):
+        return "sqlite:///:memory:"
+    path, question_mark, query = rest.removeprefix("/").partition("?")
+    if not rest.startswith("/") or question_mark or query or path.startswith("file:"):
+        raise ValueError("Use three slashes and the path of a file: sqlite:///corkboard.db.")
+    return f"sqlite:///{(data_dir / path).as_posix()}"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite database; None for any other, and for one in memory."""
+    path = url.removeprefix("sqlite:///")
+    return None if path in (url, ":memory:") else Path(path)
+
+
+def without_password(url: str) -> str:
+    return re.sub(r"^(\S*?://)?([^/@:]*):.*@", r"\1\2:***@", url)
+
+
+def sqlite_trouble(url: str) -> tuple[str, str]:
+    """What makes this place unfit for a SQLite database, and the remedy; both empty when nothing does."""
+    if url == "sqlite:///:memory:":
+        return "in memory, where everything is lost at the end", "Leave DATABASE_URL out, or name a file."
+    path = sqlite_path(url)
+    if path is None or not on_network_drive(path):
+        return "", ""
+    remedy = "Set DATA_DIR (or DATABASE_URL) to a folder on a disk of this computer, or use MySQL or MariaDB."
+    return f"{path} is on a network drive, where SQLite loses data", remedy
+
+
+def on_network_drive(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
+    resolved = path.resolve()  # on Windows also turns a mapped drive into its UNC path
+    if str(resolved).startswith(("\\\\", "//")):
+        return not str(resolved).startswith(("\\\\?\\", "\\\\.\\")) or str(resolved).startswith("\\\\?\\UNC\\")
+    return filesystem_of(resolved, mounts) in NETWORK_FILESYSTEMS
+
+
+def filesystem_of(path: Path, mounts: Path) -> str:
+    """The type of the file system at the path on Linux; empty elsewhere."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    best, kind = Path("/"), ""
+    for _, point, this_kind, *_ in (line.split(" ") for line in lines if line.count(" ") > 2):
+        # A space in a mount point is written as \040. A later line covers an earlier one at the same point.
+        folder = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point))
+        if path.is_relative_to(folder) and len(folder.parts) >= len(best.parts):
+            best, kind = folder, this_kind
+    return kind

@@ -1,0 +1,581 @@
+"""All that differs between SQLite and MySQL/MariaDB, and all that guards data.
+
+ 1. Column types and keys     the types models are made of, alike on both engines
+ 2. Engine                    `db`, `init_db(app)`, what each engine is told on connecting
+ 3. Units of work             `@unit`: one transaction, tried again as a whole
+ 4. Statements                what the engines spell differently
+ 5. Write-behind              what merely looking causes, written in batches by a thread
+ 6. Schema                    is it there, is it current, bring it up to date
+
+`migrate` (Flask-Migrate) is a lazy attribute of this module (PEP 562): importing Alembic costs more than a
+hundred page views, and only the commands need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import random
+import sqlite3
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+import click
+import sqlalchemy as sa
+from flask import Flask, current_app, g
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import event
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import DeclarativeBase
+
+if TYPE_CHECKING:
+    from flask_migrate import Migrate
+
+    migrate: Migrate
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Columns = sa.Select[*tuple[Any, ...]]
+
+log = logging.getLogger("corkboard.database")
+
+MIGRATIONS = Path(__file__).resolve().parent / "migrations"
+
+
+# ======================================================================================================================
+# == 1. Column types and keys ==========================================================================================
+# ======================================================================================================================
+
+# Binary comparison everywhere: the default collations of MySQL find 'Anna', 'anna ' and 'änna' equal and SQLite does
+# not. Whatever shall compare loosely has a key column, made by `fold` or `sort_key` below.
+MYSQL_TABLE = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+
+# MySQL's DATETIME drops microseconds and its TEXT ends at 64 KB.
+Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+
+
+def utcnow() -> datetime:
+    """The time as it is stored: UTC without a zone, to the microsecond."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def fold(text: str) -> str:
+    """The key by which names and mail addresses are the same: NFKC, casefold, strip (after RFC 8265, simplified)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def sort_key(text: str, length: int = 200) -> str:
+    """The key by which titles and names are ordered and filtered: folded, and without accents."""
+    decomposed = unicodedata.normalize("NFKD", fold(text))
+    bare = "".join(char for char in decomposed if not unicodedata.combining(char))
+    return unicodedata.normalize("NFC", bare)[:length]
+
+
+# ======================================================================================================================
+# == 2. Engine =========================================================================================================
+# ======================================================================================================================
+
+
+class Base(DeclarativeBase):
+    """Base of all models: names for every constraint, so that migrations can name what they change."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    __table_args__: Any = MYSQL_TABLE
+
+
+db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+
+BUSY_SECONDS = 5  # how long a writer waits for another process's (SQLite) or transaction's (MySQL) lock
+SQLITE_PRAGMAS = ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
+MYSQL_GREETING = (
+    "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
+    f" innodb_lock_wait_timeout = {BUSY_SECONDS}, time_zone = '+00:00'"
+)
+DISCONNECTS = {1047, 2006, 2013}  # 1047: a Galera node without quorum answers every query with it, but passes a ping
+UNREACHABLE = DISCONNECTS | {1040, 1053, 1205, 2002, 2003}
+
+
+class DatabaseBusy(Exception):
+    """Another writer of this process kept the database longer than anyone should wait."""
+
+
+class Engine:
+    """What this application's engine needs beside SQLAlchemy's: its kind, its write lock, its checked schema."""
+
+    def __init__(self, url: str) -> None:
+        self.is_sqlite = url.startswith("sqlite")
+        self.engine: sa.Engine | None = None
+        self.write_lock = threading.Lock()
+        self.schema_ok = False
+        self.schema_checked = float("-inf")  # monotonic seconds
+        self.kept = threading.local()
+        self.writer: sa.Connection | None = None
+
+    def begin_reading(self) -> sa.Connection:
+        """A connection to read by. On SQLite a thread keeps its own; MySQL's come from the pool, which tests them."""
+        assert self.engine is not None
+        if not self.is_sqlite:
+            return self.engine.connect()
+        mine: sa.Connection | None = getattr(self.kept, "connection", None)
+        if mine is None or mine.closed or mine.invalidated:
+            mine = self.kept.connection = self.engine.connect()
+        # In a transaction already: another context of this thread (a test around a request) reads by it.
+        return self.engine.connect() if mine.in_transaction() else mine
+
+    def begin_writing(self) -> sa.Connection:
+        """A connection for a lean unit, under the write lock. On SQLite always the same one.
+
+        What one connection writes makes every other one's page cache void, so the writers had better be one.
+        """
+        assert self.engine is not None
+        if not self.is_sqlite:
+            return self.engine.connect()
+        if self.writer is None or self.writer.closed or self.writer.invalidated:
+            self.writer = self.engine.connect()
+        return self.writer
+
+    def end_writing(self, writing: sa.Connection) -> None:
+        """Roll back what was not committed, and let go of the connection."""
+        with contextlib.suppress(DBAPIError):
+            if writing is self.writer:
+                writing.rollback()
+            else:
+                writing.close()
+
+    def end_reading(self, reading: sa.Connection) -> None:
+        with contextlib.suppress(DBAPIError):  # the server is gone, and the connection with it: nothing was written
+            if reading is getattr(self.kept, "connection", None):
+                reading.rollback()
+            else:
+                reading.close()
+
+
+def engine_state() -> Engine:
+    """The `Engine` of the current application."""
+    return current_app.extensions["corkboard.engine"]
+
+
+def writes_one_by_one() -> bool:
+    """Whether of two committed rows the one with the higher id was written later: SQLite has one writer at a time."""
+    return engine_state().is_sqlite
+
+
+def init_db(app: Flask) -> None:
+    """Bind `db` to the application's DATABASE_URL. Opens no connection and touches no schema."""
+    url: str = app.config["DATABASE_URL"]
+    state = app.extensions["corkboard.engine"] = Engine(url)
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    options = _sqlite_options(app) if state.is_sqlite else _mysql_options(app)
+    # An error's text goes to the log, where what people typed and hashes of their passwords have no place.
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"hide_parameters": True} | options
+    db.init_app(app)
+    with app.app_context():
+        engine = state.engine = db.engine
+    event.listen(engine, "connect", _greet_sqlite if state.is_sqlite else _greet_mysql)
+    if state.is_sqlite:
+        event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "handle_error", _mark_disconnect)
+    app.teardown_appcontext(end_reading)
+    app.cli.commands.pop("db", None)
+    app.cli.add_command(_LazyMigrations(name="db", help="Migrations of the schema (Flask-Migrate)."))
+
+
+def _sqlite_options(app: Flask) -> dict[str, Any]:
+    # isolation_level=None: the driver's own BEGINs break savepoints and transactional DDL; _begin_sqlite sends them.
+    arguments = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False, "cached_statements": 256}
+    # Twice: a thread keeps one connection to read by, and takes another to write.
+    return {"connect_args": arguments, "pool_size": 2 * app.config["THREADS"], "max_overflow": 8}
+
+
+def _mysql_options(app: Flask) -> dict[str, Any]:
+    return {
+        "connect_args": {"connect_timeout": BUSY_SECONDS, "init_command": MYSQL_GREETING, "charset": "utf8mb4"},
+        "isolation_level": "READ COMMITTED",
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+        "pool_size": app.config["THREADS"],
+        "max_overflow": 8,
+        "pool_timeout": BUSY_SECONDS,
+    }
+
+
+def _greet_sqlite(raw: sqlite3.Connection, _record: object) -> None:
+    for pragma in SQLITE_PRAGMAS:
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def _greet_mysql(raw: Any, _record: object) -> None:
+    # The server may be configured for another collation of utf8mb4; literals would then not compare as columns do.
+    with raw.cursor() as cursor:
+        cursor.execute("SET NAMES utf8mb4 COLLATE utf8mb4_bin")
+
+
+def _begin_sqlite(begun: sa.Connection) -> None:
+    # A deferred BEGIN that reads and then writes fails at once when another writer came between; IMMEDIATE waits.
+    driver = begun.connection.driver_connection
+    assert driver is not None
+    statement = "BEGIN" if _in_unit.get() is None else "BEGIN IMMEDIATE"
+    try:
+        driver.execute(statement)
+    except sqlite3.Error as error:  # sent past SQLAlchemy, which would have wrapped what the driver raises
+        raise OperationalError(statement, None, error) from error
+
+
+def error_code(error: BaseException | None) -> int:
+    """The MySQL error number of a driver's exception, 0 where there is none."""
+    arguments = getattr(error, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else 0
+
+
+def _mark_disconnect(context: Any) -> None:
+    if error_code(context.original_exception) in DISCONNECTS:
+        context.is_disconnect = True
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether an exception says that the database cannot be reached or written now, so that trying later helps."""
+    if isinstance(error, (DatabaseBusy, PoolTimeout)):
+        return True
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        name = getattr(error.orig, "sqlite_errorname", "")
+        return name.startswith(("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_READONLY"))
+    return error.connection_invalidated or error_code(error.orig) in UNREACHABLE
+
+
+# ======================================================================================================================
+# == 3. Units of work ==================================================================================================
+# ======================================================================================================================
+
+# Record changed since read, lock wait timeout, deadlock or Galera certification; and a unique key that another took
+# meanwhile: the action, run again, finds the row and says what it says then.
+RETRIED = {1020, 1062, 1205, 1213}
+ATTEMPTS = 6
+# None outside of a unit, False in one that has not begun its transaction yet, then the connection it runs on.
+_in_unit: ContextVar[sa.Connection | Literal[False] | None] = ContextVar("in_unit", default=None)
+
+
+def unit(action: Callable[P, R]) -> Callable[P, R]:
+    """Run a model's action as one transaction, and again from the start when the engine asks for it.
+
+    The view's read ends first, so that the action reads everything anew under the write lock: pass it ids and typed
+    values, and check permission and version inside. A unit called within another joins it. On MySQL a deadlock, a
+    lock wait timeout or a Galera certification failure, the commit's included, runs the whole action again.
+
+    Raises whatever the action raises, with everything rolled back; `DatabaseBusy` when the write lock stays taken.
+    """
+    return _repeated(action, _run_once)
+
+
+def lean_unit(action: Callable[P, R]) -> Callable[P, R]:
+    """A `unit` for an action that works by `rows` alone: without a session, which costs as much as two statements.
+
+    Such an action must not touch `db.session`: that would be another transaction, waiting for this one.
+    """
+    return _repeated(action, _run_lean)
+
+
+def _repeated(action: Callable[P, R], run_once: Callable[..., R]) -> Callable[P, R]:
+    @functools.wraps(action)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _in_unit.get() is not None:
+            return action(*args, **kwargs)
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return run_once(action, *args, **kwargs)
+            except DBAPIError as error:
+                if error_code(error.orig) not in RETRIED:
+                    raise
+                log.info("unit %s: attempt %d met %s", action.__qualname__, attempt, error_code(error.orig))
+            time.sleep(random.uniform(0, 0.01 * 2**attempt))
+        return run_once(action, *args, **kwargs)
+
+    return run
+
+
+def _run_once(action: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+    session = db.session
+    session.rollback()
+    end_reading()
+    with for_writing():
+        try:
+            result = action(*args, **kwargs)
+            session.commit()
+            return result
+        except BaseException:
+            session.rollback()
+            raise
+
+
+def _run_lean(action: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+    if db.session.registry.has():
+        db.session.rollback()
+    end_reading()
+    with for_writing():
+        writing = engine_state().begin_writing()
+        _in_unit.set(writing)
+        try:
+            result = action(*args, **kwargs)
+            writing.commit()
+            return result
+        finally:
+            engine_state().end_writing(writing)
+
+
+@contextlib.contextmanager
+def for_writing() -> Iterator[None]:
+    """For what is no unit but writes (a migration): transactions begun meanwhile take SQLite's write lock at once."""
+    with _write_turn():
+        token = _in_unit.set(False)
+        try:
+            yield
+        finally:
+            _in_unit.reset(token)
+
+
+@contextlib.contextmanager
+def _write_turn() -> Iterator[None]:
+    """This process's turn to write on SQLite: waiting here instead of in SQLite's busy handler, which sleeps."""
+    state = engine_state()
+    if not state.is_sqlite:
+        yield
+        return
+    if not state.write_lock.acquire(timeout=BUSY_SECONDS):
+        raise DatabaseBusy("the write lock was not free in time")
+    try:
+        yield
+    finally:
+        state.write_lock.release()
+
+
+# ======================================================================================================================
+# == 4. Statements =====================================================================================================
+# ======================================================================================================================
+
+
+def rows(statement: sa.Executable, **parameters: Any) -> sa.CursorResult[Any]:
+    """Execute a statement over columns, past the ORM's machinery: inside a unit as part of it, else as a read.
+
+    Statements that hot pages run are built once, with bound parameters, so that SQLAlchemy's cache finds them.
+    """
+    return connection().execute(statement, parameters)
+
+
+def connection() -> sa.Connection:
+    """The unit's connection; outside of a unit the one that this request reads by.
+
+    A session costs three times as much as its connection, and most pages read columns only.
+    """
+    unit_connection = _in_unit.get()
+    if unit_connection is not None:
+        return _join_unit() if unit_connection is False else unit_connection
+    if "reading" not in g:
+        g.reading = engine_state().begin_reading()
+    return g.reading
+
+
+def _join_unit() -> sa.Connection:
+    """Begin the unit's transaction and remember its connection: asking the session each time costs half a statement."""
+    begun = db.session.connection()
+    _in_unit.set(begun)
+    return begun
+
+
+def end_reading(_error: BaseException | None = None) -> None:
+    """End what this request reads by, so that it sees what is written from now on."""
+    reading: sa.Connection | None = g.pop("reading", None)
+    if reading is not None:
+        engine_state().end_reading(reading)
+
+
+def insert_if_absent(table: sa.Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row unless one with the same unique key stands. Returns whether it was inserted."""
+    prefix = "OR IGNORE" if engine_state().is_sqlite else "IGNORE"
+    return rows(table.insert().prefix_with(prefix), **values).rowcount == 1
+
+
+def in_table_order(statement: Columns) -> Columns:
+    """Have MySQL join in the order written: its optimizer starts at the smallest table and then sorts a million rows.
+
+    SQLite, which follows the index that serves ORDER BY and LIMIT, needs no telling.
+    """
+    return statement.prefix_with("STRAIGHT_JOIN", dialect="mysql").prefix_with("STRAIGHT_JOIN", dialect="mariadb")
+
+
+# ======================================================================================================================
+# == 5. Write-behind ===================================================================================================
+# ======================================================================================================================
+
+
+class WriteBehind:
+    """Notes what looking causes and lets a thread write it in batches, so that no GET writes.
+
+    The newest note of a key wins. A crash may lose the notes of the last `seconds`; that is accepted.
+    """
+
+    def __init__(self, app: Flask, write: Callable[[dict[Any, Any]], None], seconds: float = 20) -> None:
+        self.app, self.write, self.seconds = app, write, seconds
+        self.notes: dict[Any, Any] = {}
+        self.lock = threading.Lock()
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def note(self, key: Any, value: Any) -> None:
+        """Remember `value` for `key` until the next batch."""
+        with self.lock:
+            self.notes[key] = value
+            if self.thread is None and not self.stopping.is_set():
+                # Started at the first note and not with the application: a server that forks has forked by now.
+                self.thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
+                self.thread.start()
+
+    def flush(self) -> None:
+        """Write what has been noted so far."""
+        with self.lock:
+            notes, self.notes = self.notes, {}
+        if notes:
+            with self.app.app_context():
+                self.write(notes)
+
+    def stop(self) -> None:
+        """Write what is left, and end the thread."""
+        self.stopping.set()
+        if self.thread is not None:
+            self.thread.join(timeout=BUSY_SECONDS)
+        self._flush_logged()
+
+    def _run(self) -> None:
+        while not self.stopping.wait(self.seconds):
+            self._flush_logged()
+
+    def _flush_logged(self) -> None:
+        try:
+            self.flush()
+        except Exception:
+            log.exception("the notes of the last %s seconds were not written", self.seconds)
+
+
+# ======================================================================================================================
+# == 6. Schema =========================================================================================================
+# ======================================================================================================================
+
+RECHECK_SECONDS = 2.0
+
+
+class SchemaError(click.ClickException):
+    """The schema is missing, or older or newer than the code. The message names the command to run."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "migrate":
+        from flask_migrate import Migrate
+
+        globals()["migrate"] = created = Migrate(db=db, directory=str(MIGRATIONS))
+        return created
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _LazyMigrations(click.Group):
+    """Flask-Migrate's `db` group, imported when it is called."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        from flask_migrate.cli import db as group
+
+        _use_migrations()
+        return group.make_context(*args, **kwargs)
+
+
+def _use_migrations() -> None:
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    if "migrate" not in app.extensions:
+        __getattr__("migrate").init_app(app, db)
+
+
+def _script_heads() -> tuple[set[str], set[str]]:
+    """The heads of the migrations folder, and every revision in it."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    return set(scripts.get_heads()), {script.revision for script in scripts.walk_revisions()}
+
+
+def _current_heads() -> set[str]:
+    from alembic.migration import MigrationContext
+
+    with db.engine.connect() as reading:
+        return set(MigrationContext.configure(reading).get_current_heads())
+
+
+def check_schema() -> None:
+    """Raise `SchemaError`, naming the command to run, unless the schema is exactly the one this code needs."""
+    heads, known = _script_heads()
+    current = _current_heads()
+    if current == heads:
+        return
+    if not current:
+        raise SchemaError("The database is empty. Create its tables with: python -m flask init-db")
+    if current - known:
+        raise SchemaError(
+            "The database was made by a newer version of Corkboard. Install that version (or a later one), "
+            "then run: python -m flask init-db"
+        )
+    raise SchemaError("The database is older than this version. Back it up, then run: python -m flask init-db")
+
+
+def schema_problem() -> str | None:
+    """What is wrong with the schema, None when nothing is. Checked once, and while wrong again every few seconds."""
+    state = engine_state()
+    if state.schema_ok:
+        return None
+    if time.monotonic() - state.schema_checked < RECHECK_SECONDS:
+        return "The database is not ready. See the log, or run: python -m flask check"
+    try:
+        check_schema()
+    except SchemaError as error:
+        state.schema_checked = time.monotonic()
+        return error.message
+    state.schema_ok = True
+    return None
+
+
+def upgrade_schema() -> None:
+    """Create the tables or bring them up to date, on either engine. May be run again; one process at a time."""
+    from flask_migrate import upgrade
+
+    _use_migrations()
+    upgrade(directory=str(MIGRATIONS))
+    engine_state().schema_ok = False
+
+
+def prepare_served_start(app: Flask) -> None:
+    """Before serving: create the schema where SQLite's file is fresh, else demand that it fits.
+
+    Raises `SchemaError`. A schema with data in it is never changed unasked.
+    """
+    with app.app_context():
+        try:
+            if engine_state().is_sqlite and not _current_heads() and not sa.inspect(db.engine).get_table_names():
+                upgrade_schema()
+            check_schema()
+        except DBAPIError as error:
+            log.error("the database does not answer: %s", error)
+            raise SchemaError("The database does not answer. To see why: python -m flask check") from error

@@ -1,0 +1,33 @@
+"""How Alembic runs here: on the application's engine, with its metadata, one process at a time."""
+
+from alembic import context
+from flask import current_app
+from sqlalchemy import text
+
+import database
+
+ONE_AT_A_TIME = "corkboard.migrations"
+
+
+def run() -> None:
+    """Upgrade (or whatever was asked) in one transaction on SQLite; MySQL commits each DDL statement by itself."""
+    with current_app.app_context(), database.for_writing(), database.db.engine.connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if not sqlite:
+            connection.execute(text("SELECT GET_LOCK(:name, 60)"), {"name": ONE_AT_A_TIME})
+        context.configure(
+            connection=connection,
+            target_metadata=database.db.metadata,
+            render_as_batch=True,
+            compare_type=True,
+            transactional_ddl=sqlite,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+        if connection.in_transaction():
+            connection.commit()
+        if not sqlite:
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": ONE_AT_A_TIME})
+
+
+run()

@@ -1,0 +1,249 @@
+"""The first tables.
+
+MySQL commits each statement here by itself, so a start that was interrupted may find some tables or indexes made
+already: whatever stands is passed over.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+
+
+def define() -> sa.MetaData:
+    """The tables as this revision makes them, whatever the models say by now."""
+    tables = sa.MetaData()
+    define_people(tables)
+    define_posts(tables)
+    return tables
+
+
+def define_people(tables: sa.MetaData) -> None:
+    sa.Table(
+        "settings",
+        tables,
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("value", LongText, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_settings"),
+        **MYSQL,
+    )
+    sa.Table(
+        "throttles",
+        tables,
+        sa.Column("key", sa.String(64), nullable=False),
+        sa.Column("whole_at", Timestamp, nullable=False),
+        sa.PrimaryKeyConstraint("key", name="pk_throttles"),
+        sa.Index("ix_throttles_whole_at", "whole_at"),
+        **MYSQL,
+    )
+    sa.Table(
+        "users",
+        tables,
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("username", sa.String(32), nullable=False),
+        sa.Column("username_key", sa.String(32), nullable=False),
+        sa.Column("name", sa.String(80), nullable=False),
+        sa.Column("name_key", sa.String(80), nullable=False),
+        sa.Column("email", sa.String(254), nullable=True),
+        sa.Column("email_key", sa.String(254), nullable=True),
+        sa.Column("password_hash", sa.String(255), nullable=False),
+        sa.Column("role", sa.SmallInteger, nullable=False),
+        sa.Column("title", sa.String(80), nullable=False),
+        sa.Column("department", sa.String(80), nullable=False),
+        sa.Column("phone", sa.String(80), nullable=False),
+        sa.Column("location", sa.String(80), nullable=False),
+        sa.Column("lookup", sa.String(500), nullable=False),
+        sa.Column("away_until", sa.Date, nullable=True),
+        sa.Column("stand_in_id", sa.Integer, nullable=True),
+        sa.Column("theme", sa.String(8), nullable=False),
+        sa.Column("timezone", sa.String(64), nullable=False),
+        sa.Column("shortcuts", sa.Boolean, nullable=False),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.Column("deactivated_at", Timestamp, nullable=True),
+        sa.Column("previous_visit_at", Timestamp, nullable=True),
+        sa.Column("last_active_at", Timestamp, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_users"),
+        sa.ForeignKeyConstraint(["stand_in_id"], ["users.id"], name="fk_users_stand_in_id"),
+        sa.UniqueConstraint("username_key", name="uq_users_username_key"),
+        sa.UniqueConstraint("email_key", name="uq_users_email_key"),
+        sa.Index("ix_users_away_until", "away_until"),
+        **MYSQL,
+    )
+    sa.Table(
+        "activities",
+        tables,
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("at", Timestamp, nullable=False),
+        sa.Column("actor_id", sa.Integer, nullable=True),
+        sa.Column("action", sa.String(40), nullable=False),
+        sa.Column("object_type", sa.String(20), nullable=False),
+        sa.Column("object_id", sa.Integer, nullable=False),
+        sa.Column("detail", sa.String(200), nullable=False),
+        sa.Column("address", sa.String(45), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_activities"),
+        sa.ForeignKeyConstraint(["actor_id"], ["users.id"], name="fk_activities_actor_id"),
+        sa.Index("ix_activities_object", "object_type", "object_id"),
+        **MYSQL,
+    )
+    sa.Table(
+        "sign_ins",
+        tables,
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("user_id", sa.Integer, nullable=False),
+        sa.Column("token_hash", sa.String(64), nullable=False),
+        sa.Column("device", sa.String(80), nullable=False),
+        sa.Column("address", sa.String(45), nullable=False),
+        sa.Column("remembered", sa.Boolean, nullable=False),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.Column("last_used_at", Timestamp, nullable=False),
+        sa.Column("expires_at", Timestamp, nullable=False),
+        sa.Column("ended_at", Timestamp, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_sign_ins"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sign_ins_user_id"),
+        sa.UniqueConstraint("token_hash", name="uq_sign_ins_token_hash"),
+        sa.Index("ix_sign_ins_expires_at", "expires_at"),
+        sa.Index("ix_sign_ins_user_id", "user_id"),
+        **MYSQL,
+    )
+
+
+def define_posts(tables: sa.MetaData) -> None:
+    sa.Table(
+        "topics",
+        tables,
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("name", sa.String(60), nullable=False),
+        sa.Column("name_key", sa.String(60), nullable=False),
+        sa.Column("slug", sa.String(68), nullable=False),
+        sa.Column("description", sa.String(300), nullable=False),
+        sa.Column("private", sa.Boolean, nullable=False),
+        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("author_id", sa.Integer, nullable=False),
+        sa.Column("form_id", sa.String(32), nullable=False),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.Column("deleted_at", Timestamp, nullable=True),
+        sa.Column("merged_into_id", sa.Integer, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_topics"),
+        sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_topics_author_id"),
+        sa.ForeignKeyConstraint(["merged_into_id"], ["topics.id"], name="fk_topics_merged_into_id"),
+        sa.UniqueConstraint("slug", name="uq_topics_slug"),
+        sa.Index("uq_topics_author_id_form_id", "author_id", "form_id", unique=True),
+        **MYSQL,
+    )
+    sa.Table(
+        "posts",
+        tables,
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("kind", sa.String(8), nullable=False),
+        sa.Column("topic_id", sa.Integer, nullable=False),
+        sa.Column("author_id", sa.Integer, nullable=False),
+        sa.Column("editor_id", sa.Integer, nullable=False),
+        sa.Column("form_id", sa.String(32), nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("title", sa.String(200), nullable=False),
+        sa.Column("title_key", sa.String(200), nullable=False),
+        sa.Column("excerpt", sa.String(280), nullable=False),
+        sa.Column("renderer", sa.SmallInteger, nullable=False),
+        sa.Column("comment_count", sa.Integer, nullable=False),
+        sa.Column("published_at", Timestamp, nullable=False),
+        sa.Column("updated_at", Timestamp, nullable=False),
+        sa.Column("edited_at", Timestamp, nullable=True),
+        sa.Column("pinned_at", Timestamp, nullable=True),
+        sa.Column("deleted_at", Timestamp, nullable=True),
+        sa.Column("deleted_by_id", sa.Integer, nullable=True),
+        sa.Column("body", LongText, nullable=False),
+        sa.Column("html", LongText, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_posts"),
+        sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_posts_author_id"),
+        sa.ForeignKeyConstraint(["deleted_by_id"], ["users.id"], name="fk_posts_deleted_by_id"),
+        sa.ForeignKeyConstraint(["editor_id"], ["users.id"], name="fk_posts_editor_id"),
+        sa.ForeignKeyConstraint(["topic_id"], ["topics.id"], name="fk_posts_topic_id"),
+        sa.Index("ix_posts_author", "author_id", "deleted_at", "published_at", "id"),
+        sa.Index("ix_posts_changed", "kind", "deleted_at", "updated_at", "id"),
+        sa.Index("ix_posts_news", "kind", "deleted_at", "published_at", "id"),
+        sa.Index("ix_posts_pinned", "kind", "deleted_at", "pinned_at", "id"),
+        sa.Index("ix_posts_title", "topic_id", "kind", "deleted_at", "title_key", "id"),
+        sa.Index("ix_posts_topic", "topic_id", "kind", "deleted_at", "published_at", "id"),
+        sa.Index("uq_posts_author_id_form_id", "author_id", "form_id", unique=True),
+        **MYSQL,
+    )
+    sa.Table(
+        "topic_members",
+        tables,
+        sa.Column("topic_id", sa.Integer, nullable=False),
+        sa.Column("user_id", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("topic_id", "user_id", name="pk_topic_members"),
+        sa.ForeignKeyConstraint(["topic_id"], ["topics.id"], name="fk_topic_members_topic_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_topic_members_user_id"),
+        sa.Index("ix_topic_members_user_id", "user_id"),
+        **MYSQL,
+    )
+    sa.Table(
+        "comments",
+        tables,
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("post_id", sa.Integer, nullable=False),
+        sa.Column("author_id", sa.Integer, nullable=False),
+        sa.Column("form_id", sa.String(32), nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("body", LongText, nullable=False),
+        sa.Column("html", LongText, nullable=False),
+        sa.Column("renderer", sa.SmallInteger, nullable=False),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.Column("edited_at", Timestamp, nullable=True),
+        sa.Column("deleted_at", Timestamp, nullable=True),
+        sa.Column("deleted_by_id", sa.Integer, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_comments"),
+        sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_comments_author_id"),
+        sa.ForeignKeyConstraint(["deleted_by_id"], ["users.id"], name="fk_comments_deleted_by_id"),
+        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_comments_post_id"),
+        sa.Index("ix_comments_post", "post_id", "deleted_at", "id"),
+        sa.Index("uq_comments_author_id_form_id", "author_id", "form_id", unique=True),
+        **MYSQL,
+    )
+    sa.Table(
+        "revisions",
+        tables,
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("post_id", sa.Integer, nullable=False),
+        sa.Column("comment_id", sa.Integer, nullable=True),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("editor_id", sa.Integer, nullable=False),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.Column("title", sa.String(200), nullable=False),
+        sa.Column("body", LongText, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_revisions"),
+        sa.ForeignKeyConstraint(["comment_id"], ["comments.id"], name="fk_revisions_comment_id"),
+        sa.ForeignKeyConstraint(["editor_id"], ["users.id"], name="fk_revisions_editor_id"),
+        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_revisions_post_id"),
+        sa.Index("ix_revisions_comment_id", "comment_id"),
+        sa.Index("ix_revisions_post", "post_id", "comment_id", "version"),
+        **MYSQL,
+    )
+
+
+def upgrade() -> None:
+    connection = op.get_bind()
+    tables = define()
+    for table in tables.sorted_tables:
+        table.create(connection, checkfirst=True)
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
+    settings = tables.tables["settings"]
+    for counter in ("version", "directory"):
+        if connection.scalar(sa.select(settings.c.name).where(settings.c.name == counter)) is None:
+            connection.execute(settings.insert().values(name=counter, value="1"))
+
+
+def downgrade() -> None:
+    connection = op.get_bind()
+    for table in reversed(define().sorted_tables):
+        table.drop(connection, checkfirst=True)

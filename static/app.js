@@ -1,0 +1,355 @@
+// Corkboard's one script. Every page works without it; it reads data attributes and makes some things quicker.
+//   data-swap="#id"      a form (or its button) posts in the background and renews this region
+//   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
+//   data-editor="/…"     Write and Preview tabs, formatting buttons     data-audience="id"  who will see it
+//   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
+//   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
+(() => {
+  "use strict";
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const on = (type, act, capture = false) => document.addEventListener(type, act, capture);
+  const token = () => $('meta[name="csrf-token"]').content;
+  const counted = (n, one, many) => `${n} ${n === 1 ? one : many}`;
+  document.documentElement.classList.add("js");
+
+  function announce(words) {
+    const place = $("#announce");
+    place.textContent = "";
+    setTimeout(() => { place.textContent = words; }, 50);
+  }
+
+  // == Messages ==
+  function showMessages(nodes) {
+    const place = $("#flashes");
+    place.replaceChildren(...nodes);
+    place.classList.toggle("is-floating", nodes.length > 0);
+    for (const message of nodes) {
+      const close = document.createElement("button");
+      close.className = "tool";
+      close.type = "button";
+      close.setAttribute("aria-label", "Close this message");
+      close.innerHTML = '<i class="bi bi-x-lg" aria-hidden="true"></i>';
+      close.addEventListener("click", () => { message.remove(); });
+      message.append(close);
+    }
+  }
+
+  function complain(words) {
+    const message = document.createElement("div");
+    message.className = "flash flash-danger";
+    message.innerHTML = '<i class="bi bi-exclamation-triangle" aria-hidden="true"></i><p></p>';
+    $("p", message).textContent = words;
+    showMessages([message]);
+  }
+
+  // == Drafts: what is typed and not yet sent, kept in this tab for this person ==
+  const owner = `draft:${document.body.dataset.person}:`;
+  const draftKey = (form) => owner + form.getAttribute("action");
+  const textsOf = (form) => $$("input[type=text], textarea, [name=version]", form).filter((field) => field.name);
+  const isDirty = (form) => textsOf(form).some((field) => field.type !== "hidden" && field.value.trim() !== field.defaultValue.trim());
+  let sending = false;
+
+  function keepDraft(form, sent = false) {
+    if (!sent && !isDirty(form)) return sessionStorage.removeItem(draftKey(form));
+    const fields = Object.fromEntries(textsOf(form).map((field) => [field.name, field.value]));
+    sessionStorage.setItem(draftKey(form), JSON.stringify({ fields, sent, path: location.pathname }));
+  }
+
+  function forgetSent() { // a page that follows a sent form means success; the sign-in page means the contrary
+    for (const key of Object.keys(sessionStorage).filter((name) => name.startsWith("draft:"))) {
+      const draft = JSON.parse(sessionStorage.getItem(key));
+      if (!document.body.dataset.person) sessionStorage.setItem(key, JSON.stringify({ ...draft, sent: false }));
+      else if (!key.startsWith(owner) || (draft.sent && draft.path !== location.pathname)) sessionStorage.removeItem(key);
+    }
+  }
+
+  function restoreDraft(form) {
+    const draft = JSON.parse(sessionStorage.getItem(draftKey(form)) || "null");
+    if (!draft || $("[aria-invalid=true]", form)) return;
+    const fields = textsOf(form).filter((field) => field.name in draft.fields);
+    if (!fields.some((field) => field.type !== "hidden" && field.value !== draft.fields[field.name])) return;
+    const before = fields.map((field) => field.value);
+    fields.forEach((field) => { field.value = draft.fields[field.name]; });
+    const notice = document.createElement("div");
+    notice.className = "callout draft-notice";
+    notice.innerHTML = '<p>What you had typed here is back. <button class="link" type="button">Start afresh</button></p>';
+    $("button", notice).addEventListener("click", () => {
+      fields.forEach((field, i) => { field.value = before[i]; });
+      sessionStorage.removeItem(draftKey(form));
+      notice.remove();
+      fields.find((field) => field.type !== "hidden").focus();
+    });
+    form.before(notice);
+    announce("What you had typed here is back.");
+  }
+
+  on("input", (event) => {
+    const form = event.target.form;
+    if (form && "draft" in form.dataset) keepDraft(form);
+  });
+  addEventListener("beforeunload", (event) => {
+    if (!sending && $$("[data-draft]").some(isDirty)) event.preventDefault();
+  });
+
+  // == Sending forms: asking first, never twice, in the background where a region can be renewed ==
+  async function ask(words) {
+    const dialog = $("#question");
+    $("#question-text").textContent = words;
+    dialog.returnValue = "no";
+    dialog.showModal();
+    await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
+    return dialog.returnValue === "yes";
+  }
+
+  on("submit", async (event) => {
+    const form = event.target;
+    const button = event.submitter;
+    if (event.defaultPrevented || form.method === "dialog" || form.method === "get") return;
+    const question = button?.dataset.confirm || form.dataset.confirm;
+    if (question && !form.dataset.agreed) {
+      event.preventDefault();
+      if (!(await ask(question))) return;
+      form.dataset.agreed = "yes";
+      form.requestSubmit(button);
+      delete form.dataset.agreed;
+      return;
+    }
+    if (form.dataset.busy) return event.preventDefault();
+    const target = button?.dataset.swap || form.dataset.swap;
+    const region = target && $(target);
+    if (region) {
+      event.preventDefault();
+      return send(form, button, region);
+    }
+    if ("draft" in form.dataset) keepDraft(form, true);
+    if (form.getAttribute("action") === "/logout" && button?.getAttribute("formaction") === "/logout") sessionStorage.clear();
+    sending = true;
+    form.dataset.busy = "yes";
+    button?.setAttribute("aria-busy", "true");
+  });
+  addEventListener("pageshow", () => { // also when the page comes back from the browser's history
+    sending = false;
+    $$("[data-busy]").forEach((form) => { delete form.dataset.busy; });
+    $$("[aria-busy]").forEach((button) => { button.removeAttribute("aria-busy"); });
+  });
+
+  async function send(form, button, region) {
+    form.dataset.busy = "yes";
+    button?.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch(button?.getAttribute("formaction") || form.action, {
+        method: "POST", body: new URLSearchParams(new FormData(form, button)), headers: { "X-Requested-With": "fetch" },
+      });
+      if (answer.status === 401) return submitForReal(form, button);
+      renew(region, new DOMParser().parseFromString(await answer.text(), "text/html"), answer, form);
+    } catch {
+      complain("The site did not answer. What you wrote is still here; try again in a moment.");
+    } finally {
+      delete form.dataset.busy;
+      button?.removeAttribute("aria-busy");
+    }
+  }
+
+  function submitForReal(form, button) {
+    sending = true;
+    if ("draft" in form.dataset) keepDraft(form, true);
+    if (button?.hasAttribute("formaction")) form.action = button.getAttribute("formaction");
+    form.submit();
+  }
+
+  function renew(region, page, answer, form) {
+    const fresh = page.getElementById(region.id);
+    if (!fresh || !(answer.ok || answer.status === 422)) {
+      return complain($("main h1", page)?.textContent.trim() || "That did not work. What you wrote is still here; try again in a moment.");
+    }
+    const known = new Set($$("[id]", region).map((node) => node.id));
+    if (answer.ok && "draft" in form.dataset) sessionStorage.removeItem(draftKey(form));
+    region.replaceWith(fresh);
+    const address = new URL(answer.url).pathname; // the page may have been shown under another one, after signing in again
+    if (answer.redirected && address !== location.pathname + location.search) history.replaceState(null, "", address);
+    showMessages($$("#flashes .flash", page));
+    $('meta[name="csrf-token"]').content = $('meta[name="csrf-token"]', page).content;
+    const bad = $("[aria-invalid=true]", fresh);
+    const added = $$("article[id]", fresh).find((node) => !known.has(node.id));
+    if (bad) bad.focus();
+    else if (added && form.id !== "act") {
+      $$(".is-here", fresh).forEach((node) => { node.classList.remove("is-here"); });
+      added.classList.add("is-here");
+      added.focus({ preventScroll: true });
+      added.scrollIntoView({ block: "nearest" });
+      setTimeout(() => { added.classList.remove("is-here"); }, 2500);
+      announce("Your comment is there.");
+    } else {
+      const heading = $("h1, h2", fresh) || fresh;
+      heading.tabIndex = -1;
+      heading.focus({ preventScroll: true });
+    }
+    prepare(fresh);
+  }
+
+  // == Fields: mistakes in words beside them, passwords repeated and shown ==
+  function mark(field, words) {
+    const place = document.getElementById(`${field.id}-error`);
+    if (!place) return;
+    if (words) field.setAttribute("aria-invalid", "true");
+    else field.removeAttribute("aria-invalid");
+    place.hidden = !words;
+    $("span", place).textContent = words;
+  }
+
+  function wordsFor(field) { // the server's words for the same mistake, where the page carries them
+    const { validity: wrong, dataset: said } = field;
+    if (wrong.valueMissing) return said.missing || field.validationMessage;
+    if (wrong.tooShort || wrong.tooLong) return said.length || field.validationMessage;
+    if (wrong.patternMismatch || wrong.typeMismatch) return said.mismatch || field.validationMessage;
+    return field.validationMessage;
+  }
+
+  on("invalid", (event) => {
+    if (!document.getElementById(`${event.target.id}-error`)) return;
+    event.preventDefault();
+    mark(event.target, wordsFor(event.target));
+    if ($(":invalid:not(fieldset)", event.target.form) === event.target) event.target.focus();
+  }, true);
+  on("input", (event) => {
+    const field = event.target;
+    for (const again of $$("[data-same-as]", field.form || document)) {
+      const same = again.value === document.getElementById(again.dataset.sameAs).value;
+      again.setCustomValidity(same ? "" : again.dataset.differs);
+    }
+    if (field.getAttribute("aria-invalid") === "true" && field.validity.valid) mark(field, "");
+  });
+
+  on("click", (event) => {
+    const reveal = event.target.closest("[data-reveal]");
+    if (!reveal) return;
+    const field = document.getElementById(reveal.dataset.reveal);
+    const hidden = field.type === "password";
+    field.type = hidden ? "text" : "password";
+    reveal.setAttribute("aria-pressed", String(hidden));
+    $("i", reveal).className = hidden ? "bi bi-eye-slash" : "bi bi-eye";
+  });
+
+  // == Writing: tabs, formatting, who will see it ==
+  async function showPreview(form, shown) {
+    const [panel, body] = [$("#preview-panel"), $("#write-panel")];
+    for (const tab of $$("[role=tab]", form)) {
+      const chosen = (tab.id === "preview-tab") === shown;
+      tab.setAttribute("aria-selected", String(chosen));
+      tab.tabIndex = chosen ? 0 : -1;
+    }
+    panel.hidden = !shown;
+    body.hidden = shown;
+    $(".marks", form).hidden = shown;
+    if (!shown) return $("textarea", body).focus();
+    try {
+      const answer = await fetch(form.dataset.editor, {
+        method: "POST", body: new URLSearchParams({ body: $("textarea", body).value }),
+        headers: { "X-CSRFToken": token(), "X-Requested-With": "fetch" },
+      });
+      if (!answer.ok) throw new Error(answer.status);
+      panel.innerHTML = (await answer.text()).trim() || "<p>Nothing to show yet.</p>";
+    } catch {
+      panel.textContent = "The preview could not be made just now. What you wrote is still there.";
+    }
+  }
+
+  function format(field, { mark: around, line }) {
+    let [start, end] = [field.selectionStart, field.selectionEnd];
+    field.focus();
+    if (line) { // whole lines, each with the mark before it
+      start = field.value.lastIndexOf("\n", start - 1) + 1;
+      end = (field.value + "\n").indexOf("\n", end);
+      field.setSelectionRange(start, end);
+      return type(field.value.slice(start, end).split("\n").map((words) => line + words).join("\n"));
+    }
+    const chosen = field.value.slice(start, end);
+    const [before, after] = around.startsWith("[") ? ["[", "](https://)"] : [around, around];
+    type(before + chosen + after);
+    const caret = start + before.length + (chosen ? chosen.length + after.length : 0);
+    field.setSelectionRange(caret, caret);
+  }
+  const type = (words) => document.execCommand("insertText", false, words); // the one way that the browser can undo
+
+  on("click", (event) => {
+    const form = event.target.closest("[data-editor]");
+    const tab = event.target.closest("[role=tab]");
+    const button = event.target.closest("[data-mark], [data-line]");
+    if (form && tab) showPreview(form, tab.id === "preview-tab");
+    if (form && button) format($("#write-panel textarea"), button.dataset);
+  });
+  on("keydown", (event) => {
+    const moves = event.key === "ArrowLeft" || event.key === "ArrowRight";
+    if (moves && event.target.matches("[role=tab]")) $$("[role=tab]").find((tab) => tab !== event.target).focus();
+  });
+
+  function tellAudience(select) {
+    const { name, people, private: closed } = select.selectedOptions[0]?.dataset || {};
+    const words = name ? `Will be seen by ${counted(people | 0, "person", "people")} in ${name}` : "";
+    document.getElementById(select.dataset.audience).textContent = words && words + (closed === undefined ? "." : ", and by nobody else.");
+  }
+  on("change", (event) => { if (event.target.dataset?.audience) tellAudience(event.target); });
+
+  // == Filtering while typing; the address and the site's own search stay right ==
+  let waiting;
+  on("input", (event) => {
+    const form = event.target.closest("[data-filter]");
+    if (!form) return;
+    const region = $(form.dataset.filter);
+    const words = event.target.value.trim();
+    clearTimeout(waiting);
+    if ("partial" in region.dataset) waiting = setTimeout(() => searchFor(form, words), 250);
+    else filterShown(region, words);
+    history.replaceState(null, "", words ? `${form.action}?q=${encodeURIComponent(words)}` : form.action);
+  });
+  function filterShown(region, words) {
+    const parts = words.toLocaleLowerCase().split(/\s+/);
+    const items = $$("[data-item]", region);
+    items.forEach((item) => { item.hidden = !parts.every((part) => item.textContent.toLocaleLowerCase().includes(part)); });
+    tellCount(region, items.filter((item) => !item.hidden).length, words);
+  }
+  async function searchFor(form, words) {
+    const answer = await fetch(`${form.action}?q=${encodeURIComponent(words)}`).catch(() => null);
+    if (!answer?.ok) return;
+    const fresh = $(form.dataset.filter, new DOMParser().parseFromString(await answer.text(), "text/html"));
+    $(form.dataset.filter).replaceWith(fresh);
+    tellCount(fresh, $$("[data-item]", fresh).length, words);
+  }
+  function tellCount(region, found, words) {
+    const none = $("[data-none]", region);
+    if (none) none.hidden = found > 0;
+    announce(words ? `${counted(found, "person", "people")} found` : "Everybody is shown");
+  }
+
+  // == Keys, menus, dialogs ==
+  on("click", (event) => {
+    const opener = event.target.closest("[data-opens]");
+    if (opener) document.getElementById(opener.dataset.opens).showModal();
+    if (event.target.matches?.("dialog[open]")) event.target.close("no"); // the shade around it
+    $$(".menu[open]").forEach((menu) => { if (!menu.contains(event.target)) menu.open = false; });
+  });
+  on("keydown", (event) => {
+    if (event.key === "Escape") {
+      $$(".menu[open]").forEach((menu) => { menu.open = false; $("summary", menu).focus(); });
+      if (event.target.dataset.key === "/") { event.target.value = ""; event.target.blur(); }
+      return;
+    }
+    const typing = event.target.closest("input, textarea, select, [contenteditable], dialog[open]");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || document.body.dataset.shortcuts === "off") return;
+    const target = event.key === "?" ? $("#help") : $(`[data-key="${CSS.escape(event.key)}"]`);
+    if (!target) return;
+    event.preventDefault();
+    if (target.showModal) target.showModal();
+    else if (target.matches("input")) target.focus();
+    else target.click();
+  });
+
+  // == Each page, and each region that was renewed ==
+  function prepare(root) {
+    $$("select[data-audience]", root).forEach(tellAudience);
+    $$("form[data-draft]", root).forEach(restoreDraft);
+  }
+  forgetSent();
+  prepare(document);
+})();

@@ -1,0 +1,145 @@
+"""Keys and typing: shortcuts that stay out of the way, and the list of people that follows what is typed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from .conftest import Visit
+from .served import Site
+
+FOCUSED = "document.activeElement.id"
+
+
+@pytest.fixture
+def page(site: Site, visit: Visit) -> Page:
+    opened = visit(site, "hattie")
+    opened.goto("/handbook")
+    return opened
+
+
+def test_slash_finds_a_person(page: Page) -> None:
+    page.keyboard.press("/")
+    expect(page.locator("#find")).to_be_focused()
+    page.keyboard.type("wojt")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/people\?q=wojt$"))
+    expect(page.locator("[data-item]:visible")).to_have_count(1)
+
+
+def test_escape_leaves_the_search(page: Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("something")
+    page.keyboard.press("Escape")
+    expect(page.locator("#find")).not_to_be_focused()
+    expect(page.locator("#find")).to_have_value("")
+
+
+def test_n_writes_something_new(page: Page) -> None:
+    page.keyboard.press("n")
+    expect(page).to_have_url(re.compile("/posts/new$"))
+    expect(page.get_by_label("Title")).to_be_focused()
+
+
+def test_question_mark_shows_the_keys_and_escape_closes_them(page: Page) -> None:
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("n")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page).to_have_url(re.compile("/handbook$"))
+
+
+def test_escape_closes_the_menu_and_gives_the_focus_back(page: Page) -> None:
+    page.locator(".menu summary").click()
+    expect(page.get_by_role("link", name="Appearance")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("link", name="Appearance")).to_be_hidden()
+    expect(page.locator(".menu summary")).to_be_focused()
+
+
+def test_keys_are_letters_while_one_types(page: Page) -> None:
+    page.goto("/posts/3")
+    page.get_by_label("Your comment").focus()
+    page.keyboard.type("n? /n")
+    expect(page.get_by_label("Your comment")).to_have_value("n? /n")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_label("Your comment").fill("")
+
+
+def test_keys_with_a_modifier_belong_to_the_browser(page: Page) -> None:
+    page.keyboard.press("Alt+n")
+    page.keyboard.press("Control+/")
+    expect(page).to_have_url(re.compile("/handbook$"))
+    expect(page.locator("#find")).not_to_be_focused()
+
+
+def test_keys_do_nothing_for_those_who_switched_them_off(site: Site, visit: Visit) -> None:
+    page = visit(site, "ines")
+    page.goto("/account/appearance")
+    page.get_by_label("Keyboard shortcuts").uncheck()
+    page.get_by_role("button", name="Save appearance").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    page.goto("/handbook")
+    for key in ("n", "/", "?"):
+        page.keyboard.press(key)
+    expect(page).to_have_url(re.compile("/handbook$"))
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator("#find")).not_to_be_focused()
+
+
+def test_the_whole_site_can_be_reached_by_the_tab_key_alone(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert page.evaluate(FOCUSED) == "content"
+
+
+def test_people_are_found_while_typing(page: Page) -> None:
+    page.goto("/people")
+    shown = page.locator("[data-item]:visible")
+    everybody = shown.count()
+    assert everybody > 5
+    page.get_by_label("Find by name").press_sequentially("pastry")
+    expect(shown).to_have_count(2)
+    expect(page).to_have_url(re.compile(r"\?q=pastry$"))
+    expect(page.locator("#announce")).to_have_text("2 people found")
+    page.get_by_label("Find by name").fill("zzz")
+    expect(page.get_by_text("Nobody fits that.")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("Nobody fits that.")).to_be_visible()
+    page.get_by_label("Find by name").fill("")
+    expect(shown).to_have_count(everybody)
+    expect(page.get_by_label("Find by name")).to_be_focused()
+
+
+def test_people_are_found_without_a_script(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie", "phone", java_script_enabled=False)
+    page.goto("/people")
+    page.get_by_label("Find by name").fill("pastry")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator("[data-item]")).to_have_count(2)
+
+
+def test_the_search_opens_a_row_of_its_own_on_a_phone(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie", "phone")
+    page.goto("/")
+    page.locator("label.find-open").click()
+    expect(page.locator("#find")).to_be_focused()
+    assert page.locator("#find").bounding_box()["height"] >= 44  # type: ignore[index]
+    page.keyboard.type("nia")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-item]:visible")).to_have_count(1)
+
+
+def test_the_theme_that_a_person_chose_wins_over_the_device(site: Site, visit: Visit) -> None:
+    page = visit(site, "lucia", theme="dark")
+    page.goto("/account/appearance")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    page.get_by_label("Light").check()
+    page.get_by_role("button", name="Save appearance").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    assert page.evaluate(background) != dark

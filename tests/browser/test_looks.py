@@ -1,0 +1,184 @@
+"""Every page of the site, in both themes and at both widths: axe, nothing wider than the window, room for fingers."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from playwright.sync_api import Page, expect
+
+from app import Comment, Post, Role, Setting, Topic, User
+from database import db
+
+from .conftest import Visit
+from .looks import faults_of
+from .served import Site
+
+# What stands in for the arguments of an address. An argument that is missing here fails the test: say what to show.
+EXAMPLES = {
+    "post_id": sa.select(sa.func.min(Post.id)),
+    "comment_id": sa.select(sa.func.min(Comment.id)),
+    "topic_id": sa.select(sa.func.min(Topic.id)),
+    "slug": sa.select(sa.func.min(Topic.slug)),
+    "user_id": sa.select(User.id).where(User.username == "nia"),
+    "username": sa.select(User.username).where(User.username == "nia"),
+}
+NOT_PAGES = {"static", "bootstrap.static", "health.live", "health.ready"}
+# The same addresses in another state; the endpoint beside it is for nobody but the reader.
+STATES = {
+    "/posts/new?kind=page": "a page of the handbook",
+    "/people?q=zzz": "nobody found",
+    "/admin/people?q=zzz": "nobody found",
+    "/topics/management": "a private topic",
+    "/people/hattie": "oneself",
+    "/no-such-page": "404",
+    "/posts/99999999": "404",
+    "/logout": "405",
+    "/?before=nonsense": "404",
+}
+
+
+def addresses(app: Flask) -> list[str]:
+    """One address for each page that can be opened, in the order of the url map."""
+    with app.app_context(), app.test_request_context():
+        given = {name: db.session.scalar(statement) for name, statement in EXAMPLES.items()}
+        db.session.rollback()
+        rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]
+        adapter = app.url_map.bind("")
+        return [
+            adapter.build(rule.endpoint, {name: given[name] for name in rule.arguments})
+            for rule in rules
+            if rule.endpoint not in NOT_PAGES
+        ]
+
+
+def faults_at(page: Page, address: str) -> list[str]:
+    page.goto(address)
+    return faults_of(page, address)
+
+
+PARTS = 4  # so that a failure says roughly where, and a slow machine shows progress
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_page_for_who_sees_all_of_them(site: Site, visit: Visit, part: int) -> None:
+    page = visit(site, "hattie")
+    all_of_them = [*addresses(site.app), *STATES]
+    assert len(all_of_them) > 25
+    assert [fault for address in all_of_them[part::PARTS] for fault in faults_at(page, address)] == []
+
+
+def test_pages_for_a_reader(site: Site, visit: Visit) -> None:
+    with site.app.app_context():
+        User.administer(
+            site.user("hattie"), site.user("bernard").id, name="Bernard Okello", email="", role=Role.READER, active=True
+        )
+    page = visit(site, "bernard")
+    seen = ["/", "/posts/1", "/people/bernard", "/posts/new", "/admin"]
+    assert [fault for address in seen for fault in faults_at(page, address)] == []
+
+
+def test_pages_for_a_stranger(site: Site, visit: Visit) -> None:
+    page = visit(site)
+    with site.app.app_context():
+        Setting.change(site.user("hattie"), registration="open")
+    try:
+        faults = faults_at(page, "/login") + faults_at(page, "/register") + faults_at(page, "/setup")
+        page.goto("/register")
+        page.get_by_role("button", name="Register").click()
+        faults += faults_of(page, "/register, nothing filled in")
+    finally:
+        with site.app.app_context():
+            Setting.change(site.user("hattie"), registration="closed")
+    page.goto("/login")
+    page.get_by_label("Username or mail address").fill("nobody")
+    page.get_by_label("Password", exact=True).fill("wrong password")
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.get_by_text("do not belong together")).to_be_visible()
+    assert faults + faults_of(page, "/login, refused") == []
+
+
+def test_dialogs_menus_and_messages(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    page.goto("/handbook")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    faults = faults_of(page, "help")
+    page.keyboard.press("Escape")
+    page.locator(".menu summary").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    faults += faults_of(page, "menu", within=".menu")
+    page.goto("/admin/people/2")
+    page.get_by_role("button", name="Make a new password").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    faults += faults_of(page, "a question")
+    page.get_by_role("button", name="Cancel").click()
+    page.goto("/posts/new")
+    page.get_by_label("Text").fill("Some *words*")
+    page.get_by_role("tab", name="Preview").click()
+    expect(page.get_by_role("tabpanel").locator("em")).to_be_visible()
+    faults += faults_of(page, "preview")
+    page.get_by_role("tab", name="Write").click()
+    page.get_by_role("button", name="Publish").click()
+    expect(page.locator("#title-error")).to_be_visible()
+    assert faults + faults_of(page, "a post without a title") == []
+
+
+def test_a_form_that_came_back(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    faults: list[str] = []
+    for address, button in (
+        ("/posts/new", "Publish"),
+        ("/admin/people/new", "Add"),
+        ("/account/password", "Change password"),
+    ):
+        page.goto(address)
+        page.evaluate("for (const form of document.forms) form.noValidate = true")
+        with page.expect_response(lambda answer: answer.status == 422):
+            page.get_by_role("button", name=button, exact=True).click()
+        page.wait_for_load_state()
+        assert page.locator("[aria-invalid=true]").count() > 0
+        faults += faults_of(page, f"{address}, 422")
+    assert faults == []
+
+
+def test_somebody_else_saved_first(site: Site, visit: Visit) -> None:
+    mine, theirs = visit(site, "hattie"), visit(site, "wojtek")
+    for page in (mine, theirs):
+        page.goto("/posts/2/edit")
+    theirs.get_by_label("Text").fill("What they wrote")
+    theirs.get_by_role("button", name="Save").click()
+    expect(theirs.get_by_text("Saved.")).to_be_visible()
+    mine.get_by_label("Text").fill("What I wrote")
+    mine.get_by_role("button", name="Save").click()
+    expect(mine.get_by_label("Their text")).to_have_text("What they wrote")
+    expect(mine.get_by_label("Text", exact=True)).to_have_value("What I wrote")
+    assert faults_of(mine, "both texts") == []
+    mine.get_by_role("button", name="Save mine").click()
+    expect(mine.locator("article.sheet .prose")).to_have_text("What I wrote")
+
+
+def test_less_motion_for_those_who_asked_for_it(site: Site, visit: Visit) -> None:
+    moving = """() => [...document.querySelectorAll("*")].flatMap((node) => [null, "::before", "::after"]
+      .map((part) => getComputedStyle(node, part))
+      .filter((style) => style.animationName !== "none" || /[1-9]/.test(style.transitionDuration))
+      .map(() => node.outerHTML.slice(0, 80)))"""
+    page = visit(site, "hattie", reduced_motion="reduce")
+    page.goto("/posts/1")
+    page.keyboard.press("?")
+    assert page.evaluate(moving) == []
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate(moving) != []
+
+
+def test_a_printed_post_is_the_post_and_what_was_said(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie", theme="dark")
+    page.goto("/posts/1")
+    page.emulate_media(media="print")
+    for chrome in ("header.top", "footer.foot", "form.reply", ".acts", ".skip"):
+        assert not any(part.is_visible() for part in page.locator(chrome).all()), chrome
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    expect(page.locator("article.sheet .prose")).to_be_visible()
+    expect(page.locator("article.comment").first).to_be_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('article .prose')).color") == "rgb(0, 0, 0)"

@@ -1,0 +1,286 @@
+"""Writing: nothing that was typed is lost, nothing is made twice, and mistakes are told where they are."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import Page, Route, expect
+
+from app import Comment, Post, Setting
+
+from .conftest import Visit
+from .served import Site
+from .test_story import sign_in
+
+WITH_AND_WITHOUT = pytest.mark.parametrize("scripts", [True, False], ids=["script", "no script"])
+
+
+def written(page: Page, title: str, body: str = "Some **words** that took an hour.") -> None:
+    page.goto("/posts/new?topic=shops")
+    page.get_by_label("Title").fill(title)
+    page.get_by_label("Text").fill(body)
+
+
+def posts_called(site: Site, title: str) -> int:
+    return site.count(sa.select(Post.id).where(Post.title == title))
+
+
+def comments_saying(site: Site, body: str) -> int:
+    return site.count(sa.select(Comment.id).where(Comment.body == body))
+
+
+@pytest.fixture
+def words() -> str:
+    """A title or a text that nothing else bears."""
+    return f"The ramp {secrets.token_hex(4)}"
+
+
+# -- Signed out meanwhile ----------------------------------------------------------------------------------------------
+
+
+@WITH_AND_WITHOUT
+def test_signed_out_while_writing_a_post_and_nothing_is_lost(
+    site: Site, visit: Visit, words: str, scripts: bool
+) -> None:
+    page = visit(site, "yuki", java_script_enabled=scripts)
+    written(page, words)
+    page.get_by_label("Topic").select_option(index=2)
+    topic = page.get_by_label("Topic").input_value()
+    site.end_sign_ins("yuki")
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_text("Sign in and what you wrote comes back.")).to_be_visible()
+    assert posts_called(site, words) == 0
+    sign_in(page, "yuki", site.passwords["yuki"])
+    expect(page.get_by_text("nothing is saved yet")).to_be_visible()
+    expect(page.get_by_label("Title")).to_have_value(words)
+    expect(page.get_by_label("Text")).to_have_value("Some **words** that took an hour.")
+    expect(page.get_by_label("Topic")).to_have_value(topic)
+    assert posts_called(site, words) == 0
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    assert posts_called(site, words) == 1
+    page.goto("/posts/new")
+    expect(page.get_by_label("Title")).to_have_value("")
+
+
+@WITH_AND_WITHOUT
+def test_signed_out_while_commenting_and_nothing_is_lost(site: Site, visit: Visit, words: str, scripts: bool) -> None:
+    page = visit(site, "soren", java_script_enabled=scripts)
+    page.goto("/posts/3")
+    page.get_by_label("Your comment").fill(words)
+    site.end_sign_ins("soren")
+    page.get_by_role("button", name="Comment", exact=True).click()
+    expect(page.get_by_text("Sign in and what you wrote comes back.")).to_be_visible()
+    sign_in(page, "soren", site.passwords["soren"])
+    expect(page.get_by_label("Your comment")).to_have_value(words)
+    page.get_by_role("button", name="Comment", exact=True).click()
+    expect(page.locator("article.comment", has_text=words)).to_have_count(1)
+    expect(page.get_by_label("Your comment")).to_have_value("")
+    assert comments_saying(site, words) == 1
+    page.reload()
+    expect(page.locator("article.comment", has_text=words)).to_have_count(1)
+
+
+def test_the_other_devices_are_signed_out_and_what_is_typed_there_waits(site: Site, visit: Visit, words: str) -> None:
+    here, there = visit(site, "dev"), visit(site, "dev", "phone")
+    written(there, words)
+    here.goto("/account/sessions")
+    here.get_by_role("button", name="Sign out all others").click()
+    here.get_by_role("button", name="Yes, go on").click()
+    expect(here.get_by_text("All other devices are signed out.")).to_be_visible()
+    there.get_by_role("button", name="Publish").click()
+    sign_in(there, "dev", site.passwords["dev"])
+    expect(there.get_by_label("Title")).to_have_value(words)
+
+
+def test_somebody_else_who_signs_in_there_sees_nothing_of_it(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "callum")
+    written(page, words)
+    site.end_sign_ins("callum")
+    page.get_by_role("button", name="Publish").click()
+    sign_in(page, "farida", site.passwords["farida"])
+    expect(page.get_by_text("Account of Farida Haddad")).to_be_attached()
+    assert words not in page.content()
+    page.goto("/posts/new?topic=shops")
+    expect(page.get_by_label("Title")).to_have_value("")
+
+
+def test_what_is_typed_survives_another_page_and_can_be_thrown_away(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "hattie")
+    page.on("dialog", lambda dialog: dialog.accept())
+    written(page, words)
+    page.goto("/")
+    page.goto("/posts/new?topic=shops")
+    expect(page.get_by_label("Title")).to_have_value(words)
+    page.get_by_role("button", name="Start afresh").click()
+    expect(page.get_by_label("Title")).to_have_value("")
+    page.reload()
+    expect(page.get_by_label("Title")).to_have_value("")
+
+
+# -- The same form twice -----------------------------------------------------------------------------------------------
+
+
+@WITH_AND_WITHOUT
+def test_a_double_click_makes_one_post(site: Site, visit: Visit, words: str, scripts: bool) -> None:
+    page = visit(site, "hattie", java_script_enabled=scripts)
+    written(page, words)
+    page.get_by_role("button", name="Publish").dblclick()
+    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    assert posts_called(site, words) == 1
+
+
+@WITH_AND_WITHOUT
+def test_going_back_and_sending_again_makes_one_post(site: Site, visit: Visit, words: str, scripts: bool) -> None:
+    page = visit(site, "hattie", java_script_enabled=scripts)
+    written(page, words)
+    form_id = page.locator("#editor [name=form_id]").input_value()
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    first = page.url
+    page.go_back()
+    if page.get_by_label("Title").input_value() != words:  # a browser that forgot the form sends what it is given
+        page.get_by_label("Title").fill(words)
+        page.get_by_label("Text").fill("Some **words** that took an hour.")
+        page.evaluate("id => { document.querySelector('#editor [name=form_id]').value = id; }", form_id)
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    assert page.url == first
+    assert posts_called(site, words) == 1
+
+
+def test_an_answer_that_got_lost_and_a_second_try_make_one_comment(site: Site, visit: Visit, words: str) -> None:
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page = visit(site, "hattie")
+    page.goto("/posts/3")
+    page.route("**/comments", lose, times=1)
+    page.get_by_label("Your comment").fill(words)
+    page.get_by_role("button", name="Comment", exact=True).click()
+    expect(page.get_by_text("The site did not answer.")).to_be_visible()
+    expect(page.get_by_label("Your comment")).to_have_value(words)
+    page.get_by_role("button", name="Comment", exact=True).click()
+    expect(page.locator("article.comment", has_text=words)).to_have_count(1)
+    assert comments_saying(site, words) == 1
+
+
+# -- Mistakes ----------------------------------------------------------------------------------------------------------
+
+NAMES = {"name": "", "username": "a b!", "email": "nonsense"}
+MISTAKES = [
+    ("/login", "", "Sign in", {}),
+    ("/register", "", "Register", {}),
+    ("/register", "", "Register", {**NAMES, "password": "short", "confirm": "other"}),
+    ("/account", "hattie", "Save profile", {"name": "", "email": "nonsense"}),
+    ("/account/password", "hattie", "Change password", {}),
+    ("/account/password", "hattie", "Change password", {"current": "x", "password": "short", "confirm": "other"}),
+    ("/posts/new", "hattie", "Publish", {}),
+    ("/posts/new?kind=page", "hattie", "Publish", {"title": "Only a title"}),
+    ("/posts/1/edit", "hattie", "Save", {"title": "", "body": ""}),
+    ("/posts/1", "hattie", "Comment", {}),
+    ("/comments/1/edit", "hattie", "Save", {"body": ""}),
+    ("/admin/topics", "hattie", "Make the topic", {}),
+    ("/admin/people/new", "hattie", "Add", {}),
+    ("/admin/people/new", "hattie", "Add", {"name": "Eve", "username": "e", "email": "nonsense", "password": "short"}),
+    ("/admin/people/2", "hattie", "Save", {"name": ""}),
+    ("/admin/settings", "hattie", "Save the site", {"site_name": ""}),
+]
+WORDS = """() => Object.fromEntries([...document.querySelectorAll(".error")].filter((node) => node.checkVisibility())
+  .map((node) => [node.id, node.textContent.trim()]))"""
+FOCUSED = "document.activeElement.id"
+
+
+@pytest.fixture
+def open_registration(site: Site) -> object:
+    with site.app.app_context():
+        Setting.change(site.user("hattie"), registration="open")
+    yield
+    with site.app.app_context():
+        Setting.change(site.user("hattie"), registration="closed")
+
+
+@pytest.mark.usefixtures("open_registration")
+@pytest.mark.parametrize(("address", "username", "button", "typed"), MISTAKES)
+def test_the_browser_and_the_server_tell_the_same_mistakes_in_the_same_words(
+    site: Site, visit: Visit, address: str, username: str, button: str, typed: dict[str, str]
+) -> None:
+    page = visit(site, username)
+    page.goto(address)
+    fill_and_send(page, button, typed)
+    in_browser, focused = page.evaluate(WORDS), page.evaluate(FOCUSED)
+    assert in_browser
+    assert focused == first_marked(page)
+
+    page.evaluate("sessionStorage.clear(); for (const form of document.forms) { delete form.dataset.draft; }")
+    page.goto(address)
+    page.evaluate("for (const form of document.forms) { form.noValidate = true; delete form.dataset.swap; }")
+    with page.expect_response(lambda answer: answer.request.method == "POST") as answer:
+        fill_and_send(page, button, typed)
+    assert answer.value.status == 422
+    page.wait_for_load_state()
+    assert page.evaluate(WORDS) == in_browser
+    assert first_marked(page) == focused
+    expect(page.locator(f"#{focused}")).to_be_focused()
+    kept = {
+        name: page.locator(f"#{name}").input_value()
+        for name in typed
+        if page.locator(f"#{name}").get_attribute("type") != "password"
+    }
+    assert kept == {name: typed[name] for name in kept}
+
+
+def fill_and_send(page: Page, button: str, typed: dict[str, str]) -> None:
+    for name, value in typed.items():
+        page.locator(f"#{name}").fill(value)
+    page.get_by_role("button", name=button, exact=True).click()
+
+
+def first_marked(page: Page) -> str | None:
+    return page.locator("[aria-invalid=true]").first.get_attribute("id")
+
+
+def test_a_comment_of_nothing_but_spaces_is_marked_without_a_reload(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    page.goto("/posts/3")
+    page.evaluate("window.stayed = true")
+    page.get_by_label("Your comment").fill("   ")
+    page.get_by_role("button", name="Comment", exact=True).click()
+    expect(page.locator("#body-error")).to_have_text("Write something first.")
+    expect(page.get_by_label("Your comment")).to_be_focused()
+    assert page.evaluate("window.stayed") is True
+
+
+# -- Taking back -------------------------------------------------------------------------------------------------------
+
+
+@WITH_AND_WITHOUT
+def test_a_deleted_post_comes_back_with_undo(site: Site, visit: Visit, words: str, scripts: bool) -> None:
+    page = visit(site, "hattie", java_script_enabled=scripts)
+    written(page, words)
+    page.get_by_role("button", name="Publish").click()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("The post is deleted.")).to_be_visible()
+    expect(page.get_by_role("link", name=words)).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    expect(page.get_by_text("The post is back.")).to_be_visible()
+
+
+@WITH_AND_WITHOUT
+def test_a_deleted_comment_comes_back_with_undo(site: Site, visit: Visit, words: str, scripts: bool) -> None:
+    page = visit(site, "hattie", java_script_enabled=scripts)
+    page.goto("/posts/4")
+    page.get_by_label("Your comment").fill(words)
+    page.get_by_role("button", name="Comment", exact=True).click()
+    said = page.locator("article.comment", has_text=words)
+    said.get_by_role("button", name="Delete").click()
+    expect(said).to_have_count(0)
+    expect(page.get_by_text("The comment is deleted.")).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(said).to_have_count(1)
+    expect(page).to_have_url(re.compile(r"/posts/4#comment-\d+$"))

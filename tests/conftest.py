@@ -1,0 +1,247 @@
+"""What all tests share: an application on each engine, five people, and browsers that they are signed in with.
+
+Every test that asks for `app` (or for anything made of it) runs on SQLite, and on MySQL/MariaDB where TEST_MYSQL_URL
+names an empty database that the tests may fill and clear. With CORKBOARD_TEST_REQUIRE=all a skip is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.security import generate_password_hash
+
+import app as corkboard
+import database
+from app import Comment, Post, Role, Topic, User
+from config import TestingConfig
+from database import db
+
+PASSWORD = "seven green bottles"
+PASSWORD_HASH = generate_password_hash(PASSWORD, method=corkboard.SCRYPT)
+CHEAP_HASH = generate_password_hash(PASSWORD, method="scrypt:1024:1:1")
+REQUIRE_ALL = os.environ.get("CORKBOARD_TEST_REQUIRE") == "all"
+MYSQL_URL = os.environ.get("TEST_MYSQL_URL", "")
+NO_MYSQL = "TEST_MYSQL_URL is not set (Debian: apt-get install mariadb-server)"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    """Where everything is required, something left out is a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"skipped, but CORKBOARD_TEST_REQUIRE=all: {call.excinfo}"
+
+
+# -- The application ---------------------------------------------------------------------------------------------------
+
+
+def settings(folder: Path, url: str, **more: str) -> TestingConfig:
+    return TestingConfig({"DATA_DIR": str(folder), "DATABASE_URL": url, **more})
+
+
+@contextmanager
+def made_app(folder: Path, url: str) -> Iterator[Flask]:
+    """An application with its schema, closed at the end."""
+    app = corkboard.create_app(settings(folder, url))
+    app.test_client_class = Browser
+    with app.app_context():
+        if not url.startswith("sqlite"):
+            drop_everything()
+        database.upgrade_schema()
+    try:
+        yield app
+    finally:
+        close(app)
+
+
+def close(app: Flask) -> None:
+    corkboard.stop_background(app)
+    with app.app_context():
+        db.engine.dispose()
+
+
+def drop_everything() -> None:
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 0")
+        for name in sa.inspect(connection).get_table_names():
+            connection.exec_driver_sql(f"DROP TABLE `{name}`")
+        connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
+
+
+@pytest.fixture(scope="session", params=["sqlite", "mysql"])
+def engine_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """One application an engine, for the whole run; `app` gives it to a test with an empty database."""
+    if request.param == "mysql" and not MYSQL_URL:
+        pytest.skip(NO_MYSQL)
+    folder = tmp_path_factory.mktemp(request.param)
+    url = MYSQL_URL if request.param == "mysql" else f"sqlite:///{(folder / 'corkboard.db').as_posix()}"
+    with made_app(folder, url) as app:
+        yield app
+
+
+@pytest.fixture
+def app(engine_app: Flask) -> Iterator[Flask]:
+    """The application on one engine, its database empty, with a context pushed that lasts as long as the test."""
+    with engine_app.app_context():
+        empty_database()
+        forget(engine_app)
+        corkboard.g.now = database.utcnow()
+        yield engine_app
+        db.session.rollback()
+
+
+def empty_database() -> None:
+    sqlite = database.engine_state().is_sqlite
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
+        for table in reversed(db.metadata.sorted_tables):
+            if table.name == "settings":
+                connection.execute(table.delete().where(table.c.name.not_in(["version", "directory"])))
+                connection.execute(table.update().values(value=str(secrets.randbelow(10**9))))
+            else:
+                connection.execute(table.delete())
+        if not sqlite:
+            connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
+
+
+def forget(app: Flask) -> None:
+    """What a process keeps in memory, as if it had just started."""
+    state = app.extensions["corkboard"]
+    state.visits.notes.clear()
+    state.settings_version, state.site = None, corkboard.Site()
+    state.found.clear()
+
+
+# -- People ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def people(app: Flask) -> SimpleNamespace:
+    """A reader, a member, an editor and an admin, who are in every private topic; and a stranger, who is in none."""
+    roles = {"reader": Role.READER, "member": Role.MEMBER, "editor": Role.EDITOR, "admin": Role.ADMIN}
+    everybody = roles | {"stranger": Role.MEMBER}
+    hire = database.unit(lambda: {name: add_person(name, role) for name, role in everybody.items()})
+    return SimpleNamespace(**hire())
+
+
+def add_person(username: str, role: Role = Role.MEMBER, **profile: Any) -> User:
+    values = {"username": username, "name": username.capitalize(), "email": f"{username}@example.com"} | profile
+    return User.create(None, password_hash=PASSWORD_HASH, role=role, **values)
+
+
+@pytest.fixture
+def sign_in(app: Flask) -> Callable[..., Browser]:
+    """Sign a person in without their password: `sign_in(people.member)` is their browser; without one, a stranger's."""
+
+    def make(user: User | None = None, remember: bool = False) -> Browser:
+        browser = app.test_client()
+        if user is not None:
+            token = corkboard.SignIn.start(user.id, remember, "Firefox on Linux", "127.0.0.1")
+            with browser.session_transaction() as session:
+                session["token"], session["csrf_token"] = token, secrets.token_hex(20)
+        return browser  # type: ignore[return-value]
+
+    app.test_client_class = Browser
+    return make
+
+
+class Browser(FlaskClient):
+    """A test client that sends forms as a browser does: with the token that a page of the site carries."""
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        """Every request in a context of its own: inside the test's it would meet the `g` of the request before."""
+        with self.application.app_context():
+            return super().open(*args, **kwargs)
+
+    def submit(self, path: str, data: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        return self.post(path, data={"csrf_token": self.csrf_token(), **(data or {})}, **kwargs)
+
+    def csrf_token(self) -> str:
+        from flask_wtf.csrf import generate_csrf
+
+        with self.session_transaction() as session:
+            raw = session.setdefault("csrf_token", secrets.token_hex(20))
+        with self.application.test_request_context():
+            corkboard.session["csrf_token"] = raw
+            corkboard.g.pop("csrf_token", None)
+            token = generate_csrf()
+            corkboard.g.pop("csrf_token", None)
+            return token
+
+
+# -- Content -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def topics(people: SimpleNamespace) -> SimpleNamespace:
+    """An open topic, and a private one that everybody but the stranger is in."""
+    inside = [people.reader.id, people.member.id, people.editor.id, people.admin.id]
+    return SimpleNamespace(
+        open=add_topic(people.editor, "Everyone"),
+        private=add_topic(people.editor, "Management", private=True, members=inside),
+    )
+
+
+def add_topic(actor: User, name: str, **values: Any) -> Topic:
+    return Topic.create(actor, form_id=secrets.token_hex(16), name=name, **values)
+
+
+def add_post(author: User, topic: Topic, title: str = "The crane is back", **values: Any) -> Post:
+    text = {"kind": "news", "body": "Hall B opens again on **Thursday**.", "form_id": secrets.token_hex(16)} | values
+    post = db.session.get(Post, Post.create(author, topic_id=topic.id, title=title, **text))
+    assert post is not None
+    return post
+
+
+def add_comment(author: User, post: Post, body: str = "Good to know.", **values: Any) -> Comment:
+    text = {"body": body, "form_id": secrets.token_hex(16)} | values
+    comment = db.session.get(Comment, Comment.create(author, post.id, **text))
+    assert comment is not None
+    return comment
+
+
+@pytest.fixture
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Passwords hashed in no time, for tests that sign in by password and ask something else."""
+    monkeypatch.setattr(corkboard, "SCRYPT", "scrypt:1024:1:1")
+    monkeypatch.setattr(sys.modules[__name__], "PASSWORD_HASH", CHEAP_HASH)
+    corkboard._nobodys_hash.cache_clear()
+    yield
+    corkboard._nobodys_hash.cache_clear()
+
+
+# -- Several at once ---------------------------------------------------------------------------------------------------
+
+
+def together(app: Flask, *actions: Callable[[], Any]) -> list[Any]:
+    """Run actions at the same moment, each in a thread and a context of its own; what each returned, or raised.
+
+    Give them ids: a model's row belongs to the session of the test's own thread.
+    """
+    barrier = threading.Barrier(len(actions))
+
+    def run(action: Callable[[], Any]) -> Any:
+        with app.app_context():
+            corkboard.g.now = database.utcnow()
+            barrier.wait(timeout=10)
+            try:
+                return action()
+            except Exception as error:
+                return error
+
+    with ThreadPoolExecutor(len(actions)) as pool:
+        return list(pool.map(run, actions))

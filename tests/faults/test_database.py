@@ -1,0 +1,77 @@
+"""The database goes away, or cannot be written, while people read and comment."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from conftest import PASSWORD
+from serving import Client, Site, until
+
+from .conftest import check_comments
+from .load import Load
+from .mariadb import MariaDB
+
+pytestmark = pytest.mark.faults
+
+RECOVERY_SECONDS = 5
+
+
+@pytest.mark.parametrize("end", [MariaDB.stop, MariaDB.kill], ids=["stopped", "killed"])
+def test_mariadb_restarted_under_load(mariadb: MariaDB, mariadb_site: Site, end: Callable[[MariaDB], None]):
+    with Load(mariadb_site, "ada", PASSWORD) as load:
+        until(lambda: load.wrong or min(load.progress()) >= 3, "nobody can read or comment")
+        end(mariadb)
+        try:
+            before = load.unavailable.copy()
+            everybody = {"POST": before["POST"] + 20, "GET": before["GET"] + 3}
+            until(lambda: load.wrong or load.unavailable >= Counter(everybody), "no 503 while the database is gone")
+        finally:
+            mariadb.start()
+        reached = load.progress()
+        all_go_on = lambda: all(now > then for now, then in zip(load.progress(), reached, strict=True))  # noqa: E731
+        until(lambda: load.wrong or all_go_on(), "the site has not recovered", RECOVERY_SECONDS)
+    assert not load.wrong
+    check_comments(mariadb_site, load.acknowledged)
+
+
+def test_sqlite_locked_by_another_program(sqlite_site: Site):
+    client = Client(sqlite_site.port).sign_in("ada", PASSWORD)
+    other = sqlite3.connect(sqlite_site.folder / "corkboard.db", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        refused = client.post("/posts/1/comments", body="Not now", form_id="1" * 32)
+        assert refused.status == 503
+        assert refused.headers["Retry-After"]
+        assert client.get("/posts/1").status == 200, "reading goes on"
+        other.execute("ROLLBACK")
+        assert client.post("/posts/1/comments", body="Now", form_id="1" * 32).status == 303
+    finally:
+        other.close()
+        client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes away another process's right to write")
+def test_no_room_on_the_disk(sqlite_site: Site):
+    """No file of the site may grow any more, the log neither, which is what a full disk looks like from inside."""
+    import resource
+
+    assert sqlite_site.process is not None
+    pid, unlimited = sqlite_site.process.pid, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    client = Client(sqlite_site.port).sign_in("ada", PASSWORD)
+    try:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        for _ in range(3):
+            refused = client.post("/posts/1/comments", body="No room", form_id="2" * 32)
+            assert refused.status == 503
+            assert refused.headers["Retry-After"]
+            assert client.get("/posts/1").status == 200, "reading goes on"
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+        answer = client.post("/posts/1/comments", body="Room again", form_id="2" * 32)
+        assert answer.status == 303
+        check_comments(sqlite_site, {"2" * 32: int(answer.headers["Location"].rpartition("-")[2])})
+    finally:
+        client.close()

@@ -1,0 +1,353 @@
+"""Commands: what each does, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy as sa
+from conftest import PASSWORD, PASSWORD_HASH, add_person, add_topic, close, settings
+
+import app as corkboard
+import database
+from app import Activity, Comment, Post, Revision, Role, Setting, SignIn, Topic, User
+from database import db
+
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
+PROJECT = Path(__file__).resolve().parent.parent
+GOOD = "nine green bottles"
+
+
+@pytest.fixture
+def run(app):
+    """Run a command in this process: `run("create-admin", "anna", input="…")` is its exit code and what it said."""
+
+    def runner(*args: str, **kwargs):
+        result = app.test_cli_runner().invoke(args=args, **kwargs)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        db.session.rollback()
+        return SimpleNamespace(code=result.exit_code, said=result.output)
+
+    return runner
+
+
+@pytest.fixture
+def at_a_terminal(monkeypatch):
+    stdin = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(corkboard, "sys", SimpleNamespace(stdin=stdin, exit=sys.exit))
+
+
+def count(entity, *conditions) -> int:
+    return db.session.scalar(sa.select(sa.func.count()).select_from(entity).where(*conditions)) or 0
+
+
+def signs_in(app, name: str, password: str) -> bool:
+    answer = app.test_client().submit("/login", {"username": name, "password": password})
+    return answer.status_code == 303
+
+
+def dead_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def real(folder: Path, *args: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    """A command as people run it: `python -m flask …` in a process of its own."""
+    env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "SYSTEMROOT", "COVERAGE_FILE")}
+    env |= {"DATA_DIR": str(folder), "PYTHONPATH": "", **kwargs.pop("env", {})}
+    command = [sys.executable, "-m", "flask", *args]
+    return subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=60, **kwargs)
+
+
+# -- check -------------------------------------------------------------------------------------------------------------
+
+
+def test_check_finds_a_sound_deployment_sound(people, run):
+    result = run("check")
+    assert result.code == 0
+    assert "FAILED" not in result.said
+    for finding in ("data folder", "SECRET_KEY", "disk", "secret key", "reach", "database", "schema", "administrator"):
+        assert f"ok      {finding}: " in result.said, finding
+    assert "HOST=0.0.0.0" in result.said
+
+
+def failed(said: str) -> list[str]:
+    return re.findall(r"^FAILED  ([^:]+):", said, re.MULTILINE)
+
+
+def test_check_notices_a_full_disk(people, run, monkeypatch):
+    usage = namedtuple("usage", "total used free")(0, 0, 499 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    result = run("check")
+    assert (result.code, failed(result.said)) == (1, ["disk"])
+    assert "499 MB free" in result.said
+    assert "Make room" in result.said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_check_notices_a_secret_key_that_others_can_read(app, people, run):
+    kept = Path(app.config["DATA_DIR"]) / "secret_key"
+    kept.chmod(0o644)
+    try:
+        result = run("check")
+        assert (result.code, failed(result.said)) == (1, ["secret key"])
+        assert f"chmod 600 {kept}" in result.said
+    finally:
+        kept.chmod(0o600)
+
+
+def test_check_notices_that_nobody_can_administer(app, people, run):
+    database.unit(database.rows)(sa.update(User).values(role=Role.EDITOR))
+    result = run("check")
+    assert (result.code, failed(result.said)) == (1, ["administrator"])
+    assert "setup-link" in result.said
+
+
+def test_check_and_every_other_command_say_in_plain_words_that_the_database_does_not_answer(tmp_path):
+    url = f"mysql://someone:hidden@127.0.0.1:{dead_port()}/nothing"
+    app = corkboard.create_app(settings(tmp_path, url))
+    checked = app.test_cli_runner().invoke(args=["check"])
+    assert checked.exit_code == 1
+    assert failed(checked.output) == ["database"]
+    assert "hidden" not in checked.output
+    for command in (["init-db"], ["create-admin", "anna", "--password-stdin"], ["setup-link"], ["seed-demo"]):
+        result = app.test_cli_runner().invoke(args=command, input=GOOD)
+        assert result.exit_code == 1, command
+        assert "The database does not answer." in result.output, (command, result.exception)
+        assert "Traceback" not in result.output
+    close(app)
+
+
+def test_check_tells_every_setting_that_is_wrong_in_one_go(tmp_path):
+    wrong = {"PORT": "eighty", "HOST": "not a host", "SECRET_KEY": "secret", "DATABASE_URL": "oracle://x"}
+    result = real(tmp_path, "check", env=wrong)
+    assert result.returncode == 1
+    said = result.stdout + result.stderr
+    assert {*failed(said)} >= {*wrong}
+    assert "Traceback" not in said
+    assert "whole number from 1 to 65535" in said
+
+
+# -- init-db, setup-link -----------------------------------------------------------------------------------------------
+
+
+def test_from_an_empty_folder_to_an_administrator_without_a_browser(tmp_path):
+    made = real(tmp_path, "init-db")
+    assert (made.returncode, made.stdout) == (0, "The database is ready.\n"), made.stderr
+    added = real(tmp_path, "create-admin", "anna", "--email", "anna@example.com", "--password-stdin", input=GOOD + "\n")
+    assert (added.returncode, added.stdout) == (0, "anna can sign in at http://127.0.0.1:8000/login\n"), added.stderr
+    checked = real(tmp_path, "check")
+    assert checked.returncode == 0, checked.stdout
+    secret = tmp_path / "secret_key"
+    assert secret.stat().st_mode & 0o077 == 0 or os.name == "nt"
+
+
+def test_a_new_setup_link_ends_the_one_before(app, run):
+    kept = corkboard.setup_file(app)
+    kept.write_text("an older link", encoding="utf-8")
+    first, second = run("setup-link"), run("setup-link")
+    assert first.code == second.code == 0
+    assert not kept.exists()
+    path = "/setup?token="
+    assert first.said.startswith(f"http://127.0.0.1:8000{path}")
+    browser = app.test_client()
+    assert browser.get(path + first.said.strip().partition("token=")[2]).status_code == 403
+    assert browser.get(path + second.said.strip().partition("token=")[2]).status_code == 200
+    stored = db.session.scalar(sa.select(Setting.value).where(Setting.name == "setup_token"))
+    assert stored not in second.said
+    assert re.fullmatch("[0-9a-f]{64}", stored)
+
+
+def test_a_site_that_is_set_up_has_no_setup_link(people, run):
+    result = run("setup-link")
+    assert result.code == 1
+    assert result.said.startswith("Error: The site is set up already.")
+    assert result.said.count("\n") == 1
+
+
+# -- create-admin ------------------------------------------------------------------------------------------------------
+
+
+def test_an_administrator_is_made_by_a_password_from_standard_input(app, run):
+    result = run("create-admin", "anna", "--email", "anna@example.com", "--password-stdin", input=GOOD + "\r\n")
+    assert (result.code, result.said) == (0, "anna can sign in at http://127.0.0.1:8000/login\n")
+    user = User.by_username("anna@example.com")
+    assert (user.username, user.name, user.role) == ("anna", "anna", Role.ADMIN)
+    assert signs_in(app, "Anna", GOOD)
+    assert count(Topic, Topic.name == "Everyone") == 1
+    assert count(Activity, Activity.action == "person.added") == 1
+
+
+def test_a_terminal_is_asked_twice(run, at_a_terminal):
+    result = run("create-admin", "anna", "--name", "Anna Lima", input=f"{GOOD}\nother\n{GOOD}\n{GOOD}\n")
+    assert result.code == 0
+    assert "The two entered values do not match" in result.said
+    assert "The same again" in result.said
+    assert User.by_username("anna").name == "Anna Lima"
+
+
+def test_a_real_terminal_is_asked_twice_and_shows_nothing(tmp_path):
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+    assert real(tmp_path, "init-db").returncode == 0
+    ours, theirs = pty.openpty()
+    env = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "flask", "create-admin", "anna"]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    said = ""
+    for question in ("Password: ", "The same again: "):
+        while not said.endswith(question):
+            said += os.read(ours, 1000).decode()
+        os.write(ours, f"{GOOD}\n".encode())
+    try:
+        while more := os.read(ours, 1000).decode():
+            said += more
+    except OSError:  # how Linux says that the other end was closed
+        pass
+    assert process.wait(20) == 0, said
+    os.close(ours)
+    assert "anna can sign in" in said
+    assert GOOD not in said
+
+
+REFUSED = [
+    (["anna"], GOOD, "no terminal"),
+    (["anna", "--password-stdin"], "short", "at least 8 characters"),
+    (["anna", "--password-stdin"], "", "at least 8 characters"),
+    (["anna", "--password-stdin"], "x" * 257, "at most 256 characters"),
+    (["anna", "--password-stdin"], "PASSWORD1", "everybody tries first"),
+    (["MEMBER", "--password-stdin"], GOOD, "add --reset"),
+    (["member@example.com", "--password-stdin"], GOOD, "add --reset"),
+    (["nobody", "--reset", "--password-stdin"], GOOD, "nobody called nobody"),
+    (["a", "--password-stdin"], GOOD, "A username has 2 to 32 letters"),
+    (["a b", "--password-stdin"], GOOD, "A username has 2 to 32 letters"),
+    (["x" * 33, "--password-stdin"], GOOD, "A username has 2 to 32 letters"),
+    (["anna", "--email", "nonsense", "--password-stdin"], GOOD, "does not look like a mail address"),
+    (["anna", "--email", "a@" + "x" * 300 + ".com", "--password-stdin"], GOOD, "does not look like a mail address"),
+    (["anna", "--email", "MEMBER@example.com", "--password-stdin"], GOOD, "Somebody has that mail address."),
+    (["anna", "--name", "x" * 81, "--password-stdin"], GOOD, "at most 80 characters"),
+]
+
+
+def test_what_is_refused_is_refused_in_one_line_and_changes_nothing(people, run):
+    before = count(User), count(Activity)
+    for args, password, words in REFUSED:
+        result = run("create-admin", *args, input=password + "\n")
+        assert result.code == 1, args
+        assert words in result.said, args
+        assert result.said.count("\n") == 1, result.said
+        assert (count(User), count(Activity)) == before
+    assert run("create-admin").code == 2
+
+
+@pytest.mark.parametrize("called", ["ｍｅｍＢＥＲ", "MEMBER@example.com"])
+def test_reset_makes_somebody_an_administrator_again(app, people, sign_in, run, called):
+    browser = sign_in(people.member, remember=True)
+    User.administer(people.admin, people.member.id, role=Role.READER, active=False)
+    result = run("create-admin", called, "--reset", "--password-stdin", input=GOOD)
+    assert result.code == 0, result.said
+    assert "member is an administrator with the new password" in result.said
+    member = db.session.get(User, people.member.id, populate_existing=True)
+    assert (member.role, member.deactivated_at) == (Role.ADMIN, None)
+    assert browser.get("/").status_code == 302
+    assert count(SignIn, SignIn.user_id == member.id, SignIn.ended_at.is_(None)) == 0
+    assert not signs_in(app, "member", PASSWORD)
+    assert signs_in(app, "member", GOOD)
+    assert count(Activity, Activity.action == "person.rescued") == 1
+
+
+# -- seed-demo ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_hashes(monkeypatch):
+    monkeypatch.setattr(corkboard, "hash_password", lambda _password: PASSWORD_HASH)
+
+
+def test_the_demo_is_a_believable_company(app, run, quick_hashes, sign_in):
+    result = run("seed-demo")
+    assert result.code == 0
+    assert (count(User), count(Topic), count(Post, Post.kind == "news")) == (12, 5, 60)
+    assert count(Post, Post.kind == "page") >= 5
+    assert count(Comment) >= 20
+    assert count(Revision) >= count(Post) + count(Comment)
+    passwords = re.findall(r"^  (\w+) +(reader|member|editor|admin) +([a-z2-9-]{19})$", result.said, re.MULTILINE)
+    assert len(passwords) == len({password for _, _, password in passwords}) == 12
+    wrong = sa.select(Post.id).where(
+        Post.comment_count
+        != sa.select(sa.func.count()).where(Comment.post_id == Post.id).correlate(Post).scalar_subquery()
+    )
+    assert not db.session.scalars(wrong).all()
+    browser = sign_in(User.by_username(passwords[0][0]))
+    for path in ("/", "/handbook", "/people", "/admin", *(f"/topics/{slug}" for slug in ("everyone", "management"))):
+        page = browser.get(path)
+        assert page.status_code == 200
+        assert "Thimble &amp; Rye" in page.text
+    assert "Away today" in browser.get("/").text
+    refused = run("seed-demo")
+    assert refused.code == 1
+    assert "There are people here already." in refused.said
+
+
+def test_the_demo_can_be_added_to_a_site_in_use_and_leaves_its_name(people, run, quick_hashes):
+    add_topic(people.editor, "Everyone")
+    Setting.change(people.admin, site_name="Ours")
+    assert run("seed-demo").code == 1
+    result = run("seed-demo", "--force")
+    assert result.code == 0, result.said
+    assert (count(User), count(Topic), count(Post, Post.kind == "news")) == (17, 5, 60)
+    assert corkboard.Setting.read()[1].name == "Ours"
+    again = run("seed-demo", "--force")
+    assert again.code == 1
+    assert "The demo does not fit in here. That username is taken." in again.said
+    assert count(User) == 17
+
+
+def test_the_demo_refuses_a_production_site_with_content(app, people, run, quick_hashes, monkeypatch):
+    add_topic(people.editor, "Garden")
+    database.unit(database.rows)(sa.update(Topic).values(author_id=people.editor.id))
+    monkeypatch.setitem(app.config, "APP_ENV", "production")
+    monkeypatch.setattr(User, "exists", classmethod(lambda _cls: False))
+    result = run("seed-demo")
+    assert result.code == 1
+    assert "This site is in use." in result.said
+
+
+def test_the_demo_makes_as_many_posts_as_are_wanted(run, quick_hashes):
+    assert run("seed-demo", "--posts", "2500").code == 0
+    assert count(Post, Post.kind == "news") == 2500
+    assert count(Revision, Revision.comment_id.is_(None)) >= 2500
+    assert count(Post, Post.published_at > database.utcnow()) == 0
+    assert run("seed-demo", "--posts", "many").code == 2
+
+
+# -- All of them -------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_explains_itself(app):
+    runner = app.test_cli_runner()
+    listed = runner.invoke(args=["--help"]).output
+    for name in ("check", "init-db", "create-admin", "seed-demo", "setup-link", "db"):
+        assert name in listed
+        shown = runner.invoke(args=[name, "--help"])
+        assert shown.exit_code == 0
+        assert len(shown.output.splitlines()[2].strip()) > 20
+
+
+def test_nobody_is_added_by_a_name_that_only_looks_new(people, run):
+    add_person("änna", email=None)
+    result = run("create-admin", "ＭＥＭＢＥＲ", "--password-stdin", input=GOOD)
+    assert result.code == 1
+    assert "add --reset" in result.said

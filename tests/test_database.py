@@ -1,0 +1,894 @@
+"""The database: engines, units of work, schema, what a page may ask of it, and the plans by which it answers."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sqlite3
+import threading
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pymysql
+import pytest
+import sqlalchemy as sa
+from conftest import add_comment, add_person, add_post, close, drop_everything, made_app, settings, together
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import event
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from test_posts import many_comments, many_posts
+
+import app as corkboard
+import database
+from app import Activity, Comment, Post, Role, Setting, Throttle, Topic, User
+from database import db, fold, sort_key, unit
+
+only_sqlite = pytest.mark.parametrize("engine_app", ["sqlite"], indirect=True)
+only_mysql = pytest.mark.parametrize("engine_app", ["mysql"], indirect=True)
+NOW = datetime(2026, 3, 1, 12, 0, 0, 654321)
+
+
+def keep(name: str, value: str = "kept") -> None:
+    database.rows(sa.insert(Setting), name=name, value=value)
+
+
+def kept(name: str) -> str | None:
+    """A setting's value, read past every session."""
+    with db.engine.connect() as reading:
+        return reading.scalar(sa.select(Setting.value).where(Setting.name == name))
+
+
+def mysql_error(code: int, kind: type = OperationalError) -> Exception:
+    return kind("UPDATE", {}, pymysql.err.OperationalError(code, "said the server"))
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    """Retries without their pauses."""
+    monkeypatch.setattr(database.random, "uniform", lambda low, high: 0)
+
+
+# -- Units of work -----------------------------------------------------------------------------------------------------
+
+
+def test_a_unit_commits_and_returns_what_its_action_does(app):
+    @unit
+    def action(value: str) -> str:
+        keep("one", value)
+        return value + "!"
+
+    assert action("yes") == "yes!"
+    assert kept("one") == "yes"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_unit_that_raises_leaves_nothing_behind_and_the_next_one_works(app, error):
+    @unit
+    def action() -> None:
+        keep("one")
+        raise error
+
+    with pytest.raises(error):
+        action()
+    assert kept("one") is None
+    unit(keep)("two")
+    assert kept("two") == "kept"
+    assert database._in_unit.get() is None
+
+
+def test_a_unit_within_a_unit_joins_it(app):
+    @unit
+    def outer(fail: bool) -> None:
+        keep("outer")
+        unit(keep)("inner")
+        assert together(app, lambda: kept("inner")) == [None], "not committed by itself"
+        if fail:
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        outer(fail=True)
+    assert kept("inner") is None
+    assert kept("outer") is None
+    outer(fail=False)
+    assert kept("inner") == kept("outer") == "kept"
+
+
+def test_a_unit_reads_everything_anew(app, people):
+    member, title = people.member.id, sa.select(User.title).where(User.id == people.member.id)
+    assert db.session.scalar(sa.select(User).where(User.id == member)).title == ""
+    assert database.rows(title).scalar() == ""
+    with db.engine.begin() as elsewhere:
+        elsewhere.execute(sa.update(User).where(User.id == member).values(title="Baker"))
+
+    @unit
+    def action() -> tuple[str, str]:
+        return db.session.get(User, member).title, database.rows(title).scalar()
+
+    assert action() == ("Baker", "Baker")
+
+
+def test_what_a_unit_wrote_is_read_at_once_outside_of_it(app):
+    count = sa.select(sa.func.count()).select_from(Setting)
+    before = database.rows(count).scalar_one()
+    unit(keep)("one")
+    assert database.rows(count).scalar_one() == before + 1
+
+
+@pytest.mark.parametrize("code", sorted(database.RETRIED))
+def test_a_unit_that_the_engine_asks_to_repeat_is_run_again_as_a_whole(app, no_pauses, code):
+    runs = []
+
+    @unit
+    def action() -> str:
+        runs.append(len(runs))
+        keep(f"run {len(runs)}")
+        unit(keep)(f"inner {len(runs)}")
+        if len(runs) < 4:
+            raise mysql_error(code, IntegrityError if code == 1062 else OperationalError)
+        return "done"
+
+    assert action() == "done"
+    assert len(runs) == 4
+    for number in (1, 2, 3):
+        assert kept(f"run {number}") is kept(f"inner {number}") is None
+    assert kept("run 4") == kept("inner 4") == "kept"
+
+
+def test_an_inner_unit_is_never_repeated_alone(app, no_pauses):
+    runs = []
+
+    @unit
+    def inner() -> None:
+        runs.append("inner")
+        if len(runs) == 2:
+            raise mysql_error(1213)
+
+    @unit
+    def outer() -> None:
+        runs.append("outer")
+        inner()
+
+    outer()
+    assert runs == ["outer", "inner", "outer", "inner"]
+
+
+def test_a_commit_that_fails_runs_the_whole_unit_again(app, no_pauses, monkeypatch):
+    commit, commits = db.session.commit, []
+
+    def failing_commit() -> None:
+        commits.append(1)
+        if len(commits) < 3:
+            db.session.flush()
+            raise mysql_error(1213)
+        commit()
+
+    monkeypatch.setattr(db.session, "commit", failing_commit)
+    unit(keep)("one")
+    assert len(commits) == 3
+    assert kept("one") == "kept"
+
+
+def test_a_unit_gives_up_in_the_end(app, no_pauses):
+    runs = []
+
+    @unit
+    def action() -> None:
+        runs.append(1)
+        raise mysql_error(1213)
+
+    with pytest.raises(OperationalError):
+        action()
+    assert len(runs) == database.ATTEMPTS
+
+
+def test_no_other_error_is_tried_again(app):
+    runs = []
+
+    @unit
+    def action(error: Exception) -> None:
+        runs.append(error)
+        raise error
+
+    errors = [mysql_error(1045), mysql_error(2006), ValueError(), KeyError()]
+    for error in errors:
+        with pytest.raises(type(error)):
+            action(error)
+    assert runs == errors
+
+
+@only_mysql
+@pytest.mark.parametrize("code", sorted(database.RETRIED))
+def test_the_servers_own_errors_are_known_for_what_they_are(app, no_pauses, code):
+    runs = []
+
+    @unit
+    def action() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            db.session.execute(sa.text(f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}"))
+
+    action()
+    assert len(runs) == 2
+
+
+@only_mysql
+def test_a_real_deadlock_ends_well_for_both(app):
+    for name in ("one", "two"):
+        unit(keep)(name, "0")
+    first_locks, runs = threading.Barrier(2), []
+
+    def add_to(first: str, second: str):
+        @unit
+        def action() -> None:
+            runs.append(first)
+            for place, name in enumerate((first, second)):
+                row = db.session.get(Setting, name, with_for_update=True, populate_existing=True)
+                row.value = str(int(row.value) + 1)
+                db.session.flush()
+                if place == 0 and len(runs) <= 2:
+                    first_locks.wait(timeout=5)
+
+        return action
+
+    outcomes = together(app, add_to("one", "two"), add_to("two", "one"))
+    assert outcomes == [None, None]
+    assert len(runs) == 3
+    assert kept("one") == kept("two") == "2"
+
+
+@only_sqlite
+def test_sixteen_threads_write_on_sqlite_without_an_error(app, people, topics):
+    post, member = add_post(people.member, topics.open), SimpleNamespace(id=people.member.id)
+    post_id = post.id
+
+    def write() -> list[int]:
+        return [Comment.create(member, post_id, body="B", form_id=secrets.token_hex(16)) for _ in range(10)]
+
+    made = together(app, *[write] * 16)
+    assert not [outcome for outcome in made if isinstance(outcome, Exception)]
+    assert len({comment for outcome in made for comment in outcome}) == 160
+    db.session.rollback()
+    assert db.session.get(Post, post_id, populate_existing=True).comment_count == 160
+
+
+def test_pages_and_writers_go_side_by_side(app, people, topics, sign_in):
+    post, member = add_post(people.member, topics.open).id, SimpleNamespace(id=people.member.id)
+    browsers = [sign_in(people.reader) for _ in range(4)]
+
+    def write() -> None:
+        for _ in range(5):
+            Comment.create(member, post, body="B", form_id=secrets.token_hex(16))
+
+    def read(browser):
+        return lambda: {browser.get(path).status_code for path in ("/", f"/posts/{post}", "/people") * 3}
+
+    outcomes = together(app, *[write] * 4, *map(read, browsers))
+    assert outcomes == [None] * 4 + [{200}] * 4
+
+
+@only_sqlite
+def test_only_units_take_sqlites_write_lock_at_once(app):
+    path = app.config["DATABASE_URL"].removeprefix("sqlite:///")
+    other = sqlite3.connect(path, timeout=0, isolation_level=None)
+
+    def locked() -> bool:
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        other.execute("ROLLBACK")
+        return False
+
+    try:
+        db.session.scalar(sa.select(Setting.name).limit(1))
+        database.rows(sa.select(Setting.name).limit(1)).all()
+        assert not locked(), "a read takes no lock"
+        assert unit(lambda: [db.session.scalar(sa.select(Setting.name).limit(1)), locked()])()[1]
+        assert not locked()
+    finally:
+        other.close()
+
+
+@only_sqlite
+def test_who_waits_too_long_for_the_write_lock_is_told_and_readers_do_not_wait(app, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.01)
+    with database.engine_state().write_lock:
+        with pytest.raises(database.DatabaseBusy):
+            unit(keep)("one")
+        assert database.rows(sa.select(Setting.name)).all()
+    unit(keep)("one")
+    assert kept("one") == "kept"
+
+
+# -- What is told to each connection -----------------------------------------------------------------------------------
+
+
+@only_sqlite
+def test_every_sqlite_connection_is_told_what_guards_the_data(app):
+    expected = {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 2}
+    for _ in range(3):
+        with db.engine.connect() as one, db.engine.connect() as another:
+            for connection in (one, another, database.connection()):
+                found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in expected}
+                assert found == expected
+
+
+@only_mysql
+def test_every_mysql_connection_is_told_what_guards_the_data(app):
+    with db.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SHOW SESSION VARIABLES").fetchall()
+    session = {row[0]: row[1] for row in rows}
+    assert session.get("transaction_isolation", session.get("tx_isolation")) == "READ-COMMITTED"
+    assert session["character_set_client"] == session["character_set_results"] == "utf8mb4"
+    assert session["collation_connection"] == "utf8mb4_bin"
+    assert {"STRICT_TRANS_TABLES", "NO_ZERO_DATE"} <= {*session["sql_mode"].split(",")}
+    assert session["innodb_lock_wait_timeout"] == "5"
+    assert session["time_zone"] == "+00:00"
+
+
+@only_mysql
+def test_every_mysql_table_is_transactional_and_compares_by_the_byte(app):
+    tables = "SELECT table_name, engine, table_collation FROM information_schema.tables WHERE table_schema = DATABASE()"
+    columns = (
+        "SELECT DISTINCT collation_name FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND collation_name IS NOT NULL AND table_name <> 'alembic_version'"
+    )
+    with db.engine.connect() as connection:
+        found = [tuple(row) for row in connection.exec_driver_sql(tables) if row[0] != "alembic_version"]
+        assert {row[1:] for row in found} == {("InnoDB", "utf8mb4_bin")}
+        assert len(found) == len(db.metadata.tables)
+        assert [row[0] for row in connection.exec_driver_sql(columns)] == ["utf8mb4_bin"]
+
+
+@only_mysql
+def test_mysql_refuses_what_does_not_fit(app, people):
+    with pytest.raises(DataError):
+        unit(keep)("x" * 65)
+    for wrong in ("'0000-00-00'", "'2026-02-30'"):
+        with pytest.raises((DataError, OperationalError)):
+            unit(lambda wrong=wrong: db.session.execute(sa.text(f"UPDATE users SET away_until = {wrong}")))()
+
+
+def test_foreign_keys_are_enforced(app, people, topics):
+    post = add_post(people.member, topics.open)
+    for column in ("topic_id", "author_id", "editor_id"):
+        with pytest.raises(IntegrityError):
+            unit(database.rows)(sa.update(Post).where(Post.id == post.id).values({column: 7777}))
+    with pytest.raises(IntegrityError):
+        unit(database.rows)(sa.delete(User).where(User.id == people.member.id))
+
+
+def test_times_keep_their_microseconds(app):
+    for moment in (NOW, datetime(1970, 1, 1, 0, 0, 0, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)):
+        unit(database.rows)(sa.insert(Throttle), key=moment.isoformat(), whole_at=moment)
+        assert database.rows(sa.select(Throttle.whole_at).where(Throttle.key == moment.isoformat())).scalar() == moment
+
+
+def test_every_text_comes_back_as_it_was(app):
+    for text in ["😀🧵", "你好", "ﷺ" * 100, "Z\u0335\u0301", "ü" * 200_000, "😀" * 100_000, "a\\'\"%_:x"]:
+        unit(keep)(f"text {len(text)} {text[:9]}", text)
+        assert kept(f"text {len(text)} {text[:9]}") == text
+
+
+def test_names_compare_by_the_byte_on_both_engines(app):
+    for name in ("anna", "Anna", "ännA", "anna\u0301"):
+        unit(keep)(name, name)
+        assert kept(name) == name
+
+
+@given(st.text(max_size=30))
+def test_a_key_of_a_key_is_the_same(text):
+    assert fold(fold(text)) == fold(text)
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("Anna", " anna "), ("ＡＮＮＡ", "anna"), ("Straße", "STRASSE"), ("é", "e\u0301"), ("ﬁ", "FI"), ("İ", "i\u0307"),
+])  # fmt: skip
+def test_names_are_the_same_however_they_are_written(one, other):
+    assert fold(one) == fold(other)
+    assert sort_key(one) == sort_key(other)
+
+
+def test_accents_matter_in_names_and_not_in_order():
+    assert fold("änna") != fold("anna")
+    assert sort_key("Änna") == sort_key("anna")
+
+
+def test_a_row_that_stands_is_not_inserted_again(app):
+    table = db.metadata.tables["settings"]
+    assert unit(database.insert_if_absent)(table, {"name": "one", "value": "first"})
+    assert not unit(database.insert_if_absent)(table, {"name": "one", "value": "second"})
+    assert kept("one") == "first"
+
+
+# -- When the database is not there ------------------------------------------------------------------------------------
+
+
+def sqlite_error(name: str) -> Exception:
+    error = sqlite3.OperationalError(name)
+    error.sqlite_errorname = name
+    return OperationalError("SELECT", {}, error)
+
+
+@pytest.mark.parametrize(("error", "unavailable"), [
+    (mysql_error(2003), True), (mysql_error(2006), True), (mysql_error(2013), True), (mysql_error(1047), True),
+    (mysql_error(1040), True), (mysql_error(1205), True), (mysql_error(1053), True), (mysql_error(1064), False),
+    (mysql_error(1146), False), (mysql_error(1062, IntegrityError), False), (sqlite_error("SQLITE_BUSY"), True),
+    (sqlite_error("SQLITE_CANTOPEN"), True), (sqlite_error("SQLITE_FULL"), True), (sqlite_error("SQLITE_ERROR"), False),
+    (sqlite_error("SQLITE_IOERR_READ"), True), (sqlite_error("SQLITE_READONLY"), True),
+    (database.DatabaseBusy(), True), (sa.exc.TimeoutError(), True), (ValueError(), False), (KeyError(), False),
+])  # fmt: skip
+def test_what_waiting_helps_against_is_told_from_defects(error, unavailable):
+    assert database.is_unavailable(error) is unavailable
+
+
+@only_mysql
+@pytest.mark.parametrize(("code", "lost"), [(1047, True), (1064, False)])
+def test_a_node_without_quorum_counts_as_a_lost_connection(app, code, lost):
+    with pytest.raises(sa.exc.DBAPIError) as caught, db.engine.connect() as connection:
+        connection.exec_driver_sql(f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}")
+    assert caught.value.connection_invalidated is lost
+
+
+@only_mysql
+def test_a_connection_that_was_killed_is_replaced(app, people, sign_in):
+    browser = sign_in(people.reader)
+    browser.get("/")
+    db.session.rollback()
+    with db.engine.connect() as mine:
+        me = mine.exec_driver_sql("SELECT CONNECTION_ID()").scalar()
+        others = mine.exec_driver_sql("SELECT id FROM information_schema.processlist WHERE db = DATABASE()").scalars()
+        for number in [number for number in others if number != me]:
+            mine.exec_driver_sql(f"KILL {number}")
+    assert browser.get("/").status_code == 200
+
+
+# -- Write-behind ------------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_note_of_a_key_is_written_by_the_thread(app):
+    batches, written = [], threading.Event()
+
+    def write(notes) -> None:
+        batches.append(notes)
+        written.set()
+
+    behind = database.WriteBehind(app, write, seconds=0.005)
+    with behind.lock:
+        behind.thread = threading.current_thread()  # holds the real one back until both notes are there
+    behind.note("a", 1)
+    behind.note("a", 2)
+    behind.note("b", 3)
+    behind.thread = None
+    behind.note("c", 4)
+    assert written.wait(5)
+    behind.stop()
+    assert batches == [{"a": 2, "b": 3, "c": 4}]
+    assert not behind.thread.is_alive()
+
+
+def test_a_batch_that_cannot_be_written_is_logged_and_the_next_one_is(app, caplog):
+    batches = []
+
+    def write(notes) -> None:
+        if not batches:
+            batches.append("failed")
+            raise ValueError
+        batches.append(notes)
+
+    behind = database.WriteBehind(app, write, seconds=1000)
+    behind.note("a", 1)
+    behind._flush_logged()
+    assert "were not written" in caplog.text
+    behind.note("b", 2)
+    behind.stop()
+    assert batches == ["failed", {"b": 2}]
+
+
+# -- Schema ------------------------------------------------------------------------------------------------------------
+
+
+def differences() -> list:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with db.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return compare_metadata(context, db.metadata)
+
+
+def test_the_models_are_what_the_migrations_make(app):
+    assert differences() == []
+
+
+def test_a_difference_between_models_and_schema_would_be_noticed(app):
+    users = db.metadata.tables["users"]
+    column = sa.Column("shoe_size", sa.Integer)
+    users.append_column(column)
+    old = users.c.title.type
+    users.c.title.type = sa.Integer()
+    try:
+        found = str(differences())
+        assert "shoe_size" in found
+        assert "modify_type" in found
+    finally:
+        users.c.title.type = old
+        users._columns.remove(column)
+    assert differences() == []
+
+
+def columns_as_made() -> dict[str, tuple]:
+    inspector = sa.inspect(db.engine)
+    return {
+        f"{table}.{column['name']}": (str(column["type"]), column["nullable"])
+        for table in db.metadata.tables
+        for column in inspector.get_columns(table)
+    }
+
+
+def test_nothing_but_keys_and_foreign_keys_is_compared_by_name(app):
+    inspector = sa.inspect(db.engine)
+    for table in db.metadata.tables.values():
+        made = {key["name"]: key["constrained_columns"] for key in inspector.get_foreign_keys(table.name)}
+        meant = {str(key.name): [c.name for c in key.columns] for key in table.foreign_key_constraints}
+        assert made == meant
+        assert inspector.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key]
+
+
+@only_mysql
+def test_on_mysql_times_have_microseconds_and_long_texts_room(app):
+    from sqlalchemy.dialects.mysql import DATETIME, MEDIUMTEXT
+
+    inspector = sa.inspect(db.engine)
+    for table in db.metadata.tables.values():
+        made = {column["name"]: column["type"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.type is database.Timestamp:
+                assert isinstance(made[column.name], DATETIME)
+                assert made[column.name].fsp == 6
+            if column.type is database.LongText:
+                assert isinstance(made[column.name], MEDIUMTEXT)
+
+
+def without_schema() -> None:
+    if not database.engine_state().is_sqlite:
+        drop_everything()
+        return
+    database.end_reading()
+    with db.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        for name in sa.inspect(connection).get_table_names():
+            connection.exec_driver_sql(f'DROP TABLE "{name}"')
+        connection.commit()
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+
+
+@pytest.fixture
+def bare(app, monkeypatch):
+    """The application on a database that a test may ruin; it is whole again afterwards."""
+    monkeypatch.setattr(database, "RECHECK_SECONDS", 0)
+    state = database.engine_state()
+    state.schema_ok = False
+    yield app
+    db.session.rollback()
+    monkeypatch.undo()
+    without_schema()
+    database.upgrade_schema()
+    state.schema_checked = float("-inf")
+
+
+def test_init_db_may_run_twice_and_keeps_what_is_there(app, people):
+    before = columns_as_made()
+    for _ in range(2):
+        result = app.test_cli_runner().invoke(args=["init-db"])
+        assert (result.exit_code, result.output) == (0, "The database is ready.\n")
+    assert columns_as_made() == before
+    assert db.session.get(User, people.member.id) is not None
+
+
+def test_an_upgrade_that_was_interrupted_can_be_run_again(bare):
+    whole = columns_as_made()
+
+    class PowerCut(BaseException):
+        pass
+
+    for interrupted_at in (1, 9, 24):
+        without_schema()
+        seen = []
+
+        def cut(_c, _cursor, statement, *_more, seen=seen, at=interrupted_at):
+            if statement.lstrip().startswith("CREATE"):
+                seen.append(statement)
+                if len(seen) > at:
+                    raise PowerCut
+
+        event.listen(db.engine, "before_cursor_execute", cut)
+        try:
+            with pytest.raises(PowerCut):
+                database.upgrade_schema()
+        finally:
+            event.remove(db.engine, "before_cursor_execute", cut)
+        with pytest.raises(database.SchemaError, match="python -m flask init-db"):
+            database.check_schema()
+        database.upgrade_schema()
+        database.check_schema()
+        assert columns_as_made() == whole
+        assert differences() == []
+        assert kept("version") == kept("directory") == "1"
+
+
+def set_revision(revision: str | None) -> None:
+    database.end_reading()
+    with db.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM alembic_version"))
+        if revision:
+            connection.execute(sa.text("INSERT INTO alembic_version VALUES (:r)"), {"r": revision})
+
+
+def ruin(kind: str, monkeypatch) -> None:
+    if kind == "absent":
+        without_schema()
+    elif kind == "newer":
+        set_revision("9999")
+    else:
+        monkeypatch.setattr(database, "_script_heads", lambda: ({"0002"}, {"0001", "0002"}))
+
+
+@pytest.mark.parametrize(("kind", "words"), [
+    ("absent", "The database is empty."), ("older", "older than this version"), ("newer", "newer version of Corkboard"),
+])  # fmt: skip
+def test_on_a_schema_that_does_not_fit_the_site_names_the_command_and_commands_work(bare, monkeypatch, kind, words):
+    browser = bare.test_client()
+    ruin(kind, monkeypatch)
+    for path in ("/", "/login", "/nowhere"):
+        answer = browser.get(path)
+        assert answer.status_code == 503
+        assert words in answer.text
+        assert "python -m flask init-db" in answer.text
+        assert answer.headers["Retry-After"] == "30"
+    assert browser.get("/healthz").status_code == 200
+    with browser.get("/static/app.css") as style:
+        assert style.status_code == 200
+    ready = browser.get("/readyz")
+    assert ready.status_code == 503
+    assert words in ready.json["reason"]
+    checked = bare.test_cli_runner().invoke(args=["check"])
+    assert checked.exit_code == 1
+    assert words in checked.output
+    for command in ("create-admin anna", "seed-demo", "setup-link"):
+        refused = bare.test_cli_runner().invoke(args=command.split())
+        assert refused.exit_code == 1
+        assert words in refused.output
+
+
+def test_the_site_answers_as_soon_as_the_schema_is_there(bare):
+    browser = bare.test_client()
+    without_schema()
+    assert browser.get("/login").status_code == 503
+    assert bare.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
+    assert browser.get("/login").status_code == 200
+    assert browser.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["older", "newer"])
+def test_a_served_start_never_changes_a_schema_unasked(bare, monkeypatch, kind):
+    before = columns_as_made()
+    ruin(kind, monkeypatch)
+    with pytest.raises(database.SchemaError, match="python -m flask init-db"):
+        database.prepare_served_start(bare)
+    assert columns_as_made() == before
+
+
+def test_a_served_start_makes_the_schema_on_a_fresh_sqlite_only(bare):
+    without_schema()
+    if database.engine_state().is_sqlite:
+        database.prepare_served_start(bare)
+        database.check_schema()
+    else:
+        with pytest.raises(database.SchemaError, match="python -m flask init-db"):
+            database.prepare_served_start(bare)
+        assert not sa.inspect(db.engine).get_table_names()
+
+
+def test_a_served_start_leaves_a_file_with_other_tables_alone(tmp_path):
+    path = tmp_path / "other.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE recipes (id INTEGER)")
+    other.close()
+    app = corkboard.create_app(settings(tmp_path, f"sqlite:///{path.as_posix()}"))
+    with pytest.raises(database.SchemaError):
+        database.prepare_served_start(app)
+    close(app)
+
+
+def test_building_an_application_touches_no_schema_and_opens_no_connection(tmp_path):
+    app = corkboard.create_app(settings(tmp_path, f"sqlite:///{(tmp_path / 'new.db').as_posix()}"))
+    assert not (tmp_path / "new.db").exists()
+    close(app)
+
+
+def test_the_first_migration_can_be_taken_back(tmp_path):
+    from flask_migrate import downgrade
+
+    with made_app(tmp_path, f"sqlite:///{(tmp_path / 'new.db').as_posix()}") as app, app.app_context():
+        downgrade(directory=str(database.MIGRATIONS), revision="base")
+        assert sa.inspect(db.engine).get_table_names() == ["alembic_version"]
+        database.upgrade_schema()
+        database.check_schema()
+
+
+def test_the_heads_are_one():
+    heads, known = database._script_heads()
+    assert len(heads) == 1
+    assert heads <= known
+    assert len(known) == len([*Path(database.MIGRATIONS, "versions").glob("*.py")])
+
+
+# -- What a page asks --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counted():
+    """The statements that are sent meanwhile, with their parameters; all but BEGIN, COMMIT and ROLLBACK."""
+    statements: list[tuple[str, object]] = []
+
+    def note(_connection, _cursor, statement, parameters, *_more):
+        if statement.split(None, 1)[0].upper() not in ("BEGIN", "COMMIT", "ROLLBACK"):
+            statements.append((statement, parameters))
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def team(people, topics):
+    """A site with enough on it that every part of every page has something to show."""
+    news = many_posts(people.member, topics.open, 30)
+    many_posts(people.editor, topics.private, 30)
+    pages = many_posts(people.editor, topics.open, 30, "page")
+    for post_id in news[:3]:
+        Post.pin(people.editor, post_id, True)
+    post = db.session.get(Post, news[0])
+    many_comments(people.editor, post, 60)
+    User.edit_profile(people.member, away_until=date(2099, 1, 1), stand_in_id=people.editor.id)
+    return SimpleNamespace(news=news, pages=pages, post=post.id)
+
+
+BUDGETS = [
+    ("/", 3), ("/?before={before}", 3), ("/posts/{post}", 4), ("/posts/{post}?before=55", 4), ("/handbook", 3),
+    ("/people", 3), ("/people?q=a", 3), ("/topics/everyone", 3), ("/people/member", 4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("who", ["reader", "admin"])
+def test_hot_pages_keep_to_their_statements(app, people, team, sign_in, who):
+    browser = sign_in(getattr(people, who))
+    before = corkboard.Cursor(datetime(2026, 3, 1, 12, 0, 0, 123456), team.news[15]).encode()
+    for path, most in BUDGETS:
+        address = path.format(post=team.post, before=before)
+        browser.get(address)
+        for _ in ("nothing has changed", "somebody has commented"):
+            with counted() as statements:
+                assert browser.get(address).status_code == 200
+            assert 1 <= len(statements) <= most, (address, [statement for statement, _ in statements])
+            add_comment(people.editor, db.session.get(Post, team.post))
+
+
+def test_a_comment_costs_few_statements(app, people, team, sign_in):
+    browser = sign_in(people.member)
+    browser.submit(f"/posts/{team.post}/comments", {"body": "First"})
+    with counted() as statements:
+        assert browser.submit(f"/posts/{team.post}/comments", {"body": "Second"}).status_code == 303
+    assert len(statements) <= 6, [statement for statement, _ in statements]
+
+
+def get_addresses(app, team, topic: int, person: int) -> list[str]:
+    values = {"post_id": team.post, "comment_id": 0, "slug": "everyone", "username": "member", "topic_id": topic,
+              "user_id": person, "filename": "app.css"}  # fmt: skip
+    with db.engine.connect() as connection:
+        values["comment_id"] = connection.scalar(sa.select(sa.func.max(Comment.id)))
+    rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]
+    assert all(rule.arguments <= {*values} for rule in rules), "tell this test what the new address needs"
+    return [re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(values[found[1]]), rule.rule) for rule in rules]
+
+
+def test_no_page_that_is_looked_at_writes(app, people, topics, team, sign_in):
+    addresses = get_addresses(app, team, topics.open.id, people.member.id)
+    assert len(addresses) > 20
+    browsers = [app.test_client(), *(sign_in(getattr(people, who)) for who in ("reader", "editor", "admin"))]
+    harmless = ("SELECT", "WITH", "PRAGMA", "SHOW", "DESCRIBE")  # the last three ask for the schema, once
+    for browser in browsers:
+        for address in addresses:
+            with counted() as statements, browser.get(address) as answer:
+                assert answer.status_code < 500
+            asked = [statement.upper() for statement, _ in statements]
+            assert not [statement for statement in asked if not statement.startswith(harmless)], address
+            assert not [statement for statement in asked if "FOR UPDATE" in statement or "SHARE MODE" in statement]
+
+
+def test_no_list_counts_or_skips(app, people, topics, team, sign_in):
+    browser = sign_in(people.reader)
+    for address in ("/", "/handbook", "/people", "/topics/everyone", "/people/member", f"/posts/{team.post}"):
+        with counted() as statements:
+            browser.get(address)
+        asked = " ".join(statement.upper() for statement, _ in statements)
+        assert "COUNT(" not in asked
+        assert not re.search(r"OFFSET (?!0)", re.sub(r"LIMIT \S+ OFFSET \?", "", asked)), asked
+
+
+# -- Plans -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowd(app, people, topics):
+    """Thousands of posts over time, most of them open, some of one author; the engine's statistics fresh."""
+    names = [add_person(f"writer{n}") for n in range(3)]
+    common = {"kind": "news", "version": 1, "excerpt": "", "renderer": 1, "comment_count": 0, "body": "", "html": "",
+              "title": "T", "title_key": "t"}  # fmt: skip
+    many = [
+        common | {
+            "form_id": f"{n:032x}", "author_id": names[n % 3].id, "editor_id": names[n % 3].id,
+            "topic_id": (topics.private if n % 5 == 0 else topics.open).id,
+            "published_at": NOW + timedelta(minutes=n), "updated_at": NOW + timedelta(minutes=n),
+            "pinned_at": NOW if n % 1000 == 0 else None, "deleted_at": NOW if n % 50 == 0 else None,
+        }
+        for n in range(4000)
+    ]  # fmt: skip
+    with db.engine.begin() as connection:
+        connection.execute(sa.insert(Post), many)
+    if not database.engine_state().is_sqlite:
+        with db.engine.connect() as connection:
+            connection.exec_driver_sql("ANALYZE TABLE posts, users, topics").fetchall()
+
+
+LISTS = ["/", "/?before={middle}", "/topics/everyone", "/topics/everyone?before={middle}", "/people/writer1",
+         "/people/writer1?before={middle}"]  # fmt: skip
+
+
+def explained(browser, address: str) -> list[str]:
+    """The lines of the plan by which the engine finds the posts of a page."""
+    corkboard.state().found.clear()  # as if somebody had changed something
+    with counted() as statements:
+        assert browser.get(address).status_code == 200
+    (asked,) = [found for found in statements if "excerpt" in found[0]]
+    how = "EXPLAIN QUERY PLAN " if database.engine_state().is_sqlite else "EXPLAIN "
+    with db.engine.connect() as connection:
+        return [str(row._mapping) for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+
+
+def test_lists_are_found_by_an_index_that_has_them_in_order_already(app, people, crowd, sign_in):
+    browser = sign_in(people.reader)
+    middle = corkboard.Cursor(NOW + timedelta(minutes=2000), 5).encode()
+    for address in LISTS:
+        plan = explained(browser, address.format(middle=middle))
+        if database.engine_state().is_sqlite:
+            assert any("posts USING" in line for line in plan), plan
+            assert not [line for line in plan if re.search(r"SCAN posts\b|TEMP B-TREE", line)], (address, plan)
+        else:
+            posts = [line for line in plan if "'table': 'posts'" in line]
+            assert posts, plan
+            for line in posts:
+                assert "ix_posts_" in line.partition("'key':")[2], (address, plan)
+                assert "filesort" not in line, (address, plan)
+                assert "temporary" not in line, (address, plan)
+
+
+def test_a_deep_page_reads_no_more_rows_than_the_first(app, people, crowd, sign_in):
+    browser = sign_in(people.reader)
+    deep = corkboard.Cursor(NOW + timedelta(minutes=30), 5).encode()
+    assert browser.get(f"/?before={deep}").text.count('<article class="post">') == 20
+    if database.engine_state().is_sqlite:
+        plan = explained(browser, f"/?before={deep}")
+        assert any("ix_posts_news (kind=? AND deleted_at=? AND published_at<?)" in line for line in plan), plan
+
+
+def test_activities_and_roles_keep_their_types(app, people):
+    assert db.session.scalar(sa.select(User.role).where(User.id == people.admin.id)) is Role.ADMIN
+    assert db.session.scalar(sa.select(Activity.at).limit(1)).tzinfo is None
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(Topic)) == 0

@@ -1,0 +1,526 @@
+"""Errors, headers and logs: what people, programs and administrators are told when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from conftest import PASSWORD, Browser, add_person, add_post, close
+from flask import Flask, abort
+from sqlalchemy import event
+
+import app as corkboard
+import database
+from app import Conflict, Forbidden, NotVisible, Refused, Setting, User
+from config import ProductionConfig
+from database import db
+
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
+CODES = [400, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503]
+ICON = "/bootstrap/static/css/font/fonts/bootstrap-icons.woff2"
+
+
+class Boom(Exception):
+    pass
+
+
+def log_of(app: Flask) -> str:
+    """All that the application's log file says by now."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, corkboard.PatientRotatingFileHandler):
+            handler.flush_now()
+    path = Path(app.config["DATA_DIR"]) / "logs" / "corkboard.log"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def made(folder: Path, **values: str) -> Flask:
+    """A site as a team runs it, with addresses added that go wrong in every way."""
+    app = corkboard.create_app(ProductionConfig({"DATA_DIR": str(folder), **values}))
+    app.test_client_class = Browser
+    raised = {"not-visible": NotVisible(), "forbidden": Forbidden(), "conflict": Conflict(),
+              "boom": Boom("secret word"), "refused": Refused("title", "Not like that."),
+              "busy": database.DatabaseBusy()}  # fmt: skip
+
+    def broken(code: int):
+        abort(code)
+
+    def raising(name: str):
+        raise raised[name]
+
+    def defect():
+        database.rows(sa.text("SELECT y FROM nowhere WHERE x = :x"), x="-".join(["typed", "by", "somebody"]))
+
+    for prefix in ("", "/api"):
+        for rule, view in (("/broken/<int:code>", broken), ("/raising/<name>", raising), ("/defect", defect)):
+            app.add_url_rule(prefix + rule, f"{prefix}{rule}", corkboard.public(lambda _v=view, **kw: _v(**kw)))
+    with app.app_context():
+        database.upgrade_schema()
+    return app
+
+
+@pytest.fixture
+def served(tmp_path):
+    app = made(tmp_path)
+    with app.app_context():
+        yield app
+    close(app)
+
+
+@pytest.fixture
+def logged(app, tmp_path, monkeypatch):
+    """The application with a log file of its own for the test."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    monkeypatch.setitem(app.config, "DATA_DIR", tmp_path)
+    corkboard.configure_logging(app)
+    yield app
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(handler)
+        handler.close()
+
+
+# -- Pages -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_error_is_a_page_with_a_way_onward_and_an_id_that_is_in_the_log(served, code):
+    answer = served.test_client().get(f"/broken/{code}")
+    assert answer.status_code == code
+    assert answer.content_type == "text/html; charset=utf-8"
+    title, text = corkboard.ERROR_WORDS[code]
+    for words in (title, text.replace("'", "&#39;"), '<main class="page"', 'class="btn btn-go"', 'href="/'):
+        assert words in answer.text
+    request_id = answer.headers["X-Request-ID"]
+    assert re.fullmatch("[0-9a-f]{16}", request_id)
+    assert f"<code>{request_id}</code>" in answer.text
+    assert re.search(rf"{request_id} GET /broken/{code} {code} ", log_of(served))
+
+
+@pytest.mark.parametrize("code", [*CODES, 401])
+def test_programs_get_problem_details_instead(served, code):
+    answer = served.test_client().get(f"/api/broken/{code}")
+    assert answer.status_code == code
+    assert answer.content_type == "application/problem+json"
+    problem = answer.json
+    assert (problem["status"], problem["type"]) == (code, "about:blank")
+    assert problem["title"] == corkboard.ERROR_WORDS[code][0]
+    assert problem["request_id"] == answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(("name", "code", "words"), [
+    ("not-visible", 404, "Nothing here"), ("forbidden", 403, "Not for you"), ("conflict", 409, "Changed meanwhile"),
+    ("refused", 422, "Not like that."), ("busy", 503, "Back in a moment"), ("boom", 500, "Something broke"),
+])  # fmt: skip
+def test_what_actions_raise_becomes_a_page(served, name, code, words):
+    browser = served.test_client()
+    answer = browser.get(f"/raising/{name}")
+    assert answer.status_code == code
+    assert words in answer.text
+    assert "secret word" not in answer.text
+    assert browser.get(f"/api/raising/{name}").json["status"] == code
+
+
+def test_an_unknown_address_under_api_is_json(served):
+    answer = served.test_client().get("/api/v1/nothing")
+    assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
+
+
+def test_real_errors_come_with_what_helps(app, people, topics, sign_in, monkeypatch):
+    reader, anybody = sign_in(people.reader), app.test_client()
+    assert reader.get("/admin").status_code == 403
+    wrong_way = reader.get("/logout")
+    assert wrong_way.status_code == 405
+    assert {"POST", "OPTIONS"} == {*wrong_way.headers["Allow"].split(", ")}
+    assert reader.open("/", method="TRACE").status_code == 405
+    post = add_post(people.member, topics.open)
+    without_token = sign_in(people.member).post(f"/posts/{post.id}/delete")
+    assert without_token.status_code == 400
+    assert "load it anew" in without_token.text
+    monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 1000)
+    assert reader.submit("/account", {"name": "x" * 2000}).status_code == 413
+    home, login = '<a class="btn btn-go"\n               href="/"', 'href="/login"'
+    assert re.sub(r"\s+", " ", home) in re.sub(r"\s+", " ", reader.get("/nothing").text)
+    assert login in anybody.get("/nothing").text
+
+
+def test_too_many_tries_are_told_how_long_to_wait(app):
+    Setting.renew_setup_token()
+    browser = app.test_client()
+    codes = [browser.get("/setup?token=wrong").status_code for _ in range(11)]
+    assert codes == [403] * 10 + [429]
+    answer = browser.get("/setup?token=wrong")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 30
+    assert f"Try again in {answer.headers['Retry-After']} seconds." in answer.text
+
+
+def test_the_page_of_an_error_tells_nothing_of_what_went_on_inside(served):
+    for path in ("/raising/boom", "/defect"):
+        answer = served.test_client().get(path)
+        assert answer.status_code == 500
+        for word in ("Traceback", "Boom", "secret word", "SELECT", "nowhere", "app.py"):
+            assert word not in answer.text
+
+
+def test_error_pages_need_neither_the_templates_context_nor_the_session(served, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise Boom
+
+    browser = served.test_client()
+    monkeypatch.setitem(served.template_context_processors, None, [broken])
+    for code in (404, 500, 503):
+        answer = browser.get(f"/broken/{code}")
+        assert answer.status_code == code
+        assert corkboard.ERROR_WORDS[code][0] in answer.text
+        assert answer.headers["X-Request-ID"] in answer.text
+    monkeypatch.setattr(served.session_interface, "open_session", lambda *_args: None)
+    for code in (500, 503):
+        answer = browser.get(f"/broken/{code}")
+        assert answer.status_code == code
+        assert corkboard.ERROR_WORDS[code][0] in answer.text
+
+
+@pytest.mark.parametrize("cookie", ["x", "é", "a.b.c", "." * 4000, ""])
+def test_a_cookie_that_was_made_up_is_no_error(served, cookie):
+    browser = served.test_client()
+    browser.set_cookie("corkboard", cookie)
+    assert browser.get("/login").status_code == 200
+    assert browser.get("/").status_code == 302
+
+
+# -- The database gone -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unplugged(app):
+    """Take the database away with `unplugged.set()`, and bring it back with `unplugged.clear()`."""
+    gone = threading.Event()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        dead_port = taken.getsockname()[1]
+
+    def elsewhere(_dialect, _record, arguments, parameters):
+        if gone.is_set() and database.engine_state().is_sqlite:
+            arguments[0] = "/nowhere/at/all.db"
+        elif gone.is_set():
+            parameters["port"] = dead_port
+
+    class Plug:
+        def set(self) -> None:
+            gone.set()
+            self.forget_connections()
+
+        def clear(self) -> None:
+            gone.clear()
+            self.forget_connections()
+
+        def forget_connections(self) -> None:
+            db.session.remove()
+            database.end_reading()
+            state = database.engine_state()
+            kept = getattr(state.kept, "connection", None)
+            if kept is not None:
+                kept.close()
+                state.kept = threading.local()
+            db.engine.dispose()
+
+    event.listen(db.engine, "do_connect", elsewhere)
+    plug = Plug()
+    yield plug
+    plug.clear()
+    event.remove(db.engine, "do_connect", elsewhere)
+
+
+def test_without_its_database_the_site_says_back_in_a_moment_and_recovers_by_itself(
+    app, people, topics, sign_in, unplugged
+):
+    browser = sign_in(people.member)
+    post = add_post(people.member, topics.open).id
+    token = browser.csrf_token()
+    assert browser.get("/").status_code == 200
+    unplugged.set()
+    for path in ("/", f"/posts/{post}", "/people", "/login", "/nowhere"):
+        answer = browser.get(path)
+        assert answer.status_code in (503, 404) if path == "/nowhere" else answer.status_code == 503, path
+        assert answer.headers["X-Request-ID"] in answer.text
+        if answer.status_code == 503:
+            assert answer.headers["Retry-After"] == "5"
+            assert "Back in a moment" in answer.text
+    said = browser.post(f"/posts/{post}/comments", data={"body": "Said", "csrf_token": token})
+    assert said.status_code == 503
+    assert browser.get("/healthz").status_code == 200
+    ready = browser.get("/readyz")
+    assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
+    with browser.get("/static/app.css") as style:
+        assert style.status_code == 200
+    unplugged.clear()
+    assert browser.get("/").status_code == 200
+    assert browser.get("/readyz").status_code == 200
+    assert browser.post(f"/posts/{post}/comments", data={"body": "Said", "csrf_token": token}).status_code == 303
+
+
+def test_a_site_that_starts_before_its_database_comes_up_with_it(app, unplugged):
+    database.engine_state().schema_ok = False
+    unplugged.set()
+    assert app.test_client().get("/login").status_code == 503
+    unplugged.clear()
+    assert app.test_client().get("/login").status_code == 200
+
+
+# -- Headers -----------------------------------------------------------------------------------------------------------
+
+ANSWERS = [
+    ("GET", "/login", 200), ("HEAD", "/login", 200), ("GET", "/", 302), ("GET", "/nowhere", 404),
+    ("POST", "/login", 400), ("POST", "/", 405), ("TRACE", "/", 405), ("OPTIONS", "/", 200), ("GET", "/healthz", 200),
+    ("GET", "/readyz", 200), ("GET", "/static/app.css", 200), ("GET", "/static/nothing.css", 404),
+    ("GET", "/broken/500", 500), ("GET", "/raising/boom", 500), ("GET", "/broken/503", 503),
+    ("GET", "/api/broken/404", 404), ("GET", ICON, 200),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ["", "https://board.example.com"])
+def test_every_answer_bears_the_headers_that_keep_it_safe(tmp_path, url):
+    app = made(tmp_path, **({"SITE_URL": url} if url else {}))
+    for method, path, status in ANSWERS:
+        with app.test_client().open(path, method=method, base_url=url or "http://localhost") as answer:
+            assert answer.status_code == status, path
+            for name, value in corkboard.SECURITY_HEADERS.items():
+                assert answer.headers.getlist(name) == [value], (path, name)
+            assert len(answer.headers.getlist("X-Request-ID")) == 1
+            hsts = answer.headers.getlist("Strict-Transport-Security")
+            assert hsts == (["max-age=31536000"] if url else []), path
+            if not path.startswith(("/static/app", "/bootstrap")):
+                assert answer.headers.getlist("Cache-Control") == ["private, no-store"], path
+    close(app)
+
+
+def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere():
+    policy = dict(part.split(" ", 1) for part in corkboard.CONTENT_SECURITY_POLICY.split("; "))
+    assert policy["default-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["object-src"] == policy["base-uri"] == "'none'"
+    assert policy["form-action"] == "'self'"
+    assert "unsafe" not in corkboard.CONTENT_SECURITY_POLICY
+    assert not re.search(r"https?:|\*", corkboard.CONTENT_SECURITY_POLICY)
+
+
+def test_what_is_kept_for_a_year_has_the_hash_of_its_content_in_its_address(served):
+    browser = served.test_client()
+    page = browser.get("/login").text
+    addresses = re.findall(r'(?:href|src)="(/(?:static|bootstrap)/[^"]+)"', page)
+    assert len(addresses) >= 5
+    for address in addresses:
+        with browser.get(address) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["Cache-Control"] == "public, max-age=31536000", address
+            assert answer.headers["ETag"]
+    for address in ("/static/app.css", "/static/app.css?v=", "/static/app.css?v=0123456789ab", "/static/app.css?x=1"):
+        with browser.get(address) as answer:
+            assert answer.headers["Cache-Control"] == "no-cache", address
+            etag = answer.headers["ETag"]
+        with browser.get(address, headers={"If-None-Match": etag}) as again:
+            assert again.status_code == 304
+    for address in ("/static/nothing.css", "/static/nothing.css?v=1", "/bootstrap/static/css/font/fonts/nothing.woff2"):
+        assert browser.get(address).headers["Cache-Control"] == "private, no-store", address
+
+
+def test_scripts_and_styles_have_their_types_whatever_the_machine_thinks(served):
+    types = {"app.js": "text/javascript", "app.css": "text/css", "icon.svg": "image/svg+xml", "icon.png": "image/png"}
+    for name, kind in types.items():
+        with served.test_client().get(f"/static/{name}") as answer:
+            assert answer.mimetype == kind
+
+
+# -- Logs --------------------------------------------------------------------------------------------------------------
+
+
+def test_every_request_leaves_a_line(logged, people, sign_in):
+    browser = sign_in(people.reader)
+    answers = [
+        browser.get("/"),
+        browser.get("/nowhere"),
+        browser.get("/admin"),
+        logged.test_client().get("/people?q=x"),
+    ]
+    lines = [line for line in log_of(logged).splitlines() if "corkboard.access" in line]
+    assert len(lines) == 4
+    expected = [("/", 200, people.reader.id), ("/nowhere", 404, people.reader.id), ("/admin", 403, people.reader.id),
+                ("/people", 302, "-")]  # fmt: skip
+    for line, answer, (path, status, user) in zip(lines, answers, expected, strict=True):
+        request_id = answer.headers["X-Request-ID"]
+        assert re.search(rf"INFO corkboard\.access {request_id} GET {path} {status} \d+\.\dms user={user}$", line), line
+
+
+def test_as_json_each_line_is_an_object(logged, people, monkeypatch):
+    monkeypatch.setitem(logged.config, "LOG_FORMAT", "json")
+    corkboard.configure_logging(logged)
+    answer = logged.test_client().get("/nowhere")
+    try:
+        raise Boom("over\ntwo lines")
+    except Boom:
+        corkboard.log.exception("it broke: %s", "é")
+    entries = [json.loads(line) for line in log_of(logged).splitlines()]
+    request_line = next(entry for entry in entries if entry["logger"] == "corkboard.access")
+    assert answer.headers["X-Request-ID"] in request_line["message"]
+    assert request_line["level"] == "INFO"
+    assert re.match(r"\d{4}-\d\d-\d\dT.*\+00:00$", request_line["at"])
+    broken = entries[-1]
+    assert broken["message"] == "it broke: é"
+    assert "Boom: over\ntwo lines" in broken["traceback"]
+
+
+def test_nobody_writes_a_line_of_their_own_into_the_log(logged):
+    forged = "2026-01-01 00:00:00,000 INFO corkboard.access all is well"
+    before = len(log_of(logged).splitlines())
+    for start in ("%0A", "%0D", "%E2%80%A8", "%C2%85", "%1B[2J"):
+        logged.test_client().get(f"/nowhere{start}{forged}")
+    lines = log_of(logged).splitlines()
+    assert len(lines) == before + 5
+    assert not [line for line in lines if line.startswith("2026-01-01")]
+    assert "\x1b" not in log_of(logged)
+
+
+def test_a_crash_is_logged_with_its_traceback_and_a_defect_without_what_people_typed(served):
+    browser = served.test_client()
+    answer = browser.get("/raising/boom")
+    said = log_of(served)
+    assert f"ERROR corkboard {answer.headers['X-Request-ID']} unexpected error in GET /raising/boom" in said
+    assert "Traceback (most recent call last)" in said
+    assert "Boom: secret word" in said
+    assert f"{answer.headers['X-Request-ID']} GET /raising/boom 500" in said
+    browser.get("/defect")
+    said = log_of(served)
+    assert "no such table: nowhere" in said
+    assert "typed-by-somebody" not in said
+
+
+def handler_at(path: Path, size: int = 200) -> corkboard.PatientRotatingFileHandler:
+    return corkboard.PatientRotatingFileHandler(path, maxBytes=size, backupCount=3, encoding="utf-8", delay=True)
+
+
+def write(handler: logging.Handler, count: int, start: int = 0) -> None:
+    for number in range(start, start + count):
+        handler.handle(logging.LogRecord("x", logging.INFO, "", 0, "line %04d", (number,), None))
+
+
+def lines_in(folder: Path) -> list[str]:
+    return sorted(line for path in folder.iterdir() for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def test_the_log_is_rotated_and_old_files_go(tmp_path):
+    handler = handler_at(tmp_path / "x.log")
+    write(handler, 1000)
+    handler.close()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"x.log", "x.log.1", "x.log.2", "x.log.3"}
+    assert lines_in(tmp_path)[-1] == "line 0999"
+
+
+def test_a_log_that_another_process_holds_open_is_written_on_and_loses_nothing(tmp_path, monkeypatch):
+    import os
+
+    path = tmp_path / "x.log"
+    handler = handler_at(path)
+    write(handler, 150)
+    handler.flush_now()
+    before, rename = lines_in(tmp_path), os.rename
+
+    def held(source, target) -> None:
+        if os.fspath(source) == os.fspath(path):
+            raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", held)
+    write(handler, 500, start=150)
+    handler.flush_now()
+    assert {*before} <= {*lines_in(tmp_path)}, "what was rotated before is still there"
+    assert len(lines_in(tmp_path)) == 650
+    monkeypatch.setattr(os, "rename", rename)
+    write(handler, 100, start=650)
+    handler.close()
+    assert lines_in(tmp_path)[-1] == "line 0749"
+    assert path.stat().st_size < 1000
+
+
+def test_lines_of_requests_reach_the_disk_within_a_second_and_warnings_at_once(tmp_path, monkeypatch):
+    import types
+
+    path, timers = tmp_path / "x.log", []
+
+    class Timer:
+        def __init__(self, seconds, function) -> None:
+            timers.append((seconds, function))
+
+        def start(self) -> None:
+            pass
+
+    monkeypatch.setattr(corkboard, "threading", types.SimpleNamespace(Timer=Timer))
+    handler = handler_at(path, size=10**6)
+    write(handler, 1)
+    write(handler, 3, start=1)
+    assert len(path.read_text().splitlines()) == 1
+    ((seconds, flush),) = timers
+    assert seconds <= 1
+    flush()
+    assert len(path.read_text().splitlines()) == 4
+    write(handler, 1, start=4)
+    handler.handle(logging.LogRecord("x", logging.WARNING, "", 0, "look here", (), None))
+    assert len(path.read_text().splitlines()) == 6
+    handler.close()
+
+
+def test_no_password_token_cookie_or_query_is_ever_in_the_log(tmp_path):
+    """Setting up, signing in rightly and wrongly, changing and resetting a password; then the log is searched."""
+    app = made(tmp_path, LOG_LEVEL="DEBUG")
+    with app.app_context():
+        browser, secrets = app.test_client(), []
+        token = Setting.renew_setup_token()
+        first, second, wrong = "first green bottles", "second green bottles", "wrong green bottles"
+        setup = {"site_name": "S", "name": "Ada", "username": "ada", "email": "ada@example.com"}
+        address = f"/setup?token={token}"
+        assert browser.get("/setup?token=guessed-token").status_code == 403
+        assert browser.submit(address, setup | {"password": first, "confirm": first}).status_code == 303
+        secrets += [cookie.value for cookie in browser._cookies.values()]
+        change = {"current": first, "password": second, "confirm": second}
+        assert browser.submit("/account/password", change).status_code == 303
+        secrets += [cookie.value for cookie in browser._cookies.values()]
+        assert browser.submit("/logout").status_code == 303
+        for name in ("ada", "nobody", "a password in the wrong field"):
+            assert browser.submit("/login?next=/people", {"username": name, "password": wrong}).status_code == 422
+        assert browser.submit("/login", {"username": "ada", "password": second}).status_code == 303
+        csrf = browser.csrf_token()
+        add_person("bob")
+        bob = User.by_username("bob").id
+        reset = browser.submit(f"/admin/people/{bob}/password")
+        made_up = re.search(r'<code class="password">([^<]+)</code>', reset.text)[1]
+        browser.get("/people?q=secretquery")
+        browser.post("/account", data={"csrf_token": "forged-csrf-token", "name": "typed text"})
+        with browser.session_transaction() as session:
+            secrets += [session["token"], session["csrf_token"], corkboard.hash_token(session["token"])]
+        hashes = db.session.scalars(sa.select(User.password_hash)).all()
+        secrets += [token, first, second, wrong, PASSWORD, made_up, csrf, *hashes, corkboard.hash_token(token)]
+        secrets += [
+            "a password in the wrong field",
+            "secretquery",
+            "guessed-token",
+            "forged-csrf",
+            "typed text",
+            "token=",
+        ]
+        said = log_of(app)
+        assert len(said.splitlines()) >= 15
+        for secret in secrets:
+            assert secret
+            assert secret not in said, secret
+    close(app)
+
+
+def test_a_database_error_tells_the_log_no_values(served):
+    with pytest.raises(sa.exc.DBAPIError) as caught:
+        database.rows(sa.text("SELECT :secret FROM nowhere"), secret="hidden word")
+    assert "hidden word" not in str(caught.value)

@@ -1,0 +1,417 @@
+"""People: who is who, one's own profile, and how administrators look after the others."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy as sa
+from conftest import CHEAP_HASH, PASSWORD, add_person, add_post, together
+
+import app as corkboard
+import database
+from app import Activity, Forbidden, NotVisible, Refused, Role, SignIn, User
+from database import db
+
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
+
+def names_in(html: str) -> list[str]:
+    return re.findall(r'<a class="who" href="/people/[^"]+">([^<]+)</a></h2>', html)
+
+
+def again(entity):
+    db.session.rollback()
+    db.session.refresh(entity)
+    return entity
+
+
+def sign_in_by_password(app, name: str, password: str):
+    return app.test_client().submit("/login", {"username": name, "password": password})
+
+
+# -- The list ----------------------------------------------------------------------------------------------------------
+
+
+def test_everybody_is_listed_by_name_with_how_to_reach_them(people, sign_in):
+    add_person("anna", name="Änna Zorn", title="Baker", department="Kitchen", phone="+49 30 1", location="Hall B")
+    page = sign_in(people.reader).get("/people").text
+    assert names_in(page) == ["Admin", "Änna Zorn", "Editor", "Member", "Reader", "Stranger"]
+    for words in ("Baker, Kitchen", 'href="tel:+49301"', "mailto:anna@example.com", "Hall B"):
+        assert words in page
+
+
+def test_names_are_in_order_whatever_the_case_and_the_accents(people, sign_in):
+    for number, name in enumerate(["Özil", "oz", "Zoë", "ZOE A", "émile", "Emil"]):
+        add_person(f"p{number}", name=name)
+    listed = names_in(sign_in(people.reader).get("/people").text)
+    assert [name for name in listed if name[0] not in "AMRS" and name != "Editor"] == [
+        "Emil", "émile", "oz", "Özil", "Zoë", "ZOE A",
+    ]  # fmt: skip
+
+
+def test_the_filter_finds_by_words_without_any_script(people, sign_in):
+    add_person("gro", name="Änna Groß", department="Bäckerei", location="Hall B")
+    add_person("lu", name="Lu_Percent", title="100% there")
+    browser = sign_in(people.reader)
+    for typed, found in [
+        ("anna", ["Änna Groß"]), ("ANNA", ["Änna Groß"]), ("ännA", ["Änna Groß"]), ("ａｎｎａ", ["Änna Groß"]),
+        ("gross", ["Änna Groß"]), ("groß ann", ["Änna Groß"]), ("nna", ["Änna Groß"]), ("bäckerei", ["Änna Groß"]),
+        ("backerei hall", ["Änna Groß"]), ("100%", ["Lu_Percent"]), ("%", ["Lu_Percent"]), ("_", ["Lu_Percent"]),
+        ("/", []), ("x", []), ("anna lu", []), (" ", None), ("\x00", None),
+    ]:  # fmt: skip
+        listed = names_in(browser.get("/people", query_string={"q": typed}).text)
+        assert listed == found if found is not None else len(listed) == 7, typed
+
+
+def test_a_filter_that_finds_nobody_says_so_and_leads_back(people, sign_in):
+    page = sign_in(people.reader).get("/people?q=nobodyatall").text
+    assert not names_in(page)
+    assert re.search(r'<div class="empty" data-none>', page)
+
+
+def test_people_page_by_name_and_none_is_lost_or_doubled(people, sign_in):
+    values = {"password_hash": "x", "role": Role.READER, "name": "Same", "name_key": "same", "lookup": "same"}
+    with db.engine.begin() as connection:
+        many = [values | {"username": f"p{n}", "username_key": f"p{n}"} for n in range(205)]
+        connection.execute(sa.insert(User), many)
+    browser, card = sign_in(people.reader), r'class="who" href="/people/(\w+)"'
+    for filtered, expected in (("", 210), ("?q=same", 205)):
+        first = browser.get("/people" + filtered).text
+        address = re.search(r'rel="next"\s+href="([^"]+)"', first)[1].replace("&amp;", "&")
+        second = browser.get(address).text
+        shown = [*re.findall(card, first), *re.findall(card, second)]
+        assert len(shown) == len({*shown}) == expected
+
+
+def test_who_is_deactivated_is_nobody_but_to_administrators(people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    User.administer(people.admin, people.member.id, role=Role.MEMBER, active=False)
+    browser = sign_in(people.reader)
+    assert "Member" not in names_in(browser.get("/people").text)
+    assert browser.get("/people/member").status_code == 404
+    assert "Member" in browser.get(f"/posts/{post.id}").text, "what they wrote keeps its author"
+    assert sign_in(people.admin).get("/people/member").status_code == 200
+    assert "may not sign in" in sign_in(people.admin).get("/admin/people").text
+
+
+# -- One person --------------------------------------------------------------------------------------------------------
+
+
+def test_a_person_is_found_however_the_name_is_written(people, topics, sign_in):
+    add_post(people.member, topics.open, "What the member wrote")
+    browser = sign_in(people.reader)
+    for address in ["/people/member", "/people/MEMBER", "/people/ｍｅｍｂｅｒ", "/people/ member "]:
+        page = browser.get(address)
+        assert page.status_code == 200
+        assert "What the member wrote" in page.text
+
+
+def test_a_person_that_is_not_there_is_404(people, sign_in):
+    browser = sign_in(people.admin)
+    for address in ["/people/nobody", "/people/member@example.com", "/people/%00", "/people/" + "x" * 999]:
+        assert browser.get(address).status_code == 404, address
+
+
+def test_what_somebody_wrote_goes_on_for_pages(people, topics, sign_in):
+    for number in range(22):
+        add_post(people.member, topics.open, f"Number {number}")
+    browser = sign_in(people.reader)
+    first = browser.get("/people/member").text
+    address = re.search(r'rel="next"\s+href="([^"]+)"', first)[1]
+    shown = re.findall(r"Number \d+", first) + re.findall(r"Number \d+", browser.get(address).text)
+    assert len(shown) == len({*shown}) == 22
+
+
+def test_administrators_get_to_manage_a_person_and_oneself_to_edit(people, sign_in):
+    assert f"/admin/people/{people.member.id}" in sign_in(people.admin).get("/people/member").text
+    assert f"/admin/people/{people.member.id}" not in sign_in(people.editor).get("/people/member").text
+    assert "Edit your profile" in sign_in(people.member).get("/people/member").text
+    assert "Edit your profile" not in sign_in(people.editor).get("/people/member").text
+
+
+# -- One's own profile -------------------------------------------------------------------------------------------------
+
+PROFILE = {"name": "Mia Member", "email": "mia@example.com", "title": "Baker", "department": "Kitchen",
+           "phone": "+49 30 1", "location": "Hall B", "away_until": "", "stand_in": "0"}  # fmt: skip
+
+
+def test_a_profile_is_edited_by_whose_it_is(people, sign_in):
+    browser = sign_in(people.reader)
+    answer = browser.submit("/account", PROFILE)
+    assert (answer.status_code, answer.location) == (303, "/account")
+    page = browser.get("/people/reader").text
+    for words in ("Mia Member", "Baker, Kitchen", "mia@example.com", "Hall B"):
+        assert words in page
+    assert names_in(browser.get("/people?q=kitchen").text) == ["Mia Member"]
+
+
+def test_a_wrong_profile_comes_back_as_typed(people, sign_in):
+    browser = sign_in(people.member)
+    for wrong in [
+        {"name": ""}, {"name": " "}, {"name": "x" * 81}, {"title": "x" * 81}, {"email": "no address"},
+        {"email": "a@b"}, {"email": "x" * 250 + "@example.com"}, {"away_until": "soon"},
+        {"away_until": "2026-02-30"}, {"stand_in": "7777"}, {"stand_in": "x"},
+    ]:  # fmt: skip
+        answer = browser.submit("/account", PROFILE | {"title": "Typed before"} | wrong)
+        assert answer.status_code == 422, wrong
+        assert "another look" in answer.text
+        assert "Typed before" in answer.text or "title" in wrong
+        assert again(people.member).name == "Member"
+
+
+def test_nobody_edits_role_username_or_anybody_else_through_their_profile(people, sign_in):
+    more = {"role": "40", "username": "root", "id": people.admin.id, "user_id": people.admin.id, "password_hash": "x"}
+    assert sign_in(people.member).submit("/account", PROFILE | more).status_code == 303
+    assert again(people.member).role is Role.MEMBER
+    assert people.member.username == "member"
+    assert people.member.password_hash == CHEAP_HASH
+    assert again(people.admin).name == "Admin"
+
+
+def test_a_mail_address_can_be_left_out_by_many(people, sign_in):
+    for who in (people.member, people.editor):
+        assert sign_in(who).submit("/account", PROFILE | {"email": ""}).status_code == 303
+        assert again(who).email is None
+
+
+def test_one_keeps_ones_own_name_and_address_in_another_spelling(people, sign_in):
+    assert sign_in(people.member).submit("/account", PROFILE | {"email": "MEMBER@example.com"}).status_code == 303
+    assert again(people.member).email == "MEMBER@example.com"
+
+
+def test_nobody_stands_in_for_themselves_nor_who_is_gone(people, sign_in):
+    User.administer(people.admin, people.stranger.id, role=Role.MEMBER, active=False)
+    for stand_in in (people.member.id, people.stranger.id, 7777):
+        answer = sign_in(people.member).submit("/account", PROFILE | {"stand_in": stand_in})
+        assert answer.status_code == 422
+        with pytest.raises(Refused):
+            User.edit_profile(people.member, stand_in_id=stand_in)
+    assert sign_in(people.member).submit("/account", PROFILE | {"stand_in": people.editor.id}).status_code == 303
+    assert again(people.member).stand_in_id == people.editor.id
+    assert sign_in(people.member).submit("/account", PROFILE).status_code == 303
+    assert again(people.member).stand_in_id is None
+
+
+# -- Away --------------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_away_stands_beside_the_news_until_the_last_day(people, sign_in):
+    day = database.utcnow().date()
+    User.edit_profile(people.member, away_until=day, stand_in_id=people.editor.id)
+    User.edit_profile(people.stranger, away_until=day - timedelta(days=1))
+    User.edit_profile(people.reader, away_until=day + timedelta(days=300))
+    browser = sign_in(people.reader)
+    home = browser.get("/").text
+    beside = home[home.index("Away today") :]
+    assert "Member" in beside
+    assert "ask Editor" in beside
+    assert "Stranger" not in beside
+    assert beside.index("Member") < beside.index("/people/reader")
+    assert "ask <a" in browser.get("/people/member").text
+    assert "Away until" not in browser.get("/people/stranger").text
+    assert browser.get("/people").text.count("Away until") == 2
+
+
+def test_nobody_is_sent_to_a_stand_in_who_is_gone(people, sign_in):
+    User.edit_profile(people.member, away_until=date(2099, 1, 1), stand_in_id=people.editor.id)
+    User.administer(people.admin, people.editor.id, role=Role.EDITOR, active=False)
+    browser = sign_in(people.reader)
+    home = browser.get("/").text
+    assert "Member" in home[home.index("Away today") :]
+    assert "ask Editor" not in home
+    page = browser.get("/people/member").text
+    assert "Away until" in page
+    assert "/people/editor" not in page
+
+
+def test_coming_back_is_seen_at_once(people, sign_in):
+    browser = sign_in(people.member)
+    browser.submit("/account", PROFILE | {"away_until": "2099-12-31"})
+    assert "Away today" in browser.get("/").text
+    assert "31 December 2099" in browser.get("/").text
+    browser.submit("/account", PROFILE)
+    assert "Away today" not in browser.get("/").text
+
+
+# -- Names and addresses that are the same -----------------------------------------------------------------------------
+
+
+def test_a_username_is_taken_however_it_is_written(people):
+    add_person("anna")
+    for username in ["anna", "Anna", "ANNA", " anna", "ａｎｎａ", "Ａｎｎａ"]:
+        with pytest.raises(Refused) as refused:
+            add_person(username, email=None)
+        assert refused.value.field == "username"
+
+
+def test_accents_make_another_name(people):
+    for username in ("anna", "änna", "annä"):
+        add_person(username, email=None)
+    assert User.by_username("ÄNNA").username == "änna"
+    assert User.by_username("A\u0308NNA").username == "änna"
+    assert User.by_username("Anna ").username == "anna"
+
+
+def test_a_mail_address_is_taken_however_it_is_written(people, sign_in):
+    browser = sign_in(people.editor)
+    for email in ["MEMBER@example.com", "member@EXAMPLE.com", "ｍember@example.com", "member@example.com "]:
+        with pytest.raises(Refused) as refused:
+            add_person("anna", email=email)
+        assert refused.value.field == "email"
+        answer = browser.submit("/account", PROFILE | {"email": email})
+        assert answer.status_code == 422
+        assert "Somebody has that mail address." in answer.text
+
+
+def test_nobodys_username_is_anothers_mail_address(people):
+    add_person("one@example.org", email=None)
+    for values in ({"username": "two", "email": "ONE@example.org"}, {"username": "MEMBER@example.com", "email": None}):
+        with pytest.raises(Refused):
+            User.create(None, password_hash="x", name="X", **values)
+
+
+def test_of_those_who_take_a_name_at_the_same_moment_one_gets_it(app, people):
+    outcomes = together(
+        app, *[lambda name=name: add_person(name, email=None) for name in ("anna", "ANNA", "Ａnna", "anNa")]
+    )
+    assert sum(isinstance(outcome, User) for outcome in outcomes) == 1, outcomes
+    assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 3, outcomes
+
+
+# -- Administration ----------------------------------------------------------------------------------------------------
+
+
+def test_an_administrator_adds_a_person_with_a_password_to_hand_over(app, people, sign_in):
+    browser = sign_in(people.admin)
+    answer = browser.submit(
+        "/admin/people/new", {"name": "Ana Lima", "username": "ana.lima", "email": "", "role": "20"}
+    )
+    assert answer.status_code == 200
+    password = re.search(r'<code class="password">([^<]+)</code>', answer.text)[1]
+    assert re.fullmatch(r"([a-z2-9]{4}-){3}[a-z2-9]{4}", password)
+    assert answer.headers["Cache-Control"] == "private, no-store"
+    assert sign_in_by_password(app, "ana.lima", password).status_code == 303
+
+
+def test_an_administrator_adds_a_person_with_a_chosen_password(app, people, sign_in):
+    values = {"name": "Ana Lima", "username": "ana", "email": "", "role": "10", "password": "nine green bottles"}
+    answer = sign_in(people.admin).submit("/admin/people/new", values)
+    assert (answer.status_code, answer.location) == (303, "/admin/people")
+    assert sign_in_by_password(app, "ana", "nine green bottles").status_code == 303
+
+
+def test_a_person_who_is_refused_is_not_added(people, sign_in):
+    browser = sign_in(people.admin)
+    for wrong in [
+        {"username": ""}, {"username": "a"}, {"username": "a b"}, {"username": "ána"}, {"username": "x" * 33},
+        {"username": "MEMBER"}, {"email": "MEMBER@example.com"}, {"role": "50"}, {"role": ""}, {"name": ""},
+        {"password": "short"}, {"password": "password"}, {"password": "x" * 257},
+    ]:  # fmt: skip
+        values = {"name": "Ana Lima", "username": "ana", "email": "", "role": "20", "password": "nine green bottles"}
+        answer = browser.submit("/admin/people/new", values | wrong)
+        assert answer.status_code == 422, wrong
+        assert "another look" in answer.text
+        assert "nine green bottles" not in answer.text
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(User)) == 5
+
+
+def test_only_administrators_look_after_people(people, sign_in):
+    for path in ["/admin", "/admin/people", "/admin/people/new", "/admin/people/1", "/admin/settings"]:
+        for who in (people.reader, people.member, people.editor):
+            assert sign_in(who).get(path).status_code == 403
+
+
+def test_an_administrator_edits_and_the_person_notices_at_once(people, sign_in):
+    browser, theirs = sign_in(people.admin), sign_in(people.member)
+    assert theirs.get("/admin/topics").status_code == 403
+    values = {"name": "Mia", "email": "mia@example.com", "role": "30", "active": "y"}
+    assert browser.submit(f"/admin/people/{people.member.id}", values).status_code == 303
+    assert theirs.get("/admin/topics").status_code == 200
+    assert "Mia" in theirs.get("/").text
+    row = db.session.scalar(sa.select(Activity).where(Activity.action == "person.administered"))
+    assert (row.actor_id, row.object_id, row.detail) == (people.admin.id, people.member.id, "Editor, active")
+
+
+def test_who_is_deactivated_is_out_at_the_next_request_and_can_come_back(app, people, sign_in):
+    browser, theirs = sign_in(people.admin), sign_in(people.member)
+    values = {"name": "Member", "email": "", "role": "20"}
+    assert browser.submit(f"/admin/people/{people.member.id}", values).status_code == 303
+    assert theirs.get("/").status_code == 302
+    assert sign_in_by_password(app, "member", PASSWORD).status_code == 422
+    with pytest.raises(Forbidden):
+        User.edit_profile(people.member, title="Baker")
+    assert browser.submit(f"/admin/people/{people.member.id}", values | {"active": "y"}).status_code == 303
+    assert theirs.get("/").status_code == 302, "an ended sign-in stays ended"
+    assert sign_in_by_password(app, "member", PASSWORD).status_code == 303
+
+
+@pytest.mark.parametrize("values", [{"role": "30", "active": "y"}, {"role": "40"}])
+def test_there_is_always_an_administrator_left(people, sign_in, values):
+    answer = sign_in(people.admin).submit(f"/admin/people/{people.admin.id}", {"name": "Admin", "email": ""} | values)
+    assert answer.status_code == 422
+    assert "the only administrator" in answer.text
+    assert again(people.admin).role is Role.ADMIN
+    assert people.admin.deactivated_at is None
+
+
+def test_two_administrators_who_demote_each_other_at_once_leave_one(app, people):
+    one, other = (SimpleNamespace(id=who.id) for who in (people.admin, people.editor))
+    for _ in range(5):
+        database.unit(database.rows)(
+            sa.update(User).where(User.id.in_([one.id, other.id])).values(role=Role.ADMIN, deactivated_at=None)
+        )
+        outcomes = together(
+            app,
+            lambda: User.administer(one, other.id, role=Role.EDITOR, active=True),
+            lambda: User.administer(other, one.id, role=Role.EDITOR, active=False),
+        )
+        assert sum(outcome is None for outcome in outcomes) == 1, outcomes
+        db.session.rollback()
+        admins = sa.select(sa.func.count()).where(User.role == Role.ADMIN, User.deactivated_at.is_(None))
+        assert db.session.scalar(admins) == 1
+
+
+def test_a_new_password_is_shown_once_and_ends_every_sign_in(app, people, sign_in):
+    theirs = sign_in(people.member, remember=True)
+    answer = sign_in(people.admin).submit(f"/admin/people/{people.member.id}/password")
+    password = re.search(r'<code class="password">([^<]+)</code>', answer.text)[1]
+    assert theirs.get("/").status_code == 302
+    assert sign_in_by_password(app, "member", PASSWORD).status_code == 422
+    assert sign_in_by_password(app, "member", password).status_code == 303
+    living = sa.select(sa.func.count()).where(SignIn.user_id == people.member.id, SignIn.ended_at.is_(None))
+    assert db.session.scalar(living) == 1
+
+
+def test_a_person_who_is_not_there_cannot_be_managed(people, sign_in):
+    browser = sign_in(people.admin)
+    assert browser.get("/admin/people/7777").status_code == 404
+    assert browser.submit("/admin/people/7777", {"name": "X"}).status_code == 404
+    assert browser.submit("/admin/people/7777/password").status_code == 404
+    with pytest.raises(NotVisible):
+        User.administer(people.admin, 7777, role=Role.READER, active=True)
+    with pytest.raises(NotVisible):
+        User.set_password(people.admin, 7777, "x")
+
+
+def test_administrators_find_people_by_role_and_state(people, sign_in):
+    page = sign_in(people.admin).get("/admin/people?q=memb").text
+    assert f"/admin/people/{people.member.id}" in page
+    assert f"/admin/people/{people.editor.id}" not in page
+    assert "never" in page
+
+
+def test_a_page_says_what_is_left_to_do_on_a_new_site(people, topics, sign_in):
+    browser = sign_in(people.admin)
+    page = browser.get("/admin").text
+    assert "Only this computer can open the site so far." in page
+    assert "HOST=0.0.0.0" in page
+    assert page.count('class="is-done"') == 1
+    add_post(people.member, topics.open)
+    assert browser.get("/admin").text.count('class="is-done"') == 2
+
+
+def test_the_table_of_hues_covers_every_id():
+    assert {corkboard.hue(number) for number in range(1, 50)} == set(range(corkboard.HUES))

@@ -1,0 +1,305 @@
+"""Who may do what: every route × method × person × object, in one table. A route that is not in it fails."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from itertools import groupby
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from flask import Flask, url_for
+from world import CAST, CONFIDENTIAL, HUSHED, MISSING, QUICK, QUICK_HASH, World, changed, dump, stand_up
+
+# `in` is to the sign-in: 302 there and back for GET, 401 with the form for POST. The other cells are statuses.
+# The stranger is a member who is not in the private topic; in the secret one is nobody of the cast.
+# What is `members` is the member's own and others' for the rest; `readers` was written before a demotion.
+TABLE = """
+endpoint              method object                                 anonymous reader member editor admin stranger
+static                GET    style                                  200       200    200    200    200   200
+static                GET    missing                                404       404    404    404    404   404
+bootstrap.static      GET    style                                  200       200    200    200    200   200
+bootstrap.static      GET    missing                                404       404    404    404    404   404
+health.live           GET    -                                      200       200    200    200    200   200
+health.ready          GET    -                                      200       200    200    200    200   200
+
+auth.setup            GET    -                                      404       404    404    404    404   404
+auth.setup            POST   -                                      404       404    404    404    404   404
+auth.login            GET    -                                      200       302    302    302    302   302
+auth.login            POST   -                                      303       303    303    303    303   303
+auth.logout           POST   -                                      in        303    303    303    303   303
+auth.register         GET    -                                      404       404    404    404    404   404
+auth.register         POST   -                                      404       404    404    404    404   404
+
+account.profile       GET    -                                      in        200    200    200    200   200
+account.profile       POST   -                                      in        303    303    303    303   303
+account.appearance    GET    -                                      in        200    200    200    200   200
+account.appearance    POST   -                                      in        303    303    303    303   303
+account.password      GET    -                                      in        200    200    200    200   200
+account.password      POST   -                                      in        303    303    303    303   303
+account.sessions      GET    -                                      in        200    200    200    200   200
+account.end_others    POST   -                                      in        303    303    303    303   303
+account.end_session   POST   own                                    in        303    303    303    303   303
+account.end_session   POST   other,missing                          in        404    404    404    404   404
+
+posts.index           GET    -                                      in        200    200    200    200   200
+posts.handbook        GET    -                                      in        200    200    200    200   200
+posts.show            GET    members,editors,readers,page           in        200    200    200    200   200
+posts.show            GET    private                                in        200    200    200    200   404
+posts.show            GET    secret,deleted,missing                 in        404    404    404    404   404
+posts.new             GET    -                                      in        403    200    200    200   200
+posts.new             GET    page                                   in        403    403    200    200   403
+posts.new             POST   -                                      in        403    303    303    303   303
+posts.new             POST   page                                   in        403    403    303    303   403
+posts.preview         POST   -                                      in        403    200    200    200   200
+posts.edit            GET    members                                in        403    200    200    200   403
+posts.edit            GET    editors,readers,page                   in        403    403    200    200   403
+posts.edit            GET    private                                in        403    200    200    200   404
+posts.edit            GET    secret,deleted,missing                 in        403    404    404    404   404
+posts.edit            POST   members                                in        403    303    303    303   403
+posts.edit            POST   editors,readers,page                   in        403    403    303    303   403
+posts.edit            POST   private                                in        403    303    303    303   404
+posts.edit            POST   secret,deleted,missing                 in        403    404    404    404   404
+posts.delete          POST   members                                in        403    303    303    303   403
+posts.delete          POST   editors,readers,page                   in        403    403    303    303   403
+posts.delete          POST   private,deleted                        in        403    303    303    303   404
+posts.delete          POST   secret,missing                         in        403    404    404    404   404
+posts.restore         POST   members                                in        403    303    303    303   403
+posts.restore         POST   editors,readers,page                   in        403    403    303    303   403
+posts.restore         POST   private,deleted                        in        403    303    303    303   404
+posts.restore         POST   secret,missing                         in        403    404    404    404   404
+posts.pin             POST   members,editors,readers,private        in        403    403    303    303   403
+posts.pin             POST   page                                   in        403    403    422    422   403
+posts.pin             POST   secret,deleted,missing                 in        403    403    404    404   403
+posts.comment         POST   members,editors,readers,page           in        403    303    303    303   303
+posts.comment         POST   private                                in        403    303    303    303   404
+posts.comment         POST   secret,deleted,missing                 in        403    404    404    404   404
+posts.show_comment    GET    members,editors,readers                in        302    302    302    302   302
+posts.show_comment    GET    private                                in        302    302    302    302   404
+posts.show_comment    GET    secret,deleted,below_deleted,missing   in        404    404    404    404   404
+posts.edit_comment    GET    members                                in        403    200    200    200   403
+posts.edit_comment    GET    editors,readers                        in        403    403    200    200   403
+posts.edit_comment    GET    private                                in        403    200    200    200   404
+posts.edit_comment    GET    secret,deleted,below_deleted,missing   in        403    404    404    404   404
+posts.edit_comment    POST   members                                in        403    303    303    303   403
+posts.edit_comment    POST   editors,readers                        in        403    403    303    303   403
+posts.edit_comment    POST   private                                in        403    303    303    303   404
+posts.edit_comment    POST   secret,deleted,below_deleted,missing   in        403    404    404    404   404
+posts.delete_comment  POST   members                                in        403    303    303    303   403
+posts.delete_comment  POST   editors,readers                        in        403    403    303    303   403
+posts.delete_comment  POST   private,deleted                        in        403    303    303    303   404
+posts.delete_comment  POST   secret,below_deleted,missing           in        403    404    404    404   404
+posts.restore_comment POST   members                                in        403    303    303    303   403
+posts.restore_comment POST   editors,readers                        in        403    403    303    303   403
+posts.restore_comment POST   private,deleted                        in        403    303    303    303   404
+posts.restore_comment POST   secret,below_deleted,missing           in        403    404    404    404   404
+
+topics.show           GET    open                                   in        200    200    200    200   200
+topics.show           GET    private                                in        200    200    200    200   404
+topics.show           GET    merged                                 in        301    301    301    301   301
+topics.show           GET    merged_private                         in        301    301    301    301   404
+topics.show           GET    secret,missing                         in        404    404    404    404   404
+topics.manage         GET    -                                      in        403    403    200    200   403
+topics.manage         POST   -                                      in        403    403    303    303   403
+topics.edit           GET    open,private                           in        403    403    200    200   403
+topics.edit           GET    secret,merged,missing                  in        403    403    404    404   403
+topics.edit           POST   open,private                           in        403    403    303    303   403
+topics.edit           POST   secret,merged,missing                  in        403    403    404    404   403
+topics.move           POST   open,private                           in        403    403    303    303   403
+topics.move           POST   secret,merged,missing                  in        403    403    404    404   403
+topics.merge          GET    open,private                           in        403    403    200    200   403
+topics.merge          GET    secret,merged,missing                  in        403    403    404    404   403
+topics.merge          POST   open,private                           in        403    403    303    303   403
+topics.merge          POST   secret,merged,missing                  in        403    403    404    404   403
+topics.join           POST   open,private,secret                    in        403    403    403    303   403
+topics.join           POST   merged,missing                         in        403    403    403    404   403
+
+people.index          GET    -                                      in        200    200    200    200   200
+people.show           GET    own,other                              in        200    200    200    200   200
+people.show           GET    gone                                   in        404    404    404    200   404
+people.show           GET    missing                                in        404    404    404    404   404
+
+admin.index           GET    -                                      in        403    403    403    200   403
+admin.people          GET    -                                      in        403    403    403    200   403
+admin.new_person      GET    -                                      in        403    403    403    200   403
+admin.new_person      POST   -                                      in        403    403    403    303   403
+admin.edit_person     GET    own,other,gone                         in        403    403    403    200   403
+admin.edit_person     GET    missing                                in        403    403    403    404   403
+admin.edit_person     POST   own,other,gone                         in        403    403    403    303   403
+admin.edit_person     POST   missing                                in        403    403    403    404   403
+admin.reset_password  POST   other,gone,own                         in        403    403    403    200   403
+admin.reset_password  POST   missing                                in        403    403    403    404   403
+admin.settings        GET    -                                      in        403    403    403    200   403
+admin.settings        POST   -                                      in        403    403    403    303   403
+"""
+
+SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css"}
+AUTOMATIC = {"HEAD", "OPTIONS"}
+ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS")
+STANDS_ALONE = {"-": {}, "page": {"kind": "page"}}  # objects of addresses that name none: what is added to the query
+
+
+class Cell(NamedTuple):
+    """What one person may expect of one object."""
+
+    person: str
+    target: str
+    expected: str
+
+    @property
+    def writes(self) -> bool:
+        return self.expected.isdigit() and int(self.expected) < 400
+
+
+def read_table() -> dict[tuple[str, str], list[Cell]]:
+    cells = defaultdict(list)
+    header, *lines = [line.split() for line in TABLE.strip().splitlines() if line]
+    assert tuple(header[3:]) == CAST
+    for endpoint, method, targets, *expected in lines:
+        for target in targets.split(","):
+            pairs = zip(CAST, expected, strict=True)
+            cells[endpoint, method] += [Cell(person, target, what) for person, what in pairs]
+    return cells
+
+
+MATRIX = read_table()
+
+
+@pytest.fixture
+def world(app: Flask, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr("app.SCRYPT", QUICK)
+    monkeypatch.setattr("conftest.PASSWORD_HASH", QUICK_HASH)
+    monkeypatch.setattr("database.WriteBehind.note", lambda *_: None)
+    return stand_up(app)
+
+
+def address(world: World, endpoint: str, cell: Cell) -> str:
+    """The address of an object; what is the person's `own` and what is `other`s' depends on the person."""
+    wanted = {argument for rule in world.app.url_map.iter_rules(endpoint) for argument in rule.arguments}
+    named = {"own": cell.person, "other": "keeper"}.get(cell.target, cell.target)
+    known: dict[str, Any] = {
+        "post_id": world.posts.get(named),
+        "comment_id": world.comments.get(named),
+        "topic_id": world.topics.get(named),
+        "slug": world.slugs.get(named),
+        "user_id": world.people.get(named, MISSING),
+        "username": named,
+        "sign_in_id": world.sign_ins.get(named, MISSING),
+        "filename": SHARED_STATIC.get(endpoint) if named == "style" else "missing.css",
+    }
+    chosen = {name: known[name] for name in wanted} or STANDS_ALONE[cell.target]
+    assert None not in chosen.values(), f"there is no object {cell.target!r} for {endpoint}"
+    with world.app.test_request_context():
+        return url_for(endpoint, **chosen)
+
+
+def ask(world: World, endpoint: str, method: str, cell: Cell) -> Any:
+    path, browser = address(world, endpoint, cell), world.browser(cell.person)
+    if method != "POST":
+        return browser.open(path, method=method, buffered=True)
+    return browser.submit(path, world.filling(endpoint) | STANDS_ALONE.get(cell.target, {}))
+
+
+def bare(answer: Any) -> str:
+    """A page without what differs each time."""
+    without_id = re.sub(r"<code>[0-9a-f]{16}</code>", "", answer.text)
+    return re.sub(r'"csrf.token" (value|content)="[^"]+"', "", without_id)
+
+
+def nothing_here(world: World, method: str, person: str) -> str:
+    """What a person is told at an address that cannot exist."""
+    if (method, person) not in world.nothing_here:
+        browser = world.browser(person)
+        answer = browser.get("/no/such/page") if method == "GET" else browser.submit("/no/such/page")
+        world.nothing_here[method, person] = bare(answer)
+    return world.nothing_here[method, person]
+
+
+def complaint(world: World, endpoint: str, method: str, cell: Cell) -> str | None:
+    """What is wrong with the answer to one cell, None when nothing is."""
+    answer = ask(world, endpoint, method, cell)
+    if HUSHED in answer.text:
+        return "tells what is deleted or in a topic of others"
+    if CONFIDENTIAL in answer.text.lower() and cell.person in ("anonymous", "stranger") and cell.expected != "in":
+        return "tells what is in the private topic"
+    if cell.expected == "in":
+        return not_to_the_sign_in(answer, method, address(world, endpoint, cell))
+    if answer.status_code != int(cell.expected):
+        return f"answered {answer.status_code}"
+    if answer.status_code == 404 and bare(answer) != nothing_here(world, method, cell.person):
+        return "404 tells more than 'nothing here'"
+    if answer.status_code == 403 and "Not for you" not in answer.text:
+        return "403 is not the site's page"
+    return None
+
+
+def not_to_the_sign_in(answer: Any, method: str, path: str) -> str | None:
+    if method == "POST":
+        sound = answer.status_code == 401 and 'action="/login' in answer.text and 'name="password"' in answer.text
+        return None if sound else f"answered {answer.status_code} without the sign-in"
+    target = urlsplit(answer.headers.get("Location", ""))
+    back = parse_qs(target.query).get("next", ["/"])
+    if answer.status_code != 302 or target.netloc or target.path != "/login" or back != [path]:
+        return f"answered {answer.status_code} to {target.geturl()!r}"
+    return None
+
+
+@pytest.mark.parametrize(("endpoint", "method"), MATRIX, ids=lambda part: part)
+def test_everybody_may_do_what_the_table_says_and_no_more(world: World, endpoint: str, method: str) -> None:
+    cells = MATRIX[endpoint, method]
+    changing = sorted((cell for cell in cells if cell.writes and method == "POST"), key=lambda cell: cell.person)
+    found = {cell: complaint(world, endpoint, method, cell) for cell in cells if cell not in changing}
+    if changes := changed(world.rows, dump()):
+        found[Cell("somebody", "something", "no change")] = f"wrote to {changes} while looking or being refused"
+    for _person, theirs in groupby(changing, key=lambda cell: cell.person):
+        found |= {cell: complaint(world, endpoint, method, cell) for cell in theirs}
+        world.restore()  # what one has changed, the next shall find as it was
+    wrong = [f"{cell.person} on {cell.target}: {cell.expected}, but it {what}" for cell, what in found.items() if what]
+    assert not wrong, f"{method} {endpoint}\n" + "\n".join(wrong)
+
+
+def test_every_route_and_method_is_in_the_table_and_nothing_else(app: Flask) -> None:
+    routes = {(rule.endpoint, method) for rule in app.url_map.iter_rules() for method in rule.methods or ()}
+    declared = set(MATRIX)
+    assert {(endpoint, method) for endpoint, method in routes if method not in AUTOMATIC} == declared
+
+
+def test_no_address_takes_a_method_that_it_does_not_have(world: World) -> None:
+    wrong = []
+    for endpoint in {endpoint for endpoint, _method in MATRIX}:
+        cell = next(cells[0] for (name, _), cells in MATRIX.items() if name == endpoint)._replace(person="admin")
+        path = address(world, endpoint, cell)
+        allowed = {method for rule in world.app.url_map.iter_rules(endpoint) for method in rule.methods or ()}
+        for method in set(ALL_METHODS) - allowed:
+            answer = world.browser("admin").open(path, method=method)
+            if answer.status_code != 405 or (method != "TRACE" and set(answer.allow) != allowed):
+                wrong.append(f"{method} {path}: {answer.status_code}, Allow: {answer.allow}")
+    assert not wrong, "\n".join(wrong)
+    assert not changed(world.rows, dump())
+
+
+def test_head_answers_as_get_without_a_body_and_options_tells_methods_only(world: World) -> None:
+    wrong = []
+    for (endpoint, method), cells in MATRIX.items():
+        for cell in (cell for cell in cells[: len(CAST)] if cell.person in ("anonymous", "member", "admin")):
+            options = ask(world, endpoint, "OPTIONS", cell)
+            if options.status_code != 200 or options.data or not options.headers.get("Allow"):
+                wrong.append(f"OPTIONS {endpoint} as {cell.person}: {options.status_code}")
+            if method != "GET":
+                continue
+            head = ask(world, endpoint, "HEAD", cell)
+            if head.status_code != (302 if cell.expected == "in" else int(cell.expected)) or head.data:
+                wrong.append(f"HEAD {endpoint} as {cell.person}: {head.status_code}")
+    assert not wrong, "\n".join(wrong)
+    assert not changed(world.rows, dump())
+
+
+@pytest.mark.parametrize("person", CAST)
+def test_nobody_learns_of_what_they_may_not_see_from_any_list(world: World, person: str) -> None:
+    browser = world.browser(person)
+    paths = ["/", "/handbook", "/people", "/people/keeper", "/people/member", "/topics/open", "/admin/people"]
+    pages = "".join(browser.get(path).text for path in [*paths, "/posts/new", "/admin", "/admin/topics"])
+    assert HUSHED not in pages
+    assert (CONFIDENTIAL in pages) == (person not in ("anonymous", "stranger"))
+    assert ("Unnamed" in pages) == (person == "admin"), "only an administrator reads the name of a topic of others"

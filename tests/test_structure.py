@@ -1,0 +1,247 @@
+"""The order inside the files: what makes one long file pleasant is kept true here."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import app as corkboard
+
+PROJECT = Path(__file__).resolve().parent.parent
+CODE = ("app.py", "config.py", "database.py", "wsgi.py")
+TEMPLATES = PROJECT / "templates"
+SOURCES = {name: (PROJECT / name).read_text(encoding="utf-8") for name in CODE}
+TREES = {name: ast.parse(source) for name, source in SOURCES.items()}
+PAGES = {path.relative_to(TEMPLATES).as_posix(): path.read_text(encoding="utf-8") for path in TEMPLATES.rglob("*.html")}
+FUNCTION_MAX, PART_MAX = 40, 300
+RULER = re.compile(r"# [=-]{2,}")
+
+
+def functions(name: str):
+    return [node for node in ast.walk(TREES[name]) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def lines_of(node) -> int:
+    return node.end_lineno - node.lineno + 1
+
+
+def banners(name: str) -> list[tuple[int, int, str]]:
+    """The sections of a file: line, number and title."""
+    found = re.finditer(r"^# == (\d+)\. (.+?) =+$", SOURCES[name], re.MULTILINE)
+    return [(SOURCES[name].count("\n", 0, hit.start()) + 1, int(hit[1]), hit[2]) for hit in found]
+
+
+# -- Contents and banners ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["app.py", "database.py"])
+def test_the_contents_in_the_docstring_are_the_banners_in_their_order(name):
+    contents = re.findall(r"^ ?(\d+)\. (.+?)(?:  .*)?$", ast.get_docstring(TREES[name]) or "", re.MULTILINE)
+    assert contents == [(str(number), title) for _, number, title in banners(name)]
+    assert [number for _, number, _ in banners(name)] == [*range(1, len(contents) + 1)]
+
+
+def test_the_contents_name_the_blueprints_and_models_that_there_are():
+    told = {
+        number: re.split(r", ", words)
+        for number, words in re.findall(r"^ ?(\d+)\. [\w ]+?  +(.+)$", corkboard.__doc__ or "", re.MULTILINE)
+    }
+    made = re.findall(r"^(\w+) = Blueprint\(", SOURCES["app.py"], re.MULTILINE)
+    assert told["6"] + told["7"] == made
+    models = [node.name for node in TREES["app.py"].body if isinstance(node, ast.ClassDef) and is_model(node)]
+    assert [model for model in models if model in told["2"]] == told["2"][1:]
+
+
+def is_model(node: ast.ClassDef) -> bool:
+    return any(isinstance(base, ast.Name) and base.id == "Model" for base in node.bases)
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_banners_are_all_alike(name):
+    lines = SOURCES[name].splitlines()
+    for number, line in enumerate(lines):
+        if not RULER.match(line):
+            continue
+        full = len(line) == 120 and re.fullmatch(r"# (={118}|== .+ =+|-- .+ -+)", line)
+        assert full, f"{name}:{number + 1}"
+    for number, _, _ in banners(name) if name in ("app.py", "database.py") else ():
+        above, below = lines[number - 2], lines[number]
+        assert above == below == "# " + "=" * 118
+
+
+def test_inside_a_model_come_queries_predicates_actions():
+    for node in TREES["app.py"].body:
+        if isinstance(node, ast.ClassDef) and is_model(node):
+            body = "\n".join(SOURCES["app.py"].splitlines()[node.lineno : node.end_lineno])
+            found = re.findall(r"^    # -- (\w+)$", body, re.MULTILINE)
+            assert found == [part for part in ("queries", "predicates", "actions") if part in found], node.name
+
+
+# -- Sizes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_no_function_is_too_long_to_be_read_at_once(name):
+    assert not [f"{node.name}: {lines_of(node)}" for node in functions(name) if lines_of(node) > FUNCTION_MAX]
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_no_part_is_too_long(name):
+    """A class, and a section or sub-section between two banners; the models' section is told by its classes."""
+    lines = SOURCES[name].splitlines()
+    classes = [node for node in TREES[name].body if isinstance(node, ast.ClassDef)]
+    assert not [f"{node.name}: {lines_of(node)}" for node in classes if lines_of(node) > PART_MAX]
+    starts = [number for number, line in enumerate(lines) if re.match(r"# (==|--) ", line)] + [len(lines)]
+    parts = {lines[start]: end - start for start, end in pairwise(starts)}
+    assert not [
+        (line, size) for line, size in parts.items() if size > PART_MAX and not line.startswith("# == 2. Models")
+    ]
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_everybodys_functions_say_what_they_are_for(name):
+    """Those of more than a few lines that have no underscore; a name can tell what three lines do."""
+    bare = [
+        node.name
+        for node in [*TREES[name].body, *(inner for cls in TREES[name].body if isinstance(cls, ast.ClassDef)
+                                          for inner in cls.body)]
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+        and not ast.get_docstring(node) and len(node.body) > 6
+        and not any(getattr(base, "id", "") == "SiteForm" for base in getattr(node, "bases", ()))
+    ]  # fmt: skip
+    assert {*bare} <= SELF_EVIDENT
+
+
+SELF_EVIDENT = {"register_error_handlers", "start", "execute", "serve", "lock", "options"}
+
+
+def test_every_view_says_what_it_does():
+    app = corkboard.create_app("testing")
+    views = {name: view for name, view in app.view_functions.items() if name not in corkboard.STATIC_ENDPOINTS}
+    assert not [name for name, view in views.items() if not (view.__doc__ or "").strip().endswith(".")]
+    assert not [name for name, view in views.items() if not hasattr(view, "access")]
+
+
+def test_views_never_commit_and_never_fetch_what_was_not_asked_for():
+    for node in functions("app.py"):
+        called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+        assert "db.session.commit" not in called, node.name
+
+
+# -- Files -------------------------------------------------------------------------------------------------------------
+
+
+def test_at_the_top_stand_the_four_modules_and_no_other():
+    assert {path.name for path in PROJECT.glob("*.py")} == {*CODE}
+    assert not list(PROJECT.glob("*/__init__.py"))
+
+
+def test_nothing_is_printed_for_debugging_or_left_to_do():
+    for name, source in SOURCES.items():
+        calls = [ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+        assert not {"breakpoint", "pdb.set_trace"} & {*calls}
+        assert not re.search(r"\b(TODO|FIXME|XXX|HACK)\b", source), name
+        assert calls.count("print") <= (name == "wsgi.py")
+
+
+def test_requirements_are_bounded_and_each_says_what_it_is_for():
+    for path in (PROJECT / "requirements.txt", PROJECT / "tests" / "requirements.txt"):
+        blocks = path.read_text(encoding="utf-8").strip().split("\n\n")
+        for block in blocks:
+            comments = [line for line in block.splitlines() if line.startswith("#")]
+            packages = [line for line in block.splitlines() if not line.startswith("#")]
+            assert comments, block
+            for line in packages:
+                bounded = re.match(r"[\w.\[\]-]+(~=\d|>=[\d.]+,<\d)", line)
+                assert bounded or line in ('tzdata; sys_platform == "win32"', "-r ../requirements.txt"), line
+
+
+def test_what_the_code_imports_is_required():
+    required = re.findall(
+        r"^([A-Za-z][\w-]+)", (PROJECT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    modules = {
+        "alembic": "alembic", "flask": "Flask", "flask_bootstrap": "Bootstrap-Flask", "flask_migrate": "Flask-Migrate",
+        "flask_sqlalchemy": "Flask-SQLAlchemy", "flask_wtf": "Flask-WTF", "markdown_it": "markdown-it-py",
+        "nh3": "nh3", "sqlalchemy": "SQLAlchemy", "waitress": "waitress", "werkzeug": "Werkzeug", "wtforms": "WTForms",
+        "dotenv": "python-dotenv", "click": "Flask", "itsdangerous": "Flask", "markupsafe": "Flask",
+    }  # fmt: skip
+    own = {"app", "config", "database"}
+    for name in CODE:
+        for node in ast.walk(TREES[name]):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for top in {one.partition(".")[0] for one in names} - own:
+                assert top in sys.stdlib_module_names or modules.get(top) in required, f"{name} imports {top}"
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    heavy = ["alembic", "flask_migrate", "markdown_it", "nh3", "PIL", "flask_smorest", "linkify_it", "pymysql"]
+    code = f"import sys, app, database, config; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+# -- Templates ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_template_holds_code_or_looks_inline():
+    for name, source in PAGES.items():
+        assert not re.search(r"<script(?![^>]*\ssrc=)", source), name
+        assert "<style" not in source, name
+        assert not re.search(r"\sstyle=", source), name
+        assert not re.search(r"\son\w+=", source), name
+        assert "javascript:" not in source, name
+        assert not re.search(r'(?:src|href|action)="(?:https?:)?//', source), name
+
+
+def test_every_template_is_used_and_every_used_one_is_there():
+    quoted = r"[\"']((?:\w+/)*_?\w+\.html)[\"']"
+    used = {name for source in (*SOURCES.values(), *PAGES.values()) for name in re.findall(quoted, source)}
+    assert used == {*PAGES}
+
+
+def test_a_views_template_bears_its_name():
+    """`posts.edit` draws `posts/edit.html`; what a fragment or a step of another page is, says its own name."""
+    drawn = set()
+    for node in functions("app.py"):
+        drawn |= {
+            (node.name, call.args[0].value)
+            for call in ast.walk(node)
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("render_template", "form_page")
+            and call.args and isinstance(call.args[0], ast.Constant)
+        }  # fmt: skip
+    assert len(drawn) > 15
+    assert not [template for _, template in drawn if template not in PAGES]
+
+
+def test_what_is_shown_unescaped_was_made_safe_before():
+    """`|safe` is for the HTML that Markdown was rendered to, and for nothing else."""
+    found = {(name, hit) for name, source in PAGES.items() for hit in re.findall(r"[\w.]+(?=\s*\|\s*safe)", source)}
+    assert {hit for _, hit in found} <= {"row.html", "post.html", "preview", "html"}, found
+    assert not [name for name, source in PAGES.items() if "autoescape false" in source]
+
+
+def test_every_form_that_posts_carries_the_token():
+    for name, source in PAGES.items():
+        for form in re.findall(r"<form\b.*?</form>", source, re.DOTALL):
+            if re.search(r'method="post"', form) and "formaction" not in form:
+                assert re.search(r"csrf\(\)|csrf_token|_fields\.html", form), name
+
+
+def test_our_own_files_hold_no_mark_of_their_making():
+    for path in [*PROJECT.glob("*.py"), *(PROJECT / "static").glob("*.*"), *TEMPLATES.rglob("*.html")]:
+        if path.suffix in (".py", ".js", ".css", ".html"):
+            source = path.read_text(encoding="utf-8")
+            assert "\t" not in source, path
+            assert not re.search(r"[ \t]+$", source, re.MULTILINE), path
+            assert source.endswith("\n"), path

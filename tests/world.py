@@ -1,0 +1,218 @@
+"""A small site with one of everything that somebody may or may not see: made once an engine, then put back row by row.
+
+`stand_up(app)` gives it to a test. Its texts bear marks: what is HUSHED nobody of the cast may ever read, what is
+CONFIDENTIAL everybody but the stranger may.
+"""
+
+from __future__ import annotations
+
+import secrets
+from types import SimpleNamespace
+from typing import Any
+
+import sqlalchemy as sa
+from conftest import PASSWORD, Browser, add_comment, add_person, add_post, add_topic, forget
+from flask import Flask
+from werkzeug.security import generate_password_hash
+
+import app as corkboard
+import database
+from app import Comment, Post, Role, Setting, SignIn, Topic, User
+from database import db
+
+CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
+HUSHED, CONFIDENTIAL = "hushhush", "confidential"
+MISSING = 999_999
+QUICK = "scrypt:1024:8:1"  # for tests that are about something else than how costly a hash is
+QUICK_HASH = generate_password_hash(PASSWORD, method=QUICK)
+
+# For each form a filling that is accepted; `{open}` and the like are ids of the world's topics.
+FILLINGS: dict[str, dict[str, Any]] = {
+    "auth.setup": {
+        "site_name": "Ours", "name": "Ida", "username": "ida", "email": "ida@example.com",
+        "password": PASSWORD, "confirm": PASSWORD,
+    },
+    "auth.login": {"username": "keeper", "password": PASSWORD},
+    "auth.register": {
+        "name": "Ida", "username": "ida", "email": "ida@example.com", "password": PASSWORD, "confirm": PASSWORD,
+    },
+    "account.profile": {"name": "Somebody", "email": "", "title": "Baker", "department": "", "phone": "",
+                        "location": "Hall B", "away_until": "", "stand_in": "0"},
+    "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
+    "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
+    "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
+    "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "version": "1"},
+    "posts.preview": {"body": "**Bold**"},
+    "posts.pin": {"pinned": "1"},
+    "posts.comment": {"body": "A new remark"},
+    "posts.edit_comment": {"body": "Another remark", "version": "1"},
+    "topics.manage": {"name": "A new topic", "description": "What belongs here", "members": []},
+    "topics.edit": {"name": "Another name {unique}", "description": "", "members": []},
+    "topics.move": {"direction": "down"},
+    "topics.merge": {"into": "{spare}"},
+    "admin.new_person": {"name": "Ida", "username": "ida", "email": "", "role": "20", "password": PASSWORD},
+    "admin.edit_person": {"name": "Somebody", "email": "", "role": "40", "active": "y"},
+    "admin.settings": {"site_name": "Ours", "welcome": "Hello", "registration": "closed",
+                       "registration_domains": "", "registration_role": "member"},
+}  # fmt: skip
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+class World:
+    """The site, with the ids of what is in it by kind and name: `world.posts["secret"]`."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self._people()
+        self._topics()
+        self._posts_and_comments()
+        self.users = {name: SimpleNamespace(id=user_id) for name, user_id in self.people.items()}
+        self.rows = dump()
+        self.nothing_here: dict[tuple[str, str], str] = {}  # what `test_role_matrix` compares each 404 with
+
+    def _people(self) -> None:
+        self.users: dict[str, Any] = {name: add_person(name) for name in (*CAST[1:], "keeper", "gone")}
+        # The reader wrote as a member, and is one no longer.
+        roles = {"editor": Role.EDITOR, "admin": Role.ADMIN, "keeper": Role.EDITOR}
+        for name, role in roles.items():
+            set_columns(User, self.users[name].id, role=role)
+        self.tokens = {name: SignIn.start(user.id, False, "Firefox", "127.0.0.1") for name, user in self.users.items()}
+        self.sign_ins = {name: self._sign_in_id(token) for name, token in self.tokens.items()}
+        self.people = {name: user.id for name, user in self.users.items()} | {"missing": MISSING}
+
+    @staticmethod
+    def _sign_in_id(token: str) -> int:
+        return value(sa.select(SignIn.id).where(SignIn.token_hash == corkboard.hash_token(token)))
+
+    def _topics(self) -> None:
+        inside = [self.people[name] for name in CAST[1:-1]]
+        editor, keeper = self.users["editor"], self.users["keeper"]
+        made = {name: add_topic(editor, name.capitalize()) for name in ("open", "spare", "merged")}
+        made["private"] = add_topic(editor, f"A {CONFIDENTIAL} matter", private=True, members=inside)
+        made["merged_private"] = add_topic(editor, f"An old {CONFIDENTIAL} matter", private=True, members=inside)
+        made["secret"] = add_topic(keeper, "Unnamed", private=True)
+        self.topics = {name: topic.id for name, topic in made.items()} | {"missing": MISSING}
+        self.slugs = {name: topic.slug for name, topic in made.items()} | {"missing": "missing"}
+        Topic.merge(editor, self.topics["merged"], self.topics["open"])
+        Topic.merge(editor, self.topics["merged_private"], self.topics["private"])
+        self.topic = made
+
+    def _posts_and_comments(self) -> None:
+        self.posts, self.comments = {"missing": MISSING}, {"missing": MISSING}
+        for name, author, topic, mark in (
+            ("members", "member", "open", "plain"),
+            ("editors", "editor", "open", "plain"),
+            ("readers", "reader", "open", "plain"),
+            ("private", "member", "private", CONFIDENTIAL),
+            ("secret", "keeper", "secret", HUSHED),
+            ("deleted", "member", "open", HUSHED),
+        ):
+            writer = self.users[author]
+            post = add_post(writer, self.topic[topic], f"The {mark} news", body=f"A {mark} text")
+            self.posts[name] = post.id
+            self.comments[name if name != "deleted" else "below_deleted"] = self._comment(writer, post, mark)
+        page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")
+        self.posts["page"] = page.id
+        self.comments["deleted"] = self._comment(self.users["member"], page, HUSHED)
+        Comment.delete(self.users["member"], self.comments["deleted"])
+        Post.delete(self.users["member"], self.posts["deleted"])
+        set_columns(User, self.people["reader"], role=Role.READER)
+        set_columns(User, self.people["gone"], deactivated_at=database.utcnow())
+
+    @staticmethod
+    def _comment(author: User, post: Post, mark: str) -> int:
+        return add_comment(author, post, f"A {mark} remark").id
+
+    # -- what tests do with it
+
+    def restore(self) -> None:
+        """Put back whatever a test changed."""
+        put_back(self.rows)
+        forget(self.app)
+
+    def browser(self, name: str = "anonymous") -> Browser:
+        """A browser in which one of the cast is signed in."""
+        client = Browser(self.app, self.app.response_class, use_cookies=True)
+        if name != "anonymous":
+            with client.session_transaction() as session:
+                session["token"], session["csrf_token"] = self.tokens[name], secrets.token_hex(20)
+        return client
+
+    def filling(self, endpoint: str) -> dict[str, Any]:
+        """What one types into a form so that it is accepted."""
+        typed = {}
+        for name, text in FILLINGS.get(endpoint, {}).items():
+            typed[name] = text.format(**self.topics, unique=secrets.token_hex(4)) if isinstance(text, str) else text
+        return typed
+
+
+WORLDS: dict[int, World] = {}
+
+
+def stand_up(app: Flask) -> World:
+    """The world of an engine, as it was when it was made."""
+    if id(app) not in WORLDS:
+        WORLDS[id(app)] = World(app)
+    world = WORLDS[id(app)]
+    world.restore()
+    return world
+
+
+# -- Rows --------------------------------------------------------------------------------------------------------------
+
+
+def dump() -> Rows:
+    """Every row of every table."""
+    with db.engine.connect() as connection:
+        return {
+            table.name: [dict(row._mapping) for row in connection.execute(table.select().order_by(*table.primary_key))]
+            for table in db.metadata.sorted_tables
+        }
+
+
+def put_back(rows: Rows) -> None:
+    now = dump()
+    tables = [table for table in db.metadata.sorted_tables if now[table.name] != rows[table.name]]
+    sqlite = database.engine_state().is_sqlite
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
+        for table in tables:
+            connection.execute(table.delete())
+            if rows[table.name]:
+                connection.execute(table.insert(), rows[table.name])
+        if not sqlite:
+            connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
+
+
+def changed(before: Rows, after: Rows, but: tuple[str, ...] = ()) -> list[str]:
+    """The tables that are not as they were, leaving out some."""
+    return [name for name in before if name not in but and before[name] != after[name]]
+
+
+def value(statement: sa.Select[Any]) -> Any:
+    """The first column of a statement's first row, as the database has it now."""
+    with db.engine.connect() as connection:
+        return connection.execute(statement).scalar()
+
+
+def row(model: Any, row_id: int) -> Any:
+    """A model's row as the database has it now."""
+    with db.engine.connect() as connection:
+        return connection.execute(sa.select(model.__table__).where(model.id == row_id)).one()
+
+
+def set_columns(model: Any, row_id: int, **values: Any) -> None:
+    """Change a row behind the application's back."""
+    db.session.rollback()
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(model).where(model.id == row_id).values(**values))
+
+
+def set_settings(app: Flask, **values: str) -> None:
+    """Decide about the site as an administrator would."""
+    with db.engine.begin() as connection:
+        for name, text in values.items():
+            connection.execute(sa.delete(Setting).where(Setting.name == name))
+            connection.execute(sa.insert(Setting).values(name=name, value=text))
+    forget(app)
