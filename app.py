@@ -88,7 +88,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.local import LocalProxy
-from werkzeug.routing import IntegerConverter, Map
+from werkzeug.routing import IntegerConverter, Map, Rule
 from werkzeug.security import check_password_hash, generate_password_hash
 from wtforms import (
     BooleanField,
@@ -110,7 +110,7 @@ from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Opt
 import database
 from config import Config, Finding, load
 from config import config as configurations
-from database import LongText, Timestamp, db, fold, lean_unit, rows, sort_key, unit, utcnow
+from database import LongText, Prepared, Timestamp, db, fold, lean_unit, rows, sort_key, unit, utcnow
 
 # ======================================================================================================================
 # == 1. Constants and extensions =======================================================================================
@@ -129,8 +129,11 @@ class CheapCSRFProtect(CSRFProtect):
     """Flask-WTF's, which takes a token apart; but the one that this session's pages carry is known, and is compared."""
 
     def protect(self, apply_exemptions: bool = False) -> None:
-        given, raw = request.form.get("csrf_token"), session.get("csrf_token")
-        plain = request.method == "POST" and not request.is_secure  # under HTTPS there is the referrer to check, too
+        asked = this_request()
+        if asked.method in ("GET", "HEAD"):
+            return
+        given, raw = asked.form.get("csrf_token"), session.get("csrf_token")
+        plain = asked.method == "POST" and not asked.is_secure  # under HTTPS there is the referrer to check, too
         if plain and given and raw and hmac.compare_digest(given.encode(), _signed_csrf(secret_key(), raw).encode()):
             g.csrf_valid = True
         else:
@@ -138,6 +141,13 @@ class CheapCSRFProtect(CSRFProtect):
 
 
 csrf = CheapCSRFProtect()
+
+# The objects behind Flask's proxies, for what every request passes through: each look through a proxy costs as much as
+# a function call, and a page took a hundred of them.
+this_app: Callable[[], Flask] = current_app._get_current_object  # type: ignore[attr-defined]
+this_g: Callable[[], Any] = g._get_current_object  # type: ignore[attr-defined]
+this_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
+this_session: Callable[[], SessionMixin] = session._get_current_object  # type: ignore[attr-defined]
 
 # Lengths in characters: of the columns, the forms and the API alike.
 USERNAME_MIN, USERNAME_MAX = 2, 32
@@ -277,14 +287,19 @@ def render_markdown(source: str) -> str:
     """Render Markdown to HTML that is safe to show as it is."""
     if _PLAIN_SENTENCE.fullmatch(source):
         return f"<p>{source}</p>\n"
-    import nh3
-
     parser = _markdown()
     tokens = parser.parse(source)
     _level_headings([token for token in tokens if token.type in ("heading_open", "heading_close")])
     rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, {}))
-    return nh3.clean(
-        rendered,
+    return _sanitizer().clean(rendered)
+
+
+@functools.cache
+def _sanitizer() -> Any:
+    """What lets nothing active through; made once, because that takes longer than to use it."""
+    import nh3
+
+    return nh3.Cleaner(
         tags=ALLOWED_TAGS,
         attributes=ALLOWED_ATTRIBUTES,
         url_schemes={"http", "https", "mailto", "tel"},
@@ -878,18 +893,21 @@ class Post(Model):
 
     @classmethod
     @functools.cache
-    def _front(cls) -> sa.CompoundSelect[Any]:
+    def _prepared_list(cls, of: str, continued: bool) -> Prepared:
+        return Prepared(cls._list(of, continued))
+
+    @classmethod
+    @functools.cache
+    def _front(cls) -> Prepared:
         """The first page of Home in one statement: what is pinned, and the newest."""
         pinned = database.in_table_order(sa.select(*CARD_COLUMNS))
         pinned = pinned.where(cls.visible(), cls.kind == "news", cls.pinned_at.is_not(None))
         pinned = pinned.order_by(cls.pinned_at.desc(), cls.id.desc()).limit(PINNED_MAX)
         newest = cls._list("home", continued=False)
-        return sa.union_all(
-            *(
-                sa.select(part.subquery(), sa.literal(place).label("place"))
-                for place, part in enumerate((pinned, newest))
-            )
+        parts = (
+            sa.select(part.subquery(), sa.literal(place).label("place")) for place, part in enumerate((pinned, newest))
         )
+        return Prepared(sa.union_all(*parts))
 
     @classmethod
     def front(cls, viewer: Viewer) -> Page:
@@ -907,16 +925,16 @@ class Post(Model):
     def page(cls, viewer: Viewer, of: str, before: Cursor | None, of_id: int = 0) -> Page:
         """A page of a list, newest first: `of` is home, topic or author, the latter two with their id."""
         place = {"when": before.when, "last": before.id} if before else {}
-        statement = cls._list(of, before is not None)
+        statement = cls._prepared_list(of, before is not None)
         wanted = {"of_id": of_id} if of != "home" else {}
         found = rows(statement, viewer=viewer.id, most=PAGE_SIZE + 1, **place, **wanted)
         return Page.of([PostCard._make(row) for row in found], is_first=before is None)
 
     @classmethod
     @functools.cache
-    def _single(cls) -> Columns:
+    def _single(cls) -> Prepared:
         joined = sa.select(*POST_COLUMNS).join(Topic, Topic.id == cls.topic_id).join(User, User.id == cls.author_id)
-        return joined.where(cls.visible(), cls.id == sa.bindparam("id"))
+        return Prepared(joined.where(cls.visible(), cls.id == sa.bindparam("id")))
 
     @classmethod
     def fetch(cls, viewer: Viewer, post_id: int) -> PostView:
@@ -928,7 +946,7 @@ class Post(Model):
 
     @classmethod
     @functools.cache
-    def _handbook(cls, continued: bool) -> Columns:
+    def _handbook(cls, continued: bool) -> Prepared:
         editor = aliased(User)
         statement = (
             sa.select(
@@ -953,7 +971,7 @@ class Post(Model):
                 ),
             )
         order = (Topic.position, Topic.id, cls.title_key, cls.id)
-        return database.in_table_order(statement).order_by(*order).limit(HANDBOOK_PER_PAGE + 1)
+        return Prepared(database.in_table_order(statement).order_by(*order).limit(HANDBOOK_PER_PAGE + 1))
 
     @classmethod
     def handbook(cls, viewer: Viewer, after: tuple[int, int, str, int] | None) -> list[Any]:
@@ -1168,7 +1186,7 @@ class Revision(Model):
 
 
 sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
-REVISION_INSERT = sa.insert(Revision)
+REVISION_INSERT = Prepared(sa.insert(Revision))
 
 
 class Comment(Model):
@@ -1202,12 +1220,12 @@ class Comment(Model):
 
     @classmethod
     @functools.cache
-    def _below(cls, continued: bool) -> Columns:
+    def _below(cls, continued: bool) -> Prepared:
         columns = (cls.id, cls.html, cls.created_at, cls.edited_at, cls.version, cls.author_id)
         statement = sa.select(*columns).where(cls.post_id == sa.bindparam("post"), cls.deleted_at.is_(None))
         if continued:
             statement = statement.where(cls.id < sa.bindparam("last"))
-        return statement.order_by(cls.id.desc()).limit(COMMENTS_PER_PAGE + 1)
+        return Prepared(statement.order_by(cls.id.desc()).limit(COMMENTS_PER_PAGE + 1))
 
     @classmethod
     def below(cls, viewer: Viewer, post: PostView, before: int | None) -> tuple[list[CommentView], int | None]:
@@ -1241,12 +1259,11 @@ class Comment(Model):
 
     @classmethod
     @functools.cache
-    def _place(cls) -> Columns:
-        """In one statement all that writing a comment asks: who writes, may they see the post, was it sent before."""
+    def _place(cls) -> Prepared:
+        """Why a comment was not inserted: may they see the post, was the form sent before."""
         before = sa.select(cls.id).where(cls.author_id == VIEWER, cls.form_id == sa.bindparam("form_id"))
-        role = sa.select(User.role).where(User.id == VIEWER, User.deactivated_at.is_(None))
-        return (
-            sa.select(role.scalar_subquery().label("role"), before.scalar_subquery().label("existing"))
+        return Prepared(
+            sa.select(before.scalar_subquery().label("existing"))
             .select_from(Post)
             .where(Post.id == sa.bindparam("post"), Post.visible())
         )
@@ -1266,19 +1283,44 @@ class Comment(Model):
         """Written in plain statements: it is the write that happens most."""
         # The count comes first: it locks the post, so that what is read next stays true until the commit.
         rows(COMMENT_COUNT, post=post_id, by=1)
+        written = {"body": body, "html": rendered, "form_id": form_id, "now": utcnow()}
+        made = rows(cls._insert(), viewer=author_id, post=post_id, **written)
+        if made.rowcount != 1:
+            return cls._not_inserted(author_id, post_id, form_id)
+        comment_id: int = made.inserted_primary_key[0]  # type: ignore[index]
+        Activity.record(author_id, "comment.created", ("comment", comment_id))
+        return comment_id
+
+    @classmethod
+    @functools.cache
+    def _insert(cls) -> Prepared:
+        """Write a comment unless its form was sent before, or its writer may not: one statement asks and does."""
+        given = {name: sa.bindparam(name, type_=LongText) for name in ("body", "html")}
+        values = {
+            **given,
+            "post_id": Post.id,
+            "author_id": User.id,
+            "form_id": sa.bindparam("form_id", type_=sa.String),
+            "version": sa.literal(1),
+            "renderer": sa.literal(RENDERER_VERSION),
+            "created_at": sa.bindparam("now", type_=Timestamp),
+        }
+        writer = sa.and_(User.id == VIEWER, User.deactivated_at.is_(None), User.role >= Role.MEMBER)
+        place = sa.and_(Post.id == sa.bindparam("post"), Post.visible())
+        found = sa.select(*values.values()).select_from(sa.join(Post, User, writer)).where(place)
+        insert = sa.insert(cls).from_select(list(values), found, include_defaults=False)
+        return Prepared(database.unless_present(insert))
+
+    @classmethod
+    def _not_inserted(cls, author_id: int, post_id: int, form_id: str) -> int:
+        """The comment that was made by the same form before; else raises what prevented another."""
         place = rows(cls._place(), viewer=author_id, post=post_id, form_id=form_id).first()
         if place is None:
             raise NotVisible
-        if place.role is None or place.role < Role.MEMBER:
+        if place.existing is None:
             raise Forbidden
-        if place.existing is not None:
-            rows(COMMENT_COUNT, post=post_id, by=-1)
-            return place.existing
-        made = {"author_id": author_id, "form_id": form_id, "version": 1, "created_at": utcnow()}
-        text = {"body": body, "html": rendered, "renderer": RENDERER_VERSION}
-        comment_id: int = rows(COMMENT_INSERT, post_id=post_id, **made, **text).inserted_primary_key[0]  # type: ignore[index]
-        Activity.record(author_id, "comment.created", ("comment", comment_id))
-        return comment_id
+        rows(COMMENT_COUNT, post=post_id, by=-1)
+        return place.existing
 
     @classmethod
     @unit
@@ -1349,8 +1391,8 @@ class Comment(Model):
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
 sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
-COMMENT_INSERT = sa.insert(Comment)
-COMMENT_COUNT = (
+COMMENT_INSERT = Prepared(sa.insert(Comment))
+COMMENT_COUNT = Prepared(
     sa.update(Post)
     .where(Post.id == sa.bindparam("post"))
     .values(comment_count=Post.comment_count + sa.bindparam("by", type_=sa.Integer))
@@ -1394,8 +1436,7 @@ class Activity(Model):
             rows(DIRECTORY_CHANGED)
 
 
-sa.Index("ix_activities_object", Activity.object_type, Activity.object_id)
-ACTIVITY_INSERT = sa.insert(Activity)
+ACTIVITY_INSERT = Prepared(sa.insert(Activity))
 
 # People, topics, the handbook: whatever changes what the lists say of them counts `Setting` "directory" up.
 CHANGES_DIRECTORY = frozenset(
@@ -1495,7 +1536,7 @@ class Setting(Model):
         rows(sa.delete(cls).where(cls.name == "setup_token"))
 
 
-DIRECTORY_CHANGED = (
+DIRECTORY_CHANGED = Prepared(
     sa.update(Setting)
     .where(Setting.name == "directory")
     .values(value=sa.cast(sa.cast(Setting.value, sa.Integer) + 1, sa.String(20)))
@@ -1714,9 +1755,9 @@ class Viewer(Permissions):
 
 
 @functools.cache
-def _viewer_statement() -> Columns:
+def _viewer_statement() -> Prepared:
     """Everything that a signed-in page begins with, in one statement."""
-    return (
+    return Prepared(
         sa.select(
             *(
                 SignIn.id.label("sign_in_id"),
@@ -1739,7 +1780,7 @@ def _viewer_statement() -> Columns:
 def load_viewer() -> Viewer | None:
     """Find who a request is for by the token in its session; None when nobody is signed in."""
     token = session.get("token")
-    row = rows(_viewer_statement(), token_hash=hash_token(token)).first() if token else None
+    row = database.glance(_viewer_statement(), token_hash=hash_token(token)).first() if token else None
     if row is None:
         g.ended_user_id = session.get("was")
         return None
@@ -1769,10 +1810,11 @@ def load_viewer() -> Viewer | None:
 
 def viewer_or_none() -> Viewer | None:
     """The signed-in person of this request, found once."""
-    if "viewer" not in g:
-        g.viewer = None  # for whatever is asked while it is being found
-        g.viewer = load_viewer()
-    return g.viewer
+    held = this_g()
+    if "viewer" not in held:
+        held.viewer = None  # for whatever is asked while it is being found
+        held.viewer = load_viewer()
+    return held.viewer
 
 
 current_user: Any = LocalProxy(viewer_or_none)
@@ -2256,20 +2298,21 @@ class AppState:
 
 def state() -> AppState:
     """The `AppState` of the current application."""
-    return current_app.extensions["corkboard"]
+    return this_app().extensions["corkboard"]
 
 
 def current_site() -> Site:
     """The site's settings; a signed-in request has them from its first statement, others read them."""
-    if "site" not in g:
+    held = this_g()
+    if "site" not in held:
         if viewer_or_none() is None:
             state().use_settings()
-        g.site = state().site
-    return g.site
+        held.site = state().site
+    return held.site
 
 
 FOUND_MOST = 256  # how much `unchanged` keeps
-FOUND_TEXT = 50_000  # the longest post, its comments included, that is kept: in all some MB
+FOUND_TEXT = 100_000  # the longest part of a page that is kept: in all some MB
 
 
 def unchanged(
@@ -2294,6 +2337,19 @@ def unchanged(
             with contextlib.suppress(KeyError):  # another thread may have been here first
                 kept.popitem(last=False)
     return value
+
+
+def drawn(viewer: Viewer, template: str, key: tuple[Any, ...], find: Callable[[], dict[str, Any]]) -> Markup:
+    """What a page shows this person, drawn again only when somebody has changed something, or a minute has passed.
+
+    The template knows what `find` returns, and who looks as `current_user`; of the request it knows nothing.
+    """
+
+    def draw() -> Markup:
+        return Markup(this_app().jinja_env.get_template(template).render(find(), current_user=viewer))
+
+    whole_key = (template, *clock(), *key)
+    return draw() if this_app().debug else unchanged(viewer, whole_key, draw, lambda text: len(text) <= FOUND_TEXT)
 
 
 class PersonName(NamedTuple):
@@ -2400,7 +2456,7 @@ def done(address: str, message: str | None = None, undo: str | None = None) -> R
     if message:
         said: Any = {"text": message, "undo": undo} if undo else message
         flash(said, "success")
-    return redirect(address, 303)
+    return current_app.response_class("", 303, {"Location": address})
 
 
 def found(statement: sa.Select[T]) -> T:
@@ -2416,7 +2472,7 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
 
 
 @functools.cache
-def _sidebar_statement() -> sa.CompoundSelect[Any]:
+def _sidebar_statement() -> Prepared:
     """What stands beside the lists, three short ones in one statement."""
     none = sa.null()
     stand_in, editor = aliased(User), aliased(User)
@@ -2443,7 +2499,8 @@ def _sidebar_statement() -> sa.CompoundSelect[Any]:
         .order_by(Topic.position, Topic.id)
         .limit(40)
     )
-    return sa.union_all(*(sa.select(part.subquery()) for part in (database.in_table_order(changed), away, topics)))
+    parts = (sa.select(part.subquery()) for part in (database.in_table_order(changed), away, topics))
+    return Prepared(sa.union_all(*parts))
 
 
 class Away(NamedTuple):
@@ -2679,9 +2736,13 @@ def index() -> ResponseReturnValue:
     """Home: what is pinned, then the news, the newest first."""
     viewer, before = viewer_or_none(), Cursor.from_request()
     assert viewer is not None
+    content = drawn(viewer, "posts/_home.html", (before,), lambda: _home(viewer, before))
+    return render_template("posts/index.html", content=content)
+
+
+def _home(viewer: Viewer, before: Cursor | None) -> dict[str, Any]:
     find = functools.partial(Post.page, viewer, "home", before) if before else functools.partial(Post.front, viewer)
-    page = unchanged(viewer, ("home", before), find)
-    return render_template("posts/index.html", page=page, sidebar=sidebar(viewer))
+    return {"page": unchanged(viewer, ("home", before), find), "sidebar": sidebar(viewer)}
 
 
 @posts.get("/handbook")
@@ -2690,6 +2751,11 @@ def handbook() -> ResponseReturnValue:
     """The handbook's pages by topic, alphabetically."""
     viewer, place = viewer_or_none(), place_from_request(int, int, str, int)
     assert viewer is not None
+    content = drawn(viewer, "posts/_handbook.html", (place,), lambda: _handbook_page(viewer, place))
+    return render_template("posts/handbook.html", content=content)
+
+
+def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, Any]:
     found_pages = unchanged(viewer, ("handbook", place), lambda: Post.handbook(viewer, place))  # type: ignore[arg-type]
     shown = found_pages[:HANDBOOK_PER_PAGE]
     sections: list[tuple[TopicLink, list[Any]]] = []
@@ -2699,7 +2765,7 @@ def handbook() -> ResponseReturnValue:
         sections[-1][1].append(row)
     last = shown[-1] if len(found_pages) > HANDBOOK_PER_PAGE else None
     more = encode_place(last.position, last.topic_id, last.title_key, last.id) if last else None
-    return render_template("posts/handbook.html", sections=sections, more=more, is_first="before" not in request.args)
+    return {"sections": sections, "more": more, "is_first": place is None}
 
 
 @posts.get("/posts/<int:post_id>")
@@ -2709,22 +2775,34 @@ def show(post_id: int) -> ResponseReturnValue:
     return _post_page(post_id)
 
 
-def _find_post(viewer: Viewer, post_id: int, before: int | None) -> tuple[PostView, list[CommentView], int | None]:
+class Thread(NamedTuple):
+    """A post and the comments below it, as drawn for a person."""
+
+    post_id: int
+    title: str
+    article: Markup
+    comments: Markup
+
+
+def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
     post = Post.fetch(viewer, post_id)
-    return post, *Comment.below(viewer, post, before)
+    comments, earlier = Comment.below(viewer, post, before)
+    below = this_app().jinja_env.get_template("posts/_comments.html")
+    shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
+    return Thread(post.id, post.title, post_article(post), Markup(shown))
 
 
-def _is_short(page: tuple[PostView, list[CommentView], int | None]) -> bool:
-    return len(page[0].html) + sum(len(comment.html) for comment in page[1]) <= FOUND_TEXT
+def _is_short(thread: Thread) -> bool:
+    return len(thread.article) + len(thread.comments) <= FOUND_TEXT
 
 
 def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200) -> ResponseReturnValue:
     viewer = viewer_or_none()
     assert viewer is not None
     before = request.args.get("before", type=as_id)
-    key = ("post", post_id, before)
-    post, comments, earlier = unchanged(viewer, key, lambda: _find_post(viewer, post_id, before), _is_short)
-    return render_template("posts/show.html", post=post, comments=comments, earlier=earlier, form=form), status
+    key = ("post", post_id, before, *clock())
+    thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _is_short)
+    return render_template("posts/show.html", thread=thread, form=form), status
 
 
 @posts.route("/posts/new", methods=["GET", "POST"])
@@ -3241,10 +3319,11 @@ def ago(moment: datetime | None) -> Markup | str:
 
 def clock() -> tuple[datetime, ZoneInfo]:
     """The minute it is, and the zone in which this request's person reads times."""
-    if "clock" not in g:
+    held = this_g()
+    if "clock" not in held:
         viewer = viewer_or_none()
-        g.clock = g.now.replace(second=0, microsecond=0), viewer.zone if viewer else state().zone("")
-    return g.clock
+        held.clock = held.now.replace(second=0, microsecond=0), viewer.zone if viewer else state().zone("")
+    return held.clock
 
 
 def today() -> date:
@@ -3317,7 +3396,7 @@ def fragment(template: str, row: Any, *more: Any) -> Markup:
     That makes its HTML a function of what it is given, so it is kept under exactly that: a change of the text, the
     author's name, the topic, the number of comments or what this person may do is another key. Nothing can be stale.
     """
-    return (_fragment.__wrapped__ if current_app.debug else _fragment)(template, row, *more)
+    return (_fragment.__wrapped__ if this_app().debug else _fragment)(template, row, *more)
 
 
 @functools.lru_cache(maxsize=FRAGMENTS)
@@ -3454,8 +3533,9 @@ def _signed_csrf(secret: str, raw: str) -> str:
 
 def template_context() -> dict[str, Any]:
     """What every template may use."""
-    if "csrf_token" in session and "csrf_token" not in g:
-        g.csrf_token = _signed_csrf(secret_key(), session["csrf_token"])  # what `csrf_token()` will find
+    raw, held = this_session().get("csrf_token"), this_g()
+    if raw and "csrf_token" not in held:
+        held.csrf_token = _signed_csrf(secret_key(), raw)  # what `csrf_token()` will find
     return {"current_user": viewer_or_none(), "site": current_site(), "today": today}
 
 
@@ -3992,12 +4072,13 @@ def stop_background(app: Flask) -> None:
 
 def begin_request() -> ResponseReturnValue | None:
     """Give the request its time and id, and turn it away while the database does not fit the code."""
-    g.now = utcnow()
-    g.started = time.perf_counter()
-    g.request_id = secrets.token_hex(8)
-    if request.method == "TRACE":
+    held, asked = this_g(), this_request()
+    held.now = utcnow()
+    held.started = time.perf_counter()
+    held.request_id = secrets.token_hex(8)
+    if asked.method == "TRACE":
         abort(405)
-    if request.endpoint in STATIC_ENDPOINTS or request.blueprint == "health":
+    if asked.endpoint in STATIC_ENDPOINTS or asked.blueprint == "health":
         return None
     problem = database.schema_problem()
     if problem:
@@ -4008,13 +4089,13 @@ def begin_request() -> ResponseReturnValue | None:
 
 def finish_response(response: Response) -> Response:
     """Headers that every answer bears."""
-    headers = response.headers
-    headers["X-Request-ID"] = g.get("request_id", "")
-    if current_app.config["SESSION_COOKIE_SECURE"]:
+    headers, asked = response.headers, this_request()
+    headers["X-Request-ID"] = this_g().get("request_id", "")
+    if this_app().config["SESSION_COOKIE_SECURE"]:
         headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
-    if request.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
+    if asked.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
         headers["Cache-Control"] = "private, no-store"
-    elif "fonts/" not in request.path and request.full_path != asset(request.endpoint, **request.view_args or {}):
+    elif "fonts/" not in asked.path and asked.full_path != asset(asked.endpoint, **asked.view_args or {}):
         headers["Cache-Control"] = "no-cache"  # without its hash an address may mean another content tomorrow
     log_request(response.status_code)
     return response
@@ -4025,17 +4106,19 @@ def logged_path() -> str:
 
     Quoted, or a line end in it would begin a line of the log that somebody made up (CWE-117).
     """
-    rule = request.url_rule
-    return rule.rule if rule is not None and "token" in rule.arguments else quote(request.path)
+    asked = this_request()
+    rule = asked.url_rule
+    return rule.rule if rule is not None and "token" in rule.arguments else quote(asked.path)
 
 
 def log_request(status: int) -> None:
     """One line a request: id, method, path, status, milliseconds, person."""
-    if "started" not in g:
+    held = this_g()
+    if "started" not in held:
         return
-    milliseconds = (time.perf_counter() - g.started) * 1000
-    viewer = g.get("viewer")
-    said = (g.request_id, request.method, logged_path(), status, milliseconds, viewer.id if viewer else "-")
+    milliseconds = (time.perf_counter() - held.started) * 1000
+    viewer = held.get("viewer")
+    said = (held.request_id, this_request().method, logged_path(), status, milliseconds, viewer.id if viewer else "-")
     # Not access_log.info(…): it would search the stack for the line that called it, and that is always this one.
     record = access_log.makeRecord(access_log.name, logging.INFO, __file__, 0, "%s %s %s %s %.1fms user=%s", said, None)
     if access_log.isEnabledFor(logging.INFO):
@@ -4055,8 +4138,37 @@ class SecurityHeaders:
         return self.wsgi_app(environ, start)
 
 
+class SiteResponse(Response):
+    """Flask's, whose headers are taken as they are: Werkzeug would look into each answer for what needs quoting."""
+
+    def get_wsgi_headers(self, environ: Any) -> Any:
+        location = self.headers.get("Location", "")
+        ready = self.is_sequence and "Content-Length" in self.headers and _PLAIN_ADDRESS.fullmatch(location)
+        return self.headers if ready and self.status_code in (200, 303) else super().get_wsgi_headers(environ)
+
+
+_PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9/#?=&._-]*")
+
+
+class LateRule(Rule):
+    """An address that learns to build itself when first asked to: most never are, and it is half of their start."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., Any]:
+        compiled: list[Callable[..., Any]] = []
+
+        def build(rule: LateRule, **values: Any) -> Any:
+            if not compiled:
+                compiled.append(super()._compile_builder(append_unknown))
+            return compiled[0](rule, **values)
+
+        return build
+
+
 class Corkboard(Flask):
     """Flask, told that no view or hook here is a coroutine: it asks that of each, for every request."""
+
+    response_class = SiteResponse
+    url_rule_class = LateRule
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         return func
@@ -4105,39 +4217,49 @@ LOG_BYTES, LOG_FILES = 5 * 2**20, 5
 
 
 class PatientRotatingFileHandler(RotatingFileHandler):
-    """Rotates when it can: on Windows not while another process has the file open, and then it writes on."""
+    """Writes the lines of ordinary requests together, once a second, and warnings at once.
 
-    records = 0
-    flushed = 0.0
-    timer: threading.Timer | None = None
+    Rotates when it can: on Windows not while another process has the file open, and then it writes on.
+    """
 
-    def flush(self) -> None:
-        """Give warnings to the disk at once, and the lines of ordinary requests once a second."""
-        if time.monotonic() - self.flushed > 1:
-            self.flush_now()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pending: list[logging.LogRecord] = []
+        self.writing = False
+        self.written = 0.0  # monotonic seconds
+        self.records = 0
+        self.timer: threading.Timer | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != access_log.name:  # whose values never change; others' may until they are written
+            record.msg, record.args = record.getMessage(), None
+        self.pending.append(record)
+        if record.levelno >= logging.WARNING or time.monotonic() - self.written > 1:
+            self.write_pending()
         elif self.timer is None:
-            self.timer = threading.Timer(1, self.flush_later)
+            self.timer = threading.Timer(1, self.write_pending)
             self.timer.daemon = True
             self.timer.start()
 
-    def flush_later(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a full disk, or closed meanwhile
-            self.flush_now()
+    def write_pending(self) -> None:
+        """Give the disk what waits for it."""
+        with self.lock or contextlib.nullcontext():
+            records, self.pending = self.pending, []
+            self.timer, self.written, self.writing = None, time.monotonic(), True
+            for record in records:
+                super().emit(record)  # on a full disk, say, a line is lost, not the request
+            self.writing = False
+            self.flush()
 
-    def flush_now(self) -> None:
-        self.timer, self.flushed = None, time.monotonic()
-        super().flush()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        super().emit(record)
-        try:
-            if record.levelno >= logging.WARNING:
-                self.flush_now()
-        except OSError:  # the disk is full, say: a line is lost, not the request
-            self.handleError(record)
+    def flush(self) -> None:
+        if self.pending and not self.writing:
+            self.write_pending()
+        elif not self.writing:  # StreamHandler asks for it after each line
+            with contextlib.suppress(OSError, ValueError):  # a full disk, or closed meanwhile
+                super().flush()
 
     def close(self) -> None:
-        self.flushed = 0.0
+        self.flush()
         super().close()
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
@@ -4159,12 +4281,34 @@ class PatientRotatingFileHandler(RotatingFileHandler):
                 self.stream = self._open()
 
 
+class TextFormatter(logging.Formatter):
+    """A readable line for each record, with the traceback below it."""
+
+    second, said = 0, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The local time; the words for a second serve all of its records."""
+        second = int(record.created)
+        if second != self.second:  # both are set by whoever holds the handler's lock
+            self.second, self.said = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return f"{self.said},{int(record.msecs):03d}"
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{self.formatTime(record)} {record.levelname} {record.name} {record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
 class JsonFormatter(logging.Formatter):
     """A line of JSON for each record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {"at": datetime.fromtimestamp(record.created, UTC).isoformat(), "level": record.levelname}
-        entry |= {"logger": record.name, "message": record.getMessage(), "process": record.process}
+        entry: dict[str, Any] = {"at": datetime.fromtimestamp(record.created, UTC).isoformat()}
+        entry |= {
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": os.getpid(),
+        }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=str)
@@ -4177,8 +4321,9 @@ def configure_logging(app: Flask) -> None:
     handler = PatientRotatingFileHandler(
         folder / "corkboard.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
     )
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    handler.setFormatter(JsonFormatter() if app.config["LOG_FORMAT"] == "json" else plain)
+    handler.setFormatter(JsonFormatter() if app.config["LOG_FORMAT"] == "json" else TextFormatter())
+    # What no line says need not be found out for each (Python's logging HOWTO, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, PatientRotatingFileHandler)]:
         root.removeHandler(old)

@@ -35,7 +35,7 @@ def log_of(app: Flask) -> str:
     """All that the application's log file says by now."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, corkboard.PatientRotatingFileHandler):
-            handler.flush_now()
+            handler.flush()
     path = Path(app.config["DATA_DIR"]) / "logs" / "corkboard.log"
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -224,10 +224,9 @@ def unplugged(app):
             db.session.remove()
             database.end_reading()
             state = database.engine_state()
-            kept = getattr(state.kept, "connection", None)
-            if kept is not None:
-                kept.close()
-                state.kept = threading.local()
+            for line in (getattr(state.kept, "line", None), state.writer):
+                if line is not None:
+                    line.connection.close()
             db.engine.dispose()
 
     event.listen(db.engine, "do_connect", elsewhere)
@@ -427,7 +426,7 @@ def test_a_log_that_another_process_holds_open_is_written_on_and_loses_nothing(t
     path = tmp_path / "x.log"
     handler = handler_at(path)
     write(handler, 150)
-    handler.flush_now()
+    handler.flush()
     before, rename = lines_in(tmp_path), os.rename
 
     def held(source, target) -> None:
@@ -437,7 +436,7 @@ def test_a_log_that_another_process_holds_open_is_written_on_and_loses_nothing(t
 
     monkeypatch.setattr(os, "rename", held)
     write(handler, 500, start=150)
-    handler.flush_now()
+    handler.flush()
     assert {*before} <= {*lines_in(tmp_path)}, "what was rotated before is still there"
     assert len(lines_in(tmp_path)) == 650
     monkeypatch.setattr(os, "rename", rename)

@@ -90,7 +90,6 @@ def define_people(tables: sa.MetaData) -> None:
         sa.Column("address", sa.String(45), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_activities"),
         sa.ForeignKeyConstraint(["actor_id"], ["users.id"], name="fk_activities_actor_id"),
-        sa.Index("ix_activities_object", "object_type", "object_id"),
         **MYSQL,
     )
     sa.Table(

@@ -27,7 +27,7 @@ COMMENTS = 10
 TARGETS = 8
 WRITERS = 16
 WARM_UP = 3
-SAID = "Thank you, **that helps**. I take the long trays on Thursday, and the rye starter stays where it is."
+SAID = "Thank you, that helps. I take the long trays on Thursday, and the rye starter stays where it is."
 
 
 def prepare(app: Flask, username: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from serving import Client, Site, free_port, until
 HERE = Path(__file__).resolve().parent
 NO_WRK = "wrk is missing, which makes the requests (Debian: apt-get install wrk)"
 READER = "soren"  # of the demo: a member, as most people are
-SAID = "Thank you, **that helps**. I take the long trays on Thursday, and the rye starter stays where it is."
+SAID = "Thank you, that helps. I take the long trays on Thursday, and the rye starter stays where it is."
 
 HOME, DEEPEST, POST, HANDBOOK, PEOPLE = PAGES = ("home", "deepest home page", "post, 10 comments", "handbook", "people")
 COMMENT, SIGN_IN = "comment (POST)", "sign-in (POST)"
