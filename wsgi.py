@@ -35,6 +35,7 @@ gc.disable()  # while the libraries are read: nothing of them is garbage, and lo
 import database  # noqa: E402
 from app import announce_setup, create_app, site_address, stop_background  # noqa: E402
 
+gc.freeze()  # or the first look for garbage would look at all of that, for as long as a tenth of this import
 gc.enable()
 
 # == 1. The start ======================================================================================================
