@@ -35,9 +35,6 @@ gc.disable()  # while the libraries are read: nothing of them is garbage, and lo
 import database  # noqa: E402
 from app import announce_setup, create_app, site_address, stop_background  # noqa: E402
 
-gc.freeze()  # or the first look for garbage would look at all of that, for as long as a tenth of this import
-gc.enable()
-
 # == 1. The start ======================================================================================================
 
 
@@ -76,6 +73,7 @@ def settle_memory() -> None:
     """Spare the garbage collector what the start has made and the process keeps: a tenth of what a page costs."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def settle_threads() -> None:
@@ -491,3 +489,5 @@ if __name__ == "__main__":
     sys.exit(main())
 else:
     app = create_app()
+    gc.freeze()  # or the first look for garbage would look at all of that: a tenth of what the import takes
+    gc.enable()
