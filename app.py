@@ -1,7 +1,7 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Activity, Setting, Throttle
+ 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Activity, Setting, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
@@ -658,6 +658,12 @@ class SignIn(Model):
         rows(theirs.values(ended_at=utcnow()))
 
     @classmethod
+    @unit
+    def forget_ended(cls) -> int:
+        """Remove sign-ins whose cookie is worth nothing any more. Returns how many."""
+        return rows(sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)).rowcount
+
+    @classmethod
     def living(cls, user: Permissions) -> Sequence[Any]:
         """A person's own sign-ins that still count, the latest used first."""
         statement = sa.select(cls.id, cls.device, cls.address, cls.created_at, cls.last_used_at).where(
@@ -681,6 +687,7 @@ class Topic(Model):
     form_id: Mapped[str] = mapped_column(sa.String(32))
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id"))
 
     # -- queries
@@ -688,8 +695,13 @@ class Topic(Model):
     @classmethod
     def visible(cls) -> sa.ColumnElement[bool]:
         """Whether the person bound as `viewer` may see a topic. Everything that hangs on one asks this."""
+        return sa.and_(cls.deleted_at.is_(None), cls.within_reach())
+
+    @classmethod
+    def within_reach(cls) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer` may see a topic, or might if it were not deleted."""
         mine = sa.select(TopicMember.topic_id).where(TopicMember.user_id == VIEWER)
-        return sa.and_(cls.deleted_at.is_(None), sa.or_(cls.private == sa.false(), cls.id.in_(mine)))
+        return sa.or_(cls.private == sa.false(), cls.id.in_(mine))
 
     @classmethod
     def visible_to(cls, user: Permissions) -> sa.Select[Self]:
@@ -784,6 +796,34 @@ class Topic(Model):
 
     @classmethod
     @unit
+    def delete(cls, actor: Permissions, topic_id: int) -> None:
+        """Put a topic, and with it all that is in it, into the bin. Raises `Refused` for the last one of them."""
+        Setting.lock()
+        topic = cls.for_change(actor, topic_id)
+        others = sa.select(cls.id).where(cls.deleted_at.is_(None), ~cls.private, cls.id != topic.id).limit(1)
+        if not topic.private and db.session.scalar(others) is None:
+            raise Refused("topic", "This is the last topic that everybody sees. Make another one first.")
+        topic.deleted_at, topic.deleted_by_id = utcnow(), actor.id
+        Activity.record(actor, "topic.deleted", topic, topic.name)
+
+    @classmethod
+    @unit
+    def restore(cls, actor: Permissions, topic_id: int) -> Topic:
+        """Bring a deleted topic back with all that is in it. Raises `Refused` while another one bears its name."""
+        Setting.lock()
+        User.acting(actor.id, Role.EDITOR)
+        wanted = sa.select(cls).where(cls.id == topic_id, cls.merged_into_id.is_(None), cls.within_reach())
+        topic = db.session.scalar(wanted.params(viewer=actor.id).with_for_update())
+        if topic is None:
+            raise NotVisible
+        if topic.deleted_at is not None:
+            topic._refuse_taken_name(topic.name_key)
+            topic.deleted_at = topic.deleted_by_id = None
+            Activity.record(actor, "topic.restored", topic, topic.name)
+        return topic
+
+    @classmethod
+    @unit
     def join(cls, actor: Permissions, topic_id: int) -> Topic:
         """Let an administrator into a private topic. Everybody can see in the record that they joined."""
         User.acting(actor.id, Role.ADMIN)
@@ -806,10 +846,7 @@ class Topic(Model):
         self, actor: Permissions, members: Iterable[int], name: str, description: str = "", private: bool = False
     ) -> None:
         key = sort_key(name, TOPIC_MAX)
-        with db.session.no_autoflush:
-            same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None))
-            if db.session.scalar(same.where(Topic.id != self.id if self.id else sa.true())):
-                raise Refused("name", "There is a topic of that name.")
+        self._refuse_taken_name(key)
         self.name, self.name_key, self.description, self.private = name, key, description, private
         db.session.add(self)
         db.session.flush()
@@ -820,6 +857,12 @@ class Topic(Model):
             db.session.connection().execute(
                 sa.insert(TopicMember), [{"topic_id": self.id, "user_id": user_id} for user_id in chosen]
             )
+
+    def _refuse_taken_name(self, key: str) -> None:
+        with db.session.no_autoflush:
+            same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None))
+            if db.session.scalar(same.where(Topic.id != self.id if self.id else sa.true())):
+                raise Refused("name", "There is a topic of that name.")
 
     @classmethod
     def _free_slug(cls, name: str) -> str:
@@ -1099,6 +1142,7 @@ sa.Index("ix_posts_author", Post.author_id, Post.deleted_at, Post.published_at, 
 sa.Index("ix_posts_title", Post.topic_id, Post.kind, Post.deleted_at, Post.title_key, Post.id)
 sa.Index("ix_posts_changed", Post.kind, Post.deleted_at, Post.updated_at, Post.id)
 sa.Index("ix_posts_pinned", Post.kind, Post.deleted_at, Post.pinned_at, Post.id)
+sa.Index("ix_posts_bin", Post.deleted_at, Post.id, sqlite_where=Post.deleted_at.is_not(None))
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
 
 # What a card in a list shows, and no more: each column is read and compared for each row of the hottest page.
@@ -1391,6 +1435,8 @@ class Comment(Model):
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
 sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
+# Of those in the bin only, where the engine can: an index of all would be one more page for each comment to write.
+sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
 COMMENT_INSERT = Prepared(sa.insert(Comment))
 COMMENT_COUNT = Prepared(
     sa.update(Post)
@@ -1426,9 +1472,12 @@ class Activity(Model):
     address: Mapped[str] = mapped_column(sa.String(45))
 
     @classmethod
-    def record(cls, actor: Permissions | int, action: str, on: Any, detail: str = "") -> None:
-        """Write down what the caller's unit does; `on` is a model's row, or the pair of its kind and id."""
-        actor_id = actor if isinstance(actor, int) else actor.id
+    def record(cls, actor: Permissions | int | None, action: str, on: Any, detail: str = "") -> None:
+        """Write down what the caller's unit does; `on` is a model's row, or the pair of its kind and id.
+
+        Without an `actor` it was the site itself.
+        """
+        actor_id = actor if isinstance(actor, int) or actor is None else actor.id
         object_type, object_id = on if isinstance(on, tuple) else (type(on).__name__.lower(), on.id)
         subject = {"object_type": object_type, "object_id": object_id, "detail": detail[:TITLE_MAX]}
         rows(ACTIVITY_INSERT, at=utcnow(), actor_id=actor_id, action=action, address=client_address(), **subject)
@@ -1449,6 +1498,8 @@ CHANGES_DIRECTORY = frozenset(
         "topic.edited",
         "topic.moved",
         "topic.merged",
+        "topic.deleted",
+        "topic.restored",
         "topic.joined",
         "person.edited",
         "person.administered",
@@ -1466,6 +1517,7 @@ class Site(NamedTuple):
     registration: str = "closed"
     registration_domains: str = ""
     registration_role: str = "member"
+    bin_days: str = "30"
 
     @property
     def domains(self) -> list[str]:
@@ -1547,6 +1599,7 @@ SETTING_FIELDS = {
     "registration": "registration",
     "registration_domains": "registration_domains",
     "registration_role": "registration_role",
+    "bin_days": "bin_days",
 }
 
 
@@ -1588,6 +1641,166 @@ class Throttle(Model):
             rows(sa.delete(cls).where(cls.key == hash_token(key)))
         elif (row := db.session.get(cls, hash_token(key), with_for_update=True, populate_existing=True)) is not None:
             row.whole_at -= interval
+
+
+class Binned(NamedTuple):
+    """Something in the recycle bin."""
+
+    id: int
+    name: str  # a title, a name, or how a comment begins
+    within: str  # the topic of a post, the post of a comment
+    deleted_at: datetime
+    deleted_by: str
+    holds: int  # comments of a post, posts of a topic
+
+
+class Bin:
+    """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of three."""
+
+    KINDS = ("post", "comment", "topic")
+
+    @classmethod
+    def page(cls, viewer: Permissions, kind: str, before: Cursor | None) -> tuple[list[Binned], str | None]:
+        """What is in the bin of one kind, deleted last first, as far as the person may see it; and the next place."""
+        statement, model = cls._list(kind)
+        if before:
+            earlier = sa.or_(model.deleted_at < before.when, model.id < before.id)
+            statement = statement.where(model.deleted_at <= before.when, earlier)
+        statement = statement.order_by(model.deleted_at.desc(), model.id.desc()).limit(PAGE_SIZE + 1)
+        listed = [Binned(*row) for row in rows(statement, viewer=viewer.id)]
+        shown = listed[:PAGE_SIZE]
+        more = len(listed) > PAGE_SIZE
+        return shown, Cursor(shown[-1].deleted_at, shown[-1].id).encode() if more else None
+
+    @classmethod
+    def _list(cls, kind: str) -> tuple[Columns, Any]:
+        if kind == "topic":
+            held = sa.select(sa.func.count()).where(Post.topic_id == Topic.id, Post.deleted_at.is_(None))
+            columns = (Topic.id, Topic.name, sa.literal(""), Topic.deleted_at, User.name, held.scalar_subquery())
+            statement = sa.select(*columns).outerjoin(User, User.id == Topic.deleted_by_id)
+            return statement.where(cls.topics(), Topic.within_reach()), Topic
+        if kind == "comment":
+            said = sa.func.substr(Comment.body, 1, EXCERPT_MAX)
+            columns = (Comment.id, said, Post.title, Comment.deleted_at, User.name, sa.literal(0))
+            statement = sa.select(*columns).join(Post, Post.id == Comment.post_id)
+            statement = statement.outerjoin(User, User.id == Comment.deleted_by_id)
+            return statement.where(Comment.deleted_at.is_not(None), Post.visible()), Comment
+        columns = (Post.id, Post.title, Topic.name, Post.deleted_at, User.name, Post.comment_count)
+        statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
+        statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
+        return statement.where(Post.deleted_at.is_not(None), Topic.visible()), Post
+
+    @staticmethod
+    def topics() -> sa.ColumnElement[bool]:
+        """Deleted topics; one that was merged into another is no more there to come back."""
+        return sa.and_(Topic.deleted_at.is_not(None), Topic.merged_into_id.is_(None))
+
+    @classmethod
+    def empty(cls, actor: Permissions | None, until: datetime) -> int:
+        """Remove for good what was deleted up to a time: what an administrator sees of it, or without one all of it.
+
+        Returns how many things that were. In batches, so that nobody waits for long; a stop in between loses nothing.
+        """
+        removed = 0
+        for kind in cls.KINDS:
+            while count := cls._empty_some(actor, kind, until):
+                removed += count
+        return removed
+
+    @classmethod
+    @unit
+    def _empty_some(cls, actor: Permissions | None, kind: str, until: datetime) -> int:
+        statement, model = cls._list(kind)
+        if actor is None:  # the site itself looks at all of it, whatever it stands in
+            gone = cls.topics() if kind == "topic" else model.deleted_at.is_not(None)
+            statement = sa.select(model.id).where(gone)
+        else:
+            User.acting(actor.id, Role.ADMIN)
+        chosen = statement.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(50)
+        ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0)]
+        if not ids:
+            return 0
+        removed = cls._remove(kind, ids)
+        Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(removed, 'thing')} removed for good")
+        return removed
+
+    @classmethod
+    def _remove(cls, kind: str, ids: Sequence[int]) -> int:
+        if kind == "comment":
+            cls._remove_comments(ids)
+        elif kind == "post":
+            cls._remove_posts(ids)
+        elif held := list(db.session.scalars(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))):
+            cls._remove_posts(held)  # what a topic holds goes before it, and not all at once
+            return len(held)
+        else:
+            cls._remove_topics(ids)
+        return len(ids)
+
+    @classmethod
+    def _remove_topics(cls, ids: Sequence[int]) -> None:
+        merged = db.session.scalars(sa.select(Topic.id).where(Topic.merged_into_id.in_(ids)))
+        whole = [*merged, *ids]
+        rows(sa.delete(TopicMember).where(TopicMember.topic_id.in_(whole)))
+        rows(sa.update(Topic).where(Topic.id.in_(whole)).values(merged_into_id=None))
+        rows(sa.delete(Topic).where(Topic.id.in_(whole)))
+
+    @classmethod
+    def _remove_posts(cls, ids: Sequence[int]) -> None:
+        rows(sa.delete(Revision).where(Revision.post_id.in_(ids)))
+        rows(sa.delete(Comment).where(Comment.post_id.in_(ids)))
+        rows(sa.delete(Post).where(Post.id.in_(ids)))
+
+    @classmethod
+    def _remove_comments(cls, ids: Sequence[int]) -> None:
+        rows(sa.delete(Revision).where(Revision.comment_id.in_(ids)))
+        rows(sa.delete(Comment).where(Comment.id.in_(ids)))
+
+
+class JobRun(Model):
+    """When a job ran, and when it is due. Whoever runs it holds a lease on its row, so that no two processes do."""
+
+    __tablename__ = "jobs"
+    name: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(Timestamp)
+    lease: Mapped[str] = mapped_column(sa.String(32))  # empty while nobody runs it
+    leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    started_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    result: Mapped[str] = mapped_column(sa.String(200))
+    failures: Mapped[int]  # since it went well last
+
+    @classmethod
+    @unit
+    def claim(cls, name: str, early: bool = False) -> str | None:
+        """Take a job that is due (or `early`, before that). Returns the lease, None where there is nothing to do."""
+        now, lease = utcnow(), secrets.token_hex(16)
+        first = {"due_at": now, "lease": "", "result": "", "failures": 0}
+        database.insert_if_absent(db.metadata.tables["jobs"], {"name": name} | first)
+        free = sa.or_(cls.lease == "", cls.leased_until < now)
+        statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else cls.due_at <= now)
+        taken = rows(statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None))
+        return lease if taken.rowcount == 1 else None
+
+    @classmethod
+    @unit
+    def finish(cls, name: str, lease: str, every: timedelta, result: str, failed: bool) -> None:
+        """Say how a job went, and when it is due again: after a failure soon, and later each time it fails."""
+        now = utcnow()
+        mine = sa.and_(cls.name == name, cls.lease == lease)  # not when the lease ran out and somebody else took it
+        failures = (db.session.scalar(sa.select(cls.failures).where(mine)) or 0) + 1 if failed else 0
+        pause = min(every, JOB_RETRY * 2 ** min(failures - 1, 10)) if failed else every
+        ended = {"lease": "", "leased_until": None, "ended_at": now, "due_at": now + pause}
+        rows(sa.update(cls).where(mine).values(**ended, result=result[:200], failures=failures))
+
+    @classmethod
+    def known(cls) -> dict[str, Any]:
+        """What is written down of each job that ever ran, by its name."""
+        return {row.name: row for row in rows(sa.select(*cls.__table__.columns))}
+
+
+JOB_LEASE = timedelta(minutes=15)  # how long a process that was killed keeps its job from others
+JOB_RETRY = timedelta(minutes=1)
 
 
 def hash_token(token: str) -> str:
@@ -2260,6 +2473,14 @@ class SettingsForm(SiteForm):
         "Role of those who register", choices=[SelectChoice("reader", "Reader"), SelectChoice("member", "Member")]
     )
 
+    bin_days = SelectField(
+        "Remove for good what was deleted",
+        choices=[
+            *(SelectChoice(str(days), f"After {days} days") for days in (7, 30, 90, 365)),
+            SelectChoice("0", "Never: an administrator empties the bin"),
+        ],
+    )
+
     def validate_registration_domains(self, field: Field) -> None:
         names = (field.data or "").replace(",", " ").split()
         if self.registration.data == "domains" and not names:
@@ -2280,6 +2501,7 @@ class AppState:
         self.app = app
         self.password_work = PasswordWork(app.config["THREADS"])
         self.visits = database.WriteBehind(app, User.note_visits)
+        self.jobs = JobRunner(app)
         self.site = Site()
         self.settings_version: str | None = None
         self.assets: dict[tuple[str, str], str] = {}
@@ -3066,6 +3288,31 @@ def merge(topic_id: int) -> ResponseReturnValue:
     return form_page("topics/merge.html", form, topic=topic, posts_count=count)
 
 
+@topics.post("/admin/topics/<int:topic_id>/delete", endpoint="delete")
+@role_required(Role.EDITOR)
+def delete_topic(topic_id: int) -> ResponseReturnValue:
+    """Put a topic with all that is in it into the bin."""
+    try:
+        Topic.delete(current_user, topic_id)
+    except Refused as refused:
+        flash(refused.message, "danger")
+        return redirect(f"/admin/topics/{topic_id}", 303)
+    undo = f"/admin/topics/{topic_id}/restore"
+    return done("/admin/topics", "The topic is in the bin, with all that is in it.", undo=undo)
+
+
+@topics.post("/admin/topics/<int:topic_id>/restore", endpoint="restore")
+@role_required(Role.EDITOR)
+def restore_topic(topic_id: int) -> ResponseReturnValue:
+    """Bring a topic back from the bin."""
+    try:
+        topic = Topic.restore(current_user, topic_id)
+    except Refused as refused:
+        flash(refused.message + " Rename that one first.", "danger")
+        return redirect("/admin/bin?kind=topic", 303)
+    return done(f"/topics/{topic.slug}", "The topic is back, with all that is in it.")
+
+
 @topics.post("/admin/topics/<int:topic_id>/join")
 @role_required(Role.ADMIN)
 def join(topic_id: int) -> ResponseReturnValue:
@@ -3212,6 +3459,30 @@ def settings() -> ResponseReturnValue:
         Setting.change(current_user, **{name: form[name].data or "" for name in SETTING_FIELDS})
         return done("/admin/settings", "Saved.")
     return form_page("admin/settings.html", form)
+
+
+@admin.get("/bin", endpoint="bin")
+@role_required(Role.EDITOR)
+def recycle_bin() -> ResponseReturnValue:
+    """What was deleted and can come back."""
+    kind = request.args.get("kind", "post")
+    if kind not in Bin.KINDS:
+        abort(404)
+    before = Cursor.from_request()
+    things, more = Bin.page(current_user, kind, before)
+    days = int(current_site().bin_days)
+    return render_template("admin/bin.html", kind=kind, things=things, more=more, is_first=before is None, days=days)
+
+
+@admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
+@role_required(Role.ADMIN)
+def empty_bin_now() -> ResponseReturnValue:
+    """Remove for good what is in the bin, after saying what that means."""
+    form = SiteForm()
+    if form.validate_on_submit():
+        removed = Bin.empty(current_user, utcnow())
+        return done("/admin/bin", f"{plural(removed, 'thing').capitalize()} removed for good.")
+    return form_page("admin/empty_bin.html", form)
 
 
 class NextStep(NamedTuple):
@@ -3566,7 +3837,8 @@ class PlainCommand(click.Command):
 
 
 def register_commands(app: Flask) -> None:
-    for command in (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command):
+    commands = (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command, jobs_group)
+    for command in commands:
         app.cli.add_command(command)
 
 
@@ -3918,6 +4190,133 @@ class DemoCompany:
         Revision.keep(post_id=post_id, comment_id=comment_id, editor_id=author, version=1, body=said, created_at=when)
 
 
+# -- jobs: what the served process does by itself ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that is done again and again; `run` returns in a few words what came of it."""
+
+    name: str
+    every: timedelta
+    about: str
+    run: Callable[[], str]
+
+
+def empty_bin() -> str:
+    state().use_settings()
+    days = int(state().site.bin_days)
+    if not days:
+        return "The bin is emptied by hand only."
+    return f"{plural(Bin.empty(None, utcnow() - timedelta(days=days)), 'thing')} removed for good."
+
+
+def forget_old_sign_ins() -> str:
+    return f"{plural(SignIn.forget_ended(), 'sign-in')} forgotten."
+
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
+        Job("forget-sign-ins", timedelta(days=1), "Forgets sign-ins that ended long ago.", forget_old_sign_ins),
+    )
+}
+
+
+def run_job(job: Job, early: bool = False) -> str | None:
+    """Run a job if it is due (or `early`) and nobody else is at it. Returns what came of it; a failure is logged."""
+    lease = JobRun.claim(job.name, early)
+    if lease is None:
+        return None
+    try:
+        result, failed = job.run(), False
+    except Exception as error:
+        log.exception("the job %s failed, and will be tried again", job.name)
+        result, failed = f"Failed: {type(error).__name__}. The log tells more.", True
+    db.session.rollback()
+    JobRun.finish(job.name, lease, job.every, result, failed)
+    return result
+
+
+def run_due_jobs() -> list[str]:
+    """Run what is due, one after the other. Returns the names of what ran."""
+    now, known = utcnow(), JobRun.known()
+    database.end_reading()
+    due = [job for job in JOBS.values() if job.name not in known or known[job.name].due_at <= now]
+    return [job.name for job in due if run_job(job) is not None]
+
+
+class JobRunner:
+    """The thread that looks now and then for what is due."""
+
+    def __init__(self, app: Flask, seconds: float = 30) -> None:
+        self.app, self.seconds = app, seconds
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self.thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Let the job in hand end, but not for longer than a stop may take: its lease runs out by itself."""
+        self.stopping.set()
+        if self.thread is not None:
+            self.thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self.stopping.wait(self.seconds):
+            try:
+                with self.app.app_context():
+                    run_due_jobs()
+            except Exception:
+                log.exception("the jobs could not be looked through; the next try is in %s seconds", self.seconds)
+
+
+@click.group("jobs")
+def jobs_group() -> None:
+    """What the served process does by itself: look at it, or do it now."""
+
+
+@jobs_group.command("list", cls=PlainCommand)
+@with_appcontext
+def list_jobs_command() -> None:
+    """Show each job: when it ran last, how long that took, what came of it, when it is due."""
+    known, zone = JobRun.known(), state().zone("")
+
+    def said(moment: datetime | None) -> str:
+        return f"{moment.replace(tzinfo=UTC).astimezone(zone):%Y-%m-%d %H:%M}" if moment else "never"
+
+    for job in JOBS.values():
+        run = known.get(job.name)
+        ended = run.ended_at if run else None
+        took = f", took {(ended - run.started_at).total_seconds():.1f} s" if run and ended else ""
+        click.echo(f"{job.name}: {job.about}")
+        click.echo(f"    last run {said(run.started_at if run else None)}{took}{f': {run.result}' if run else ''}")
+        click.echo(f"    due {said(run.due_at) if run else 'as soon as the site runs'}")
+
+
+@jobs_group.command("run", cls=PlainCommand)
+@click.argument("name", type=click.Choice(list(JOBS)), required=False)
+@click.option("--due", is_flag=True, help="Run what is due: for a site that another server serves.")
+@with_appcontext
+def run_job_command(name: str | None, due: bool) -> None:
+    """Run a job now, whether it is due or not."""
+    if bool(name) == due:
+        raise click.UsageError("Name a job, or say --due.")
+    database.check_schema()
+    if name is None:
+        click.echo(f"Ran: {', '.join(run_due_jobs()) or 'nothing, for nothing is due'}.")
+        return
+    result = run_job(JOBS[name], early=True)
+    if result is None:
+        raise click.ClickException(f"{name} is being run already, by this site or another process.")
+    click.echo(result)
+    if JobRun.known()[name].failures:
+        raise SystemExit(1)
+
+
 # ======================================================================================================================
 # == 10. Error handlers ================================================================================================
 # ======================================================================================================================
@@ -4063,8 +4462,14 @@ def create_app(config: Config | str | None = None) -> Flask:
 
 
 def stop_background(app: Flask) -> None:
-    """Write what is still noted, before the process ends."""
+    """Let a job end, and write what is still noted, before the process does."""
+    app.extensions["corkboard"].jobs.stop()
     app.extensions["corkboard"].visits.stop()
+
+
+def start_jobs(app: Flask) -> None:
+    """Have this process do what the site does by itself; several may, since each job is claimed."""
+    app.extensions["corkboard"].jobs.start()
 
 
 # -- Hooks of a request ------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from waitress.utilities import Error
 
 gc.disable()  # while the libraries are read: nothing of them is garbage, and looking for some is a tenth of a start
 import database  # noqa: E402
-from app import announce_setup, create_app, site_address, stop_background  # noqa: E402
+from app import announce_setup, create_app, site_address, start_jobs, stop_background  # noqa: E402
 
 # == 1. The start ======================================================================================================
 
@@ -60,6 +60,7 @@ def start() -> None:
             setup = announce_setup(app, terminal)
             stop = "To stop it, press Ctrl+C." if terminal else ""
             tell(*where_it_runs(app.config), *filter(None, [setup, stop]))
+            start_jobs(app)
             settle_memory()
             settle_threads()
             serve(app, listener)

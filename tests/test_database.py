@@ -1025,7 +1025,8 @@ def get_addresses(app, team, topic: int, person: int) -> list[str]:
     return [re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(values[found[1]]), rule.rule) for rule in rules]
 
 
-def test_no_page_that_is_looked_at_writes(app, people, topics, team, sign_in):
+def test_no_page_that_is_looked_at_writes(app, people, topics, team, sign_in, monkeypatch):
+    monkeypatch.setattr(database.WriteBehind, "note", lambda *_: None)  # its thread writes while nobody looks
     addresses = get_addresses(app, team, topics.open.id, people.member.id)
     assert len(addresses) > 20
     browsers = [app.test_client(), *(sign_in(getattr(people, who)) for who in ("reader", "editor", "admin"))]
