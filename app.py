@@ -4523,9 +4523,10 @@ def log_request(status: int) -> None:
         return
     milliseconds = (time.perf_counter() - held.started) * 1000
     viewer = held.get("viewer")
-    said = (held.request_id, this_request().method, logged_path(), status, milliseconds, viewer.id if viewer else "-")
+    user = viewer.id if viewer else "-"
+    said = (held.request_id, this_request().method, logged_path(), status, round(milliseconds, 1), user)
     # Not access_log.info(…): it would search the stack for the line that called it, and that is always this one.
-    record = access_log.makeRecord(access_log.name, logging.INFO, __file__, 0, "%s %s %s %s %.1fms user=%s", said, None)
+    record = access_log.makeRecord(access_log.name, logging.INFO, __file__, 0, "%s %s %s %s %sms user=%s", said, None)
     if access_log.isEnabledFor(logging.INFO):
         access_log.handle(record)
 
@@ -4619,6 +4620,7 @@ class SessionInterface(SecureCookieSessionInterface):
 # -- Logs --------------------------------------------------------------------------------------------------------------
 
 LOG_BYTES, LOG_FILES = 5 * 2**20, 5
+ACCESS_FIELDS = ("request", "method", "path", "status", "ms", "user")
 
 
 class PatientRotatingFileHandler(RotatingFileHandler):
@@ -4704,7 +4706,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record."""
+    """A line of JSON for each record; what is known of a request stands in fields of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {"at": datetime.fromtimestamp(record.created, UTC).isoformat()}
