@@ -4710,12 +4710,10 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {"at": datetime.fromtimestamp(record.created, UTC).isoformat()}
-        entry |= {
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            "process": os.getpid(),
-        }
+        entry |= {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.name == access_log.name and isinstance(record.args, tuple):
+            entry |= dict(zip(ACCESS_FIELDS, record.args, strict=False))
+        entry["process"] = os.getpid()
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=str)
