@@ -419,8 +419,8 @@ class Server:
         if self.stopping:
             raise SystemExit(1)
         # Nothing is raised here: in the middle of taking a request up, that would lose it.
+        self.stopping = True  # before the loop wakes up: from another thread it would see nothing, and sleep on
         self.waitress.pull_trigger()
-        self.stopping = True
 
     def finish(self, seconds: float = GRACE_SECONDS) -> int:
         """Listen no more; let the views that have begun end and their answers leave. How many could not is returned."""
@@ -430,7 +430,7 @@ class Server:
         while (self.dispatcher.threads or self.waitress.active_channels) and time.monotonic() < end:
             self._let_go()
             self._close_stalled(STALLED_SECONDS)
-            self._turn(seconds=0.1)
+            self._turn(seconds=0.02)
         left = len(self.dispatcher.threads)
         if not left:  # a thread that is left would wake the loop through a number that may mean another file by then
             wasyncore.close_all(self.sockets, ignore_all=True)

@@ -2,6 +2,9 @@
 
 Every test that asks for `app` (or for anything made of it) runs on SQLite, and on MySQL/MariaDB where TEST_MYSQL_URL
 names an empty database that the tests may fill and clear. With CORKBOARD_TEST_REQUIRE=all a skip is a failure.
+
+A folder of tests runs in as many processes as there are cores (pytest-xdist), each with databases of its own; a single
+file, which is sooner done in one, does not. `-n 0` or `-p no:xdist` keeps everything in one process.
 """
 
 from __future__ import annotations
@@ -21,11 +24,12 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.exc import DBAPIError
 from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, Role, Topic, User
+from app import Comment, Post, Role, Setting, Topic, User
 from config import TestingConfig
 from database import db
 
@@ -35,6 +39,34 @@ CHEAP_HASH = generate_password_hash(PASSWORD, method="scrypt:1024:1:1")
 REQUIRE_ALL = os.environ.get("CORKBOARD_TEST_REQUIRE") == "all"
 MYSQL_URL = os.environ.get("TEST_MYSQL_URL", "")
 NO_MYSQL = "TEST_MYSQL_URL is not set (Debian: apt-get install mariadb-server)"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, …; empty where there is one process
+PROCESSES_MAX = 8  # each has to read the libraries and make two databases first
+
+
+# -- The run -----------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Without pytest-xdist the options that pyproject.toml gives it mean nothing."""
+    if not pluginmanager.hasplugin("xdist"):
+        parser.addoption("--numprocesses", help="needs pytest-xdist")
+        parser.addoption("--dist", help="needs pytest-xdist")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One for each core where folders are asked for and each can have a database; 0 is: all in this one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    whole = any(Path(argument).is_dir() for argument in config.args)
+    return min(cores, PROCESSES_MAX) if whole and cores > 1 and (not MYSQL_URL or may_create_databases()) else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What loads the whole machine by itself stays in one process: no two of those run at once."""
+    for item in items:
+        if {"browser", "faults"} & {*Path(item.path).relative_to(Path(__file__).parent).parts}:
+            item.add_marker(pytest.mark.xdist_group("alone"))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -44,6 +76,48 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = outcome.get_result()
     if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"skipped, but CORKBOARD_TEST_REQUIRE=all: {call.excinfo}"
+
+
+# -- Databases ---------------------------------------------------------------------------------------------------------
+
+
+def on_server(url: str | sa.URL, statement: str) -> list[Any]:
+    """What a statement gives, sent by a connection of its own."""
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            result = connection.exec_driver_sql(statement)
+            return list(result) if result.returns_rows else []
+    finally:
+        engine.dispose()
+
+
+def beside(name: str) -> sa.URL:
+    """The address of a database beside the one that TEST_MYSQL_URL names."""
+    given = sa.make_url(MYSQL_URL.replace("mysql://", "mysql+pymysql://", 1))
+    return given.set(database=f"{given.database}_{name}")
+
+
+def create_database(name: str) -> str:
+    """An empty database beside the one that TEST_MYSQL_URL names. Returns its address."""
+    url = beside(name)
+    drop_database(name)
+    on_server(url.set(database=None), f"CREATE DATABASE `{url.database}` CHARACTER SET utf8mb4")
+    return url.render_as_string(hide_password=False)
+
+
+def drop_database(name: str) -> None:
+    url = beside(name)
+    on_server(url.set(database=None), f"DROP DATABASE IF EXISTS `{url.database}`")
+
+
+def may_create_databases() -> bool:
+    try:
+        create_database("gw0")
+        drop_database("gw0")
+    except DBAPIError:
+        return False
+    return True
 
 
 # -- The application ---------------------------------------------------------------------------------------------------
@@ -85,19 +159,32 @@ def drop_everything() -> None:
 @pytest.fixture(scope="session", params=["sqlite", "mysql"])
 def engine_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     """One application an engine, for the whole run; `app` gives it to a test with an empty database."""
-    if request.param == "mysql" and not MYSQL_URL:
-        pytest.skip(NO_MYSQL)
     folder = tmp_path_factory.mktemp(request.param)
-    url = MYSQL_URL if request.param == "mysql" else f"sqlite:///{(folder / 'corkboard.db').as_posix()}"
+    url = f"sqlite:///{(folder / 'corkboard.db').as_posix()}"
+    if request.param == "mysql":
+        url = request.getfixturevalue("mysql_url")
     with made_app(folder, url) as app:
         yield app
 
 
+@pytest.fixture(scope="session")
+def mysql_url() -> Iterator[str]:
+    """The database that this process may fill and clear."""
+    if not MYSQL_URL:
+        pytest.skip(NO_MYSQL)
+    if not WORKER:
+        yield MYSQL_URL
+        return
+    yield create_database(WORKER)
+    drop_database(WORKER)
+
+
 @pytest.fixture
-def app(engine_app: Flask) -> Iterator[Flask]:
+def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
     """The application on one engine, its database empty, with a context pushed that lasts as long as the test."""
     with engine_app.app_context():
-        empty_database()
+        if "world" not in request.fixturenames:  # which puts its own rows back: quicker from what the last test left
+            empty_database()
         forget(engine_app)
         corkboard.g.now = database.utcnow()
         yield engine_app
@@ -105,17 +192,30 @@ def app(engine_app: Flask) -> Iterator[Flask]:
 
 
 def empty_database() -> None:
-    sqlite = database.engine_state().is_sqlite
-    with db.engine.begin() as connection:
-        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
-        for table in reversed(db.metadata.sorted_tables):
-            if table.name == "settings":
-                connection.execute(table.delete().where(table.c.name.not_in(["version", "directory"])))
-                connection.execute(table.update().values(value=str(secrets.randbelow(10**9))))
-            else:
+    with db.engine.begin() as connection, without_foreign_keys(connection):
+        for table in filled_tables(connection):
+            if table.name != "settings":
                 connection.execute(table.delete())
-        if not sqlite:
-            connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
+        settings = Setting.__table__
+        connection.execute(settings.delete().where(settings.c.name.not_in(["version", "directory"])))
+        connection.execute(settings.update().values(value=str(secrets.randbelow(10**9))))
+
+
+@contextmanager
+def without_foreign_keys(connection: sa.Connection) -> Iterator[None]:
+    """Rows may be taken away and put back in any order meanwhile."""
+    sqlite = database.engine_state().is_sqlite
+    connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
+    yield
+    if not sqlite:
+        connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
+
+
+def filled_tables(connection: sa.Connection) -> list[sa.Table]:
+    """The tables that have rows, asked for by one statement: a way to the server costs more than what it does there."""
+    tables = db.metadata.sorted_tables
+    found = connection.execute(sa.select(*(sa.exists(sa.select(1).select_from(table)) for table in tables))).one()
+    return [table for table, filled in zip(tables, found, strict=True) if filled]
 
 
 def forget(app: Flask) -> None:

@@ -11,7 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
-from conftest import PASSWORD, Browser, add_comment, add_person, add_post, add_topic, forget
+from conftest import (
+    PASSWORD,
+    Browser,
+    add_comment,
+    add_person,
+    add_post,
+    add_topic,
+    empty_database,
+    filled_tables,
+    forget,
+    without_foreign_keys,
+)
 from flask import Flask
 from werkzeug.security import generate_password_hash
 
@@ -156,6 +167,7 @@ WORLDS: dict[int, World] = {}
 def stand_up(app: Flask) -> World:
     """The world of an engine, as it was when it was made."""
     if id(app) not in WORLDS:
+        empty_database()
         WORLDS[id(app)] = World(app)
     world = WORLDS[id(app)]
     world.restore()
@@ -167,25 +179,22 @@ def stand_up(app: Flask) -> World:
 
 def dump() -> Rows:
     """Every row of every table."""
+    rows: Rows = {table.name: [] for table in db.metadata.sorted_tables}
     with db.engine.connect() as connection:
-        return {
-            table.name: [dict(row._mapping) for row in connection.execute(table.select().order_by(*table.primary_key))]
-            for table in db.metadata.sorted_tables
-        }
+        for table in filled_tables(connection):
+            found = connection.execute(table.select().order_by(*table.primary_key)).mappings()
+            rows[table.name] = [dict(row) for row in found]
+    return rows
 
 
 def put_back(rows: Rows) -> None:
     now = dump()
     tables = [table for table in db.metadata.sorted_tables if now[table.name] != rows[table.name]]
-    sqlite = database.engine_state().is_sqlite
-    with db.engine.begin() as connection:
-        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
+    with db.engine.begin() as connection, without_foreign_keys(connection):
         for table in tables:
             connection.execute(table.delete())
             if rows[table.name]:
                 connection.execute(table.insert(), rows[table.name])
-        if not sqlite:
-            connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
 
 
 def changed(before: Rows, after: Rows, but: tuple[str, ...] = ()) -> list[str]:
