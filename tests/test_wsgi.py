@@ -376,6 +376,7 @@ def test_after_a_refusal_what_is_thrown_away_does_not_keep_the_connection(serve)
         connection.sendall(post(2 * MEGABYTE))
         read_all(connection)
         (channel,) = site.server.waitress.active_channels.values()
+        wait_for(lambda: channel.draining and not channel.requests)  # the thread that answered is done with it
         before = channel.last_activity
         connection.sendall(b"x" * MEGABYTE)
         assert channel.last_activity == before
