@@ -81,9 +81,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 # -- Databases ---------------------------------------------------------------------------------------------------------
 
 
-def on_server(url: str | sa.URL, statement: str) -> list[Any]:
-    """What a statement gives, sent by a connection of its own."""
-    engine = sa.create_engine(url)
+def given_database() -> sa.URL:
+    """The address that TEST_MYSQL_URL names, as SQLAlchemy takes it."""
+    return sa.make_url(MYSQL_URL.replace("mysql://", "mysql+pymysql://", 1))
+
+
+def on_server(statement: str) -> list[Any]:
+    """What a statement gives in the database that TEST_MYSQL_URL names, sent by a connection of its own."""
+    engine = sa.create_engine(given_database())
     try:
         with engine.connect() as connection:
             result = connection.exec_driver_sql(statement)
@@ -92,23 +97,17 @@ def on_server(url: str | sa.URL, statement: str) -> list[Any]:
         engine.dispose()
 
 
-def beside(name: str) -> sa.URL:
-    """The address of a database beside the one that TEST_MYSQL_URL names."""
-    given = sa.make_url(MYSQL_URL.replace("mysql://", "mysql+pymysql://", 1))
-    return given.set(database=f"{given.database}_{name}")
-
-
 def create_database(name: str) -> str:
     """An empty database beside the one that TEST_MYSQL_URL names. Returns its address."""
-    url = beside(name)
     drop_database(name)
-    on_server(url.set(database=None), f"CREATE DATABASE `{url.database}` CHARACTER SET utf8mb4")
+    url = given_database()
+    url = url.set(database=f"{url.database}_{name}")
+    on_server(f"CREATE DATABASE `{url.database}` CHARACTER SET utf8mb4")
     return url.render_as_string(hide_password=False)
 
 
 def drop_database(name: str) -> None:
-    url = beside(name)
-    on_server(url.set(database=None), f"DROP DATABASE IF EXISTS `{url.database}`")
+    on_server(f"DROP DATABASE IF EXISTS `{given_database().database}_{name}`")
 
 
 def may_create_databases() -> bool:

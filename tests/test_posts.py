@@ -937,7 +937,12 @@ ACTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("before", "who", "path", "form", "action"), ACTIONS, ids=lambda value: str(value)[:40])
+def named(value) -> str:
+    """The same in every process, which the address of a function in memory is not."""
+    return getattr(value, "__name__", str(value)[:40])
+
+
+@pytest.mark.parametrize(("before", "who", "path", "form", "action"), ACTIONS, ids=named)
 def test_every_action_writes_down_who_did_it_on_what_and_from_where(
     app, people, topics, sign_in, before, who, path, form, action
 ):

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from conftest import MYSQL_URL, NO_MYSQL, beside, create_database, drop_database, on_server
+from conftest import MYSQL_URL, NO_MYSQL, create_database, drop_database, given_database, on_server
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -77,7 +76,7 @@ def fresh_site(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest)
     finally:
         served.stop()
         if with_mysql:
-            drop_new_database(url)
+            drop_database("browser")
 
 
 def new_database() -> str:
@@ -85,16 +84,9 @@ def new_database() -> str:
     try:
         return create_database("browser")
     except DBAPIError as error:
-        given = MYSQL_URL.replace("mysql://", "mysql+pymysql://", 1)
-        if on_server(given, "SHOW TABLES"):
+        if on_server("SHOW TABLES"):
             pytest.skip(f"TEST_MYSQL_URL may not create a database, and the one it names is in use: {error.orig}")
-        return given
-
-
-def drop_new_database(url: str) -> None:
-    """Drop what `new_database` made; one that was there before stays."""
-    if sa.make_url(url).database == beside("browser").database:
-        drop_database("browser")
+        return given_database().render_as_string(hide_password=False)
 
 
 # -- Windows -----------------------------------------------------------------------------------------------------------
