@@ -4425,6 +4425,8 @@ class DemoCompany:
             if "edited_by" in entry.fields:
                 post["editor_id"] = self.people[entry.fields["edited_by"]]
                 post["updated_at"] = post["edited_at"] = self._ago(entry.fields.get("edited_days", "1"))
+            if "owner" in entry.fields:
+                post |= self._upkeep(entry.fields)
             post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
             self._keep(post, post_id)
             for fields, said in entry.comments:
@@ -4477,6 +4479,14 @@ class DemoCompany:
             "excerpt": plain_text(rendered), "comment_count": len(entry.comments), "published_at": when,
             "updated_at": when, "edited_at": None, "pinned_at": None,
         }  # fmt: skip
+
+    def _upkeep(self, fields: Mapping[str, str]) -> dict[str, Any]:
+        """Who looks after a page; and, where it tells when somebody last did, by when it is to be done again."""
+        kept: dict[str, Any] = {"owner_id": self.people[fields["owner"]], "review_every": 0}
+        if "looked_days" in fields:
+            looked = self._ago(fields["looked_days"])
+            kept |= {"review_every": 6, "reviewed_at": looked, "review_by": months_after(looked.date(), 6)}
+        return kept
 
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
         text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"]}
