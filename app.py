@@ -30,6 +30,7 @@ import hashlib
 import hmac
 import html
 import ipaddress
+import itertools
 import json
 import logging
 import os
@@ -45,6 +46,7 @@ from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from difflib import Match, SequenceMatcher
 from enum import IntEnum
 from logging.handlers import RotatingFileHandler
 from operator import attrgetter
@@ -82,7 +84,7 @@ from flask_bootstrap import Bootstrap5
 from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
 from itsdangerous import BadData, BadSignature, URLSafeTimedSerializer
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Mapped, aliased, mapped_column
@@ -170,6 +172,7 @@ FORM_ID = re.compile(r"[0-9a-f]{32}")
 
 PAGE_SIZE = 20
 PINNED_MAX = 5
+REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
@@ -344,6 +347,119 @@ def slugify(text: str) -> str:
     """A topic's part of an address: lower-case ASCII letters, digits and hyphens; 'topic' where nothing is left."""
     bare = re.sub(r"[^a-z0-9]+", "-", sort_key(text)).strip("-")
     return bare[:TOPIC_MAX].strip("-") or "topic"
+
+
+# -- Differences -------------------------------------------------------------------------------------------------------
+
+# Two texts are compared by lines, what differs by sentences, and what differs in those by words: so that the pieces
+# stay few. Chinese and Japanese, which have no spaces, are compared by characters.
+GRAINS = (
+    re.compile(r"[^\n]*\n|[^\n]+"),
+    re.compile(r"[^.!?]+[.!?]*\s*|[.!?]+\s*"),
+    re.compile(r"\n|[^\S\n]+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|.", re.DOTALL),
+)
+COMPARED_MOST = 1_000_000  # steps of comparing: some tenths of a second
+SHOWN_AROUND = 2  # lines that stay in sight before and after a change
+
+
+class Piece(NamedTuple):
+    """A stretch of two texts: in both (`same`), only in the newer (`added`), only in the older (`removed`).
+
+    Where lines that are in both are left out (`folded`), the text is their number.
+    """
+
+    kind: str
+    text: str
+
+
+class PatientMatcher(SequenceMatcher[str]):
+    """difflib's, which takes up to the cube of a text's length: this one stops when its allowance is used up."""
+
+    def __init__(self, old: Sequence[str], new: Sequence[str], allowance: int) -> None:
+        super().__init__(None, old, new)
+        self.old, self.allowance = old, allowance
+        places: dict[str, list[int]] = self.b2j  # type: ignore[attr-defined] (typeshed leaves it out)
+        self.places = {word: len(found) for word, found in places.items()}
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
+        self.allowance -= sum(1 + self.places.get(word, 0) for word in self.old[alo:ahi])
+        if self.allowance < 0:
+            return Match(alo, blo, 0)  # nothing in common: the rest counts as changed
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+class Difference:
+    """What was added to a text and removed from it, word by word, in `pieces`.
+
+    Without the removed pieces it reads as the newer text, without the added ones as the older. Texts too large to be
+    compared in full have larger pieces, and are not `complete`.
+    """
+
+    def __init__(self, old: str, new: str) -> None:
+        self.allowance, self.complete = COMPARED_MOST, True
+        self.parts: list[tuple[str, str, bool]] = []  # removed, added, and whether the two are the same
+        self._compare(old, new, GRAINS)
+        self.pieces = list(self._pieces())
+
+    def __bool__(self) -> bool:
+        return any(piece.kind != "same" for piece in self.pieces)
+
+    def _compare(self, old: str, new: str, grains: Sequence[re.Pattern[str]]) -> None:
+        if old == new or not (old and new and grains):
+            return self._note(old, new)
+        before, after = grains[0].findall(old), grains[0].findall(new)
+        matcher = PatientMatcher(before, after, self.allowance)
+        found = matcher.get_opcodes()
+        self.allowance = matcher.allowance
+        self.complete = self.complete and self.allowance >= 0
+        for _, start, end, new_start, new_end in found:
+            self._compare("".join(before[start:end]), "".join(after[new_start:new_end]), grains[1:])
+        return None
+
+    def _note(self, removed: str, added: str) -> None:
+        """Join what follows to what is of its kind; a space between two changed words is part of the change."""
+        same = removed == added
+        parts = self.parts
+        if not same and len(parts) > 1 and parts[-1][2] and not parts[-2][2] and _is_gap(parts[-1][0]):
+            gap, _, _ = parts.pop()
+            removed, added = gap + removed, gap + added
+        if parts and parts[-1][2] == same:
+            before = parts.pop()
+            removed, added = before[0] + removed, before[1] + added
+        if removed or added:
+            parts.append((removed, added, same))
+
+    def _pieces(self) -> Iterator[Piece]:
+        for removed, added, same in self.parts:
+            if same:
+                yield Piece("same", removed)
+                continue
+            if removed:
+                yield Piece("removed", removed)
+            if added:
+                yield Piece("added", added)
+
+    def folded(self) -> Iterator[Piece]:
+        """The pieces, of long stretches in both only the lines beside a change."""
+        last = len(self.pieces) - 1
+        for place, piece in enumerate(self.pieces):
+            lines = GRAINS[0].findall(piece.text) if piece.kind == "same" else []
+            head, tail = SHOWN_AROUND * (place > 0), SHOWN_AROUND * (place < last)
+            hidden = len(lines) - head - tail
+            if hidden <= SHOWN_AROUND:
+                yield piece
+                continue
+            for part in (
+                Piece("same", "".join(lines[:head])),
+                Piece("folded", str(hidden)),
+                Piece("same", "".join(lines[len(lines) - tail :])),
+            ):
+                if part.text:
+                    yield part
+
+
+def _is_gap(text: str) -> bool:
+    return text.isspace() and "\n" not in text
 
 
 # ======================================================================================================================
@@ -902,6 +1018,11 @@ class Post(Model):
     pinned_at: Mapped[datetime | None] = mapped_column(Timestamp)
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
     deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    # Of a page of the handbook: who looks after it, and when it is to be looked at again (see `Upkeep`).
+    owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, 0 for never
+    review_by: Mapped[date | None] = mapped_column(sa.Date)
+    reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
     # Last, because SQLite reads a row from its front: lists, which want neither, pass no long text on their way.
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
@@ -977,6 +1098,7 @@ class Post(Model):
     @functools.cache
     def _single(cls) -> Prepared:
         joined = sa.select(*POST_COLUMNS).join(Topic, Topic.id == cls.topic_id).join(User, User.id == cls.author_id)
+        joined = joined.outerjoin(OWNER, Upkeep.still_there())
         return Prepared(joined.where(cls.visible(), cls.id == sa.bindparam("id")))
 
     @classmethod
@@ -991,8 +1113,10 @@ class Post(Model):
     @functools.cache
     def _handbook(cls, continued: bool) -> Prepared:
         editor = aliased(User)
+        forsaken = sa.and_(cls.owner_id.is_not(None), OWNER.id.is_(None)).label("forsaken")
         statement = (
             sa.select(
+                *(cls.owner_id, cls.review_by, forsaken),
                 *(cls.id, cls.title, cls.title_key, cls.updated_at, editor.name.label("editor_name")),
                 *(editor.username.label("editor_username"), Topic.id.label("topic_id"), Topic.name.label("topic_name")),
                 *(Topic.slug.label("topic_slug"), Topic.private.label("topic_private"), Topic.position),
@@ -1000,6 +1124,7 @@ class Post(Model):
             .select_from(Topic)
             .join(cls, cls.topic_id == Topic.id)
             .join(editor, editor.id == cls.editor_id)
+            .outerjoin(OWNER, Upkeep.still_there())
             .where(cls.visible(), cls.kind == "page")
         )
         if continued:
@@ -1036,9 +1161,12 @@ class Post(Model):
 
     @classmethod
     @unit
-    def create(cls, actor: Permissions, *, kind: str, topic_id: int, title: str, body: str, form_id: str) -> int:
+    def create(
+        cls, actor: Permissions, *, kind: str, topic_id: int, title: str, body: str, form_id: str, **upkeep: Any
+    ) -> int:
         """Publish a post. Returns its id; the same form sent again by the same person, the first one's.
 
+        `upkeep` is what `Upkeep.assign` takes, for a page.
         Raises `Forbidden`, or `Refused` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
@@ -1047,13 +1175,15 @@ class Post(Model):
             return existing
         now = utcnow()
         post = cls(kind=kind, author_id=author.id, form_id=form_id, version=0, published_at=now)
-        post._save(author, now, topic_id=topic_id, title=title, body=body)
+        post._save(author, now, topic_id=topic_id, title=title, body=body, **upkeep)
         Activity.record(author, "post.created", post, title)
         return post.id
 
     @classmethod
     @unit
-    def edit(cls, actor: Permissions, post_id: int, version: int, *, topic_id: int, title: str, body: str) -> None:
+    def edit(
+        cls, actor: Permissions, post_id: int, version: int, *, topic_id: int, title: str, body: str, **upkeep: Any
+    ) -> None:
         """Save a new version over the one that was read. Raises `Conflict` when somebody else saved in between."""
         post, editor = cls._for_change(actor, post_id)
         if post.version != version:
@@ -1062,12 +1192,25 @@ class Post(Model):
                 title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
                 editor_name=saver.name if saver else "", updated_at=post.updated_at,
             )  # fmt: skip
-        if (post.topic_id, post.title, post.body) == (topic_id, title, body):
+        kept = all(getattr(post, column) == value for column, value in upkeep.items())
+        if kept and (post.topic_id, post.title, post.body) == (topic_id, title, body):
             return
         now = utcnow()
         post.edited_at = now
-        post._save(editor, now, topic_id=topic_id, title=title, body=body)
+        post._save(editor, now, topic_id=topic_id, title=title, body=body, **upkeep)
         Activity.record(editor, "post.edited", post, title)
+
+    @classmethod
+    @unit
+    def revert(cls, actor: Permissions, post_id: int, version: int, wanted: int) -> int:
+        """Save what an older version said over the one that was read. Returns the number it has now.
+
+        Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
+        """
+        post, editor = cls._for_change(actor, post_id)
+        old = Revision.fetch(post_id, None, wanted)
+        cls.edit(editor, post_id, version, topic_id=post.topic_id, title=old.title, body=old.body)
+        return post.version
 
     @classmethod
     @unit
@@ -1116,7 +1259,7 @@ class Post(Model):
             raise Forbidden
         return post, user
 
-    def _save(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str) -> None:
+    def _save(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, **upkeep: Any) -> None:
         """Write a version and its revision."""
         if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
             raise Refused("topic", "Choose a topic.")
@@ -1124,6 +1267,8 @@ class Post(Model):
         self.body, self.html, self.renderer = body, render_markdown(body), RENDERER_VERSION
         self.excerpt = plain_text(self.html)
         self.editor_id, self.updated_at, self.version = editor.id, now, self.version + 1
+        if self.kind == "page" and upkeep:
+            Upkeep.assign(self, now, **upkeep)
         db.session.add(self)
         db.session.flush()
         Revision.keep(
@@ -1143,7 +1288,114 @@ sa.Index("ix_posts_title", Post.topic_id, Post.kind, Post.deleted_at, Post.title
 sa.Index("ix_posts_changed", Post.kind, Post.deleted_at, Post.updated_at, Post.id)
 sa.Index("ix_posts_pinned", Post.kind, Post.deleted_at, Post.pinned_at, Post.id)
 sa.Index("ix_posts_bin", Post.deleted_at, Post.id, sqlite_where=Post.deleted_at.is_not(None))
+sa.Index("ix_posts_owner", Post.owner_id, Post.review_by)
+sa.Index("ix_posts_review", Post.kind, Post.deleted_at, Post.review_by, Post.id)
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
+
+OWNER = aliased(User)
+REVIEW_SOON = timedelta(days=30)  # so long before its day a page is listed
+
+
+class Upkeep:
+    """What keeps a page of the handbook true: somebody looks after it, and looks at it again by some day."""
+
+    # -- queries
+
+    @staticmethod
+    def still_there() -> sa.ColumnElement[bool]:
+        """Whether OWNER is the person who looks after a page, and is not gone."""
+        return sa.and_(OWNER.id == Post.owner_id, OWNER.deactivated_at.is_(None))
+
+    @classmethod
+    @functools.cache
+    def _due(cls, everybodys: bool, continued: bool) -> Prepared:
+        by_then = sa.func.coalesce(Post.review_by, sa.literal(date.max, sa.Date))
+        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.id.is_(None))
+        statement = (
+            sa.select(Post.id, Post.title, Post.review_by, Post.owner_id, OWNER.name.label("owner_name"))
+            .outerjoin(OWNER, cls.still_there())
+            .where(Post.visible(), Post.kind == "page")
+            .where(sa.or_(Post.review_by <= sa.bindparam("until", type_=sa.Date), forsaken))
+        )
+        if not everybodys:
+            statement = statement.where(Post.owner_id == VIEWER)
+        if continued:
+            day = sa.bindparam("day", type_=sa.Date)
+            later = sa.or_(by_then > day, sa.and_(by_then == day, Post.id > sa.bindparam("last")))
+            statement = statement.where(later)
+        return Prepared(statement.order_by(by_then, Post.id).limit(PAGE_SIZE + 1))
+
+    @classmethod
+    def due(cls, viewer: Viewer, day: date, after: tuple[str, int] | None = None) -> list[Any]:
+        """The pages to look at by `REVIEW_SOON` after `day`, and those whose owner is gone; one more than a page holds.
+
+        Editors see all of them, others those that they look after. The longest overdue come first.
+        """
+        place = {"day": date.fromisoformat(after[0]), "last": after[1]} if after else {}
+        statement = cls._due(viewer.is_editor, after is not None)
+        return list(rows(statement, viewer=viewer.id, until=day + REVIEW_SOON, **place))
+
+    @classmethod
+    def waits_for(cls, viewer: Viewer, page: Any, day: date) -> bool:
+        """Whether `due` would list a page of the handbook for this person."""
+        listed = page.forsaken or (page.review_by is not None and page.review_by <= day + REVIEW_SOON)
+        return listed and (viewer.is_editor or page.owner_id == viewer.id)
+
+    @staticmethod
+    def overdue(review_by: date | None, day: date) -> bool:
+        return review_by is not None and review_by < day
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def renew(cls, actor: Permissions, post_id: int, day: date) -> date:
+        """Say on `day` that a page is still right. Returns by when it is to be looked at again.
+
+        Raises `NotVisible`; `Forbidden` for who neither may edit it nor looks after it; `Refused` where it has no date.
+        """
+        user = User.acting(actor.id)
+        seen = Post.visible_to(user).where(Post.id == post_id, Post.kind == "page")
+        page = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
+        if page is None:
+            raise NotVisible
+        if page.owner_id != user.id and not page.editable_by(user):
+            raise Forbidden
+        if not page.review_every:
+            raise Refused("review_every", "This page has no date by which to look at it again.")
+        again = months_after(day, page.review_every)
+        page.reviewed_at, page.review_by = utcnow(), again
+        Activity.record(user, "post.reviewed", page, page.title)
+        return again
+
+    @classmethod
+    def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int) -> None:
+        """Choose, as part of a save, who looks after a page, and every how many months it is looked at (0: never).
+
+        Raises `Refused` for somebody who is gone, or does not see the page's topic.
+        """
+        if owner_id is not None and owner_id != page.owner_id:
+            cls._refuse_outsider(owner_id, page.topic_id)
+        if review_every != (page.review_every or 0):
+            page.reviewed_at = now if review_every else None
+            page.review_by = months_after(now.date(), review_every) if review_every else None
+        page.owner_id, page.review_every = owner_id, review_every
+
+    @staticmethod
+    def _refuse_outsider(owner_id: int, topic_id: int) -> None:
+        owner = db.session.get(User, owner_id, populate_existing=True)
+        if owner is None or owner.deactivated_at:
+            raise Refused("owner", "Choose somebody who is here.")
+        if db.session.scalar(Topic.visible_to(owner).where(Topic.id == topic_id)) is None:
+            raise Refused("owner", f"{owner.name} does not see that topic. Choose somebody who does.")
+
+
+def months_after(day: date, months: int) -> date:
+    """The same day some months later; the month's last where it has no such day."""
+    years, month = divmod(day.month - 1 + months, 12)
+    year = day.year + years
+    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
+
 
 # What a card in a list shows, and no more: each column is read and compared for each row of the hottest page.
 CARD_COLUMNS = (
@@ -1168,6 +1420,12 @@ POST_COLUMNS = (
     Topic.name.label("topic_name"),
     Topic.slug.label("topic_slug"),
     Topic.private.label("topic_private"),
+    Post.owner_id,
+    Post.review_every,
+    Post.review_by,
+    Post.reviewed_at,
+    OWNER.name.label("owner_name"),
+    OWNER.username.label("owner_username"),
 )
 
 
@@ -1176,7 +1434,7 @@ PostCard = namedtuple("PostCard", [column.key for column in CARD_COLUMNS])
 _POST_FIELDS = tuple(column.key for column in POST_COLUMNS)
 
 
-class PostView(namedtuple("PostView", (*_POST_FIELDS, "is_new", "can_edit", "can_delete", "can_pin"))):
+class PostView(namedtuple("PostView", (*_POST_FIELDS, "is_new", "can_edit", "can_delete", "can_pin", "can_renew"))):
     """A post as its own page shows it, with what this person may do."""
 
     __slots__ = ()
@@ -1185,7 +1443,8 @@ class PostView(namedtuple("PostView", (*_POST_FIELDS, "is_new", "can_edit", "can
     def of(cls, row: Any, viewer: Viewer) -> PostView:
         change = Post.editable(row.kind, row.author_id, viewer)
         new = viewer.is_new(row.published_at, row.author_id)
-        return cls._make((*row, new, change, change, viewer.is_editor and row.kind == "news"))
+        renew = row.kind == "page" and (change or row.owner_id == viewer.id)
+        return cls._make((*row, new, change, change, viewer.is_editor and row.kind == "news", renew))
 
 
 class Page(NamedTuple):
@@ -1223,10 +1482,55 @@ class Revision(Model):
         rows(REVISION_INSERT, editor_id=editor_id, title=title, **values)
 
     @classmethod
+    def _of(cls, post_id: int, comment_id: int | None) -> sa.ColumnElement[bool]:
+        of_it = cls.comment_id.is_(None) if comment_id is None else cls.comment_id == comment_id
+        return sa.and_(cls.post_id == post_id, of_it)
+
+    @classmethod
+    def fetch(cls, post_id: int, comment_id: int | None, version: int) -> Version:
+        """One version of a post, or with its id of a comment. Raises `NotVisible` where it is not kept."""
+        statement = cls._versions().where(cls._of(post_id, comment_id), cls.version == version)
+        row = rows(statement).first()
+        if row is None:
+            raise NotVisible
+        return Version._make(row)
+
+    @classmethod
+    def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> list[Version]:
+        """A page of versions, the newest first, one more than it holds; and those that were chosen on others."""
+        of_it = cls._versions().where(cls._of(post_id, comment_id))
+        wanted = {number for number in chosen if before is not None and number >= before}
+        statement = of_it.where(cls.version < before) if before is not None else of_it
+        found = rows(statement.order_by(cls.version.desc()).limit(PAGE_SIZE + 1)).all()
+        above = rows(of_it.where(cls.version.in_(wanted)).order_by(cls.version.desc())).all() if wanted else []
+        return [Version._make(row) for row in (*above, *found)]
+
+    @classmethod
+    def _versions(cls) -> Columns:
+        columns = (cls.version, cls.created_at, cls.title, cls.body, User.id, User.name, User.username)
+        return sa.select(*columns).join(User, User.id == cls.editor_id)
+
+    @classmethod
     def editor_name(cls, comment_id: int, version: int) -> str:
         """Who wrote a version of a comment."""
         saver = sa.select(User.name).join(cls, cls.editor_id == User.id)
         return db.session.scalar(saver.where(cls.comment_id == comment_id, cls.version == version)) or ""
+
+
+class Version(NamedTuple):
+    """What a post or a comment said in one of its versions, and who said so."""
+
+    number: int
+    created_at: datetime
+    title: str
+    body: str
+    editor_id: int
+    editor_name: str
+    editor_username: str
+
+    @property
+    def words(self) -> int:
+        return len(self.body.split())
 
 
 sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
@@ -1396,6 +1700,14 @@ class Comment(Model):
 
     @classmethod
     @unit
+    def revert(cls, actor: Permissions, comment_id: int, version: int, wanted: int) -> int:
+        """Like a post's."""
+        comment, editor = cls._for_change(actor, comment_id)
+        cls.edit(editor, comment_id, version, body=Revision.fetch(comment.post_id, comment_id, wanted).body)
+        return comment.version
+
+    @classmethod
+    @unit
     def delete(cls, actor: Permissions, comment_id: int) -> int:
         """Put a comment where only restoring finds it. Returns the id of its post."""
         return cls._set_deleted(actor, comment_id, True)
@@ -1494,6 +1806,7 @@ CHANGES_DIRECTORY = frozenset(
         "post.edited",
         "post.deleted",
         "post.restored",
+        "post.reviewed",
         "topic.created",
         "topic.edited",
         "topic.moved",
@@ -2406,6 +2719,13 @@ class PostForm(SiteForm):
     title = line("Title", TITLE_MAX, shortest=1)
     body = text("Text", BODY_MAX)
     topic = SelectField("Topic", coerce=int)
+    owner = SelectField("Who looks after it", coerce=int, default=0, description="Told when it is time to look again")
+    review = SelectField(
+        "Look at it again",
+        coerce=int,
+        default=0,
+        choices=[SelectChoice(str(n), f"Every {n} months" if n else "Never") for n in REVIEW_MONTHS],
+    )
     kind = HiddenField(default="news")
     form_id = form_id_field()
     version = version_field()
@@ -2695,7 +3015,7 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
 
 @functools.cache
 def _sidebar_statement() -> Prepared:
-    """What stands beside the lists, three short ones in one statement."""
+    """What stands beside the lists, four short ones in one statement."""
     none = sa.null()
     stand_in, editor = aliased(User), aliased(User)
     changed = (
@@ -2721,7 +3041,14 @@ def _sidebar_statement() -> Prepared:
         .order_by(Topic.position, Topic.id)
         .limit(40)
     )
-    parts = (sa.select(part.subquery()) for part in (database.in_table_order(changed), away, topics))
+    waiting = (
+        sa.select(sa.literal("waiting"), Post.id, Post.title, none, none, none)
+        .where(Post.visible(), Post.owner_id == VIEWER, Post.kind == "page")
+        .where(Post.review_by < sa.bindparam("today", type_=sa.Date))
+        .order_by(Post.review_by, Post.id)
+        .limit(PAGE_SIZE)
+    )
+    parts = (sa.select(part.subquery()) for part in (database.in_table_order(changed), away, topics, waiting))
     return Prepared(sa.union_all(*parts))
 
 
@@ -2744,6 +3071,7 @@ class Sidebar(NamedTuple):
     away: tuple[Away, ...]
     changed: tuple[Changed, ...]
     topics: tuple[TopicLink, ...]
+    waiting: tuple[int, ...]  # pages of this person's own that are to be looked at again
 
 
 def sidebar(viewer: Viewer) -> Sidebar:
@@ -2753,17 +3081,19 @@ def sidebar(viewer: Viewer) -> Sidebar:
 
 
 def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
-    away, changed, topics = [], [], []
+    away, changed, topics, waiting = [], [], [], []
     for row in rows(_sidebar_statement(), viewer=viewer.id, today=day):
         part, id_, name, more, flag, at = tuple(row)
         if part == "changed":
             changed.append(Changed(id_, name, more, at))
+        elif part == "waiting":
+            waiting.append(id_)
         elif part == "away":
             username, _, stand_in = more.partition("\n")
             away.append(Away(id_, name, username, stand_in, date.fromisoformat(flag)))
         else:
             topics.append(TopicLink(id_, name, more, flag == "1"))
-    return Sidebar(tuple(away), tuple(changed), tuple(topics))
+    return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(waiting))
 
 
 # ======================================================================================================================
@@ -2987,7 +3317,10 @@ def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, A
         sections[-1][1].append(row)
     last = shown[-1] if len(found_pages) > HANDBOOK_PER_PAGE else None
     more = encode_place(last.position, last.topic_id, last.title_key, last.id) if last else None
-    return {"sections": sections, "more": more, "is_first": place is None}
+    day = today()
+    # Beyond what one page of the list holds, editors are shown the way there whether anything waits or not.
+    waiting = any(Upkeep.waits_for(viewer, page, day) for page in shown) or (viewer.is_editor and last is not None)
+    return {"sections": sections, "more": more, "is_first": place is None, "waiting": waiting, "day": day}
 
 
 @posts.get("/posts/<int:post_id>")
@@ -3037,6 +3370,7 @@ def new() -> ResponseReturnValue:
     if not current_user.may_write_kind(kind):
         abort(403)
     audience = _offer_topics(form)
+    _offer_owners(form, kind)
     if request.method == "GET":
         wanted = request.args.get("topic")
         form.topic.data = next((id_ for id_, topic in audience.items() if topic.slug == wanted), None)
@@ -3058,22 +3392,45 @@ def edit(post_id: int) -> ResponseReturnValue:
     post = found(Post.visible_to(current_user).where(Post.id == post_id))
     if not post.editable_by(current_user):
         abort(403)
-    form = PostForm(obj=post, topic=post.topic_id)
-    audience = _offer_topics(form)
+    form, audience = _form_for(post, obj=post)
     if form.validate_on_submit():
         try:
             Post.edit(current_user, post_id, form.version.data, **_written(form))
         except Refused as refused:
             form.refuse(refused)
         except Conflict as conflict:
-            return _conflict_page(form, conflict, f"/posts/{post_id}", audience)
+            return _conflict_page(form, conflict, _history_of(post), audience)
         else:
             return done(f"/posts/{post_id}", "Saved.")
     return _edit_page(form, post, post.kind, audience)
 
 
 def _written(form: PostForm) -> dict[str, Any]:
-    return {"topic_id": form.topic.data, "title": form.title.data, "body": form.body.data}
+    text = {"topic_id": form.topic.data, "title": form.title.data, "body": form.body.data}
+    return text | ({"owner_id": form.owner.data or None, "review_every": form.review.data} if form.owner else {})
+
+
+def _form_for(post: Post, **data: Any) -> tuple[PostForm, dict[int, SimpleNamespace]]:
+    """The form for a post with what there is to choose from, and who sees each topic."""
+    form = PostForm(**data, topic=post.topic_id, owner=post.owner_id or 0, review=post.review_every or 0)
+    audience = _offer_topics(form)
+    _offer_owners(form, post.kind, post.topic_id)
+    return form, audience
+
+
+def _offer_owners(form: PostForm, kind: str, topic_id: int | None = None) -> None:
+    """Fill in who might look after a page: whoever sees its topic. News have no such field."""
+    if kind != "page":
+        del form.owner, form.review
+        return
+    people = sa.select(User.id, User.name).where(User.deactivated_at.is_(None))
+    members = sa.select(TopicMember.user_id).where(TopicMember.topic_id == topic_id)
+    closed = sa.exists().where(Topic.id == topic_id, Topic.private)
+    people = people.where(sa.or_(~closed, User.id.in_(members))).order_by(User.name_key, User.id)
+    offered = [(0, "Nobody"), *((row.id, row.name) for row in rows(people))]
+    form.owner.choices = choices(offered)
+    if form.owner.data not in dict(offered) and not form.owner.raw_data:
+        form.owner.data = 0  # who did is gone, or sees the topic no more
 
 
 def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
@@ -3095,13 +3452,19 @@ def _edit_page(form: PostForm, post: Any, kind: str, audience: Mapping[int, Any]
     return form_page("posts/edit.html", form, post=post, kind=kind, audience=audience, preview=preview)
 
 
-def _conflict_page(form: Any, conflict: Conflict, address: str, audience: Any = None) -> ResponseReturnValue:
-    """Both texts, and the form ready to be sent over what stands now."""
-    mine = SimpleNamespace(title=form.title.data if "title" in form else "", body=form.body.data)
-    form.version.data = conflict.theirs.version
-    form.version.raw_data = None
-    context = {"form": form, "theirs": conflict.theirs, "mine": mine, "audience": audience, "address": address}
-    return render_template("posts/conflict.html", **context), 409
+def _conflict_page(form: Any, conflict: Conflict, of: History, audience: Any = None) -> ResponseReturnValue:
+    """Both texts, how they differ, what each changed; and the form ready to be sent over what stands now."""
+    theirs = conflict.theirs
+    mine = SimpleNamespace(title=form.title.data or "" if "title" in form else "", body=form.body.data or "")
+    try:
+        read = Revision.fetch(of.post_id, of.comment_id, form.version.data)
+    except NotVisible:
+        read = None  # a version that was made up, or is not kept
+    form.version.data, form.version.raw_data = theirs.version, None
+    changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
+    moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
+    context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
+    return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
 
 
 @posts.post("/posts/preview")
@@ -3175,7 +3538,7 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
         try:
             Comment.edit(current_user, comment_id, form.version.data, body=form.body.data)
         except Conflict as conflict:
-            return _conflict_page(form, conflict, f"/comments/{comment_id}")
+            return _conflict_page(form, conflict, _history_of(target))
         return done(address, "Saved.")
     return form_page("posts/edit_comment.html", form, comment=target)
 
@@ -3194,6 +3557,199 @@ def restore_comment(comment_id: int) -> ResponseReturnValue:
     """Bring a deleted comment back."""
     post_id = Comment.restore(current_user, comment_id)
     return done(f"/posts/{post_id}#comment-{comment_id}", "The comment is back.")
+
+
+# -- posts: what they said before, and keeping the handbook true -------------------------------------------------------
+
+
+class History(NamedTuple):
+    """What versions are of: a post or a comment that the person may see."""
+
+    post_id: int
+    comment_id: int | None
+    title: str
+    address: str
+    version: int
+    can_edit: bool
+
+    @property
+    def noun(self) -> str:
+        return "comment" if self.comment_id else "post"
+
+
+def _history_of(post_or_comment: Post | Comment) -> History:
+    change = post_or_comment.editable_by(current_user)
+    if isinstance(post_or_comment, Comment):
+        comment_id, post_id = post_or_comment.id, post_or_comment.post_id
+        return History(post_id, comment_id, "", f"/comments/{comment_id}", post_or_comment.version, change)
+    post = post_or_comment
+    return History(post.id, None, post.title, f"/posts/{post.id}", post.version, change)
+
+
+def _post_history(post_id: int) -> History:
+    return _history_of(found(Post.visible_to(current_user).where(Post.id == post_id)))
+
+
+def _comment_history(comment_id: int) -> History:
+    return _history_of(found(Comment.visible_to(current_user).where(Comment.id == comment_id)))
+
+
+class Changes(NamedTuple):
+    """How two versions differ, in title and text."""
+
+    title: Difference
+    body: Difference
+
+    @classmethod
+    def of(cls, old: Any, new: Any) -> Changes:
+        return cls(Difference(old.title, new.title), Difference(old.body, new.body))
+
+    @property
+    def complete(self) -> bool:
+        return self.title.complete and self.body.complete
+
+
+@posts.get("/posts/<int:post_id>/history")
+@login_required
+def history(post_id: int) -> ResponseReturnValue:
+    """The versions of a post, any two of which can be compared."""
+    return _history_page(_post_history(post_id))
+
+
+@posts.get("/comments/<int:comment_id>/history")
+@login_required
+def comment_history(comment_id: int) -> ResponseReturnValue:
+    """The versions of a comment."""
+    return _history_page(_comment_history(comment_id))
+
+
+def _history_page(of: History) -> ResponseReturnValue:
+    """A page of versions. What was chosen on the page before stays above it, so that any two can be compared."""
+    before = request.args.get("before", type=as_id)
+    chosen = [request.args.get(name, type=as_id) for name in ("old", "new")]
+    listed = Revision.page(of.post_id, of.comment_id, before, [number for number in chosen if number])
+    earlier = [version for version in listed if before is None or version.number < before]
+    above = listed[: len(listed) - len(earlier)]
+    shown = earlier[:PAGE_SIZE]
+    older = shown[-1].number if len(earlier) > PAGE_SIZE else None
+    numbers = [version.number for version in (*above, *shown)]
+    old, new = (number if number in numbers else None for number in chosen)
+    picked = {"new": new or (numbers or [0])[0], "old": old or (numbers[1:2] or [0])[0]}
+    sizes = {later.number: later.words - earlier.words for later, earlier in itertools.pairwise(earlier)}
+    context = {"above": above, "shown": shown, "sizes": sizes, "older": older, "is_first": before is None}
+    return render_template("posts/history.html", of=of, picked=picked, **context)
+
+
+@posts.get("/posts/<int:post_id>/history/compare")
+@login_required
+def compare(post_id: int) -> ResponseReturnValue:
+    """How two versions of a post differ, word by word."""
+    return _compare_page(_post_history(post_id))
+
+
+@posts.get("/comments/<int:comment_id>/history/compare")
+@login_required
+def compare_comment(comment_id: int) -> ResponseReturnValue:
+    """How two versions of a comment differ, word by word."""
+    return _compare_page(_comment_history(comment_id))
+
+
+def _compare_page(of: History) -> ResponseReturnValue:
+    chosen = [request.args.get(name, type=as_id) for name in ("old", "new")]
+    if not all(chosen):
+        return redirect(f"{of.address}/history")
+    old, new = (Revision.fetch(of.post_id, of.comment_id, number) for number in sorted(filter(None, chosen)))
+    return render_template("posts/compare.html", of=of, old=old, new=new, changes=Changes.of(old, new))
+
+
+@posts.get("/posts/<int:post_id>/history/<int:version>")
+@login_required
+def show_version(post_id: int, version: int) -> ResponseReturnValue:
+    """What a post said in one of its versions."""
+    return _version_page(_post_history(post_id), version)
+
+
+@posts.get("/comments/<int:comment_id>/history/<int:version>")
+@login_required
+def show_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
+    """What a comment said in one of its versions."""
+    return _version_page(_comment_history(comment_id), version)
+
+
+def _version_page(of: History, number: int) -> ResponseReturnValue:
+    version = Revision.fetch(of.post_id, of.comment_id, number)
+    return render_template("posts/version.html", of=of, version=version, html=render_markdown(version.body))
+
+
+@posts.post("/posts/<int:post_id>/history/<int:version>/restore")
+@role_required(Role.MEMBER)
+def restore_version(post_id: int, version: int) -> ResponseReturnValue:
+    """Save what an older version said as the newest one; whoever saved in between is noticed."""
+    of, seen = _post_history(post_id), _seen_version()
+    try:
+        now = Post.revert(current_user, post_id, seen, version)
+    except Conflict as conflict:
+        post = found(Post.visible_to(current_user).where(Post.id == post_id))
+        form, audience = _form_for(post, formdata=None)
+        return _conflict_page(_with_text(form, of, version, seen), conflict, of, audience)
+    return _restored(of, version, seen, now)
+
+
+@posts.post("/comments/<int:comment_id>/history/<int:version>/restore")
+@role_required(Role.MEMBER)
+def restore_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
+    """Save what an older version of a comment said as the newest one; whoever saved in between is noticed."""
+    of, seen = _comment_history(comment_id), _seen_version()
+    try:
+        now = Comment.revert(current_user, comment_id, seen, version)
+    except Conflict as conflict:
+        return _conflict_page(_with_text(EditCommentForm(formdata=None), of, version, seen), conflict, of)
+    return _restored(of, version, seen, now)
+
+
+def _seen_version() -> int:
+    """The newest version when the button was drawn: in its form, or in its address where the button is all there is."""
+    return request.form.get("version", type=as_id) or request.args.get("version", type=as_id) or 0
+
+
+def _with_text(form: Any, of: History, wanted: int, seen: int) -> Any:
+    """A form that holds what a version said, as if it had been typed over another."""
+    old = Revision.fetch(of.post_id, of.comment_id, wanted)
+    form.body.data, form.version.data = old.body, seen
+    if "title" in form:
+        form.title.data = old.title
+    return form
+
+
+def _restored(of: History, version: int, seen: int, now: int) -> ResponseReturnValue:
+    if now == seen:
+        return done(of.address, "That is what it says already.")
+    undo = f"{of.address}/history/{seen}/restore?version={now}"
+    return done(of.address, f"Version {version} is back, as version {now}.", undo=undo)
+
+
+@posts.get("/handbook/review")
+@login_required
+def review() -> ResponseReturnValue:
+    """The pages of the handbook to look at again: for editors all of them, for others those they look after."""
+    viewer, place, day = viewer_or_none(), place_from_request(str, int), today()
+    assert viewer is not None
+    try:
+        listed = Upkeep.due(viewer, day, place)  # type: ignore[arg-type]
+    except ValueError:
+        abort(404)
+    shown = listed[:PAGE_SIZE]
+    last = shown[-1] if len(listed) > PAGE_SIZE else None
+    more = encode_place((last.review_by or date.max).isoformat(), last.id) if last else None
+    return render_template("posts/review.html", pages=shown, more=more, is_first=place is None, day=day)
+
+
+@posts.post("/posts/<int:post_id>/still-right")
+@login_required
+def still_right(post_id: int) -> ResponseReturnValue:
+    """Say that a page of the handbook is still right, and look at it again next time."""
+    again = Upkeep.renew(current_user, post_id, today())
+    return done(f"/posts/{post_id}", f"Thank you. Look at it again by {day_in_words(again)}.")
 
 
 # -- topics: their pages, and how editors keep them in order -----------------------------------------------------------
@@ -3703,7 +4259,7 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
 def post_article(post: PostView) -> Markup:
     """A post as its page shows it; a long one is drawn anew each time, so that what is kept stays small."""
     draw = fragment if len(post.html) < FRAGMENT_TEXT else _fragment.__wrapped__
-    return draw("posts/_article.html", post, clock())
+    return draw("posts/_article.html", post, clock(), today())
 
 
 def comment_cards(comments: Sequence[CommentView]) -> Markup:
@@ -3750,6 +4306,22 @@ def page_header() -> Markup:
     viewer, here = viewer_or_none(), request.path if request.path in PLACES else ""
     person = (viewer.id, viewer.username, viewer.name, viewer.role) if viewer else (0, "", "", Role.READER)
     return fragment("_header.html", Header(current_site().name, here, *person))
+
+
+def drawn_difference(found: Difference) -> Markup:
+    """What was added and removed, in words also for those who do not see it."""
+    kinds = {"added": "<ins{}><span class=\"visually-hidden\">added: </span>{}</ins>",
+             "removed": "<del{}><span class=\"visually-hidden\">removed: </span>{}</del>"}  # fmt: skip
+    drawn = []
+    for kind, text in found.folded():
+        if kind == "folded":
+            drawn.append(Markup('<span class="fold">… {} unchanged …</span>').format(plural(int(text), "line")))
+        elif kind == "same":
+            drawn.append(escape(text))
+        else:
+            blank = Markup("" if text.strip() else ' class="blank"')
+            drawn.append(Markup(kinds[kind]).format(blank, text))
+    return Markup("").join(drawn)
 
 
 def page_head() -> Markup:
@@ -3812,7 +4384,7 @@ def template_context() -> dict[str, Any]:
 
 def register_template_helpers(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    filters = (ago, plural, initials, hue, post_cards, post_article, comment_cards, page_sidebar)
+    filters = (ago, plural, initials, hue, post_cards, post_article, comment_cards, page_sidebar, drawn_difference)
     helpers = (icon, asset, pagination, page_head, page_header, page_flashes, page_dialogs, reply_fields)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
@@ -4125,6 +4697,8 @@ class DemoCompany:
             if "edited_by" in entry.fields:
                 post["editor_id"] = self.people[entry.fields["edited_by"]]
                 post["updated_at"] = post["edited_at"] = self._ago(entry.fields.get("edited_days", "1"))
+            if "owner" in entry.fields:
+                post |= self._upkeep(entry.fields)
             post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
             self._keep(post, post_id)
             for fields, said in entry.comments:
@@ -4178,6 +4752,14 @@ class DemoCompany:
             "updated_at": when, "edited_at": None, "pinned_at": None,
         }  # fmt: skip
 
+    def _upkeep(self, fields: Mapping[str, str]) -> dict[str, Any]:
+        """Who looks after a page; and, where it tells when somebody last did, by when it is to be done again."""
+        kept: dict[str, Any] = {"owner_id": self.people[fields["owner"]], "review_every": 0}
+        if "looked_days" in fields:
+            looked = self._ago(fields["looked_days"])
+            kept |= {"review_every": 6, "reviewed_at": looked, "review_by": months_after(looked.date(), 6)}
+        return kept
+
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
         text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"]}
         Revision.keep(post_id=post_id, comment_id=None, editor_id=post["author_id"], version=1, **text)
@@ -4186,8 +4768,7 @@ class DemoCompany:
         author, when = self.people[fields["author"]], self._ago(fields["days"])
         values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16), "version": 1}
         text = {"body": said, "html": render_markdown(said), "renderer": RENDERER_VERSION, "created_at": when}
-        comment_id = rows(COMMENT_INSERT, **values, **text).inserted_primary_key[0]  # type: ignore[index]
-        Revision.keep(post_id=post_id, comment_id=comment_id, editor_id=author, version=1, body=said, created_at=when)
+        rows(COMMENT_INSERT, **values, **text)
 
 
 # -- jobs: what the served process does by itself ----------------------------------------------------------------------

@@ -759,7 +759,9 @@ def columns_as_made() -> dict[str, tuple]:
 def test_nothing_but_keys_and_foreign_keys_is_compared_by_name(app):
     inspector = sa.inspect(db.engine)
     for table in db.metadata.tables.values():
-        made = {key["name"]: key["constrained_columns"] for key in inspector.get_foreign_keys(table.name)}
+        keys = [(key["name"], key["constrained_columns"]) for key in inspector.get_foreign_keys(table.name)]
+        # SQLAlchemy does not read the name of a key that SQLite was given together with a later column.
+        made = {name or f"fk_{table.name}_{columns[0]}": columns for name, columns in keys}
         meant = {str(key.name): [c.name for c in key.columns] for key in table.foreign_key_constraints}
         assert made == meant
         assert inspector.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key]
@@ -861,7 +863,8 @@ def ruin(kind: str, monkeypatch) -> None:
     elif kind == "newer":
         set_revision("9999")
     else:
-        monkeypatch.setattr(database, "_script_heads", lambda: ({"0002"}, {"0001", "0002"}))
+        known = database._script_heads()[1]
+        monkeypatch.setattr(database, "_script_heads", lambda: ({"9999"}, {*known, "9999"}))
 
 
 @pytest.mark.parametrize(("kind", "words"), [
@@ -1017,7 +1020,7 @@ def test_a_comment_costs_few_statements(app, people, team, sign_in):
 
 def get_addresses(app, team, topic: int, person: int) -> list[str]:
     values = {"post_id": team.post, "comment_id": 0, "slug": "everyone", "username": "member", "topic_id": topic,
-              "user_id": person, "filename": "app.css"}  # fmt: skip
+              "user_id": person, "filename": "app.css", "version": 1}  # fmt: skip
     with db.engine.connect() as connection:
         values["comment_id"] = connection.scalar(sa.select(sa.func.max(Comment.id)))
     rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]

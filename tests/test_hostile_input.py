@@ -283,7 +283,7 @@ def opaque(parts: Any) -> str:
 
 PLACES = st.one_of(SHAPED.map(opaque), PARTS.map(opaque), HOSTILE, NUMBERS.map(str))
 SEGMENTS = HOSTILE | NUMBERS.map(str) | st.sampled_from(["%", "%00", "%ff%fe", "%c0%af", "a%2fb", ";", "~"])
-LISTS = ["/", "/handbook", "/people", "/topics/open", "/people/member", "/admin/people"]
+LISTS = ["/", "/handbook", "/handbook/review", "/people", "/topics/open", "/people/member", "/admin/people"]
 PREFIXES = [
     "/posts/",
     "/comments/",

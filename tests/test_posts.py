@@ -894,6 +894,22 @@ def a_pinned_post(s):
     return post
 
 
+def an_edited_post(s):
+    post = an_open_post(s)
+    Post.edit(s.people.member, post.id, 1, topic_id=s.topics.open.id, title="Another", body="Another text")
+    return post
+
+
+def an_edited_comment(s):
+    comment = its_comment(s)
+    Comment.edit(s.people.member, comment.id, 1, body="Another remark")
+    return comment
+
+
+def a_page_to_look_at(s):
+    return add_post(s.people.editor, s.topics.open, kind="page", owner_id=s.people.reader.id, review_every=6)
+
+
 def a_new_topic(s):
     return add_topic(s.people.editor, "Garden")
 
@@ -919,6 +935,9 @@ ACTIONS = [
     (its_comment, "member", "/comments/{}/edit", {"body": "B", "version": 1}, "comment.edited"),
     (its_comment, "member", "/comments/{}/delete", {}, "comment.deleted"),
     (a_deleted_comment, "member", "/comments/{}/restore", {}, "comment.restored"),
+    (an_edited_post, "member", "/posts/{}/history/{}/restore", {"version": 2}, "post.edited"),
+    (an_edited_comment, "member", "/comments/{}/history/{}/restore", {"version": 2}, "comment.edited"),
+    (a_page_to_look_at, "reader", "/posts/{}/still-right", {}, "post.reviewed"),
     (nothing, "editor", "/admin/topics", {"name": "Kitchen"}, "topic.created"),
     (a_new_topic, "editor", "/admin/topics/{}", {"name": "Kitchen"}, "topic.edited"),
     (a_new_topic, "editor", "/admin/topics/{}/move", {"direction": "up"}, "topic.moved"),
@@ -950,7 +969,8 @@ def test_every_action_writes_down_who_did_it_on_what_and_from_where(
     actor, browser = getattr(people, who), sign_in(getattr(people, who))
     last = db.session.scalar(sa.select(sa.func.max(Activity.id)))
     sent = {name: topics.open.id if value == "open" else value for name, value in form.items()}
-    answer = browser.submit(path.format(subject.id if subject else ""), sent, environ_base={"REMOTE_ADDR": "192.0.2.7"})
+    address = path.format(subject.id if subject else "", 1)
+    answer = browser.submit(address, sent, environ_base={"REMOTE_ADDR": "192.0.2.7"})
     assert answer.status_code in (200, 303)
     db.session.rollback()
     written_down = db.session.scalars(sa.select(Activity).where(Activity.id > last).order_by(Activity.id)).all()

@@ -94,6 +94,34 @@ posts.restore_comment POST   members                                in        40
 posts.restore_comment POST   editors,readers                        in        403    403    303    303   403
 posts.restore_comment POST   private,deleted                        in        403    303    303    303   404
 posts.restore_comment POST   secret,below_deleted,missing           in        403    404    404    404   404
+posts.history         GET    members,editors,readers,page           in        200    200    200    200   200
+posts.history         GET    private                                in        200    200    200    200   404
+posts.history         GET    secret,deleted,missing                 in        404    404    404    404   404
+posts.compare         GET    members,editors,readers,page           in        302    302    302    302   302
+posts.compare         GET    private                                in        302    302    302    302   404
+posts.compare         GET    secret,deleted,missing                 in        404    404    404    404   404
+posts.show_version    GET    members,editors,readers,page           in        200    200    200    200   200
+posts.show_version    GET    private                                in        200    200    200    200   404
+posts.show_version    GET    secret,deleted,missing                 in        404    404    404    404   404
+posts.restore_version POST   members                                in        403    303    303    303   403
+posts.restore_version POST   editors,readers,page                   in        403    403    303    303   403
+posts.restore_version POST   private                                in        403    303    303    303   404
+posts.restore_version POST   secret,deleted,missing                 in        403    404    404    404   404
+posts.comment_history GET    members,editors,readers,edited         in        200    200    200    200   200
+posts.comment_history GET    private,edited_private                 in        200    200    200    200   404
+posts.comment_history GET    secret,deleted,below_deleted,missing   in        404    404    404    404   404
+posts.compare_comment GET    members,editors,readers,edited         in        302    302    302    302   302
+posts.compare_comment GET    private,edited_private                 in        302    302    302    302   404
+posts.compare_comment GET    secret,deleted,below_deleted,missing   in        404    404    404    404   404
+posts.show_comment_version    GET  edited                           in        200    200    200    200   200
+posts.show_comment_version    GET  edited_private                   in        200    200    200    200   404
+posts.show_comment_version    GET  secret,deleted,below_deleted,missing in    404    404    404    404   404
+posts.restore_comment_version POST edited                           in        403    303    303    303   403
+posts.restore_comment_version POST edited_private                   in        403    303    303    303   404
+posts.restore_comment_version POST secret,deleted,below_deleted,missing in    403    404    404    404   404
+posts.review          GET    -                                      in        200    200    200    200   200
+posts.still_right     POST   page                                   in        303    403    303    303   403
+posts.still_right     POST   members,private,secret,deleted,missing in        404    404    404    404   404
 
 topics.show           GET    open                                   in        200    200    200    200   200
 topics.show           GET    private                                in        200    200    200    200   404
@@ -192,6 +220,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "slug": world.slugs.get(named),
         "user_id": world.people.get(named, MISSING),
         "username": named,
+        "version": 1,
         "sign_in_id": world.sign_ins.get(named, MISSING),
         "filename": SHARED_STATIC.get(endpoint) if named == "style" else "missing.css",
     }

@@ -7,6 +7,7 @@ CONFIDENTIAL everybody but the stranger may, and what is DISCARDED only editors 
 from __future__ import annotations
 
 import secrets
+from datetime import date
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "posts.pin": {"pinned": "1"},
     "posts.comment": {"body": "A new remark"},
     "posts.edit_comment": {"body": "Another remark", "version": "1"},
+    "posts.restore_version": {"version": "1"},
+    "posts.restore_comment_version": {"version": "2"},
     "topics.manage": {"name": "A new topic", "description": "What belongs here", "members": []},
     "topics.edit": {"name": "Another name {unique}", "description": "", "members": []},
     "topics.move": {"direction": "down"},
@@ -127,6 +130,11 @@ class World:
             self.comments[name if name != "deleted" else "below_deleted"] = self._comment(writer, post, mark)
         page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")
         self.posts["page"] = page.id
+        set_columns(Post, page.id, owner_id=self.people["reader"], review_every=6, review_by=date(2026, 1, 1))
+        for name, below in (("edited", "members"), ("edited_private", "private")):
+            remark = add_comment(self.users["member"], SimpleNamespace(id=self.posts[below]), "A remark")  # type: ignore[arg-type]
+            Comment.edit(self.users["member"], remark.id, 1, body="A plain remark")
+            self.comments[name] = remark.id
         self.comments["deleted"] = self._comment(self.users["member"], page, DISCARDED)
         Comment.delete(self.users["member"], self.comments["deleted"])
         Post.delete(self.users["member"], self.posts["deleted"])

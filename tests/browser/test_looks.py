@@ -21,6 +21,7 @@ EXAMPLES = {
     "topic_id": sa.select(sa.func.min(Topic.id)),
     "slug": sa.select(sa.func.min(Topic.slug)),
     "user_id": sa.select(User.id).where(User.username == "nia"),
+    "version": sa.select(sa.literal(1)),
     "username": sa.select(User.username).where(User.username == "nia"),
 }
 NOT_PAGES = {"static", "bootstrap.static", "health.live", "health.ready"}
