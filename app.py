@@ -2033,41 +2033,12 @@ class Bin:
         ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0)]
         if not ids:
             return 0
-        removed = cls._remove(kind, ids)
-        Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(removed, 'thing')} removed for good")
-        return removed
-
-    @classmethod
-    def _remove(cls, kind: str, ids: Sequence[int]) -> int:
-        if kind == "comment":
-            cls._remove_comments(ids)
-        elif kind == "post":
-            cls._remove_posts(ids)
-        elif held := list(db.session.scalars(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))):
-            cls._remove_posts(held)  # what a topic holds goes before it, and not all at once
-            return len(held)
-        else:
-            cls._remove_topics(ids)
+        held = [post.id for post in rows(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))]
+        if kind == "topic" and held:
+            model, ids = Post, held  # what a topic holds goes before it, and not all at once
+        database.remove(db.metadata.tables[model.__tablename__], ids)
+        Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(len(ids), 'thing')} removed for good")
         return len(ids)
-
-    @classmethod
-    def _remove_topics(cls, ids: Sequence[int]) -> None:
-        merged = db.session.scalars(sa.select(Topic.id).where(Topic.merged_into_id.in_(ids)))
-        whole = [*merged, *ids]
-        rows(sa.delete(TopicMember).where(TopicMember.topic_id.in_(whole)))
-        rows(sa.update(Topic).where(Topic.id.in_(whole)).values(merged_into_id=None))
-        rows(sa.delete(Topic).where(Topic.id.in_(whole)))
-
-    @classmethod
-    def _remove_posts(cls, ids: Sequence[int]) -> None:
-        rows(sa.delete(Revision).where(Revision.post_id.in_(ids)))
-        rows(sa.delete(Comment).where(Comment.post_id.in_(ids)))
-        rows(sa.delete(Post).where(Post.id.in_(ids)))
-
-    @classmethod
-    def _remove_comments(cls, ids: Sequence[int]) -> None:
-        rows(sa.delete(Revision).where(Revision.comment_id.in_(ids)))
-        rows(sa.delete(Comment).where(Comment.id.in_(ids)))
 
 
 class JobRun(Model):

@@ -157,3 +157,15 @@ def test_only_those_who_may_remove_can(people, topics):
     with pytest.raises(corkboard.Forbidden):
         Bin.empty(people.editor, utcnow())
     assert count(Post) == 1
+
+
+def test_whatever_refers_to_a_thing_goes_with_it(people, topics):
+    """However many tables there will be: each row that hangs on a post in any of them is gone with the post."""
+    post = add_post(people.member, topics.open)
+    add_comment(people.member, post, "Below it")
+    Post.delete(people.member, post.id)
+    Bin.empty(people.admin, utcnow())
+    for table in db.metadata.tables.values():
+        for key in table.foreign_keys:
+            if key.column.table.name in ("posts", "comments"):
+                assert not value(sa.select(sa.func.count()).where(key.parent.is_not(None))), key.parent
