@@ -634,7 +634,8 @@ def ruin(kind: str, monkeypatch) -> None:
     elif kind == "newer":
         set_revision("9999")
     else:
-        monkeypatch.setattr(database, "_script_heads", lambda: ({"0002"}, {"0001", "0002"}))
+        known = database._script_heads()[1]
+        monkeypatch.setattr(database, "_script_heads", lambda: ({"later"}, {"later", *known}))
 
 
 @pytest.mark.parametrize(("kind", "words"), [

@@ -7,6 +7,7 @@ CONFIDENTIAL everybody but the stranger may.
 from __future__ import annotations
 
 import secrets
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, Role, Setting, SignIn, Topic, User
+from app import Comment, Placing, Post, Role, Setting, SignIn, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
@@ -42,6 +43,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
     "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "version": "1"},
+    "posts.begin_draft": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "kind": "news"},
+    "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "version": "1"},
     "posts.preview": {"body": "**Bold**"},
     "posts.pin": {"pinned": "1"},
     "posts.comment": {"body": "A new remark"},
@@ -112,6 +115,7 @@ class World:
             post = add_post(writer, self.topic[topic], f"The {mark} news", body=f"A {mark} text")
             self.posts[name] = post.id
             self.comments[name if name != "deleted" else "below_deleted"] = self._comment(writer, post, mark)
+        self._unpublished()
         page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")
         self.posts["page"] = page.id
         self.comments["deleted"] = self._comment(self.users["member"], page, HUSHED)
@@ -119,6 +123,14 @@ class World:
         Post.delete(self.users["member"], self.posts["deleted"])
         set_columns(User, self.people["reader"], role=Role.READER)
         set_columns(User, self.people["gone"], deactivated_at=database.utcnow())
+
+    def _unpublished(self) -> None:
+        """The member's draft, which nobody else may read, and what editors see too: it is to appear in a year."""
+        soon = database.utcnow() + timedelta(days=365)
+        for name, placed in (("draft", Placing("news", draft=True)), ("scheduled", Placing("news", False, soon))):
+            writer = self.users["member"]
+            self.posts[name] = add_post(writer, self.topic["open"], f"What is {name}", placed=placed).id
+        set_columns(Post, self.posts["draft"], version=1)
 
     @staticmethod
     def _comment(author: User, post: Post, mark: str) -> int:
