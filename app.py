@@ -95,6 +95,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from wtforms import (
     BooleanField,
     DateField,
+    DateTimeLocalField,
     EmailField,
     Field,
     HiddenField,
@@ -168,12 +169,16 @@ WELCOME_MAX = 500
 
 USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
+DRAFT_VERSIONS = (
+    1_000_000  # where a draft's versions begin: what is published counts from 1, and is never taken for one
+)
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
 PAGE_SIZE = 20
 PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
+DRAFTS_MOST = 100
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
 ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
@@ -996,7 +1001,88 @@ class TopicMember(Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True, index=True)
 
 
-class Post(Model):
+class Placing(NamedTuple):
+    """Where and when a post appears, as its form says it. A post that is published already stays so."""
+
+    kind: str
+    draft: bool = False
+    published_at: datetime | None = None  # None: now
+    expires_at: datetime | None = None
+
+    def refuse_unfit(self, post: Post, editor: Permissions, now: datetime) -> None:
+        """Raise `Forbidden` or `Refused` where a post cannot be put there."""
+        if post.kind is not None and self.kind != post.kind and not editor.is_editor:
+            raise Forbidden
+        waits = not self.draft and (post.published_at is None or post.published_at > now)
+        if waits and self.published_at and self.published_at <= now:
+            raise Refused("appears", "That moment is over. Leave it empty to publish now.")
+        begins = (self.published_at if waits else post.published_at) or now
+        if self.expires_at and self.expires_at != post.expires_at and self.expires_at <= max(now, begins):
+            raise Refused("leaves", "Choose a day that comes after the one on which it appears.")
+
+    def put(self, post: Post, editor: Permissions, now: datetime) -> str:
+        """Put a post there. Returns the action that this is, '' where nothing changes."""
+        kind, since, expires_at = post.kind, post.published_at, post.expires_at
+        self.refuse_unfit(post, editor, now)
+        post.kind, post.expires_at = self.kind, self.expires_at if self.kind == "news" else None
+        if self.kind == "page":
+            post.pinned_at = post.pinned_until = None
+        if since is None or since > now:
+            post.published_at = begins = None if self.draft else self.published_at or now
+            if begins is None:
+                return "post.drafted"
+            if begins != since:
+                return "post.scheduled" if begins > now else "post.published"
+        if (post.kind, post.expires_at) == (kind, expires_at):
+            return ""
+        return "post.edited" if post.kind == kind else "post.turned"
+
+
+class Timed:
+    """When a post is out, and who sees it before that: conditions on its row, and what follows from one."""
+
+    author_id: Any
+    topic_id: Any
+    published_at: Any
+    pinned_at: Any
+    pinned_until: Any
+    expires_at: Any
+    deleted_at: Any
+
+    @classmethod
+    def visible(cls) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer` may see a post by its own address at the time bound as `now`."""
+        return sa.and_(cls.deleted_at.is_(None), cls._reachable())
+
+    @classmethod
+    def _reachable(cls) -> sa.ColumnElement[bool]:
+        """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
+        editor = aliased(User)
+        scheduled = sa.exists().where(editor.id == VIEWER, editor.role >= Role.EDITOR, cls.published_at.is_not(None))
+        out = sa.or_(cls.published_at <= NOW, cls.author_id == VIEWER, scheduled)
+        return sa.and_(cls.topic_id.in_(sa.select(Topic.id).where(Topic.visible())), out)
+
+    @classmethod
+    def listed(cls, until: Any = NOW) -> sa.ColumnElement[bool]:
+        """Whether lists show a post. A single range of times, so that the index still serves order and limit."""
+        seen = cls.topic_id.in_(sa.select(Topic.id).where(Topic.visible()))
+        return sa.and_(cls.deleted_at.is_(None), seen, cls.published_at <= until)
+
+    @classmethod
+    def current(cls) -> sa.ColumnElement[bool]:
+        """Whether a post has not expired."""
+        return cls._lasts(cls.expires_at)
+
+    @staticmethod
+    def _lasts(until: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """Whether the end of something has not come; not as an OR, by which MariaDB would choose another index."""
+        return sa.func.coalesce(until <= NOW, sa.false()) == sa.false()
+
+    def is_pinned(self, now: datetime) -> bool:
+        return self.pinned_at is not None and (self.pinned_until is None or self.pinned_until > now)
+
+
+class Post(Timed, Model):
     """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
 
     __tablename__ = "posts"
@@ -1012,7 +1098,7 @@ class Post(Model):
     excerpt: Mapped[str] = mapped_column(sa.String(EXCERPT_MAX))
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
     comment_count: Mapped[int] = mapped_column(default=0)
-    published_at: Mapped[datetime] = mapped_column(Timestamp)
+    published_at: Mapped[datetime | None] = mapped_column(Timestamp)  # None: a draft; to come: scheduled
     updated_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
     pinned_at: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -1023,6 +1109,13 @@ class Post(Model):
     review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, 0 for never
     review_by: Mapped[date | None] = mapped_column(sa.Date)
     reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    pinned_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    expires_at: Mapped[datetime | None] = mapped_column(Timestamp)  # leaves Home then, and is marked elsewhere
+    must_read_since: Mapped[datetime | None] = mapped_column(Timestamp)
+    must_read_due: Mapped[date | None] = mapped_column(sa.Date)
+    must_read_version: Mapped[int | None]  # acknowledgements count from that version on
+    must_read_roles: Mapped[int | None] = mapped_column(sa.SmallInteger)  # a bit for each role that is asked
+    reminded_at: Mapped[datetime | None] = mapped_column(Timestamp)
     # Last, because SQLite reads a row from its front: lists, which want neither, pass no long text on their way.
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
@@ -1030,29 +1123,26 @@ class Post(Model):
     # -- queries
 
     @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a post."""
-        return sa.and_(cls.deleted_at.is_(None), cls.topic_id.in_(sa.select(Topic.id).where(Topic.visible())))
-
-    @classmethod
     def visible_to(cls, user: Permissions) -> sa.Select[Self]:
         """The posts that a person may see."""
-        return sa.select(cls).where(cls.visible()).params(viewer=user.id)
+        return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
 
     @classmethod
     @functools.cache
     def _list(cls, of: str, continued: bool) -> Columns:
         """The statement behind a list, newest first: of `home`, of a `topic`, or of an `author`."""
         chosen = {"home": cls.kind == "news", "topic": cls.kind == "news", "author": sa.true()}[of]
-        statement = database.in_table_order(sa.select(*CARD_COLUMNS)).where(cls.visible(), chosen)
+        when, last = sa.bindparam("when", type_=Timestamp), sa.bindparam("last")
+        statement = database.in_table_order(sa.select(*CARD_COLUMNS)).where(chosen)
+        statement = statement.where(cls.listed(until=when if continued else NOW))
+        if of == "home":
+            statement = statement.where(cls.current())
         if of != "home":
             column = cls.topic_id if of == "topic" else cls.author_id
             statement = statement.where(column == sa.bindparam("of_id"))
         if continued:
-            when, last = sa.bindparam("when", type_=Timestamp), sa.bindparam("last")
             # Not (published_at, id) < (…, …): MariaDB reads the whole index for a comparison of rows.
-            earlier = sa.or_(cls.published_at < when, cls.id < last)
-            statement = statement.where(cls.published_at <= when, earlier)
+            statement = statement.where(sa.or_(cls.published_at < when, cls.id < last))
         return statement.order_by(cls.published_at.desc(), cls.id.desc()).limit(sa.bindparam("most"))
 
     @classmethod
@@ -1065,7 +1155,8 @@ class Post(Model):
     def _front(cls) -> Prepared:
         """The first page of Home in one statement: what is pinned, and the newest."""
         pinned = database.in_table_order(sa.select(*CARD_COLUMNS))
-        pinned = pinned.where(cls.visible(), cls.kind == "news", cls.pinned_at.is_not(None))
+        pinned = pinned.where(cls.listed(), cls.current(), cls.kind == "news", cls.pinned_at.is_not(None))
+        pinned = pinned.where(cls._lasts(cls.pinned_until))  # type: ignore[arg-type]
         pinned = pinned.order_by(cls.pinned_at.desc(), cls.id.desc()).limit(PINNED_MAX)
         newest = cls._list("home", continued=False)
         parts = (
@@ -1076,7 +1167,7 @@ class Post(Model):
     @classmethod
     def front(cls, viewer: Viewer) -> Page:
         """The first page of Home: at most `PINNED_MAX` pinned posts, then the newest."""
-        found = rows(cls._front(), viewer=viewer.id, most=PAGE_SIZE + PINNED_MAX + 1).all()
+        found = rows(cls._front(), viewer=viewer.id, now=utcnow(), most=PAGE_SIZE + PINNED_MAX + 1).all()
         pinned = [PostCard._make(row[:-1]) for row in found if row[-1] == 0]
         above = {card.id for card in pinned}
         newest = [PostCard._make(row[:-1]) for row in found if row[-1] == 1 and row[0] not in above]
@@ -1088,10 +1179,11 @@ class Post(Model):
     @classmethod
     def page(cls, viewer: Viewer, of: str, before: Cursor | None, of_id: int = 0) -> Page:
         """A page of a list, newest first: `of` is home, topic or author, the latter two with their id."""
-        place = {"when": before.when, "last": before.id} if before else {}
+        now = utcnow()
+        place = {"when": min(before.when.replace(tzinfo=None), now), "last": before.id} if before else {}
         statement = cls._prepared_list(of, before is not None)
         wanted = {"of_id": of_id} if of != "home" else {}
-        found = rows(statement, viewer=viewer.id, most=PAGE_SIZE + 1, **place, **wanted)
+        found = rows(statement, viewer=viewer.id, now=now, most=PAGE_SIZE + 1, **place, **wanted)
         return Page.of([PostCard._make(row) for row in found], is_first=before is None)
 
     @classmethod
@@ -1104,7 +1196,7 @@ class Post(Model):
     @classmethod
     def fetch(cls, viewer: Viewer, post_id: int) -> PostView:
         """One post as its page shows it. Raises `NotVisible`."""
-        row = rows(cls._single(), viewer=viewer.id, id=post_id).first()
+        row = rows(cls._single(), viewer=viewer.id, now=utcnow(), id=post_id).first()
         if row is None:
             raise NotVisible
         return PostView.of(row, viewer)
@@ -1125,7 +1217,7 @@ class Post(Model):
             .join(cls, cls.topic_id == Topic.id)
             .join(editor, editor.id == cls.editor_id)
             .outerjoin(OWNER, Upkeep.still_there())
-            .where(cls.visible(), cls.kind == "page")
+            .where(cls.listed(), cls.kind == "page")
         )
         if continued:
             at = {name: sa.bindparam(name) for name in ("position", "topic", "title", "last")}
@@ -1145,7 +1237,7 @@ class Post(Model):
     def handbook(cls, viewer: Viewer, after: tuple[int, int, str, int] | None) -> list[Any]:
         """The handbook's pages by topic and title, from a place on; one more than a page holds."""
         place = dict(zip(("position", "topic", "title", "last"), after, strict=True)) if after else {}
-        return list(rows(cls._handbook(after is not None), viewer=viewer.id, **place))
+        return list(rows(cls._handbook(after is not None), viewer=viewer.id, now=utcnow(), **place))
 
     # -- predicates
 
@@ -1162,43 +1254,55 @@ class Post(Model):
     @classmethod
     @unit
     def create(
-        cls, actor: Permissions, *, kind: str, topic_id: int, title: str, body: str, form_id: str, **upkeep: Any
+        cls, actor: Permissions, *, kind: str, form_id: str, placed: Placing | None = None, **written: Any
     ) -> int:
-        """Publish a post. Returns its id; the same form sent again by the same person, the first one's.
+        """Write a post: published now, or as `placed` says. Returns its id.
 
-        `upkeep` is what `Upkeep.assign` takes, for a page.
+        `written` is what `_write` takes. The same form sent again by the same person finds what it made first, and
+        carries on while that is a draft.
         Raises `Forbidden`, or `Refused` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
-        first = sa.select(cls.id).where(cls.author_id == author.id, cls.form_id == form_id)
-        if (existing := db.session.scalar(first)) is not None:
-            return existing
+        post = cls._of_form(author, form_id)
+        if post is not None and (post.published_at is not None or post.deleted_at):
+            return post.id
         now = utcnow()
-        post = cls(kind=kind, author_id=author.id, form_id=form_id, version=0, published_at=now)
-        post._save(author, now, topic_id=topic_id, title=title, body=body, **upkeep)
-        Activity.record(author, "post.created", post, title)
+        post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
+        action = (placed or Placing(kind)).put(post, author, now)
+        post._save(author, now, **written)
+        Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
         return post.id
+
+    @classmethod
+    def _of_form(cls, author: User, form_id: str) -> Post | None:
+        first = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id).with_for_update()
+        return db.session.scalar(first.execution_options(populate_existing=True))
 
     @classmethod
     @unit
     def edit(
-        cls, actor: Permissions, post_id: int, version: int, *, topic_id: int, title: str, body: str, **upkeep: Any
-    ) -> None:
-        """Save a new version over the one that was read. Raises `Conflict` when somebody else saved in between."""
+        cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
+        topic_id: int, title: str, body: str, **upkeep: Any,
+    ) -> None:  # fmt: skip
+        """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
+
+        Raises `Conflict` when somebody else saved another text in between.
+        """
         post, editor = cls._for_change(actor, post_id)
-        if post.version != version:
-            saver = db.session.get(User, post.editor_id)
-            raise Conflict(
-                title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
-                editor_name=saver.name if saver else "", updated_at=post.updated_at,
-            )  # fmt: skip
-        kept = all(getattr(post, column) == value for column, value in upkeep.items())
-        if kept and (post.topic_id, post.title, post.body) == (topic_id, title, body):
-            return
+        changed = (post.topic_id, post.title, post.body) != (topic_id, title, body)
+        changed |= any(getattr(post, column) != value for column, value in upkeep.items())
+        if changed:
+            post._refuse_stale(version)
         now = utcnow()
-        post.edited_at = now
-        post._save(editor, now, topic_id=topic_id, title=title, body=body, **upkeep)
-        Activity.record(editor, "post.edited", post, title)
+        published = post.published_at is not None and post.published_at <= now
+        action = placed.put(post, editor, now) if placed else ""
+        if changed or post.version >= DRAFT_VERSIONS:
+            post.edited_at = now if published else None
+            post._save(editor, now, topic_id=topic_id, title=title, body=body, **upkeep)
+        if changed or action:
+            Activity.record(editor, action or "post.edited", post, title)
+        if tell:
+            Activity.record(editor, "post.told", post, title)
 
     @classmethod
     @unit
@@ -1208,6 +1312,7 @@ class Post(Model):
         Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
         """
         post, editor = cls._for_change(actor, post_id)
+        post._refuse_stale(version)
         old = Revision.fetch(post_id, None, wanted)
         cls.edit(editor, post_id, version, topic_id=post.topic_id, title=old.title, body=old.body)
         return post.version
@@ -1231,15 +1336,18 @@ class Post(Model):
 
     @classmethod
     @unit
-    def pin(cls, actor: Permissions, post_id: int, pinned: bool) -> None:
-        """Keep news at the top of Home, or let it go. Editors only."""
+    def pin(cls, actor: Permissions, post_id: int, pinned: bool, until: datetime | None = None) -> None:
+        """Keep news at the top of Home, for ever or `until` then, or let it go. Editors only."""
         post, editor = cls._for_change(actor, post_id)
         if not editor.is_editor:
             raise Forbidden
         if pinned and post.kind != "news":
             raise Refused("pinned", "Only news can be pinned.")
-        if pinned != (post.pinned_at is not None):
-            post.pinned_at = utcnow() if pinned else None
+        now = utcnow()
+        if pinned and until is not None and until <= now:
+            raise Refused("until", "Choose a day that is not over.")
+        if (pinned, until) != (post.is_pinned(now), post.pinned_until):
+            post.pinned_at, post.pinned_until = (now, until) if pinned else (None, None)
             Activity.record(editor, "post.pinned" if pinned else "post.unpinned", post, post.title)
 
     @classmethod
@@ -1249,8 +1357,8 @@ class Post(Model):
         With `deleted`, a deleted one too, where the person might restore it: for anybody else it does not exist.
         """
         user = User.acting(actor.id)
-        seen = sa.select(cls).join(Topic, Topic.id == cls.topic_id).params(viewer=user.id)
-        seen = seen.where(cls.id == post_id, Topic.visible() if deleted else cls.visible())
+        seen = sa.select(cls).where(cls.id == post_id, cls._reachable() if deleted else cls.visible())
+        seen = seen.params(viewer=user.id, now=utcnow())
         locked = seen.with_for_update(of=cls).execution_options(populate_existing=True)
         post = db.session.scalar(locked)
         if post is None or (post.deleted_at and not post.editable_by(user)):
@@ -1259,10 +1367,28 @@ class Post(Model):
             raise Forbidden
         return post, user
 
-    def _save(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, **upkeep: Any) -> None:
-        """Write a version and its revision."""
-        if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
-            raise Refused("topic", "Choose a topic.")
+    def _refuse_stale(self, version: int) -> None:
+        """Raise `Conflict` unless that version was the one that was read."""
+        if self.version != version:
+            saver = db.session.get(User, self.editor_id)
+            raise Conflict(
+                title=self.title, body=self.body, version=self.version, topic_id=self.topic_id,
+                editor_name=saver.name if saver else "", updated_at=self.updated_at,
+            )  # fmt: skip
+
+    def _save(self, editor: User, now: datetime, **written: Any) -> None:
+        """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
+        if self.published_at is not None and self.version >= DRAFT_VERSIONS:
+            rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
+            self.version = 0
+        self._write(editor, now, **written)
+        text = {"title": self.title, "body": self.body, "created_at": now}
+        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+
+    def _write(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, **upkeep: Any) -> None:
+        with db.session.no_autoflush:
+            if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
+                raise Refused("topic", "Choose a topic.")
         self.topic_id, self.title, self.title_key = topic_id, title, sort_key(title)
         self.body, self.html, self.renderer = body, render_markdown(body), RENDERER_VERSION
         self.excerpt = plain_text(self.html)
@@ -1271,13 +1397,49 @@ class Post(Model):
             Upkeep.assign(self, now, **upkeep)
         db.session.add(self)
         db.session.flush()
-        Revision.keep(
-            post_id=self.id, editor_id=editor.id, version=self.version, title=title, body=body, created_at=now
-        )
 
     def to_dict(self) -> dict[str, Any]:
         fields = ("id", "kind", "title", "body", "html", "topic_id", "author_id", "version", "comment_count")
-        return {field: getattr(self, field) for field in fields} | {"published_at": self.published_at.isoformat() + "Z"}
+        when = self.published_at.isoformat() + "Z" if self.published_at else None
+        return {field: getattr(self, field) for field in fields} | {"published_at": when}
+
+
+class Draft:
+    """What only its author sees: posts that are not published yet, and how they are kept while they are typed."""
+
+    @classmethod
+    def mine(cls, user: Permissions) -> Sequence[Any]:
+        """A person's own drafts, and what they have scheduled: the newest first."""
+        own = sa.select(Post.id, Post.title, Post.kind, Post.published_at, Post.updated_at, Post.excerpt).where(
+            Post.visible(), Post.author_id == VIEWER, sa.or_(Post.published_at.is_(None), Post.published_at > NOW)
+        )
+        latest = own.order_by(Post.updated_at.desc(), Post.id.desc()).limit(DRAFTS_MOST)
+        return rows(latest, viewer=user.id, now=utcnow()).all()
+
+    @classmethod
+    @unit
+    def autosave(
+        cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", **written: Any
+    ) -> Post:
+        """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
+
+        Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
+        Raises `Refused` for what is published or scheduled, and as `edit` does.
+        """
+        kind = written.pop("kind", "news")
+        author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
+        post = Post._for_change(actor, post_id)[0] if post_id else Post._of_form(author, form_id)
+        if post is None:
+            post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
+            post._write(author, utcnow(), **written)
+            Activity.record(author, "post.drafted", post, post.title)
+        elif post.published_at is not None or post.deleted_at:
+            raise Refused("body", "This is no draft any more.")
+        else:
+            if post_id:
+                post._refuse_stale(version)
+            post._write(author, utcnow(), **written)
+        return post
 
 
 sa.Index("uq_posts_author_id_form_id", Post.author_id, Post.form_id, unique=True)
@@ -1290,6 +1452,7 @@ sa.Index("ix_posts_pinned", Post.kind, Post.deleted_at, Post.pinned_at, Post.id)
 sa.Index("ix_posts_bin", Post.deleted_at, Post.id, sqlite_where=Post.deleted_at.is_not(None))
 sa.Index("ix_posts_owner", Post.owner_id, Post.review_by)
 sa.Index("ix_posts_review", Post.kind, Post.deleted_at, Post.review_by, Post.id)
+sa.Index("ix_posts_must_read", Post.must_read_since)
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
 
 OWNER = aliased(User)
@@ -1333,7 +1496,7 @@ class Upkeep:
         """
         place = {"day": date.fromisoformat(after[0]), "last": after[1]} if after else {}
         statement = cls._due(viewer.is_editor, after is not None)
-        return list(rows(statement, viewer=viewer.id, until=day + REVIEW_SOON, **place))
+        return list(rows(statement, viewer=viewer.id, now=utcnow(), until=day + REVIEW_SOON, **place))
 
     @classmethod
     def waits_for(cls, viewer: Viewer, page: Any, day: date) -> bool:
@@ -1405,6 +1568,7 @@ CARD_COLUMNS = (
     Post.comment_count,
     Post.published_at,
     Post.pinned_at,
+    Post.expires_at,
     Post.author_id,
     Post.topic_id,
 )
@@ -1412,6 +1576,7 @@ POST_COLUMNS = (
     *CARD_COLUMNS,
     Post.kind,
     Post.version,
+    Post.pinned_until,
     Post.updated_at,
     Post.edited_at,
     Post.html,
@@ -1434,17 +1599,31 @@ PostCard = namedtuple("PostCard", [column.key for column in CARD_COLUMNS])
 _POST_FIELDS = tuple(column.key for column in POST_COLUMNS)
 
 
-class PostView(namedtuple("PostView", (*_POST_FIELDS, "is_new", "can_edit", "can_delete", "can_pin", "can_renew"))):
-    """A post as its own page shows it, with what this person may do."""
+_POST_JUDGED = ("is_new", "can_edit", "can_delete", "can_pin", "can_renew", "is_pinned", "state")
+
+
+class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
+    """A post as its own page shows it, with what this person may do, and its state (see `state_at`)."""
 
     __slots__ = ()
 
     @classmethod
     def of(cls, row: Any, viewer: Viewer) -> PostView:
-        change = Post.editable(row.kind, row.author_id, viewer)
-        new = viewer.is_new(row.published_at, row.author_id)
+        now = utcnow()
+        change, state = Post.editable(row.kind, row.author_id, viewer), cls.state_at(row, now)
+        out = state in ("published", "expired")
+        new, pins = out and viewer.is_new(row.published_at, row.author_id), viewer.is_editor and row.kind == "news"
         renew = row.kind == "page" and (change or row.owner_id == viewer.id)
-        return cls._make((*row, new, change, change, viewer.is_editor and row.kind == "news", renew))
+        return cls._make((*row, new, change, change, pins and out, renew, Post.is_pinned(row, now), state))
+
+    @staticmethod
+    def state_at(row: Any, now: datetime) -> str:
+        """What a post is at a moment: draft, scheduled, published or expired."""
+        if row.published_at is None:
+            return "draft"
+        if row.published_at > now:
+            return "scheduled"
+        return "expired" if row.expires_at and row.expires_at <= now else "published"
 
 
 class Page(NamedTuple):
@@ -1517,6 +1696,32 @@ class Revision(Model):
         return db.session.scalar(saver.where(cls.comment_id == comment_id, cls.version == version)) or ""
 
 
+class MustReadPerson(Model):
+    """Somebody who is asked by name to read a post."""
+
+    __tablename__ = "must_read_people"
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True, index=True)
+
+
+class Acknowledgement(Model):
+    """Somebody said that they have read a version of a post. Never changed, never deleted."""
+
+    __tablename__ = "acknowledgements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"))
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    version: Mapped[int]
+    at: Mapped[datetime] = mapped_column(Timestamp)
+
+
+sa.Index(
+    "uq_acknowledgements_post_id_user_id_version",
+    *(Acknowledgement.post_id, Acknowledgement.user_id, Acknowledgement.version),
+    unique=True,
+)
+
+
 class Version(NamedTuple):
     """What a post or a comment said in one of its versions, and who said so."""
 
@@ -1563,7 +1768,7 @@ class Comment(Model):
             sa.select(cls)
             .join(Post, Post.id == cls.post_id)
             .where(cls.deleted_at.is_(None), Post.visible())
-            .params(viewer=user.id)
+            .params(viewer=user.id, now=utcnow())
         )
 
     @classmethod
@@ -1651,10 +1856,10 @@ class Comment(Model):
             "form_id": sa.bindparam("form_id", type_=sa.String),
             "version": sa.literal(1),
             "renderer": sa.literal(RENDERER_VERSION),
-            "created_at": sa.bindparam("now", type_=Timestamp),
+            "created_at": NOW,
         }
         writer = sa.and_(User.id == VIEWER, User.deactivated_at.is_(None), User.role >= Role.MEMBER)
-        place = sa.and_(Post.id == sa.bindparam("post"), Post.visible())
+        place = sa.and_(Post.id == sa.bindparam("post"), Post.listed())
         found = sa.select(*values.values()).select_from(sa.join(Post, User, writer)).where(place)
         insert = sa.insert(cls).from_select(list(values), found, include_defaults=False)
         return Prepared(database.unless_present(insert))
@@ -1662,7 +1867,7 @@ class Comment(Model):
     @classmethod
     def _not_inserted(cls, author_id: int, post_id: int, form_id: str) -> int:
         """The comment that was made by the same form before; else raises what prevented another."""
-        place = rows(cls._place(), viewer=author_id, post=post_id, form_id=form_id).first()
+        place = rows(cls._place(), viewer=author_id, now=utcnow(), post=post_id, form_id=form_id).first()
         if place is None:
             raise NotVisible
         if place.existing is None:
@@ -1735,7 +1940,7 @@ class Comment(Model):
             sa.select(cls)
             .join(Post, Post.id == cls.post_id)
             .where(cls.id == comment_id, Post.visible())
-            .params(viewer=user.id)
+            .params(viewer=user.id, now=utcnow())
         )
         comment = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
         if comment is None or (comment.deleted_at and not (deleted and comment.editable_by(user))):
@@ -1803,6 +2008,9 @@ ACTIVITY_INSERT = Prepared(sa.insert(Activity))
 CHANGES_DIRECTORY = frozenset(
     [
         "post.created",
+        "post.published",
+        "post.scheduled",
+        "post.turned",
         "post.edited",
         "post.deleted",
         "post.restored",
@@ -1980,7 +2188,7 @@ class Bin:
             earlier = sa.or_(model.deleted_at < before.when, model.id < before.id)
             statement = statement.where(model.deleted_at <= before.when, earlier)
         statement = statement.order_by(model.deleted_at.desc(), model.id.desc()).limit(PAGE_SIZE + 1)
-        listed = [Binned(*row) for row in rows(statement, viewer=viewer.id)]
+        listed = [Binned(*row) for row in rows(statement, viewer=viewer.id, now=utcnow())]
         shown = listed[:PAGE_SIZE]
         more = len(listed) > PAGE_SIZE
         return shown, Cursor(shown[-1].deleted_at, shown[-1].id).encode() if more else None
@@ -2030,7 +2238,7 @@ class Bin:
         else:
             User.acting(actor.id, Role.ADMIN)
         chosen = statement.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(50)
-        ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0)]
+        ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0, now=utcnow())]
         if not ids:
             return 0
         held = [post.id for post in rows(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))]
@@ -2686,6 +2894,15 @@ class PasswordForm(SiteForm):
     confirm = repeated()
 
 
+# -- Forms of posts ----------------------------------------------------------------------------------------------------
+
+
+def within_reach(_form: Any, field: Field) -> None:
+    """Validator: a day that every time zone and database can tell."""
+    if field.data and not 2000 <= field.data.year <= 2100:
+        raise ValidationError("Choose a day between 2000 and 2100.")
+
+
 class PostForm(SiteForm):
     title = line("Title", TITLE_MAX, shortest=1)
     body = text("Text", BODY_MAX)
@@ -2697,9 +2914,31 @@ class PostForm(SiteForm):
         default=0,
         choices=[SelectChoice(str(n), f"Every {n} months" if n else "Never") for n in REVIEW_MONTHS],
     )
-    kind = HiddenField(default="news")
+    kind = SelectField(
+        "Where it belongs", validate_choice=False, default="news",
+        choices=[SelectChoice("news", "News"), SelectChoice("page", "Handbook")],
+    )  # fmt: skip
+    appears = DateTimeLocalField(
+        "Appears",
+        format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
+        validators=[Optional(), within_reach],
+        description="By itself, at that time. Empty: at once",
+    )
+    leaves = DateField(
+        "Leaves Home after", validators=[Optional(), within_reach],
+        description="From then on it is found in its topic only, and marked. Empty: it stays",
+    )  # fmt: skip
     form_id = form_id_field()
     version = version_field()
+
+    def allow_gaps(self) -> None:
+        """Ask nothing to be filled in yet: a draft may be unfinished."""
+        for field, longest in ((self.title, TITLE_MAX), (self.body, BODY_MAX)):
+            field.validators = [Length(max=longest, message=f"Use at most {longest:,} characters.")]
+
+
+class PinForm(SiteForm):
+    until = DateField("Until the end of", validators=[Optional(), within_reach])
 
 
 class CommentForm(SiteForm):
@@ -2994,7 +3233,7 @@ def _sidebar_statement() -> Prepared:
                   none.label("flag"), Post.updated_at.label("at"))
         .select_from(Post)
         .join(editor, editor.id == Post.editor_id)
-        .where(Post.visible(), Post.kind == "page")
+        .where(Post.listed(), Post.kind == "page")
         .order_by(Post.updated_at.desc(), Post.id.desc())
         .limit(5)
     )  # fmt: skip
@@ -3048,12 +3287,12 @@ class Sidebar(NamedTuple):
 def sidebar(viewer: Viewer) -> Sidebar:
     """Who is away, what changed in the handbook, and the topics, as this person may see them."""
     day = today()
-    return unchanged(viewer, ("sidebar", day), lambda: _read_sidebar(viewer, day))
+    return unchanged(viewer, ("sidebar", day, *clock()), lambda: _read_sidebar(viewer, day))
 
 
 def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
     away, changed, topics, waiting = [], [], [], []
-    for row in rows(_sidebar_statement(), viewer=viewer.id, today=day):
+    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day):
         part, id_, name, more, flag, at = tuple(row)
         if part == "changed":
             changed.append(Changed(id_, name, more, at))
@@ -3265,7 +3504,7 @@ def index() -> ResponseReturnValue:
 
 def _home(viewer: Viewer, before: Cursor | None) -> dict[str, Any]:
     find = functools.partial(Post.page, viewer, "home", before) if before else functools.partial(Post.front, viewer)
-    return {"page": unchanged(viewer, ("home", before), find), "sidebar": sidebar(viewer)}
+    return {"page": unchanged(viewer, ("home", before, *clock()), find), "sidebar": sidebar(viewer)}
 
 
 @posts.get("/handbook")
@@ -3279,7 +3518,7 @@ def handbook() -> ResponseReturnValue:
 
 
 def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, Any]:
-    found_pages = unchanged(viewer, ("handbook", place), lambda: Post.handbook(viewer, place))  # type: ignore[arg-type]
+    found_pages = unchanged(viewer, ("handbook", place, *clock()), lambda: Post.handbook(viewer, place))  # type: ignore[arg-type]
     shown = found_pages[:HANDBOOK_PER_PAGE]
     sections: list[tuple[TopicLink, list[Any]]] = []
     for row in shown:
@@ -3308,6 +3547,7 @@ class Thread(NamedTuple):
     title: str
     article: Markup
     comments: Markup
+    is_out: bool  # published: others see it, and may comment
 
 
 def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
@@ -3315,11 +3555,12 @@ def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
     comments, earlier = Comment.below(viewer, post, before)
     below = this_app().jinja_env.get_template("posts/_comments.html")
     shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
-    return Thread(post.id, post.title, post_article(post), Markup(shown))
+    return Thread(post.id, post.title, post_article(post), Markup(shown), post.state in ("published", "expired"))
 
 
-def _is_short(thread: Thread) -> bool:
-    return len(thread.article) + len(thread.comments) <= FOUND_TEXT
+def _may_be_kept(thread: Thread) -> bool:
+    """Whether a thread is short enough; drafts are not kept, because saving them by themselves records nothing."""
+    return thread.is_out and len(thread.article) + len(thread.comments) <= FOUND_TEXT
 
 
 def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200) -> ResponseReturnValue:
@@ -3327,7 +3568,7 @@ def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200)
     assert viewer is not None
     before = request.args.get("before", type=as_id)
     key = ("post", post_id, before, *clock())
-    thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _is_short)
+    thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _may_be_kept)
     return render_template("posts/show.html", thread=thread, form=form), status
 
 
@@ -3337,7 +3578,7 @@ def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200)
 def new() -> ResponseReturnValue:
     """Write news, or as an editor a page of the handbook."""
     form = PostForm(kind="page" if request.args.get("kind") == "page" else "news")
-    kind = "page" if form.kind.data == "page" else "news"
+    kind = _kind_of(form)
     if not current_user.may_write_kind(kind):
         abort(403)
     audience = _offer_topics(form)
@@ -3346,12 +3587,13 @@ def new() -> ResponseReturnValue:
         wanted = request.args.get("topic")
         form.topic.data = next((id_ for id_, topic in audience.items() if topic.slug == wanted), None)
     if form.validate_on_submit():
+        placed, form_id = _placed(form), checked_form_id(form.form_id)
         try:
-            post_id = Post.create(current_user, kind=kind, form_id=checked_form_id(form.form_id), **_written(form))
+            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **_written(form))
         except Refused as refused:
             form.refuse(refused)
         else:
-            return done(f"/posts/{post_id}", "Published.")
+            return done(f"/posts/{post_id}", _what_was_done(placed, "Published."))
     return _edit_page(form, None, kind, audience)
 
 
@@ -3363,21 +3605,28 @@ def edit(post_id: int) -> ResponseReturnValue:
     post = found(Post.visible_to(current_user).where(Post.id == post_id))
     if not post.editable_by(current_user):
         abort(403)
-    form, audience = _form_for(post, obj=post)
+    appears, leaves = as_local(post.published_at), last_day(post.expires_at)
+    form, audience = _form_for(post, obj=post, appears=appears, leaves=leaves)
     if form.validate_on_submit():
+        placed, tell = _placed(form), "tell" in request.form
         try:
-            Post.edit(current_user, post_id, form.version.data, **_written(form))
+            Post.edit(current_user, post_id, form.version.data, placed=placed, tell=tell, **_written(form))
         except Refused as refused:
             form.refuse(refused)
         except Conflict as conflict:
             return _conflict_page(form, conflict, _history_of(post), audience)
         else:
-            return done(f"/posts/{post_id}", "Saved.")
+            out = post.published_at is not None and post.published_at <= utcnow()
+            return done(f"/posts/{post_id}", "Saved." if out else _what_was_done(placed, "Published."))
     return _edit_page(form, post, post.kind, audience)
 
 
+def _kind_of(form: PostForm) -> str:
+    return "page" if form.kind.data == "page" else "news"
+
+
 def _written(form: PostForm) -> dict[str, Any]:
-    text = {"topic_id": form.topic.data, "title": form.title.data, "body": form.body.data}
+    text = {"topic_id": form.topic.data, "title": form.title.data or "", "body": form.body.data or ""}
     return text | ({"owner_id": form.owner.data or None, "review_every": form.review.data} if form.owner else {})
 
 
@@ -3404,8 +3653,23 @@ def _offer_owners(form: PostForm, kind: str, topic_id: int | None = None) -> Non
         form.owner.data = 0  # who did is gone, or sees the topic no more
 
 
+def _placed(form: PostForm) -> Placing:
+    """When and where the post of a form appears; its times are those of the person's zone."""
+    appears = as_utc(form.appears.data) if form.appears.data else None
+    leaves = end_of_day(form.leaves.data) if form.leaves.data else None
+    return Placing(_kind_of(form), "draft" in request.form, appears, leaves)
+
+
+def _what_was_done(placed: Placing, published: str) -> str:
+    if placed.draft:
+        return "Saved as a draft. Only you see it."
+    return "Scheduled. It appears by itself." if placed.published_at else published
+
+
 def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
     """Fill in the topics to choose from. Each says who will see the post, which nobody should have to guess."""
+    if "draft" in request.form:
+        form.allow_gaps()
     audience = Topic.audiences(current_user)
     form.topic.choices = [
         SelectChoice(
@@ -3420,7 +3684,9 @@ def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
 
 def _edit_page(form: PostForm, post: Any, kind: str, audience: Mapping[int, Any]) -> ResponseReturnValue:
     preview = render_markdown(form.body.data or "") if "preview" in request.form else None
-    return form_page("posts/edit.html", form, post=post, kind=kind, audience=audience, preview=preview)
+    state = PostView.state_at(post, utcnow()) if post else "draft"
+    context = {"post": post, "kind": kind, "state": state, "audience": audience, "preview": preview}
+    return form_page("posts/edit.html", form, **context)
 
 
 def _conflict_page(form: Any, conflict: Conflict, of: History, audience: Any = None) -> ResponseReturnValue:
@@ -3466,8 +3732,10 @@ def restore(post_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def pin(post_id: int) -> ResponseReturnValue:
     """Keep a post at the top of Home, or let it go."""
-    pinned = request.form.get("pinned") == "1"
-    Post.pin(current_user, post_id, pinned)
+    pinned, form = request.form.get("pinned") == "1", PinForm()
+    if not form.validate_on_submit():
+        raise Refused("until", "That is no day until which something could be pinned.")
+    Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned and form.until.data else None)
     return done(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "No longer pinned.")
 
 
@@ -3723,6 +3991,44 @@ def still_right(post_id: int) -> ResponseReturnValue:
     return done(f"/posts/{post_id}", f"Thank you. Look at it again by {day_in_words(again)}.")
 
 
+# -- posts: drafts -----------------------------------------------------------------------------------------------------
+
+
+@posts.get("/posts/drafts")
+@role_required(Role.MEMBER)
+def drafts() -> ResponseReturnValue:
+    """What one has begun and not published yet, and what waits for its time."""
+    return render_template("posts/drafts.html", drafts=Draft.mine(current_user))
+
+
+@posts.post("/posts/autosave")
+@role_required(Role.MEMBER)
+def begin_draft() -> ResponseReturnValue:
+    """Keep what is being typed into the form of a new post, for the script: where the draft is from now on."""
+    return _autosave(None)
+
+
+@posts.post("/posts/<int:post_id>/autosave")
+@role_required(Role.MEMBER)
+def autosave(post_id: int) -> ResponseReturnValue:
+    """Keep a draft as it is being typed, for the script."""
+    return _autosave(post_id)
+
+
+def _autosave(post_id: int | None) -> ResponseReturnValue:
+    form = PostForm()
+    form.allow_gaps()
+    _offer_topics(form)
+    _offer_owners(form, _kind_of(form))
+    for field in (form.appears, form.leaves):  # not kept by itself, so not looked at
+        field.validators = [Optional()]
+    if not form.validate_on_submit() or not (form.title.data or form.body.data):
+        raise Refused("body", "There is nothing to keep yet.")
+    values = _written(form) | {"kind": _kind_of(form), "form_id": checked_form_id(form.form_id)}
+    post = Draft.autosave(current_user, post_id, form.version.data, **values)
+    return jsonify(id=post.id, version=post.version)
+
+
 # -- topics: their pages, and how editors keep them in order -----------------------------------------------------------
 
 topics = Blueprint("topics", __name__)
@@ -3811,7 +4117,9 @@ def merge(topic_id: int) -> ResponseReturnValue:
             form.refuse(refused)
         else:
             return done("/admin/topics", f"Everything is in {into.name} now.")
-    count = db.session.scalar(sa.select(sa.func.count()).where(Post.topic_id == topic_id, Post.deleted_at.is_(None)))
+    count = db.session.scalar(
+        Post.visible_to(current_user).where(Post.topic_id == topic_id).with_only_columns(sa.func.count())
+    )
     return form_page("topics/merge.html", form, topic=topic, posts_count=count)
 
 
@@ -4026,7 +4334,7 @@ def next_steps() -> list[NextStep]:
     config = current_app.config
     alone = is_loopback(config["HOST"]) and not config["TRUSTED_PROXY"]
     company = db.session.scalar(sa.select(sa.func.count()).select_from(User)) or 0
-    written = db.session.scalar(sa.select(Post.id).limit(1)) is not None
+    written = db.session.scalar(sa.select(Post.id).where(Post.published_at.is_not(None)).limit(1)) is not None
     reach = "Only this computer can open the site so far. " if alone else "Other computers can open the site. "
     return [
         NextStep(not alone, "Let other computers in", reach + reach_advice(config)),
@@ -4130,6 +4438,34 @@ def today() -> date:
     return minute.replace(tzinfo=UTC).astimezone(zone).date()
 
 
+def as_local(moment: datetime | None) -> datetime | None:
+    """A stored time as the clock of this request's person shows it."""
+    return moment and moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
+
+
+def as_utc(moment: datetime) -> datetime:
+    """What a person typed, in their own zone, as it is stored."""
+    return moment.replace(tzinfo=clock()[1]).astimezone(UTC).replace(tzinfo=None)
+
+
+def end_of_day(day: date) -> datetime:
+    """When a day is over where this request's person is, as it is stored."""
+    return as_utc(datetime.combine(day + timedelta(days=1), datetime.min.time()))
+
+
+def last_day(moment: datetime | None) -> date | None:
+    """The day that is over at a stored time: what `end_of_day` was given."""
+    local = as_local(moment)
+    return (local - timedelta(microseconds=1)).date() if local else None
+
+
+def moment_in_words(moment: datetime) -> str:
+    """A time to come as people say it: 'Thursday 3 December, 12:30'."""
+    local = as_local(moment)
+    assert local is not None
+    return f"{WEEKDAYS[local.weekday()]} {_day(local.date(), g.now.year)}, {local:%H:%M}"
+
+
 @functools.lru_cache(maxsize=4096)
 def _ago(moment: datetime, minute: datetime, zone: ZoneInfo) -> Markup:
     """The same words for a whole minute, so that a minute's pages share them."""
@@ -4208,7 +4544,7 @@ _INDENTED = re.compile(r"\n\s+")  # a tenth of a page's bytes, and white space m
 
 def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") -> Markup:
     """The posts of a list, one below the other. What all rows share is looked up once: this is the hottest loop."""
-    viewer, (minute, zone) = viewer_or_none(), clock()
+    viewer, (minute, zone), now = viewer_or_none(), clock(), utcnow()
     assert viewer is not None
     names = directory(viewer, (row.author_id for row in posts))
     is_new, people, topics = viewer.is_new, names.people, names.topics
@@ -4221,6 +4557,7 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
             is_new(row.published_at, row.author_id),
             people[row.author_id],
             topics[row.topic_id],
+            row.expires_at is not None and row.expires_at <= now,
         )
         for row in posts
     ]
@@ -4354,10 +4691,12 @@ def template_context() -> dict[str, Any]:
 
 
 def register_template_helpers(app: Flask) -> None:
+    """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     filters = (ago, plural, initials, hue, post_cards, post_article, comment_cards, page_sidebar, drawn_difference)
     helpers = (icon, asset, pagination, page_head, page_header, page_flashes, page_dialogs, reply_fields)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
+    app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
     app.context_processor(template_context)
 

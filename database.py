@@ -603,6 +603,9 @@ def _wrapped(begun: sa.Connection, sql: str, error: Exception) -> BaseException:
     return DBAPIError.instance(sql, None, error, base, hide_parameters=True, connection_invalidated=lost)
 
 
+REQUIRED: Any = object()  # instead of the value of a parameter that has none by itself
+
+
 class Plan:
     """A compiled statement: its text, and what turns values of Python into the driver's and back."""
 
@@ -628,8 +631,11 @@ class Plan:
             bind = compiled.binds.get(name)
             return bind.type.dialect_impl(dialect).bind_processor(dialect) if bind is not None else None
 
+        def is_constant(name: str) -> bool:
+            return name not in compiled.binds or not compiled.binds[name].required
+
         names = compiled.positiontup if compiled.positional else constants
-        binds = [(name, constants[name], processor(name)) for name in names]
+        binds = [(name, constants[name] if is_constant(name) else REQUIRED, processor(name)) for name in names]
         found = list(statement.selected_columns) if statement.is_select else []
         readers = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in found]
         plan = cls(str(compiled), binds, [column.key for column in found], readers)
@@ -641,6 +647,8 @@ class Plan:
         values = []
         for name, constant, processor in self.binds:
             value = parameters.get(name, constant)
+            if value is REQUIRED:
+                raise TypeError(f"the statement needs {name}")
             values.append(processor(value) if processor else value)
         return tuple(values) if self.positional else dict(zip([bind[0] for bind in self.binds], values, strict=True))
 

@@ -1,6 +1,7 @@
 // Corkboard's one script. Every page works without it; it reads data attributes and makes some things quicker.
 //   data-swap="#id"      a form (or its button) posts in the background and renews this region
 //   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
+//   data-autosave="/…"   what is typed is kept on the site as a draft, some seconds after each change
 //   data-editor="/…"     Write and Preview tabs, formatting buttons     data-audience="id"  who will see it
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
@@ -90,6 +91,57 @@
   });
   addEventListener("beforeunload", (event) => {
     if (!sending && $$("[data-draft]").some(isDirty)) event.preventDefault();
+  });
+
+  // == Drafts on the site: kept by themselves some seconds after a change, so that they survive a closed browser ==
+  const AUTOSAVE_AFTER = 4000;
+  let autosaving; // the timer; one form at a time is written in
+  let underway = false;
+
+  function scheduleAutosave(form) {
+    clearTimeout(autosaving);
+    autosaving = setTimeout(() => autosave(form), AUTOSAVE_AFTER);
+  }
+
+  async function autosave(form) {
+    if (sending || !isDirty(form)) return;
+    if (underway) return scheduleAutosave(form);
+    underway = true;
+    const sent = textsOf(form).map((field) => [field, field.value]);
+    try {
+      const answer = await fetch(form.dataset.autosave, {
+        method: "POST", body: new URLSearchParams(new FormData(form)), headers: { "X-Requested-With": "fetch" },
+      });
+      if (answer.status === 409) return tellAutosaved("This draft was changed in another window. What you type here is kept in this tab only.");
+      if (answer.ok && !answer.redirected) nowIsDraft(form, await answer.json(), sent);
+      else if (answer.status !== 422) tellAutosaved("Not saved just now. What you type is kept in this tab.");
+    } catch {
+      tellAutosaved("Not saved just now. What you type is kept in this tab.");
+    } finally {
+      underway = false;
+    }
+  }
+
+  function nowIsDraft(form, { id, version }, sent) {
+    if (sending) return;
+    sessionStorage.removeItem(draftKey(form));
+    for (const [field, value] of sent) if (field.type !== "hidden") field.defaultValue = value;
+    $("[name=version]", form).value = version;
+    form.setAttribute("action", `/posts/${id}/edit`);
+    form.dataset.autosave = `/posts/${id}/autosave`;
+    if (location.pathname !== form.getAttribute("action")) history.replaceState(null, "", `/posts/${id}/edit`);
+    tellAutosaved(`Saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`);
+    if (isDirty(form)) { keepDraft(form); scheduleAutosave(form); }
+  }
+
+  function tellAutosaved(words) {
+    const place = $("#autosaved");
+    if (place && place.textContent !== words) place.textContent = words;
+  }
+
+  on("input", (event) => {
+    const form = event.target.form;
+    if (form && "autosave" in form.dataset) scheduleAutosave(form);
   });
 
   // == Sending forms: asking first, never twice, in the background where a region can be renewed ==

@@ -864,7 +864,7 @@ def ruin(kind: str, monkeypatch) -> None:
         set_revision("9999")
     else:
         known = database._script_heads()[1]
-        monkeypatch.setattr(database, "_script_heads", lambda: ({"9999"}, {*known, "9999"}))
+        monkeypatch.setattr(database, "_script_heads", lambda: ({"later"}, {"later", *known}))
 
 
 @pytest.mark.parametrize(("kind", "words"), [

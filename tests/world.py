@@ -7,7 +7,7 @@ CONFIDENTIAL everybody but the stranger may, and what is DISCARDED only editors 
 from __future__ import annotations
 
 import secrets
-from datetime import date
+from datetime import date, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +29,7 @@ from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, Role, Setting, SignIn, Topic, User
+from app import Comment, Placing, Post, Role, Setting, SignIn, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
@@ -54,6 +54,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
     "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "version": "1"},
+    "posts.begin_draft": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "kind": "news"},
+    "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "version": "1"},
     "posts.preview": {"body": "**Bold**"},
     "posts.pin": {"pinned": "1"},
     "posts.comment": {"body": "A new remark"},
@@ -128,6 +130,7 @@ class World:
             post = add_post(writer, self.topic[topic], f"The {mark} news", body=f"A {mark} text")
             self.posts[name] = post.id
             self.comments[name if name != "deleted" else "below_deleted"] = self._comment(writer, post, mark)
+        self._unpublished()
         page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")
         self.posts["page"] = page.id
         set_columns(Post, page.id, owner_id=self.people["reader"], review_every=6, review_by=date(2026, 1, 1))
@@ -141,6 +144,14 @@ class World:
         Topic.delete(self.users["editor"], self.topics["binned"])
         set_columns(User, self.people["reader"], role=Role.READER)
         set_columns(User, self.people["gone"], deactivated_at=database.utcnow())
+
+    def _unpublished(self) -> None:
+        """The member's draft, which nobody else may read, and what editors see too: it is to appear in a year."""
+        soon = database.utcnow() + timedelta(days=365)
+        for name, placed in (("draft", Placing("news", draft=True)), ("scheduled", Placing("news", False, soon))):
+            writer = self.users["member"]
+            self.posts[name] = add_post(writer, self.topic["open"], f"What is {name}", placed=placed).id
+        set_columns(Post, self.posts["draft"], version=1)
 
     @staticmethod
     def _comment(author: User, post: Post, mark: str) -> int:
