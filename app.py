@@ -1,7 +1,7 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Activity, Setting, Throttle
+ 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Activity, Setting, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
@@ -25,10 +25,12 @@ import binascii
 import calendar
 import contextlib
 import copy
+import csv
 import functools
 import hashlib
 import hmac
 import html
+import io
 import ipaddress
 import json
 import logging
@@ -176,6 +178,8 @@ PAGE_SIZE = 20
 PINNED_MAX = 5
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
+OWED_MOST = 20
+REMIND_EVERY = timedelta(days=1)
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
 ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
@@ -663,6 +667,12 @@ class SignIn(Model):
         rows(theirs.values(ended_at=utcnow()))
 
     @classmethod
+    @unit
+    def forget_ended(cls) -> int:
+        """Remove sign-ins whose cookie is worth nothing any more. Returns how many."""
+        return rows(sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)).rowcount
+
+    @classmethod
     def living(cls, user: Permissions) -> Sequence[Any]:
         """A person's own sign-ins that still count, the latest used first."""
         statement = sa.select(cls.id, cls.device, cls.address, cls.created_at, cls.last_used_at).where(
@@ -686,15 +696,22 @@ class Topic(Model):
     form_id: Mapped[str] = mapped_column(sa.String(32))
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id"))
 
     # -- queries
 
     @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a topic. Everything that hangs on one asks this."""
-        mine = sa.select(TopicMember.topic_id).where(TopicMember.user_id == VIEWER)
-        return sa.and_(cls.deleted_at.is_(None), sa.or_(cls.private == sa.false(), cls.id.in_(mine)))
+    def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer`, or of a row, may see a topic. All that hangs on one asks this."""
+        return sa.and_(cls.deleted_at.is_(None), cls.within_reach(person))
+
+    @classmethod
+    def within_reach(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer`, or of a row, may see a topic, or might if it were not deleted."""
+        mine = sa.select(TopicMember.topic_id).where(TopicMember.user_id == (person.id if person else VIEWER))
+        mine = mine.correlate(person) if person else mine
+        return sa.or_(cls.private == sa.false(), cls.id.in_(mine))
 
     @classmethod
     def visible_to(cls, user: Permissions) -> sa.Select[Self]:
@@ -789,6 +806,34 @@ class Topic(Model):
 
     @classmethod
     @unit
+    def delete(cls, actor: Permissions, topic_id: int) -> None:
+        """Put a topic, and with it all that is in it, into the bin. Raises `Refused` for the last one of them."""
+        Setting.lock()
+        topic = cls.for_change(actor, topic_id)
+        others = sa.select(cls.id).where(cls.deleted_at.is_(None), ~cls.private, cls.id != topic.id).limit(1)
+        if not topic.private and db.session.scalar(others) is None:
+            raise Refused("topic", "This is the last topic that everybody sees. Make another one first.")
+        topic.deleted_at, topic.deleted_by_id = utcnow(), actor.id
+        Activity.record(actor, "topic.deleted", topic, topic.name)
+
+    @classmethod
+    @unit
+    def restore(cls, actor: Permissions, topic_id: int) -> Topic:
+        """Bring a deleted topic back with all that is in it. Raises `Refused` while another one bears its name."""
+        Setting.lock()
+        User.acting(actor.id, Role.EDITOR)
+        wanted = sa.select(cls).where(cls.id == topic_id, cls.merged_into_id.is_(None), cls.within_reach())
+        topic = db.session.scalar(wanted.params(viewer=actor.id).with_for_update())
+        if topic is None:
+            raise NotVisible
+        if topic.deleted_at is not None:
+            topic._refuse_taken_name(topic.name_key)
+            topic.deleted_at = topic.deleted_by_id = None
+            Activity.record(actor, "topic.restored", topic, topic.name)
+        return topic
+
+    @classmethod
+    @unit
     def join(cls, actor: Permissions, topic_id: int) -> Topic:
         """Let an administrator into a private topic. Everybody can see in the record that they joined."""
         User.acting(actor.id, Role.ADMIN)
@@ -811,10 +856,7 @@ class Topic(Model):
         self, actor: Permissions, members: Iterable[int], name: str, description: str = "", private: bool = False
     ) -> None:
         key = sort_key(name, TOPIC_MAX)
-        with db.session.no_autoflush:
-            same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None))
-            if db.session.scalar(same.where(Topic.id != self.id if self.id else sa.true())):
-                raise Refused("name", "There is a topic of that name.")
+        self._refuse_taken_name(key)
         self.name, self.name_key, self.description, self.private = name, key, description, private
         db.session.add(self)
         db.session.flush()
@@ -825,6 +867,12 @@ class Topic(Model):
             db.session.connection().execute(
                 sa.insert(TopicMember), [{"topic_id": self.id, "user_id": user_id} for user_id in chosen]
             )
+
+    def _refuse_taken_name(self, key: str) -> None:
+        with db.session.no_autoflush:
+            same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None))
+            if db.session.scalar(same.where(Topic.id != self.id if self.id else sa.true())):
+                raise Refused("name", "There is a topic of that name.")
 
     @classmethod
     def _free_slug(cls, name: str) -> str:
@@ -893,10 +941,10 @@ class Timed:
     @classmethod
     def visible(cls) -> sa.ColumnElement[bool]:
         """Whether the person bound as `viewer` may see a post by its own address at the time bound as `now`."""
-        return sa.and_(cls.deleted_at.is_(None), cls._reachable())
+        return sa.and_(cls.deleted_at.is_(None), cls.reachable())
 
     @classmethod
-    def _reachable(cls) -> sa.ColumnElement[bool]:
+    def reachable(cls) -> sa.ColumnElement[bool]:
         """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
         editor = aliased(User)
         scheduled = sa.exists().where(editor.id == VIEWER, editor.role >= Role.EDITOR, cls.published_at.is_not(None))
@@ -1025,7 +1073,13 @@ class Post(Timed, Model):
     @classmethod
     @functools.cache
     def _single(cls) -> Prepared:
-        joined = sa.select(*POST_COLUMNS).join(Topic, Topic.id == cls.topic_id).join(User, User.id == cls.author_id)
+        columns = (*POST_COLUMNS, *Acknowledgement.of_viewer())
+        joined = (
+            sa.select(*columns)
+            .select_from(cls)
+            .join(Topic, Topic.id == cls.topic_id)
+            .join(User, User.id == cls.author_id)
+        )
         return Prepared(joined.where(cls.visible(), cls.id == sa.bindparam("id")))
 
     @classmethod
@@ -1094,7 +1148,7 @@ class Post(Timed, Model):
         Raises `Forbidden`, or `Refused` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
-        post = cls._of_form(author, form_id)
+        post = Draft.of_form(author, form_id)
         if post is not None and (post.published_at is not None or post.deleted_at):
             return post.id
         now = utcnow()
@@ -1105,24 +1159,21 @@ class Post(Timed, Model):
         return post.id
 
     @classmethod
-    def _of_form(cls, author: User, form_id: str) -> Post | None:
-        first = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id).with_for_update()
-        return db.session.scalar(first.execution_options(populate_existing=True))
-
-    @classmethod
     @unit
     def edit(
         cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
-        topic_id: int, title: str, body: str,
+        anew: bool = False, topic_id: int, title: str, body: str,
     ) -> None:  # fmt: skip
         """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
+
+        With `anew`, who was asked to read it is asked again; what they acknowledged before stays on record.
 
         Raises `Conflict` when somebody else saved another text in between.
         """
         post, editor = cls._for_change(actor, post_id)
         changed = (post.topic_id, post.title, post.body) != (topic_id, title, body)
         if changed:
-            post._refuse_stale(version)
+            Draft.refuse_stale(post, version)
         now = utcnow()
         published = post.published_at is not None and post.published_at <= now
         action = placed.put(post, editor, now) if placed else ""
@@ -1133,6 +1184,9 @@ class Post(Timed, Model):
             Activity.record(editor, action or "post.edited", post, title)
         if tell:
             Activity.record(editor, "post.told", post, title)
+        if changed and anew and post.must_read_since is not None:
+            post.must_read_version = post.version
+            Activity.record(editor, "post.must_read", post, title)
 
     @classmethod
     @unit
@@ -1174,7 +1228,7 @@ class Post(Timed, Model):
         With `deleted`, a deleted one too, where the person might restore it: for anybody else it does not exist.
         """
         user = User.acting(actor.id)
-        seen = sa.select(cls).where(cls.id == post_id, cls._reachable() if deleted else cls.visible())
+        seen = sa.select(cls).where(cls.id == post_id, cls.reachable() if deleted else cls.visible())
         seen = seen.params(viewer=user.id, now=utcnow())
         locked = seen.with_for_update(of=cls).execution_options(populate_existing=True)
         post = db.session.scalar(locked)
@@ -1183,15 +1237,6 @@ class Post(Timed, Model):
         if not post.editable_by(user):
             raise Forbidden
         return post, user
-
-    def _refuse_stale(self, version: int) -> None:
-        """Raise `Conflict` unless that version was the one that was read."""
-        if self.version != version:
-            saver = db.session.get(User, self.editor_id)
-            raise Conflict(
-                title=self.title, body=self.body, version=self.version, topic_id=self.topic_id,
-                editor_name=saver.name if saver else "", updated_at=self.updated_at,
-            )  # fmt: skip
 
     def _save(self, editor: User, now: datetime, **written: Any) -> None:
         """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
@@ -1232,6 +1277,22 @@ class Draft:
         return rows(latest, viewer=user.id, now=utcnow()).all()
 
     @classmethod
+    def of_form(cls, author: User, form_id: str) -> Post | None:
+        """What a person's form made before."""
+        first = sa.select(Post).where(Post.author_id == author.id, Post.form_id == form_id).with_for_update()
+        return db.session.scalar(first.execution_options(populate_existing=True))
+
+    @staticmethod
+    def refuse_stale(post: Post, version: int) -> None:
+        """Raise `Conflict` unless that version of a post was the one that was read."""
+        if post.version != version:
+            saver = db.session.get(User, post.editor_id)
+            raise Conflict(
+                title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
+                editor_name=saver.name if saver else "", updated_at=post.updated_at,
+            )  # fmt: skip
+
+    @classmethod
     @unit
     def autosave(
         cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", **written: Any
@@ -1243,7 +1304,7 @@ class Draft:
         """
         kind = written.pop("kind", "news")
         author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
-        post = Post._for_change(actor, post_id)[0] if post_id else Post._of_form(author, form_id)
+        post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
         if post is None:
             post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
             post._write(author, utcnow(), **written)
@@ -1252,7 +1313,7 @@ class Draft:
             raise Refused("body", "This is no draft any more.")
         else:
             if post_id:
-                post._refuse_stale(version)
+                Draft.refuse_stale(post, version)
             post._write(author, utcnow(), **written)
         return post
 
@@ -1265,6 +1326,7 @@ sa.Index("ix_posts_title", Post.topic_id, Post.kind, Post.deleted_at, Post.title
 sa.Index("ix_posts_changed", Post.kind, Post.deleted_at, Post.updated_at, Post.id)
 sa.Index("ix_posts_pinned", Post.kind, Post.deleted_at, Post.pinned_at, Post.id)
 sa.Index("ix_posts_must_read", Post.must_read_since)
+sa.Index("ix_posts_bin", Post.deleted_at, Post.id, sqlite_where=Post.deleted_at.is_not(None))
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
 
 # What a card in a list shows, and no more: each column is read and compared for each row of the hottest page.
@@ -1284,6 +1346,9 @@ POST_COLUMNS = (
     Post.kind,
     Post.version,
     Post.pinned_until,
+    Post.must_read_since,
+    Post.must_read_due,
+    Post.must_read_version,
     Post.updated_at,
     Post.edited_at,
     Post.html,
@@ -1297,10 +1362,10 @@ POST_COLUMNS = (
 
 # Lists deal in plain tuples: what is drawn of one is kept under all it says, and SQLAlchemy's rows compare slowly.
 PostCard = namedtuple("PostCard", [column.key for column in CARD_COLUMNS])
-_POST_FIELDS = tuple(column.key for column in POST_COLUMNS)
+_POST_FIELDS = (*(column.key for column in POST_COLUMNS), "is_asked", "read_version", "read_at")
 
 
-_POST_JUDGED = ("is_new", "can_edit", "can_delete", "can_pin", "is_pinned", "state")
+_POST_JUDGED = ("is_new", "can_edit", "can_delete", "can_pin", "is_pinned", "can_report", "is_overdue", "state")
 
 
 class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
@@ -1310,11 +1375,20 @@ class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
 
     @classmethod
     def of(cls, row: Any, viewer: Viewer) -> PostView:
+        """A row of `Post._single`, judged for who looks and as of now."""
         now = utcnow()
         change, state = Post.editable(row.kind, row.author_id, viewer), cls.state_at(row, now)
         out = state in ("published", "expired")
         new, pins = out and viewer.is_new(row.published_at, row.author_id), viewer.is_editor and row.kind == "news"
-        return cls._make((*row, new, change, change, pins and out, Post.is_pinned(row, now), state))
+        reports = Acknowledgement.reportable(row.author_id, viewer) and (viewer.is_editor or row.must_read_since)
+        overdue = row.must_read_due is not None and row.must_read_due < today()
+        judged = (new, change, change, pins and out, Post.is_pinned(row, now), bool(reports), overdue, state)
+        return cls._make((*row, *judged))
+
+    @property
+    def owes(self) -> bool:
+        """Whether this person is still to say that they have read it."""
+        return bool(self.is_asked) and (self.read_version or 0) < self.must_read_version
 
     @staticmethod
     def state_at(row: Any, now: datetime) -> str:
@@ -1384,6 +1458,175 @@ class Acknowledgement(Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
     version: Mapped[int]
     at: Mapped[datetime] = mapped_column(Timestamp)
+
+    # -- queries
+
+    @classmethod
+    def asked(cls, person: Any = User) -> sa.ColumnElement[bool]:
+        """Whether the person of a row is asked to read the post of a row: they are meant, are here, and see it.
+
+        Its author, who wrote it, is not. What is deleted, not published yet, or expired asks nobody.
+        """
+        named = sa.exists().where(MustReadPerson.post_id == Post.id, MustReadPerson.user_id == person.id)
+        role = sa.case(*((person.role == role, cls.bit(role)) for role in Role), else_=0)
+        return sa.and_(
+            Post.must_read_since.is_not(None),
+            *(Post.deleted_at.is_(None), Post.published_at <= NOW, Post.current()),
+            *(person.deactivated_at.is_(None), person.id != Post.author_id),
+            Post.topic_id.in_(sa.select(Topic.id).where(Topic.visible(person))),
+            sa.or_(Post.must_read_roles.bitwise_and(role) != 0, named.correlate(Post, person)),
+        )
+
+    @classmethod
+    def owed(cls, person: Any = User) -> sa.ColumnElement[bool]:
+        """Whether the person of a row still owes the post of a row: the one place that says so."""
+        given = sa.exists().where(cls.post_id == Post.id, cls.user_id == person.id)
+        given = given.where(cls.version >= Post.must_read_version).correlate(Post, person)
+        return sa.and_(cls.asked(person), sa.not_(given))
+
+    @classmethod
+    def of_viewer(cls) -> tuple[Any, ...]:
+        """Of the post of a row: whether the person bound as `viewer` is asked, what they have read of it, and when."""
+        person, mine = aliased(User), (cls.post_id == Post.id, cls.user_id == VIEWER)
+        asked = sa.exists().where(person.id == VIEWER, cls.asked(person)).correlate(Post)
+        version = sa.select(sa.func.max(cls.version)).where(*mine).correlate(Post).scalar_subquery()
+        at = sa.select(sa.func.max(cls.at)).where(*mine).correlate(Post).scalar_subquery()
+        return asked.label("is_asked"), version.label("read_version"), at.label("read_at")
+
+    @classmethod
+    def report(cls, post: Post) -> Report:
+        """Who has read a post, who has not, and whoever said so once without being asked any more."""
+        person = (User.id, User.name, User.username, User.department)
+        asked = sa.select(*person).select_from(User).join(Post, Post.id == post.id).where(cls.asked())
+        given = sa.select(*person, cls.version, cls.at).select_from(cls).join(User, User.id == cls.user_id)
+        given = given.where(cls.post_id == post.id).order_by(cls.at, cls.id)
+        lines = {
+            row.id: ReportLine(row.name, row.username, row.department, "owes", []) for row in rows(asked, now=utcnow())
+        }
+        for row in rows(given):
+            line = lines.setdefault(row.id, ReportLine(row.name, row.username, row.department, "past", []))
+            line.given.append((row.version, row.at))
+            if line.state == "owes" and row.version >= (post.must_read_version or 0):
+                lines[row.id] = line._replace(state="read")
+        order = {"owes": 0, "read": 1, "past": 2}
+        return Report(sorted(lines.values(), key=lambda line: (order[line.state], sort_key(line.name))))
+
+    # -- predicates
+
+    @staticmethod
+    def bit(role: Role) -> int:
+        """The bit of a role in `Post.must_read_roles`."""
+        return 1 << list(Role).index(role)
+
+    @staticmethod
+    def reportable(author_id: int, user: Permissions) -> bool:
+        """Authors and editors see who has read a post."""
+        return user.is_editor or author_id == user.id
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def give(cls, actor: Permissions, post_id: int, version: int) -> None:
+        """Write down that somebody has read a post in the version that they saw, or with 0 in the present one.
+
+        Again: nothing more happens. Raises `NotVisible`, or `Refused` where they are not asked, or it has changed.
+        """
+        user = User.acting(actor.id)
+        locked = Post.visible_to(user).where(Post.id == post_id).with_for_update(of=Post)
+        post = db.session.scalar(locked.execution_options(populate_existing=True))
+        if post is None:
+            raise NotVisible
+        asked = sa.select(User.id).select_from(User).join(Post, Post.id == post.id)
+        if rows(asked.where(User.id == user.id, cls.asked()), now=utcnow()).first() is None:
+            raise Refused("version", "You are not asked to confirm that you have read this.")
+        read = min(version or post.version, post.version)
+        if read < (post.must_read_version or 0):
+            raise Refused("version", "This was changed while you read it. Read it once more, then say so.")
+        given = {"post_id": post.id, "user_id": user.id, "version": read, "at": utcnow()}
+        if database.insert_if_absent(db.metadata.tables["acknowledgements"], given):
+            Activity.record(user, "post.acknowledged", post, f"version {read}")
+
+    @classmethod
+    @unit
+    def ask(
+        cls, actor: Permissions, post_id: int, *,
+        roles: Iterable[Role], people: Iterable[int] = (), due: date | None = None, anew: bool = False,
+    ) -> None:  # fmt: skip
+        """Mark a post must-read for people of some roles and for some by name, or change that. Editors only.
+
+        With `anew` only who has read the present version has read it. Raises `Refused` where nobody is asked.
+        """
+        post, editor = cls._for_asking(actor, post_id)
+        if post.version >= DRAFT_VERSIONS:
+            raise Refused("audience", "Publish it first, or say when it appears.")
+        wanted = sa.select(User.id).where(User.id.in_({*people}), User.deactivated_at.is_(None))
+        named = list(db.session.scalars(wanted))
+        post.must_read_roles = sum({cls.bit(role) for role in roles})
+        if not named and not post.must_read_roles:
+            raise Refused("audience", "Choose at least one role or one person.")
+        if anew or post.must_read_since is None:
+            post.must_read_version = post.version
+        post.must_read_since, post.must_read_due = post.must_read_since or utcnow(), due
+        rows(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
+        for user_id in named:
+            database.insert_if_absent(db.metadata.tables["must_read_people"], {"post_id": post.id, "user_id": user_id})
+        Activity.record(editor, "post.must_read", post, post.title)
+
+    @classmethod
+    @unit
+    def stop_asking(cls, actor: Permissions, post_id: int) -> None:
+        """Nobody owes a post any more; what was acknowledged stays on record."""
+        post, editor = cls._for_asking(actor, post_id)
+        if post.must_read_since is not None:
+            post.must_read_since = None
+            Activity.record(editor, "post.must_read_ended", post, post.title)
+
+    @classmethod
+    @unit
+    def remind(cls, actor: Permissions, post_id: int) -> int:
+        """Have those who still owe a post told of it again, once a day at the most. Returns how many they are."""
+        post, user = Post._for_change(actor, post_id)
+        now, owing = utcnow(), sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id)
+        count = rows(owing.where(cls.owed()), now=now).scalar() or 0
+        if not count:
+            raise Refused("remind", "There is nobody to remind.")
+        if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
+            raise Refused("remind", "They were reminded less than a day ago. Give them until tomorrow.")
+        post.reminded_at = now
+        Activity.record(user, "post.reminded", post, plural(count, "person", "people"))
+        return count
+
+    @classmethod
+    def _for_asking(cls, actor: Permissions, post_id: int) -> tuple[Post, User]:
+        post, editor = Post._for_change(actor, post_id)
+        if not editor.is_editor:
+            raise Forbidden
+        return post, editor
+
+
+class ReportLine(NamedTuple):
+    """A person in a report: `state` is read, owes, or past, for whoever is not asked any more."""
+
+    name: str
+    username: str
+    department: str
+    state: str
+    given: list[tuple[int, datetime]]  # versions, and when they said that they had read them
+
+
+class Report(NamedTuple):
+    """Who has read a must-read post."""
+
+    lines: list[ReportLine]
+
+    @property
+    def asked(self) -> int:
+        return sum(line.state != "past" for line in self.lines)
+
+    @property
+    def read(self) -> int:
+        return sum(line.state == "read" for line in self.lines)
 
 
 sa.Index(
@@ -1597,6 +1840,8 @@ class Comment(Model):
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
 sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
+# Of those in the bin only, where the engine can: an index of all would be one more page for each comment to write.
+sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
 COMMENT_INSERT = Prepared(sa.insert(Comment))
 COMMENT_COUNT = Prepared(
     sa.update(Post)
@@ -1632,9 +1877,12 @@ class Activity(Model):
     address: Mapped[str] = mapped_column(sa.String(45))
 
     @classmethod
-    def record(cls, actor: Permissions | int, action: str, on: Any, detail: str = "") -> None:
-        """Write down what the caller's unit does; `on` is a model's row, or the pair of its kind and id."""
-        actor_id = actor if isinstance(actor, int) else actor.id
+    def record(cls, actor: Permissions | int | None, action: str, on: Any, detail: str = "") -> None:
+        """Write down what the caller's unit does; `on` is a model's row, or the pair of its kind and id.
+
+        Without an `actor` it was the site itself.
+        """
+        actor_id = actor if isinstance(actor, int) or actor is None else actor.id
         object_type, object_id = on if isinstance(on, tuple) else (type(on).__name__.lower(), on.id)
         subject = {"object_type": object_type, "object_id": object_id, "detail": detail[:TITLE_MAX]}
         rows(ACTIVITY_INSERT, at=utcnow(), actor_id=actor_id, action=action, address=client_address(), **subject)
@@ -1658,6 +1906,8 @@ CHANGES_DIRECTORY = frozenset(
         "topic.edited",
         "topic.moved",
         "topic.merged",
+        "topic.deleted",
+        "topic.restored",
         "topic.joined",
         "person.edited",
         "person.administered",
@@ -1675,6 +1925,7 @@ class Site(NamedTuple):
     registration: str = "closed"
     registration_domains: str = ""
     registration_role: str = "member"
+    bin_days: str = "30"
 
     @property
     def domains(self) -> list[str]:
@@ -1756,6 +2007,7 @@ SETTING_FIELDS = {
     "registration": "registration",
     "registration_domains": "registration_domains",
     "registration_role": "registration_role",
+    "bin_days": "bin_days",
 }
 
 
@@ -1797,6 +2049,167 @@ class Throttle(Model):
             rows(sa.delete(cls).where(cls.key == hash_token(key)))
         elif (row := db.session.get(cls, hash_token(key), with_for_update=True, populate_existing=True)) is not None:
             row.whole_at -= interval
+
+
+class Binned(NamedTuple):
+    """Something in the recycle bin."""
+
+    id: int
+    name: str  # a title, a name, or how a comment begins
+    within: str  # the topic of a post, the post of a comment
+    deleted_at: datetime
+    deleted_by: str
+    holds: int  # comments of a post, posts of a topic
+
+
+class Bin:
+    """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of three."""
+
+    KINDS = ("post", "comment", "topic")
+
+    @classmethod
+    def page(cls, viewer: Permissions, kind: str, before: Cursor | None) -> tuple[list[Binned], str | None]:
+        """What is in the bin of one kind, deleted last first, as far as the person may see it; and the next place."""
+        statement, model = cls._list(kind)
+        if before:
+            earlier = sa.or_(model.deleted_at < before.when, model.id < before.id)
+            statement = statement.where(model.deleted_at <= before.when, earlier)
+        statement = statement.order_by(model.deleted_at.desc(), model.id.desc()).limit(PAGE_SIZE + 1)
+        listed = [Binned(*row) for row in rows(statement, viewer=viewer.id, now=utcnow())]
+        shown = listed[:PAGE_SIZE]
+        more = len(listed) > PAGE_SIZE
+        return shown, Cursor(shown[-1].deleted_at, shown[-1].id).encode() if more else None
+
+    @classmethod
+    def _list(cls, kind: str) -> tuple[Columns, Any]:
+        if kind == "topic":
+            held = sa.select(sa.func.count()).where(Post.topic_id == Topic.id, Post.deleted_at.is_(None))
+            columns = (Topic.id, Topic.name, sa.literal(""), Topic.deleted_at, User.name, held.scalar_subquery())
+            statement = sa.select(*columns).outerjoin(User, User.id == Topic.deleted_by_id)
+            return statement.where(cls.topics(), Topic.within_reach()), Topic
+        if kind == "comment":
+            said = sa.func.substr(Comment.body, 1, EXCERPT_MAX)
+            columns = (Comment.id, said, Post.title, Comment.deleted_at, User.name, sa.literal(0))
+            statement = sa.select(*columns).join(Post, Post.id == Comment.post_id)
+            statement = statement.outerjoin(User, User.id == Comment.deleted_by_id)
+            return statement.where(Comment.deleted_at.is_not(None), Post.visible()), Comment
+        columns = (Post.id, Post.title, Topic.name, Post.deleted_at, User.name, Post.comment_count)
+        statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
+        statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
+        return statement.where(Post.deleted_at.is_not(None), Post.reachable()), Post
+
+    @staticmethod
+    def topics() -> sa.ColumnElement[bool]:
+        """Deleted topics; one that was merged into another is no more there to come back."""
+        return sa.and_(Topic.deleted_at.is_not(None), Topic.merged_into_id.is_(None))
+
+    @classmethod
+    def empty(cls, actor: Permissions | None, until: datetime) -> int:
+        """Remove for good what was deleted up to a time: what an administrator sees of it, or without one all of it.
+
+        Returns how many things that were. In batches, so that nobody waits for long; a stop in between loses nothing.
+        """
+        removed = 0
+        for kind in cls.KINDS:
+            while count := cls._empty_some(actor, kind, until):
+                removed += count
+        return removed
+
+    @classmethod
+    @unit
+    def _empty_some(cls, actor: Permissions | None, kind: str, until: datetime) -> int:
+        statement, model = cls._list(kind)
+        if actor is None:  # the site itself looks at all of it, whatever it stands in
+            gone = cls.topics() if kind == "topic" else model.deleted_at.is_not(None)
+            statement = sa.select(model.id).where(gone)
+        else:
+            User.acting(actor.id, Role.ADMIN)
+        chosen = statement.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(50)
+        ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0, now=utcnow())]
+        if not ids:
+            return 0
+        removed = cls._remove(kind, ids)
+        Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(removed, 'thing')} removed for good")
+        return removed
+
+    @classmethod
+    def _remove(cls, kind: str, ids: Sequence[int]) -> int:
+        if kind == "comment":
+            cls._remove_comments(ids)
+        elif kind == "post":
+            cls._remove_posts(ids)
+        elif held := list(db.session.scalars(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))):
+            cls._remove_posts(held)  # what a topic holds goes before it, and not all at once
+            return len(held)
+        else:
+            cls._remove_topics(ids)
+        return len(ids)
+
+    @classmethod
+    def _remove_topics(cls, ids: Sequence[int]) -> None:
+        merged = db.session.scalars(sa.select(Topic.id).where(Topic.merged_into_id.in_(ids)))
+        whole = [*merged, *ids]
+        rows(sa.delete(TopicMember).where(TopicMember.topic_id.in_(whole)))
+        rows(sa.update(Topic).where(Topic.id.in_(whole)).values(merged_into_id=None))
+        rows(sa.delete(Topic).where(Topic.id.in_(whole)))
+
+    @classmethod
+    def _remove_posts(cls, ids: Sequence[int]) -> None:
+        for model in (Revision, Acknowledgement, MustReadPerson):
+            rows(sa.delete(model).where(model.post_id.in_(ids)))
+        rows(sa.delete(Comment).where(Comment.post_id.in_(ids)))
+        rows(sa.delete(Post).where(Post.id.in_(ids)))
+
+    @classmethod
+    def _remove_comments(cls, ids: Sequence[int]) -> None:
+        rows(sa.delete(Revision).where(Revision.comment_id.in_(ids)))
+        rows(sa.delete(Comment).where(Comment.id.in_(ids)))
+
+
+class JobRun(Model):
+    """When a job ran, and when it is due. Whoever runs it holds a lease on its row, so that no two processes do."""
+
+    __tablename__ = "jobs"
+    name: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(Timestamp)
+    lease: Mapped[str] = mapped_column(sa.String(32))  # empty while nobody runs it
+    leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    started_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    result: Mapped[str] = mapped_column(sa.String(200))
+    failures: Mapped[int]  # since it went well last
+
+    @classmethod
+    @unit
+    def claim(cls, name: str, early: bool = False) -> str | None:
+        """Take a job that is due (or `early`, before that). Returns the lease, None where there is nothing to do."""
+        now, lease = utcnow(), secrets.token_hex(16)
+        first = {"due_at": now, "lease": "", "result": "", "failures": 0}
+        database.insert_if_absent(db.metadata.tables["jobs"], {"name": name} | first)
+        free = sa.or_(cls.lease == "", cls.leased_until < now)
+        statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else cls.due_at <= now)
+        taken = rows(statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None))
+        return lease if taken.rowcount == 1 else None
+
+    @classmethod
+    @unit
+    def finish(cls, name: str, lease: str, every: timedelta, result: str, failed: bool) -> None:
+        """Say how a job went, and when it is due again: after a failure soon, and later each time it fails."""
+        now = utcnow()
+        mine = sa.and_(cls.name == name, cls.lease == lease)  # not when the lease ran out and somebody else took it
+        failures = (db.session.scalar(sa.select(cls.failures).where(mine)) or 0) + 1 if failed else 0
+        pause = min(every, JOB_RETRY * 2 ** min(failures - 1, 10)) if failed else every
+        ended = {"lease": "", "leased_until": None, "ended_at": now, "due_at": now + pause}
+        rows(sa.update(cls).where(mine).values(**ended, result=result[:200], failures=failures))
+
+    @classmethod
+    def known(cls) -> dict[str, Any]:
+        """What is written down of each job that ever ran, by its name."""
+        return {row.name: row for row in rows(sa.select(*cls.__table__.columns))}
+
+
+JOB_LEASE = timedelta(minutes=15)  # how long a process that was killed keeps its job from others
+JOB_RETRY = timedelta(minutes=1)
 
 
 def hash_token(token: str) -> str:
@@ -2434,6 +2847,18 @@ class PostForm(SiteForm):
             field.validators = [Length(max=longest, message=f"Use at most {longest:,} characters.")]
 
 
+class MustReadForm(SiteForm):
+    audience = RadioField(
+        "Who is to read it",
+        choices=[SelectChoice("all", "Everybody who may see it"), SelectChoice("some", "Only those chosen below")],
+        default="all",
+    )
+    roles = SelectMultipleField("By role", coerce=int)
+    people = SelectMultipleField("By name", coerce=int)
+    due = DateField("Until the end of", validators=[Optional(), within_reach], description="Empty: as soon as they can")
+    anew = BooleanField("Ask everybody to read it again, as it stands now")
+
+
 class PinForm(SiteForm):
     until = DateField("Until the end of", validators=[Optional(), within_reach])
 
@@ -2500,6 +2925,14 @@ class SettingsForm(SiteForm):
         "Role of those who register", choices=[SelectChoice("reader", "Reader"), SelectChoice("member", "Member")]
     )
 
+    bin_days = SelectField(
+        "Remove for good what was deleted",
+        choices=[
+            *(SelectChoice(str(days), f"After {days} days") for days in (7, 30, 90, 365)),
+            SelectChoice("0", "Never: an administrator empties the bin"),
+        ],
+    )
+
     def validate_registration_domains(self, field: Field) -> None:
         names = (field.data or "").replace(",", " ").split()
         if self.registration.data == "domains" and not names:
@@ -2520,6 +2953,7 @@ class AppState:
         self.app = app
         self.password_work = PasswordWork(app.config["THREADS"])
         self.visits = database.WriteBehind(app, User.note_visits)
+        self.jobs = JobRunner(app)
         self.site = Site()
         self.settings_version: str | None = None
         self.assets: dict[tuple[str, str], str] = {}
@@ -2711,6 +3145,9 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
     return [SelectChoice(str(value), label) for value, label in pairs]
 
 
+# -- Beside the lists --------------------------------------------------------------------------------------------------
+
+
 @functools.cache
 def _sidebar_statement() -> Prepared:
     """What stands beside the lists, three short ones in one statement."""
@@ -2739,7 +3176,16 @@ def _sidebar_statement() -> Prepared:
         .order_by(Topic.position, Topic.id)
         .limit(40)
     )
-    parts = (sa.select(part.subquery()) for part in (database.in_table_order(changed), away, topics))
+    owed = (
+        sa.select(sa.literal("owed"), Post.id, Post.title, none, sa.cast(Post.must_read_due, sa.String(10)),
+                  Post.must_read_since)
+        .select_from(Post)
+        .join(User, User.id == VIEWER)
+        .where(Acknowledgement.owed())
+        .order_by(Post.must_read_due.is_(None), Post.must_read_due, Post.id)
+        .limit(OWED_MOST)
+    )  # fmt: skip
+    parts = (sa.select(part.subquery()) for part in (database.in_table_order(changed), away, topics, owed))
     return Prepared(sa.union_all(*parts))
 
 
@@ -2758,10 +3204,20 @@ class Changed(NamedTuple):
     updated_at: datetime
 
 
+class Owed(NamedTuple):
+    id: int
+    title: str
+    due: date | None
+    is_overdue: bool
+
+
 class Sidebar(NamedTuple):
+    """What is read for Home besides its posts."""
+
     away: tuple[Away, ...]
     changed: tuple[Changed, ...]
     topics: tuple[TopicLink, ...]
+    owed: tuple[Owed, ...]
 
 
 def sidebar(viewer: Viewer) -> Sidebar:
@@ -2771,7 +3227,7 @@ def sidebar(viewer: Viewer) -> Sidebar:
 
 
 def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
-    away, changed, topics = [], [], []
+    away, changed, topics, owed = [], [], [], []
     for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day):
         part, id_, name, more, flag, at = tuple(row)
         if part == "changed":
@@ -2779,9 +3235,14 @@ def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
         elif part == "away":
             username, _, stand_in = more.partition("\n")
             away.append(Away(id_, name, username, stand_in, date.fromisoformat(flag)))
+        elif part == "owed":
+            due = date.fromisoformat(flag) if flag else None
+            owed.append(Owed(id_, name, due, due is not None and due < day))
         else:
             topics.append(TopicLink(id_, name, more, flag == "1"))
-    return Sidebar(tuple(away), tuple(changed), tuple(topics))
+    # SQL promises no order for the parts of a UNION; those with a day come first.
+    owed.sort(key=lambda post: (post.due is None, post.due or day, post.id))
+    return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(owed))
 
 
 # ======================================================================================================================
@@ -3083,9 +3544,9 @@ def edit(post_id: int) -> ResponseReturnValue:
     form = PostForm(obj=post, topic=post.topic_id, appears=appears, leaves=leaves)
     audience = _offer_topics(form)
     if form.validate_on_submit():
-        placed, tell = _placed(form), "tell" in request.form
+        placed, wishes = _placed(form), {name: name in request.form for name in ("tell", "anew")}
         try:
-            Post.edit(current_user, post_id, form.version.data, placed=placed, tell=tell, **_written(form))
+            Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form))
         except Refused as refused:
             form.refuse(refused)
         except Conflict as conflict:
@@ -3280,6 +3741,112 @@ def _autosave(post_id: int | None) -> ResponseReturnValue:
     return jsonify(id=post.id, version=post.version)
 
 
+# -- posts: must-read --------------------------------------------------------------------------------------------------
+
+
+@posts.post("/posts/<int:post_id>/acknowledge")
+@login_required
+def acknowledge(post_id: int) -> ResponseReturnValue:
+    """Say that one has read a post."""
+    Acknowledgement.give(current_user, post_id, request.form.get("version", 0, type=as_id))
+    return done(f"/posts/{post_id}", "Thank you. It is noted that you have read this.")
+
+
+@posts.route("/posts/<int:post_id>/must-read", methods=["GET", "POST"])
+@role_required(Role.EDITOR)
+@keeps_typed
+def must_read(post_id: int) -> ResponseReturnValue:
+    """Choose who is to read a post, and until when; or ask nobody any more."""
+    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    form = _must_read_form(post)
+    if form.validate_on_submit():
+        if "end" in request.form:
+            Acknowledgement.stop_asking(current_user, post_id)
+            return done(f"/posts/{post_id}", "Nobody is asked to read this any more. Who has read it stays on record.")
+        try:
+            Acknowledgement.ask(current_user, post_id, **_asked_for(form))
+        except Refused as refused:
+            form.refuse(refused)
+        else:
+            return done(f"/posts/{post_id}/report", "They are asked to read it.")
+    return form_page("posts/must_read.html", form, post=post)
+
+
+def _must_read_form(post: Post) -> MustReadForm:
+    roles = [role for role in Role if (post.must_read_roles or 0) & Acknowledgement.bit(role)]
+    named = list(db.session.scalars(sa.select(MustReadPerson.user_id).where(MustReadPerson.post_id == post.id)))
+    everybody = (not post.must_read_roles and not named) or len(roles) == len(Role)
+    chosen = {"roles": [] if everybody else [int(role) for role in roles], "people": named}
+    form = MustReadForm(audience="all" if everybody else "some", due=post.must_read_due, **chosen)
+    form.roles.choices = choices((int(role), role.label) for role in Role)
+    seeing = sa.select(User.id, User.name).select_from(User).join(Topic, Topic.id == post.topic_id)
+    seeing = seeing.where(User.deactivated_at.is_(None), Topic.visible(User)).order_by(User.name_key, User.id)
+    form.people.choices = choices((row.id, row.name) for row in rows(seeing))
+    return form
+
+
+def _asked_for(form: MustReadForm) -> dict[str, Any]:
+    everybody = form.audience.data == "all"
+    roles = list(Role) if everybody else [Role(number) for number in form.roles.data or ()]
+    people = [] if everybody else form.people.data or []
+    return {"roles": roles, "people": people, "due": form.due.data, "anew": form.anew.data}
+
+
+@posts.get("/posts/<int:post_id>/report")
+@login_required
+def report(post_id: int) -> ResponseReturnValue:
+    """Who has read a must-read post, and who has not."""
+    return _report_page(_reported(post_id))
+
+
+def _reported(post_id: int) -> Post:
+    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    if not Acknowledgement.reportable(post.author_id, current_user):
+        abort(403)
+    return post
+
+
+def _report_page(post: Post, refused: Refused | None = None) -> ResponseReturnValue:
+    again = post.reminded_at + REMIND_EVERY if post.reminded_at else None
+    context = {"post": post, "report": Acknowledgement.report(post), "refused": refused}
+    may_remind = post.editable_by(current_user) and (again is None or again <= utcnow())
+    return render_template("posts/report.html", may_remind=may_remind, **context), 422 if refused else 200
+
+
+@posts.get("/posts/<int:post_id>/report.csv")
+@login_required
+def report_csv(post_id: int) -> ResponseReturnValue:
+    """The same as a table for a spreadsheet; times are those of the person's zone."""
+    said = {"read": "has read it", "owes": "has not read it", "past": "not asked any more"}
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+    writer.writerow(["Name", "Username", "Department", "State", "Version", "When", "Earlier versions"])
+    for line in Acknowledgement.report(_reported(post_id)).lines:
+        given = [(str(version), f"{as_local(at):%Y-%m-%d %H:%M}") for version, at in line.given]
+        latest, earlier = given[-1] if given else ("", ""), "; ".join(f"{one} on {at}" for one, at in given[:-1])
+        cells = (line.name, line.username, line.department, said[line.state], *latest, earlier)
+        writer.writerow([harmless_cell(cell) for cell in cells])
+    headers = {"Content-Disposition": f'attachment; filename="must-read-{post_id}.csv"'}
+    return Response("\ufeff" + file.getvalue(), headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def harmless_cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula (OWASP, CSV Injection)."""
+    return "'" + text if text.lstrip()[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%") and text else text
+
+
+@posts.post("/posts/<int:post_id>/remind")
+@role_required(Role.MEMBER)
+def remind(post_id: int) -> ResponseReturnValue:
+    """Remind those who have not read a post yet."""
+    post = _reported(post_id)
+    try:
+        count = Acknowledgement.remind(current_user, post_id)
+    except Refused as refused:
+        return _report_page(db.session.get_one(Post, post.id), refused)
+    return done(f"/posts/{post_id}/report", f"{plural(count, 'person', 'people').capitalize()} will be reminded.")
+
+
 # -- topics: their pages, and how editors keep them in order -----------------------------------------------------------
 
 topics = Blueprint("topics", __name__)
@@ -3372,6 +3939,31 @@ def merge(topic_id: int) -> ResponseReturnValue:
         Post.visible_to(current_user).where(Post.topic_id == topic_id).with_only_columns(sa.func.count())
     )
     return form_page("topics/merge.html", form, topic=topic, posts_count=count)
+
+
+@topics.post("/admin/topics/<int:topic_id>/delete", endpoint="delete")
+@role_required(Role.EDITOR)
+def delete_topic(topic_id: int) -> ResponseReturnValue:
+    """Put a topic with all that is in it into the bin."""
+    try:
+        Topic.delete(current_user, topic_id)
+    except Refused as refused:
+        flash(refused.message, "danger")
+        return redirect(f"/admin/topics/{topic_id}", 303)
+    undo = f"/admin/topics/{topic_id}/restore"
+    return done("/admin/topics", "The topic is in the bin, with all that is in it.", undo=undo)
+
+
+@topics.post("/admin/topics/<int:topic_id>/restore", endpoint="restore")
+@role_required(Role.EDITOR)
+def restore_topic(topic_id: int) -> ResponseReturnValue:
+    """Bring a topic back from the bin."""
+    try:
+        topic = Topic.restore(current_user, topic_id)
+    except Refused as refused:
+        flash(refused.message + " Rename that one first.", "danger")
+        return redirect("/admin/bin?kind=topic", 303)
+    return done(f"/topics/{topic.slug}", "The topic is back, with all that is in it.")
 
 
 @topics.post("/admin/topics/<int:topic_id>/join")
@@ -3520,6 +4112,30 @@ def settings() -> ResponseReturnValue:
         Setting.change(current_user, **{name: form[name].data or "" for name in SETTING_FIELDS})
         return done("/admin/settings", "Saved.")
     return form_page("admin/settings.html", form)
+
+
+@admin.get("/bin", endpoint="bin")
+@role_required(Role.EDITOR)
+def recycle_bin() -> ResponseReturnValue:
+    """What was deleted and can come back."""
+    kind = request.args.get("kind", "post")
+    if kind not in Bin.KINDS:
+        abort(404)
+    before = Cursor.from_request()
+    things, more = Bin.page(current_user, kind, before)
+    days = int(current_site().bin_days)
+    return render_template("admin/bin.html", kind=kind, things=things, more=more, is_first=before is None, days=days)
+
+
+@admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
+@role_required(Role.ADMIN)
+def empty_bin_now() -> ResponseReturnValue:
+    """Remove for good what is in the bin, after saying what that means."""
+    form = SiteForm()
+    if form.validate_on_submit():
+        removed = Bin.empty(current_user, utcnow())
+        return done("/admin/bin", f"{plural(removed, 'thing').capitalize()} removed for good.")
+    return form_page("admin/empty_bin.html", form)
 
 
 class NextStep(NamedTuple):
@@ -3905,7 +4521,8 @@ class PlainCommand(click.Command):
 
 
 def register_commands(app: Flask) -> None:
-    for command in (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command):
+    commands = (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command, jobs_group)
+    for command in commands:
         app.cli.add_command(command)
 
 
@@ -4257,6 +4874,133 @@ class DemoCompany:
         Revision.keep(post_id=post_id, comment_id=comment_id, editor_id=author, version=1, body=said, created_at=when)
 
 
+# -- jobs: what the served process does by itself ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that is done again and again; `run` returns in a few words what came of it."""
+
+    name: str
+    every: timedelta
+    about: str
+    run: Callable[[], str]
+
+
+def empty_bin() -> str:
+    state().use_settings()
+    days = int(state().site.bin_days)
+    if not days:
+        return "The bin is emptied by hand only."
+    return f"{plural(Bin.empty(None, utcnow() - timedelta(days=days)), 'thing')} removed for good."
+
+
+def forget_old_sign_ins() -> str:
+    return f"{plural(SignIn.forget_ended(), 'sign-in')} forgotten."
+
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
+        Job("forget-sign-ins", timedelta(days=1), "Forgets sign-ins that ended long ago.", forget_old_sign_ins),
+    )
+}
+
+
+def run_job(job: Job, early: bool = False) -> str | None:
+    """Run a job if it is due (or `early`) and nobody else is at it. Returns what came of it; a failure is logged."""
+    lease = JobRun.claim(job.name, early)
+    if lease is None:
+        return None
+    try:
+        result, failed = job.run(), False
+    except Exception as error:
+        log.exception("the job %s failed, and will be tried again", job.name)
+        result, failed = f"Failed: {type(error).__name__}. The log tells more.", True
+    db.session.rollback()
+    JobRun.finish(job.name, lease, job.every, result, failed)
+    return result
+
+
+def run_due_jobs() -> list[str]:
+    """Run what is due, one after the other. Returns the names of what ran."""
+    now, known = utcnow(), JobRun.known()
+    database.end_reading()
+    due = [job for job in JOBS.values() if job.name not in known or known[job.name].due_at <= now]
+    return [job.name for job in due if run_job(job) is not None]
+
+
+class JobRunner:
+    """The thread that looks now and then for what is due."""
+
+    def __init__(self, app: Flask, seconds: float = 30) -> None:
+        self.app, self.seconds = app, seconds
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self.thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Let the job in hand end, but not for longer than a stop may take: its lease runs out by itself."""
+        self.stopping.set()
+        if self.thread is not None:
+            self.thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self.stopping.wait(self.seconds):
+            try:
+                with self.app.app_context():
+                    run_due_jobs()
+            except Exception:
+                log.exception("the jobs could not be looked through; the next try is in %s seconds", self.seconds)
+
+
+@click.group("jobs")
+def jobs_group() -> None:
+    """What the served process does by itself: look at it, or do it now."""
+
+
+@jobs_group.command("list", cls=PlainCommand)
+@with_appcontext
+def list_jobs_command() -> None:
+    """Show each job: when it ran last, how long that took, what came of it, when it is due."""
+    known, zone = JobRun.known(), state().zone("")
+
+    def said(moment: datetime | None) -> str:
+        return f"{moment.replace(tzinfo=UTC).astimezone(zone):%Y-%m-%d %H:%M}" if moment else "never"
+
+    for job in JOBS.values():
+        run = known.get(job.name)
+        ended = run.ended_at if run else None
+        took = f", took {(ended - run.started_at).total_seconds():.1f} s" if run and ended else ""
+        click.echo(f"{job.name}: {job.about}")
+        click.echo(f"    last run {said(run.started_at if run else None)}{took}{f': {run.result}' if run else ''}")
+        click.echo(f"    due {said(run.due_at) if run else 'as soon as the site runs'}")
+
+
+@jobs_group.command("run", cls=PlainCommand)
+@click.argument("name", type=click.Choice(list(JOBS)), required=False)
+@click.option("--due", is_flag=True, help="Run what is due: for a site that another server serves.")
+@with_appcontext
+def run_job_command(name: str | None, due: bool) -> None:
+    """Run a job now, whether it is due or not."""
+    if bool(name) == due:
+        raise click.UsageError("Name a job, or say --due.")
+    database.check_schema()
+    if name is None:
+        click.echo(f"Ran: {', '.join(run_due_jobs()) or 'nothing, for nothing is due'}.")
+        return
+    result = run_job(JOBS[name], early=True)
+    if result is None:
+        raise click.ClickException(f"{name} is being run already, by this site or another process.")
+    click.echo(result)
+    if JobRun.known()[name].failures:
+        raise SystemExit(1)
+
+
 # ======================================================================================================================
 # == 10. Error handlers ================================================================================================
 # ======================================================================================================================
@@ -4402,8 +5146,14 @@ def create_app(config: Config | str | None = None) -> Flask:
 
 
 def stop_background(app: Flask) -> None:
-    """Write what is still noted, before the process ends."""
+    """Let a job end, and write what is still noted, before the process does."""
+    app.extensions["corkboard"].jobs.stop()
     app.extensions["corkboard"].visits.stop()
+
+
+def start_jobs(app: Flask) -> None:
+    """Have this process do what the site does by itself; several may, since each job is claimed."""
+    app.extensions["corkboard"].jobs.start()
 
 
 # -- Hooks of a request ------------------------------------------------------------------------------------------------
@@ -4457,9 +5207,10 @@ def log_request(status: int) -> None:
         return
     milliseconds = (time.perf_counter() - held.started) * 1000
     viewer = held.get("viewer")
-    said = (held.request_id, this_request().method, logged_path(), status, milliseconds, viewer.id if viewer else "-")
+    user = viewer.id if viewer else "-"
+    said = (held.request_id, this_request().method, logged_path(), status, round(milliseconds, 1), user)
     # Not access_log.info(…): it would search the stack for the line that called it, and that is always this one.
-    record = access_log.makeRecord(access_log.name, logging.INFO, __file__, 0, "%s %s %s %s %.1fms user=%s", said, None)
+    record = access_log.makeRecord(access_log.name, logging.INFO, __file__, 0, "%s %s %s %s %sms user=%s", said, None)
     if access_log.isEnabledFor(logging.INFO):
         access_log.handle(record)
 
@@ -4553,6 +5304,7 @@ class SessionInterface(SecureCookieSessionInterface):
 # -- Logs --------------------------------------------------------------------------------------------------------------
 
 LOG_BYTES, LOG_FILES = 5 * 2**20, 5
+ACCESS_FIELDS = ("request", "method", "path", "status", "ms", "user")
 
 
 class PatientRotatingFileHandler(RotatingFileHandler):
@@ -4638,16 +5390,14 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record."""
+    """A line of JSON for each record; what is known of a request stands in fields of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {"at": datetime.fromtimestamp(record.created, UTC).isoformat()}
-        entry |= {
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            "process": os.getpid(),
-        }
+        entry |= {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.name == access_log.name and isinstance(record.args, tuple):
+            entry |= dict(zip(ACCESS_FIELDS, record.args, strict=False))
+        entry["process"] = os.getpid()
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=str)

@@ -417,6 +417,7 @@ def _run_in_batch(state: Engine, work: Callable[[], R]) -> R:
     return result
 
 
+TAKEN_BACK = "SQLite took the transaction back, as it does on a full disk"
 BATCH_MOST = 32
 BATCH_SECONDS = 0.01  # how long a batch waits for somebody who was coming, and gave up
 
@@ -443,8 +444,11 @@ class Batch:
         state.batch = self
 
     def run(self, work: Callable[[], R]) -> R:
+        """Run a unit's work as a member; whatever it raises takes back its own work only."""
         self.size += 1
         if self.size > 1:  # the first is alone in the transaction: all that is in it is its own
+            if not self.line.driver.in_transaction:  # a savepoint would begin another one, without the others' work
+                raise DatabaseBusy(TAKEN_BACK)
             self.line.driver.execute("SAVEPOINT member")
         token = _in_unit.set(self.line.connection)
         try:
@@ -472,7 +476,7 @@ class Batch:
         self.state.batch = None
         try:
             if not self.line.driver.in_transaction:
-                raise DatabaseBusy("SQLite took the transaction back")
+                raise DatabaseBusy(TAKEN_BACK)
             self.line.commit()
         except BaseException as error:
             self.error = error
@@ -567,6 +571,7 @@ class Prepared:
         self.plans: dict[tuple[str, ...], Plan] = {}  # by the engine, and by what is given: an INSERT's columns
 
     def execute(self, begun: sa.Connection, parameters: Mapping[str, Any]) -> Answer:
+        """Execute on a connection. Raises what SQLAlchemy would."""
         if not begun.in_transaction():
             begun.begin()
         dialect, counting = begun.dialect, begun.engine.dispatch.before_cursor_execute
@@ -610,6 +615,7 @@ class Plan:
 
     @classmethod
     def of(cls, statement: Any, dialect: sa.Dialect, parameters: Mapping[str, Any]) -> Plan:
+        """Compile a statement. Raises `TypeError` where it has a default that Python would have to make."""
         # Of a plain INSERT the columns are those that are given. An IN over constants is written out.
         columns = list(parameters) if statement.is_insert and statement.select is None else None
         options = {"render_postcompile": True}
@@ -622,7 +628,7 @@ class Plan:
             bind = compiled.binds.get(name)
             return bind.type.dialect_impl(dialect).bind_processor(dialect) if bind is not None else None
 
-        names = compiled.positiontup if compiled.positional else compiled.bind_names.values()
+        names = compiled.positiontup if compiled.positional else constants
         binds = [(name, constants[name], processor(name)) for name in names]
         found = list(statement.selected_columns) if statement.is_select else []
         readers = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in found]

@@ -33,10 +33,7 @@ from waitress.utilities import Error
 
 gc.disable()  # while the libraries are read: nothing of them is garbage, and looking for some is a tenth of a start
 import database  # noqa: E402
-from app import announce_setup, create_app, site_address, stop_background  # noqa: E402
-
-gc.freeze()  # or the first look for garbage would look at all of that, for as long as a tenth of this import
-gc.enable()
+from app import announce_setup, create_app, site_address, start_jobs, stop_background  # noqa: E402
 
 # == 1. The start ======================================================================================================
 
@@ -63,6 +60,7 @@ def start() -> None:
             setup = announce_setup(app, terminal)
             stop = "To stop it, press Ctrl+C." if terminal else ""
             tell(*where_it_runs(app.config), *filter(None, [setup, stop]))
+            start_jobs(app)
             settle_memory()
             settle_threads()
             serve(app, listener)
@@ -76,6 +74,7 @@ def settle_memory() -> None:
     """Spare the garbage collector what the start has made and the process keeps: a tenth of what a page costs."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def settle_threads() -> None:
@@ -491,3 +490,5 @@ if __name__ == "__main__":
     sys.exit(main())
 else:
     app = create_app()
+    gc.freeze()  # or the first look for garbage would look at all of that: a tenth of what the import takes
+    gc.enable()

@@ -1,7 +1,7 @@
 """A small site with one of everything that somebody may or may not see: made once an engine, then put back row by row.
 
 `stand_up(app)` gives it to a test. Its texts bear marks: what is HUSHED nobody of the cast may ever read, what is
-CONFIDENTIAL everybody but the stranger may.
+CONFIDENTIAL everybody but the stranger may, and what is DISCARDED only editors may, in the recycle bin.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Placing, Post, Role, Setting, SignIn, Topic, User
+from app import Acknowledgement, Comment, Placing, Post, Role, Setting, SignIn, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
-HUSHED, CONFIDENTIAL = "hushhush", "confidential"
+HUSHED, CONFIDENTIAL, DISCARDED = "hushhush", "confidential", "discarded"
 MISSING = 999_999
 QUICK = "scrypt:1024:8:1"  # for tests that are about something else than how costly a hash is
 QUICK_HASH = generate_password_hash(PASSWORD, method=QUICK)
@@ -47,6 +47,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "version": "1"},
     "posts.preview": {"body": "**Bold**"},
     "posts.pin": {"pinned": "1"},
+    "posts.acknowledge": {"version": "1"},
+    "posts.must_read": {"audience": "all", "due": "2026-12-24"},
     "posts.comment": {"body": "A new remark"},
     "posts.edit_comment": {"body": "Another remark", "version": "1"},
     "topics.manage": {"name": "A new topic", "description": "What belongs here", "members": []},
@@ -56,7 +58,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.new_person": {"name": "Ida", "username": "ida", "email": "", "role": "20", "password": PASSWORD},
     "admin.edit_person": {"name": "Somebody", "email": "", "role": "40", "active": "y"},
     "admin.settings": {"site_name": "Ours", "welcome": "Hello", "registration": "closed",
-                       "registration_domains": "", "registration_role": "member"},
+                       "registration_domains": "", "registration_role": "member", "bin_days": "30"},
 }  # fmt: skip
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -95,6 +97,7 @@ class World:
         made["private"] = add_topic(editor, f"A {CONFIDENTIAL} matter", private=True, members=inside)
         made["merged_private"] = add_topic(editor, f"An old {CONFIDENTIAL} matter", private=True, members=inside)
         made["secret"] = add_topic(keeper, "Unnamed", private=True)
+        made["binned"] = add_topic(editor, f"A {DISCARDED} topic")
         self.topics = {name: topic.id for name, topic in made.items()} | {"missing": MISSING}
         self.slugs = {name: topic.slug for name, topic in made.items()} | {"missing": "missing"}
         Topic.merge(editor, self.topics["merged"], self.topics["open"])
@@ -109,18 +112,23 @@ class World:
             ("readers", "reader", "open", "plain"),
             ("private", "member", "private", CONFIDENTIAL),
             ("secret", "keeper", "secret", HUSHED),
-            ("deleted", "member", "open", HUSHED),
+            ("deleted", "member", "open", DISCARDED),
+            ("binned", "member", "binned", DISCARDED),
         ):
             writer = self.users[author]
             post = add_post(writer, self.topic[topic], f"The {mark} news", body=f"A {mark} text")
             self.posts[name] = post.id
             self.comments[name if name != "deleted" else "below_deleted"] = self._comment(writer, post, mark)
         self._unpublished()
+        must = add_post(self.users["keeper"], self.topic["open"], "What all must read")
+        Acknowledgement.ask(self.users["keeper"], must.id, roles=[*Role])
+        self.posts["must"] = must.id
         page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")
         self.posts["page"] = page.id
-        self.comments["deleted"] = self._comment(self.users["member"], page, HUSHED)
+        self.comments["deleted"] = self._comment(self.users["member"], page, DISCARDED)
         Comment.delete(self.users["member"], self.comments["deleted"])
         Post.delete(self.users["member"], self.posts["deleted"])
+        Topic.delete(self.users["editor"], self.topics["binned"])
         set_columns(User, self.people["reader"], role=Role.READER)
         set_columns(User, self.people["gone"], deactivated_at=database.utcnow())
 
