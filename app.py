@@ -4712,7 +4712,8 @@ def seed_demo_command(wanted: int, force: bool) -> None:
     extra = max(0, wanted - sum(entry.kind == "news" for entry in entries))
     with click.progressbar(length=len(entries) + extra, label="Writing posts") as bar:
         company.publish(entries, bar.update)
-        company.repeat([entry for entry in entries if entry.kind == "news" and not entry.private], extra, bar.update)
+        out = [entry for entry in entries if not {"draft", "appears"} & entry.fields.keys()]
+        company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
     for username, role, password in passwords:
@@ -4809,8 +4810,12 @@ class DemoCompany:
             if "edited_by" in entry.fields:
                 post["editor_id"] = self.people[entry.fields["edited_by"]]
                 post["updated_at"] = post["edited_at"] = self._ago(entry.fields.get("edited_days", "1"))
+            post |= self._timed(entry)
             post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
             self._keep(post, post_id)
+            for username in filter(None, entry.fields.get("read_by", "").split()):
+                read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
+                rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
             advance(1)
@@ -4862,8 +4867,23 @@ class DemoCompany:
             "updated_at": when, "edited_at": None, "pinned_at": None,
         }  # fmt: skip
 
+    def _timed(self, entry: DemoEntry) -> dict[str, Any]:
+        """What waits, is over, or must be read: only what differs from any other post."""
+        fields, timed = entry.fields, {}
+        if "draft" in fields:
+            timed["published_at"] = None
+        if "appears" in fields:
+            timed["published_at"] = self._ago("-" + fields["appears"])
+        if "expired" in fields:
+            timed["expires_at"] = self._ago(fields["expired"])
+        if "due" in fields:
+            due = (self.now + timedelta(days=float(fields["due"]))).date()
+            asked = {"must_read_since": self._ago(fields["days"]), "must_read_version": 1, "must_read_roles": 15}
+            timed |= asked | {"must_read_due": due}
+        return timed
+
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
-        text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"]}
+        text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"] or post["updated_at"]}
         Revision.keep(post_id=post_id, comment_id=None, editor_id=post["author_id"], version=1, **text)
 
     def _comment(self, post_id: int, fields: Mapping[str, str], said: str) -> None:
