@@ -25,10 +25,12 @@ import binascii
 import calendar
 import contextlib
 import copy
+import csv
 import functools
 import hashlib
 import hmac
 import html
+import io
 import ipaddress
 import itertools
 import json
@@ -179,6 +181,8 @@ PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
+OWED_MOST = 20
+REMIND_EVERY = timedelta(days=1)
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
 ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
@@ -814,14 +818,15 @@ class Topic(Model):
     # -- queries
 
     @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a topic. Everything that hangs on one asks this."""
-        return sa.and_(cls.deleted_at.is_(None), cls.within_reach())
+    def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer`, or of a row, may see a topic. All that hangs on one asks this."""
+        return sa.and_(cls.deleted_at.is_(None), cls.within_reach(person))
 
     @classmethod
-    def within_reach(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a topic, or might if it were not deleted."""
-        mine = sa.select(TopicMember.topic_id).where(TopicMember.user_id == VIEWER)
+    def within_reach(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer`, or of a row, may see a topic, or might if it were not deleted."""
+        mine = sa.select(TopicMember.topic_id).where(TopicMember.user_id == (person.id if person else VIEWER))
+        mine = mine.correlate(person) if person else mine
         return sa.or_(cls.private == sa.false(), cls.id.in_(mine))
 
     @classmethod
@@ -1052,10 +1057,10 @@ class Timed:
     @classmethod
     def visible(cls) -> sa.ColumnElement[bool]:
         """Whether the person bound as `viewer` may see a post by its own address at the time bound as `now`."""
-        return sa.and_(cls.deleted_at.is_(None), cls._reachable())
+        return sa.and_(cls.deleted_at.is_(None), cls.reachable())
 
     @classmethod
-    def _reachable(cls) -> sa.ColumnElement[bool]:
+    def reachable(cls) -> sa.ColumnElement[bool]:
         """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
         editor = aliased(User)
         scheduled = sa.exists().where(editor.id == VIEWER, editor.role >= Role.EDITOR, cls.published_at.is_not(None))
@@ -1189,8 +1194,14 @@ class Post(Timed, Model):
     @classmethod
     @functools.cache
     def _single(cls) -> Prepared:
-        joined = sa.select(*POST_COLUMNS).join(Topic, Topic.id == cls.topic_id).join(User, User.id == cls.author_id)
-        joined = joined.outerjoin(OWNER, Upkeep.still_there())
+        columns = (*POST_COLUMNS, *Acknowledgement.of_viewer())
+        joined = (
+            sa.select(*columns)
+            .select_from(cls)
+            .join(Topic, Topic.id == cls.topic_id)
+            .join(User, User.id == cls.author_id)
+            .outerjoin(OWNER, Upkeep.still_there())
+        )
         return Prepared(joined.where(cls.visible(), cls.id == sa.bindparam("id")))
 
     @classmethod
@@ -1263,7 +1274,7 @@ class Post(Timed, Model):
         Raises `Forbidden`, or `Refused` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
-        post = cls._of_form(author, form_id)
+        post = Draft.of_form(author, form_id)
         if post is not None and (post.published_at is not None or post.deleted_at):
             return post.id
         now = utcnow()
@@ -1274,17 +1285,14 @@ class Post(Timed, Model):
         return post.id
 
     @classmethod
-    def _of_form(cls, author: User, form_id: str) -> Post | None:
-        first = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id).with_for_update()
-        return db.session.scalar(first.execution_options(populate_existing=True))
-
-    @classmethod
     @unit
     def edit(
         cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
-        topic_id: int, title: str, body: str, **upkeep: Any,
+        anew: bool = False, topic_id: int, title: str, body: str, **upkeep: Any,
     ) -> None:  # fmt: skip
         """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
+
+        With `anew`, who was asked to read it is asked again; what they acknowledged before stays on record.
 
         Raises `Conflict` when somebody else saved another text in between.
         """
@@ -1292,7 +1300,7 @@ class Post(Timed, Model):
         changed = (post.topic_id, post.title, post.body) != (topic_id, title, body)
         changed |= any(getattr(post, column) != value for column, value in upkeep.items())
         if changed:
-            post._refuse_stale(version)
+            Draft.refuse_stale(post, version)
         now = utcnow()
         published = post.published_at is not None and post.published_at <= now
         action = placed.put(post, editor, now) if placed else ""
@@ -1303,6 +1311,9 @@ class Post(Timed, Model):
             Activity.record(editor, action or "post.edited", post, title)
         if tell:
             Activity.record(editor, "post.told", post, title)
+        if changed and anew and post.must_read_since is not None:
+            post.must_read_version = post.version
+            Activity.record(editor, "post.must_read", post, title)
 
     @classmethod
     @unit
@@ -1312,7 +1323,7 @@ class Post(Timed, Model):
         Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
         """
         post, editor = cls._for_change(actor, post_id)
-        post._refuse_stale(version)
+        Draft.refuse_stale(post, version)
         old = Revision.fetch(post_id, None, wanted)
         cls.edit(editor, post_id, version, topic_id=post.topic_id, title=old.title, body=old.body)
         return post.version
@@ -1357,7 +1368,7 @@ class Post(Timed, Model):
         With `deleted`, a deleted one too, where the person might restore it: for anybody else it does not exist.
         """
         user = User.acting(actor.id)
-        seen = sa.select(cls).where(cls.id == post_id, cls._reachable() if deleted else cls.visible())
+        seen = sa.select(cls).where(cls.id == post_id, cls.reachable() if deleted else cls.visible())
         seen = seen.params(viewer=user.id, now=utcnow())
         locked = seen.with_for_update(of=cls).execution_options(populate_existing=True)
         post = db.session.scalar(locked)
@@ -1366,15 +1377,6 @@ class Post(Timed, Model):
         if not post.editable_by(user):
             raise Forbidden
         return post, user
-
-    def _refuse_stale(self, version: int) -> None:
-        """Raise `Conflict` unless that version was the one that was read."""
-        if self.version != version:
-            saver = db.session.get(User, self.editor_id)
-            raise Conflict(
-                title=self.title, body=self.body, version=self.version, topic_id=self.topic_id,
-                editor_name=saver.name if saver else "", updated_at=self.updated_at,
-            )  # fmt: skip
 
     def _save(self, editor: User, now: datetime, **written: Any) -> None:
         """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
@@ -1417,6 +1419,22 @@ class Draft:
         return rows(latest, viewer=user.id, now=utcnow()).all()
 
     @classmethod
+    def of_form(cls, author: User, form_id: str) -> Post | None:
+        """What a person's form made before."""
+        first = sa.select(Post).where(Post.author_id == author.id, Post.form_id == form_id).with_for_update()
+        return db.session.scalar(first.execution_options(populate_existing=True))
+
+    @staticmethod
+    def refuse_stale(post: Post, version: int) -> None:
+        """Raise `Conflict` unless that version of a post was the one that was read."""
+        if post.version != version:
+            saver = db.session.get(User, post.editor_id)
+            raise Conflict(
+                title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
+                editor_name=saver.name if saver else "", updated_at=post.updated_at,
+            )  # fmt: skip
+
+    @classmethod
     @unit
     def autosave(
         cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", **written: Any
@@ -1428,7 +1446,7 @@ class Draft:
         """
         kind = written.pop("kind", "news")
         author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
-        post = Post._for_change(actor, post_id)[0] if post_id else Post._of_form(author, form_id)
+        post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
         if post is None:
             post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
             post._write(author, utcnow(), **written)
@@ -1437,7 +1455,7 @@ class Draft:
             raise Refused("body", "This is no draft any more.")
         else:
             if post_id:
-                post._refuse_stale(version)
+                Draft.refuse_stale(post, version)
             post._write(author, utcnow(), **written)
         return post
 
@@ -1577,6 +1595,9 @@ POST_COLUMNS = (
     Post.kind,
     Post.version,
     Post.pinned_until,
+    Post.must_read_since,
+    Post.must_read_due,
+    Post.must_read_version,
     Post.updated_at,
     Post.edited_at,
     Post.html,
@@ -1596,10 +1617,13 @@ POST_COLUMNS = (
 
 # Lists deal in plain tuples: what is drawn of one is kept under all it says, and SQLAlchemy's rows compare slowly.
 PostCard = namedtuple("PostCard", [column.key for column in CARD_COLUMNS])
-_POST_FIELDS = tuple(column.key for column in POST_COLUMNS)
+_POST_FIELDS = (*(column.key for column in POST_COLUMNS), "is_asked", "read_version", "read_at")
 
 
-_POST_JUDGED = ("is_new", "can_edit", "can_delete", "can_pin", "can_renew", "is_pinned", "state")
+_POST_JUDGED = (
+    *("is_new", "can_edit", "can_delete", "can_pin", "can_renew", "is_pinned"),
+    *("can_report", "is_overdue", "state"),
+)
 
 
 class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
@@ -1609,12 +1633,21 @@ class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
 
     @classmethod
     def of(cls, row: Any, viewer: Viewer) -> PostView:
+        """A row of `Post._single`, judged for who looks and as of now."""
         now = utcnow()
         change, state = Post.editable(row.kind, row.author_id, viewer), cls.state_at(row, now)
         out = state in ("published", "expired")
         new, pins = out and viewer.is_new(row.published_at, row.author_id), viewer.is_editor and row.kind == "news"
         renew = row.kind == "page" and (change or row.owner_id == viewer.id)
-        return cls._make((*row, new, change, change, pins and out, renew, Post.is_pinned(row, now), state))
+        reports = Acknowledgement.reportable(row.author_id, viewer) and (viewer.is_editor or row.must_read_since)
+        overdue = row.must_read_due is not None and row.must_read_due < today()
+        judged = (new, change, change, pins and out, renew, Post.is_pinned(row, now), bool(reports), overdue, state)
+        return cls._make((*row, *judged))
+
+    @property
+    def owes(self) -> bool:
+        """Whether this person is still to say that they have read it."""
+        return bool(self.is_asked) and (self.read_version or 0) < self.must_read_version
 
     @staticmethod
     def state_at(row: Any, now: datetime) -> str:
@@ -1713,6 +1746,175 @@ class Acknowledgement(Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
     version: Mapped[int]
     at: Mapped[datetime] = mapped_column(Timestamp)
+
+    # -- queries
+
+    @classmethod
+    def asked(cls, person: Any = User) -> sa.ColumnElement[bool]:
+        """Whether the person of a row is asked to read the post of a row: they are meant, are here, and see it.
+
+        Its author, who wrote it, is not. What is deleted, not published yet, or expired asks nobody.
+        """
+        named = sa.exists().where(MustReadPerson.post_id == Post.id, MustReadPerson.user_id == person.id)
+        role = sa.case(*((person.role == role, cls.bit(role)) for role in Role), else_=0)
+        return sa.and_(
+            Post.must_read_since.is_not(None),
+            *(Post.deleted_at.is_(None), Post.published_at <= NOW, Post.current()),
+            *(person.deactivated_at.is_(None), person.id != Post.author_id),
+            Post.topic_id.in_(sa.select(Topic.id).where(Topic.visible(person))),
+            sa.or_(Post.must_read_roles.bitwise_and(role) != 0, named.correlate(Post, person)),
+        )
+
+    @classmethod
+    def owed(cls, person: Any = User) -> sa.ColumnElement[bool]:
+        """Whether the person of a row still owes the post of a row: the one place that says so."""
+        given = sa.exists().where(cls.post_id == Post.id, cls.user_id == person.id)
+        given = given.where(cls.version >= Post.must_read_version).correlate(Post, person)
+        return sa.and_(cls.asked(person), sa.not_(given))
+
+    @classmethod
+    def of_viewer(cls) -> tuple[Any, ...]:
+        """Of the post of a row: whether the person bound as `viewer` is asked, what they have read of it, and when."""
+        person, mine = aliased(User), (cls.post_id == Post.id, cls.user_id == VIEWER)
+        asked = sa.exists().where(person.id == VIEWER, cls.asked(person)).correlate(Post)
+        version = sa.select(sa.func.max(cls.version)).where(*mine).correlate(Post).scalar_subquery()
+        at = sa.select(sa.func.max(cls.at)).where(*mine).correlate(Post).scalar_subquery()
+        return asked.label("is_asked"), version.label("read_version"), at.label("read_at")
+
+    @classmethod
+    def report(cls, post: Post) -> Report:
+        """Who has read a post, who has not, and whoever said so once without being asked any more."""
+        person = (User.id, User.name, User.username, User.department)
+        asked = sa.select(*person).select_from(User).join(Post, Post.id == post.id).where(cls.asked())
+        given = sa.select(*person, cls.version, cls.at).select_from(cls).join(User, User.id == cls.user_id)
+        given = given.where(cls.post_id == post.id).order_by(cls.at, cls.id)
+        lines = {
+            row.id: ReportLine(row.name, row.username, row.department, "owes", []) for row in rows(asked, now=utcnow())
+        }
+        for row in rows(given):
+            line = lines.setdefault(row.id, ReportLine(row.name, row.username, row.department, "past", []))
+            line.given.append((row.version, row.at))
+            if line.state == "owes" and row.version >= (post.must_read_version or 0):
+                lines[row.id] = line._replace(state="read")
+        order = {"owes": 0, "read": 1, "past": 2}
+        return Report(sorted(lines.values(), key=lambda line: (order[line.state], sort_key(line.name))))
+
+    # -- predicates
+
+    @staticmethod
+    def bit(role: Role) -> int:
+        """The bit of a role in `Post.must_read_roles`."""
+        return 1 << list(Role).index(role)
+
+    @staticmethod
+    def reportable(author_id: int, user: Permissions) -> bool:
+        """Authors and editors see who has read a post."""
+        return user.is_editor or author_id == user.id
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def give(cls, actor: Permissions, post_id: int, version: int) -> None:
+        """Write down that somebody has read a post in the version that they saw, or with 0 in the present one.
+
+        Again: nothing more happens. Raises `NotVisible`, or `Refused` where they are not asked, or it has changed.
+        """
+        user = User.acting(actor.id)
+        locked = Post.visible_to(user).where(Post.id == post_id).with_for_update(of=Post)
+        post = db.session.scalar(locked.execution_options(populate_existing=True))
+        if post is None:
+            raise NotVisible
+        asked = sa.select(User.id).select_from(User).join(Post, Post.id == post.id)
+        if rows(asked.where(User.id == user.id, cls.asked()), now=utcnow()).first() is None:
+            raise Refused("version", "You are not asked to confirm that you have read this.")
+        read = min(version or post.version, post.version)
+        if read < (post.must_read_version or 0):
+            raise Refused("version", "This was changed while you read it. Read it once more, then say so.")
+        given = {"post_id": post.id, "user_id": user.id, "version": read, "at": utcnow()}
+        if database.insert_if_absent(db.metadata.tables["acknowledgements"], given):
+            Activity.record(user, "post.acknowledged", post, f"version {read}")
+
+    @classmethod
+    @unit
+    def ask(
+        cls, actor: Permissions, post_id: int, *,
+        roles: Iterable[Role], people: Iterable[int] = (), due: date | None = None, anew: bool = False,
+    ) -> None:  # fmt: skip
+        """Mark a post must-read for people of some roles and for some by name, or change that. Editors only.
+
+        With `anew` only who has read the present version has read it. Raises `Refused` where nobody is asked.
+        """
+        post, editor = cls._for_asking(actor, post_id)
+        if post.version >= DRAFT_VERSIONS:
+            raise Refused("audience", "Publish it first, or say when it appears.")
+        wanted = sa.select(User.id).where(User.id.in_({*people}), User.deactivated_at.is_(None))
+        named = list(db.session.scalars(wanted))
+        post.must_read_roles = sum({cls.bit(role) for role in roles})
+        if not named and not post.must_read_roles:
+            raise Refused("audience", "Choose at least one role or one person.")
+        if anew or post.must_read_since is None:
+            post.must_read_version = post.version
+        post.must_read_since, post.must_read_due = post.must_read_since or utcnow(), due
+        rows(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
+        for user_id in named:
+            database.insert_if_absent(db.metadata.tables["must_read_people"], {"post_id": post.id, "user_id": user_id})
+        Activity.record(editor, "post.must_read", post, post.title)
+
+    @classmethod
+    @unit
+    def stop_asking(cls, actor: Permissions, post_id: int) -> None:
+        """Nobody owes a post any more; what was acknowledged stays on record."""
+        post, editor = cls._for_asking(actor, post_id)
+        if post.must_read_since is not None:
+            post.must_read_since = None
+            Activity.record(editor, "post.must_read_ended", post, post.title)
+
+    @classmethod
+    @unit
+    def remind(cls, actor: Permissions, post_id: int) -> int:
+        """Have those who still owe a post told of it again, once a day at the most. Returns how many they are."""
+        post, user = Post._for_change(actor, post_id)
+        now, owing = utcnow(), sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id)
+        count = rows(owing.where(cls.owed()), now=now).scalar() or 0
+        if not count:
+            raise Refused("remind", "There is nobody to remind.")
+        if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
+            raise Refused("remind", "They were reminded less than a day ago. Give them until tomorrow.")
+        post.reminded_at = now
+        Activity.record(user, "post.reminded", post, plural(count, "person", "people"))
+        return count
+
+    @classmethod
+    def _for_asking(cls, actor: Permissions, post_id: int) -> tuple[Post, User]:
+        post, editor = Post._for_change(actor, post_id)
+        if not editor.is_editor:
+            raise Forbidden
+        return post, editor
+
+
+class ReportLine(NamedTuple):
+    """A person in a report: `state` is read, owes, or past, for whoever is not asked any more."""
+
+    name: str
+    username: str
+    department: str
+    state: str
+    given: list[tuple[int, datetime]]  # versions, and when they said that they had read them
+
+
+class Report(NamedTuple):
+    """Who has read a must-read post."""
+
+    lines: list[ReportLine]
+
+    @property
+    def asked(self) -> int:
+        return sum(line.state != "past" for line in self.lines)
+
+    @property
+    def read(self) -> int:
+        return sum(line.state == "read" for line in self.lines)
 
 
 sa.Index(
@@ -2209,7 +2411,7 @@ class Bin:
         columns = (Post.id, Post.title, Topic.name, Post.deleted_at, User.name, Post.comment_count)
         statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
         statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
-        return statement.where(Post.deleted_at.is_not(None), Topic.visible()), Post
+        return statement.where(Post.deleted_at.is_not(None), Post.reachable()), Post
 
     @staticmethod
     def topics() -> sa.ColumnElement[bool]:
@@ -2937,6 +3139,18 @@ class PostForm(SiteForm):
             field.validators = [Length(max=longest, message=f"Use at most {longest:,} characters.")]
 
 
+class MustReadForm(SiteForm):
+    audience = RadioField(
+        "Who is to read it",
+        choices=[SelectChoice("all", "Everybody who may see it"), SelectChoice("some", "Only those chosen below")],
+        default="all",
+    )
+    roles = SelectMultipleField("By role", coerce=int)
+    people = SelectMultipleField("By name", coerce=int)
+    due = DateField("Until the end of", validators=[Optional(), within_reach], description="Empty: as soon as they can")
+    anew = BooleanField("Ask everybody to read it again, as it stands now")
+
+
 class PinForm(SiteForm):
     until = DateField("Until the end of", validators=[Optional(), within_reach])
 
@@ -3223,6 +3437,9 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
     return [SelectChoice(str(value), label) for value, label in pairs]
 
 
+# -- Beside the lists --------------------------------------------------------------------------------------------------
+
+
 @functools.cache
 def _sidebar_statement() -> Prepared:
     """What stands beside the lists, four short ones in one statement."""
@@ -3258,7 +3475,17 @@ def _sidebar_statement() -> Prepared:
         .order_by(Post.review_by, Post.id)
         .limit(PAGE_SIZE)
     )
-    parts = (sa.select(part.subquery()) for part in (database.in_table_order(changed), away, topics, waiting))
+    owed = (
+        sa.select(sa.literal("owed"), Post.id, Post.title, none, sa.cast(Post.must_read_due, sa.String(10)),
+                  Post.must_read_since)
+        .select_from(Post)
+        .join(User, User.id == VIEWER)
+        .where(Acknowledgement.owed())
+        .order_by(Post.must_read_due.is_(None), Post.must_read_due, Post.id)
+        .limit(OWED_MOST)
+    )  # fmt: skip
+    lists = (database.in_table_order(changed), away, topics, waiting, owed)
+    parts = (sa.select(part.subquery()) for part in lists)
     return Prepared(sa.union_all(*parts))
 
 
@@ -3277,11 +3504,21 @@ class Changed(NamedTuple):
     updated_at: datetime
 
 
+class Owed(NamedTuple):
+    id: int
+    title: str
+    due: date | None
+    is_overdue: bool
+
+
 class Sidebar(NamedTuple):
+    """What is read for Home besides its posts."""
+
     away: tuple[Away, ...]
     changed: tuple[Changed, ...]
     topics: tuple[TopicLink, ...]
     waiting: tuple[int, ...]  # pages of this person's own that are to be looked at again
+    owed: tuple[Owed, ...]
 
 
 def sidebar(viewer: Viewer) -> Sidebar:
@@ -3291,7 +3528,7 @@ def sidebar(viewer: Viewer) -> Sidebar:
 
 
 def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
-    away, changed, topics, waiting = [], [], [], []
+    away, changed, topics, waiting, owed = [], [], [], [], []
     for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day):
         part, id_, name, more, flag, at = tuple(row)
         if part == "changed":
@@ -3301,9 +3538,14 @@ def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
         elif part == "away":
             username, _, stand_in = more.partition("\n")
             away.append(Away(id_, name, username, stand_in, date.fromisoformat(flag)))
+        elif part == "owed":
+            due = date.fromisoformat(flag) if flag else None
+            owed.append(Owed(id_, name, due, due is not None and due < day))
         else:
             topics.append(TopicLink(id_, name, more, flag == "1"))
-    return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(waiting))
+    # SQL promises no order for the parts of a UNION; those with a day come first.
+    owed.sort(key=lambda post: (post.due is None, post.due or day, post.id))
+    return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
 
 
 # ======================================================================================================================
@@ -3608,9 +3850,9 @@ def edit(post_id: int) -> ResponseReturnValue:
     appears, leaves = as_local(post.published_at), last_day(post.expires_at)
     form, audience = _form_for(post, obj=post, appears=appears, leaves=leaves)
     if form.validate_on_submit():
-        placed, tell = _placed(form), "tell" in request.form
+        placed, wishes = _placed(form), {name: name in request.form for name in ("tell", "anew")}
         try:
-            Post.edit(current_user, post_id, form.version.data, placed=placed, tell=tell, **_written(form))
+            Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form))
         except Refused as refused:
             form.refuse(refused)
         except Conflict as conflict:
@@ -4027,6 +4269,112 @@ def _autosave(post_id: int | None) -> ResponseReturnValue:
     values = _written(form) | {"kind": _kind_of(form), "form_id": checked_form_id(form.form_id)}
     post = Draft.autosave(current_user, post_id, form.version.data, **values)
     return jsonify(id=post.id, version=post.version)
+
+
+# -- posts: must-read --------------------------------------------------------------------------------------------------
+
+
+@posts.post("/posts/<int:post_id>/acknowledge")
+@login_required
+def acknowledge(post_id: int) -> ResponseReturnValue:
+    """Say that one has read a post."""
+    Acknowledgement.give(current_user, post_id, request.form.get("version", 0, type=as_id))
+    return done(f"/posts/{post_id}", "Thank you. It is noted that you have read this.")
+
+
+@posts.route("/posts/<int:post_id>/must-read", methods=["GET", "POST"])
+@role_required(Role.EDITOR)
+@keeps_typed
+def must_read(post_id: int) -> ResponseReturnValue:
+    """Choose who is to read a post, and until when; or ask nobody any more."""
+    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    form = _must_read_form(post)
+    if form.validate_on_submit():
+        if "end" in request.form:
+            Acknowledgement.stop_asking(current_user, post_id)
+            return done(f"/posts/{post_id}", "Nobody is asked to read this any more. Who has read it stays on record.")
+        try:
+            Acknowledgement.ask(current_user, post_id, **_asked_for(form))
+        except Refused as refused:
+            form.refuse(refused)
+        else:
+            return done(f"/posts/{post_id}/report", "They are asked to read it.")
+    return form_page("posts/must_read.html", form, post=post)
+
+
+def _must_read_form(post: Post) -> MustReadForm:
+    roles = [role for role in Role if (post.must_read_roles or 0) & Acknowledgement.bit(role)]
+    named = list(db.session.scalars(sa.select(MustReadPerson.user_id).where(MustReadPerson.post_id == post.id)))
+    everybody = (not post.must_read_roles and not named) or len(roles) == len(Role)
+    chosen = {"roles": [] if everybody else [int(role) for role in roles], "people": named}
+    form = MustReadForm(audience="all" if everybody else "some", due=post.must_read_due, **chosen)
+    form.roles.choices = choices((int(role), role.label) for role in Role)
+    seeing = sa.select(User.id, User.name).select_from(User).join(Topic, Topic.id == post.topic_id)
+    seeing = seeing.where(User.deactivated_at.is_(None), Topic.visible(User)).order_by(User.name_key, User.id)
+    form.people.choices = choices((row.id, row.name) for row in rows(seeing))
+    return form
+
+
+def _asked_for(form: MustReadForm) -> dict[str, Any]:
+    everybody = form.audience.data == "all"
+    roles = list(Role) if everybody else [Role(number) for number in form.roles.data or ()]
+    people = [] if everybody else form.people.data or []
+    return {"roles": roles, "people": people, "due": form.due.data, "anew": form.anew.data}
+
+
+@posts.get("/posts/<int:post_id>/report")
+@login_required
+def report(post_id: int) -> ResponseReturnValue:
+    """Who has read a must-read post, and who has not."""
+    return _report_page(_reported(post_id))
+
+
+def _reported(post_id: int) -> Post:
+    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    if not Acknowledgement.reportable(post.author_id, current_user):
+        abort(403)
+    return post
+
+
+def _report_page(post: Post, refused: Refused | None = None) -> ResponseReturnValue:
+    again = post.reminded_at + REMIND_EVERY if post.reminded_at else None
+    context = {"post": post, "report": Acknowledgement.report(post), "refused": refused}
+    may_remind = post.editable_by(current_user) and (again is None or again <= utcnow())
+    return render_template("posts/report.html", may_remind=may_remind, **context), 422 if refused else 200
+
+
+@posts.get("/posts/<int:post_id>/report.csv")
+@login_required
+def report_csv(post_id: int) -> ResponseReturnValue:
+    """The same as a table for a spreadsheet; times are those of the person's zone."""
+    said = {"read": "has read it", "owes": "has not read it", "past": "not asked any more"}
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+    writer.writerow(["Name", "Username", "Department", "State", "Version", "When", "Earlier versions"])
+    for line in Acknowledgement.report(_reported(post_id)).lines:
+        given = [(str(version), f"{as_local(at):%Y-%m-%d %H:%M}") for version, at in line.given]
+        latest, earlier = given[-1] if given else ("", ""), "; ".join(f"{one} on {at}" for one, at in given[:-1])
+        cells = (line.name, line.username, line.department, said[line.state], *latest, earlier)
+        writer.writerow([harmless_cell(cell) for cell in cells])
+    headers = {"Content-Disposition": f'attachment; filename="must-read-{post_id}.csv"'}
+    return Response("\ufeff" + file.getvalue(), headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def harmless_cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula (OWASP, CSV Injection)."""
+    return "'" + text if text.lstrip()[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%") and text else text
+
+
+@posts.post("/posts/<int:post_id>/remind")
+@role_required(Role.MEMBER)
+def remind(post_id: int) -> ResponseReturnValue:
+    """Remind those who have not read a post yet."""
+    post = _reported(post_id)
+    try:
+        count = Acknowledgement.remind(current_user, post_id)
+    except Refused as refused:
+        return _report_page(db.session.get_one(Post, post.id), refused)
+    return done(f"/posts/{post_id}/report", f"{plural(count, 'person', 'people').capitalize()} will be reminded.")
 
 
 # -- topics: their pages, and how editors keep them in order -----------------------------------------------------------
@@ -4910,7 +5258,8 @@ def seed_demo_command(wanted: int, force: bool) -> None:
     extra = max(0, wanted - sum(entry.kind == "news" for entry in entries))
     with click.progressbar(length=len(entries) + extra, label="Writing posts") as bar:
         company.publish(entries, bar.update)
-        company.repeat([entry for entry in entries if entry.kind == "news" and not entry.private], extra, bar.update)
+        out = [entry for entry in entries if not {"draft", "appears"} & entry.fields.keys()]
+        company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
     for username, role, password in passwords:
@@ -5009,8 +5358,12 @@ class DemoCompany:
                 post["updated_at"] = post["edited_at"] = self._ago(entry.fields.get("edited_days", "1"))
             if "owner" in entry.fields:
                 post |= self._upkeep(entry.fields)
+            post |= self._timed(entry)
             post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
             self._keep(post, post_id)
+            for username in filter(None, entry.fields.get("read_by", "").split()):
+                read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
+                rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
             advance(1)
@@ -5070,8 +5423,23 @@ class DemoCompany:
             kept |= {"review_every": 6, "reviewed_at": looked, "review_by": months_after(looked.date(), 6)}
         return kept
 
+    def _timed(self, entry: DemoEntry) -> dict[str, Any]:
+        """What waits, is over, or must be read: only what differs from any other post."""
+        fields, timed = entry.fields, {}
+        if "draft" in fields:
+            timed["published_at"] = None
+        if "appears" in fields:
+            timed["published_at"] = self._ago("-" + fields["appears"])
+        if "expired" in fields:
+            timed["expires_at"] = self._ago(fields["expired"])
+        if "due" in fields:
+            due = (self.now + timedelta(days=float(fields["due"]))).date()
+            asked = {"must_read_since": self._ago(fields["days"]), "must_read_version": 1, "must_read_roles": 15}
+            timed |= asked | {"must_read_due": due}
+        return timed
+
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
-        text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"]}
+        text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"] or post["updated_at"]}
         Revision.keep(post_id=post_id, comment_id=None, editor_id=post["author_id"], version=1, **text)
 
     def _comment(self, post_id: int, fields: Mapping[str, str], said: str) -> None:

@@ -29,7 +29,7 @@ from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Placing, Post, Role, Setting, SignIn, Topic, User
+from app import Acknowledgement, Comment, Placing, Post, Role, Setting, SignIn, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
@@ -58,6 +58,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "version": "1"},
     "posts.preview": {"body": "**Bold**"},
     "posts.pin": {"pinned": "1"},
+    "posts.acknowledge": {"version": "1"},
+    "posts.must_read": {"audience": "all", "due": "2026-12-24"},
     "posts.comment": {"body": "A new remark"},
     "posts.edit_comment": {"body": "Another remark", "version": "1"},
     "posts.restore_version": {"version": "1"},
@@ -131,6 +133,9 @@ class World:
             self.posts[name] = post.id
             self.comments[name if name != "deleted" else "below_deleted"] = self._comment(writer, post, mark)
         self._unpublished()
+        must = add_post(self.users["keeper"], self.topic["open"], "What all must read")
+        Acknowledgement.ask(self.users["keeper"], must.id, roles=[*Role])
+        self.posts["must"] = must.id
         page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")
         self.posts["page"] = page.id
         set_columns(Post, page.id, owner_id=self.people["reader"], review_every=6, review_by=date(2026, 1, 1))
