@@ -1111,7 +1111,7 @@ class Post(Timed, Model):
     deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     # Of a page of the handbook: who looks after it, and when it is to be looked at again (see `Upkeep`).
     owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
-    review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, 0 for never
+    review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, None for never
     review_by: Mapped[date | None] = mapped_column(sa.Date)
     reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
     pinned_until: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -1537,7 +1537,7 @@ class Upkeep:
         """
         user = User.acting(actor.id)
         seen = Post.visible_to(user).where(Post.id == post_id, Post.kind == "page")
-        page = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
+        page = db.session.scalar(seen.with_for_update(of=Post).execution_options(populate_existing=True))
         if page is None:
             raise NotVisible
         if page.owner_id != user.id and not page.editable_by(user):
@@ -1550,14 +1550,14 @@ class Upkeep:
         return again
 
     @classmethod
-    def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int) -> None:
-        """Choose, as part of a save, who looks after a page, and every how many months it is looked at (0: never).
+    def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int | None) -> None:
+        """Choose, as part of a save, who looks after a page, and every how many months (None: never).
 
         Raises `Refused` for somebody who is gone, or does not see the page's topic.
         """
         if owner_id is not None and owner_id != page.owner_id:
             cls._refuse_outsider(owner_id, page.topic_id)
-        if review_every != (page.review_every or 0):
+        if review_every != page.review_every:
             page.reviewed_at = now if review_every else None
             page.review_by = months_after(now.date(), review_every) if review_every else None
         page.owner_id, page.review_every = owner_id, review_every
@@ -3869,7 +3869,8 @@ def _kind_of(form: PostForm) -> str:
 
 def _written(form: PostForm) -> dict[str, Any]:
     text = {"topic_id": form.topic.data, "title": form.title.data or "", "body": form.body.data or ""}
-    return text | ({"owner_id": form.owner.data or None, "review_every": form.review.data} if form.owner else {})
+    upkeep = {"owner_id": form.owner.data or None, "review_every": form.review.data or None} if form.owner else {}
+    return text | upkeep
 
 
 def _form_for(post: Post, **data: Any) -> tuple[PostForm, dict[int, SimpleNamespace]]:
@@ -5417,7 +5418,7 @@ class DemoCompany:
 
     def _upkeep(self, fields: Mapping[str, str]) -> dict[str, Any]:
         """Who looks after a page; and, where it tells when somebody last did, by when it is to be done again."""
-        kept: dict[str, Any] = {"owner_id": self.people[fields["owner"]], "review_every": 0}
+        kept: dict[str, Any] = {"owner_id": self.people[fields["owner"]]}
         if "looked_days" in fields:
             looked = self._ago(fields["looked_days"])
             kept |= {"review_every": 6, "reviewed_at": looked, "review_by": months_after(looked.date(), 6)}

@@ -448,8 +448,18 @@ def test_an_editor_chooses_who_looks_after_a_page_and_how_often(people, topics, 
     assert re.search(rf'<option selected value="{people.reader.id}">', edited)
     typed |= {"version": "1", "owner": "0", "review": "0"}
     assert browser.submit(f"/posts/{page.id}/edit", typed).status_code == 303
-    assert (again(page).owner_id, page.review_every, page.review_by, page.reviewed_at) == (None, 0, None, None)
+    assert (again(page).owner_id, page.review_every, page.review_by, page.reviewed_at) == (None, None, None, None)
     assert page.version == 2
+
+
+def test_saving_a_page_as_it_stands_makes_no_version(people, topics, sign_in):
+    plain = add_post(people.editor, topics.open, "Plain", body="Text", kind="page")
+    kept = page_of(people, topics, "Kept", owner=people.member, every=6, body="Text")
+    for page, owner, review in ((plain, 0, 0), (kept, people.member.id, 6)):
+        typed = {"title": page.title, "body": "Text", "topic": topics.open.id, "version": "1"}
+        answer = sign_in(people.editor).submit(f"/posts/{page.id}/edit", typed | {"owner": owner, "review": review})
+        assert answer.status_code == 303
+        assert again(page).version == 1
 
 
 def test_news_have_nobody_who_looks_after_them(people, topics, sign_in):
@@ -479,7 +489,7 @@ def test_only_who_sees_the_topic_can_look_after_a_page(people, topics, sign_in):
     assert "Member" in offered[0]
     assert "Stranger" not in offered[0]
     with pytest.raises(Refused, match="does not see that topic"):
-        edit(private, people.editor, owner_id=people.stranger.id, review_every=0)
+        edit(private, people.editor, owner_id=people.stranger.id, review_every=None)
     typed = {"title": "T", "body": "B", "topic": topics.private.id, "kind": "page", "owner": people.stranger.id}
     answer = browser.submit("/posts/new", typed | {"review": "3"})
     assert answer.status_code == 422
@@ -509,7 +519,7 @@ def test_still_right_is_said_by_the_owner_and_by_editors_only(people, topics, si
         browser = sign_in(getattr(people, who))
         assert ("Still right" in browser.get(f"/posts/{page.id}").text) == (status == 303), who
         assert browser.submit(f"/posts/{page.id}/still-right").status_code == status, who
-    never = page_of(people, topics, owner=people.member, every=0)
+    never = page_of(people, topics, owner=people.member, every=None)
     assert "Still right" not in sign_in(people.member).get(f"/posts/{never.id}").text
     assert sign_in(people.member).submit(f"/posts/{never.id}/still-right").status_code == 422
     with pytest.raises(NotVisible):
@@ -534,7 +544,7 @@ def test_overdue_pages_are_marked_for_all_and_listed_for_editors_and_their_owner
     days = {"Long overdue": -50, "Overdue": -1, "Due today": 0, "Due soon": 30, "Due later": 31}
     for title, days_on in days.items():
         due_on(page_of(people, topics, title, owner=people.member if days_on < 30 else None), today + days_on * DAY)
-    page_of(people, topics, "Never", every=0)
+    page_of(people, topics, "Never", every=None)
     handbook = browser_on(clock, sign_in, people.reader).get("/handbook").text
     assert handbook.count("Overdue for a look") == 2
     assert "/handbook/review" not in handbook
@@ -571,7 +581,7 @@ def test_the_list_of_what_waits_pages_over_equal_days_and_loses_nothing(people, 
 
 
 def test_a_page_whose_owner_is_gone_says_so_and_is_listed(people, topics, sign_in):
-    page = page_of(people, topics, "Orphaned", owner=people.stranger, every=0)
+    page = page_of(people, topics, "Orphaned", owner=people.stranger, every=None)
     profile = {"name": "Stranger", "email": ""}
     User.administer(people.admin, people.stranger.id, role=Role.MEMBER, active=False, **profile)
     browser = sign_in(people.editor)
