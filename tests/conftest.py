@@ -62,12 +62,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(cores, PROCESSES_MAX) if whole and cores > 1 and (not MYSQL_URL or may_create_databases()) else 0
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What loads the whole machine by itself stays in one process: no two of those run at once."""
-    for item in items:
-        if {"browser", "faults"} & {*Path(item.path).relative_to(Path(__file__).parent).parts}:
-            item.add_marker(pytest.mark.xdist_group("alone"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What loads the whole machine by itself stays in one process; all else goes wherever there is room."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "alone" if nodeid.startswith(("tests/browser/", "tests/faults/")) else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True)
