@@ -9,6 +9,7 @@ file, which is sooner done in one, does not. `-n 0` or `-p no:xdist` keeps every
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import sys
@@ -61,12 +62,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(cores, PROCESSES_MAX) if whole and cores > 1 and (not MYSQL_URL or may_create_databases()) else 0
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What loads the whole machine by itself stays in one process: no two of those run at once."""
-    for item in items:
-        if {"browser", "faults"} & {*Path(item.path).relative_to(Path(__file__).parent).parts}:
-            item.add_marker(pytest.mark.xdist_group("alone"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What loads the whole machine by itself stays in one process; all else goes wherever there is room."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "alone" if nodeid.startswith(("tests/browser/", "tests/faults/")) else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -76,6 +81,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = outcome.get_result()
     if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"skipped, but CORKBOARD_TEST_REQUIRE=all: {call.excinfo}"
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now is no garbage, and to look for some in it again and again is a tenth of the run."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 # -- Databases ---------------------------------------------------------------------------------------------------------

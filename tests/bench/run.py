@@ -161,11 +161,15 @@ class Board:
         table = {COMMENT: "comments", SIGN_IN: "sign_ins"}.get(row)
         before = self.count(table) if table else 0
         assert self.site.process is not None
-        least = 1 if row == SIGN_IN else 0  # a hash alone takes a part of a second that others would do with
-        load = drive(self.site.port, self.site.process.pid, self.asks[row], max(seconds, least), core, self.folder)
+        ask = self.asks[row]
+        if row == SIGN_IN and seconds < 1:  # no sooner does a hash come to its end; and two would meet those before
+            seconds, ask = 1, ask._replace(connections=1)
+        load = drive(self.site.port, self.site.process.pid, ask, seconds, core, self.folder)
         # Being asked to sign in is a redirect as well, so what came of the forms is counted.
         if table and not load.requests <= self.count(table) - before <= load.requests + CONNECTIONS:
             raise RuntimeError(f"{row}: {load.requests} answers, but {self.count(table) - before} {table}")
+        if not load.requests and seconds < 10:  # on a busy machine even one can take longer
+            return self.measure(row, seconds * 3, core)
         self.loads[row].append(load)
         return load
 
