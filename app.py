@@ -1212,44 +1212,6 @@ class Post(Timed, Model):
             raise NotVisible
         return PostView.of(row, viewer)
 
-    @classmethod
-    @functools.cache
-    def _handbook(cls, continued: bool) -> Prepared:
-        editor = aliased(User)
-        forsaken = sa.and_(cls.owner_id.is_not(None), OWNER.id.is_(None)).label("forsaken")
-        statement = (
-            sa.select(
-                *(cls.owner_id, cls.review_by, forsaken),
-                *(cls.id, cls.title, cls.title_key, cls.updated_at, editor.name.label("editor_name")),
-                *(editor.username.label("editor_username"), Topic.id.label("topic_id"), Topic.name.label("topic_name")),
-                *(Topic.slug.label("topic_slug"), Topic.private.label("topic_private"), Topic.position),
-            )
-            .select_from(Topic)
-            .join(cls, cls.topic_id == Topic.id)
-            .join(editor, editor.id == cls.editor_id)
-            .outerjoin(OWNER, Upkeep.still_there())
-            .where(cls.listed(), cls.kind == "page")
-        )
-        if continued:
-            at = {name: sa.bindparam(name) for name in ("position", "topic", "title", "last")}
-            statement = statement.where(
-                Topic.position >= at["position"],
-                sa.or_(
-                    Topic.position > at["position"],
-                    Topic.id > at["topic"],
-                    sa.and_(Topic.id == at["topic"], cls.title_key > at["title"]),
-                    sa.and_(Topic.id == at["topic"], cls.title_key == at["title"], cls.id > at["last"]),
-                ),
-            )
-        order = (Topic.position, Topic.id, cls.title_key, cls.id)
-        return Prepared(database.in_table_order(statement).order_by(*order).limit(HANDBOOK_PER_PAGE + 1))
-
-    @classmethod
-    def handbook(cls, viewer: Viewer, after: tuple[int, int, str, int] | None) -> list[Any]:
-        """The handbook's pages by topic and title, from a place on; one more than a page holds."""
-        place = dict(zip(("position", "topic", "title", "last"), after, strict=True)) if after else {}
-        return list(rows(cls._handbook(after is not None), viewer=viewer.id, now=utcnow(), **place))
-
     # -- predicates
 
     @staticmethod
@@ -1478,7 +1440,7 @@ REVIEW_SOON = timedelta(days=30)  # so long before its day a page is listed
 
 
 class Upkeep:
-    """What keeps a page of the handbook true: somebody looks after it, and looks at it again by some day."""
+    """The handbook: its pages, and what keeps one true: somebody looks after it, and looks at it again by some day."""
 
     # -- queries
 
@@ -1486,6 +1448,44 @@ class Upkeep:
     def still_there() -> sa.ColumnElement[bool]:
         """Whether OWNER is the person who looks after a page, and is not gone."""
         return sa.and_(OWNER.id == Post.owner_id, OWNER.deactivated_at.is_(None))
+
+    @classmethod
+    @functools.cache
+    def _pages(cls, continued: bool) -> Prepared:
+        editor = aliased(User)
+        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.id.is_(None)).label("forsaken")
+        statement = (
+            sa.select(
+                *(Post.owner_id, Post.review_by, forsaken),
+                *(Post.id, Post.title, Post.title_key, Post.updated_at, editor.name.label("editor_name")),
+                *(editor.username.label("editor_username"), Topic.id.label("topic_id"), Topic.name.label("topic_name")),
+                *(Topic.slug.label("topic_slug"), Topic.private.label("topic_private"), Topic.position),
+            )
+            .select_from(Topic)
+            .join(Post, Post.topic_id == Topic.id)
+            .join(editor, editor.id == Post.editor_id)
+            .outerjoin(OWNER, cls.still_there())
+            .where(Post.listed(), Post.kind == "page")
+        )
+        if continued:
+            at = {name: sa.bindparam(name) for name in ("position", "topic", "title", "last")}
+            statement = statement.where(
+                Topic.position >= at["position"],
+                sa.or_(
+                    Topic.position > at["position"],
+                    Topic.id > at["topic"],
+                    sa.and_(Topic.id == at["topic"], Post.title_key > at["title"]),
+                    sa.and_(Topic.id == at["topic"], Post.title_key == at["title"], Post.id > at["last"]),
+                ),
+            )
+        order = (Topic.position, Topic.id, Post.title_key, Post.id)
+        return Prepared(database.in_table_order(statement).order_by(*order).limit(HANDBOOK_PER_PAGE + 1))
+
+    @classmethod
+    def pages(cls, viewer: Viewer, after: tuple[int, int, str, int] | None) -> list[Any]:
+        """The handbook's pages by topic and title, from a place on; one more than a page holds."""
+        place = dict(zip(("position", "topic", "title", "last"), after, strict=True)) if after else {}
+        return list(rows(cls._pages(after is not None), viewer=viewer.id, now=utcnow(), **place))
 
     @classmethod
     @functools.cache
@@ -3442,7 +3442,7 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
 
 @functools.cache
 def _sidebar_statement() -> Prepared:
-    """What stands beside the lists, four short ones in one statement."""
+    """What stands beside the lists, and what is asked of this person: short lists in one statement."""
     none = sa.null()
     stand_in, editor = aliased(User), aliased(User)
     changed = (
@@ -3468,6 +3468,14 @@ def _sidebar_statement() -> Prepared:
         .order_by(Topic.position, Topic.id)
         .limit(40)
     )
+    lists = (database.in_table_order(changed), away, topics, *_asked_of_viewer())
+    parts = (sa.select(part.subquery()) for part in lists)
+    return Prepared(sa.union_all(*parts))
+
+
+def _asked_of_viewer() -> tuple[Columns, Columns]:
+    """The pages that a person is to look at again, and the posts that they still owe to read."""
+    none = sa.null()
     waiting = (
         sa.select(sa.literal("waiting"), Post.id, Post.title, none, none, none)
         .where(Post.visible(), Post.owner_id == VIEWER, Post.kind == "page")
@@ -3484,9 +3492,7 @@ def _sidebar_statement() -> Prepared:
         .order_by(Post.must_read_due.is_(None), Post.must_read_due, Post.id)
         .limit(OWED_MOST)
     )  # fmt: skip
-    lists = (database.in_table_order(changed), away, topics, waiting, owed)
-    parts = (sa.select(part.subquery()) for part in lists)
-    return Prepared(sa.union_all(*parts))
+    return waiting, owed
 
 
 class Away(NamedTuple):
@@ -3760,7 +3766,7 @@ def handbook() -> ResponseReturnValue:
 
 
 def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, Any]:
-    found_pages = unchanged(viewer, ("handbook", place, *clock()), lambda: Post.handbook(viewer, place))  # type: ignore[arg-type]
+    found_pages = unchanged(viewer, ("handbook", place, *clock()), lambda: Upkeep.pages(viewer, place))  # type: ignore[arg-type]
     shown = found_pages[:HANDBOOK_PER_PAGE]
     sections: list[tuple[TopicLink, list[Any]]] = []
     for row in shown:

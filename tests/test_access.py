@@ -688,7 +688,7 @@ def comparable(rows: Rows, world: World) -> dict[str, list[dict[str, Any]]]:
             {
                 name: "new" if name in targets and value and value not in known[targets[name]] else value
                 for name, value in entry.items()
-                if name not in RANDOM and not name.endswith("_at") and name != "at"
+                if name not in RANDOM and not name.endswith(("_at", "_since")) and name != "at"
             }
             for entry in rows[table.name]
         ]
@@ -736,6 +736,7 @@ KEPT = {
     "posts.comment": "A new remark",
     "posts.edit": "Another text",
     "posts.edit_comment": "Another remark",
+    "posts.must_read": "2026-12-24",
     "posts.new": "A new text",
     "topics.edit": "Another name",
     "topics.manage": "What belongs here",

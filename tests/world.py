@@ -53,7 +53,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
-    "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "version": "1"},
+    "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "kind": "news", "version": "1"},
     "posts.begin_draft": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "kind": "news"},
     "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "version": "1"},
     "posts.preview": {"body": "**Bold**"},
