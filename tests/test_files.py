@@ -232,7 +232,7 @@ def test_what_a_browser_has_already_is_not_sent_again(people, sign_in):
 
 
 def test_a_file_lies_under_a_random_name_and_its_hash_is_kept(people, sign_in):
-    content = os.urandom(700_000)
+    content = os.urandom(300_000)
     file = uploaded(sign_in(people.member), content, "Über.zip")
     (path,) = stored_files()
     assert re.fullmatch(r"[0-9a-f]{32}", path.name)
