@@ -241,7 +241,7 @@ FILE_ENDPOINTS = frozenset({"files.show", "files.thumb"})
 # Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
 # reach the page's origin.
 FILE_POLICY = "default-src 'none'; sandbox"
-PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; object-src 'self'; frame-ancestors 'none'"
+PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 PICTURE_PIXELS = 50_000_000  # 150 MB while it is worked on, twice that while it is turned
 PICTURES_AT_ONCE = 1
@@ -1602,8 +1602,10 @@ class Attachment(Model):
         return tuple(file for file in listed if not (file.is_picture and f"/files/{file.id}/" in post.html))
 
     @classmethod
-    def uploaded(cls, user: Permissions, ids: Iterable[int]) -> list[FileView]:
+    def uploaded(cls, user: Permissions, ids: Sequence[int]) -> list[FileView]:
         """Those of some ids that a person uploaded and that belong to nothing yet."""
+        if not ids:
+            return []
         columns = [getattr(cls, name) for name in FileView._fields]
         mine = sa.select(*columns).where(cls.id.in_([*ids][:FILES_MOST]), cls.uploader_id == user.id, cls.unbound())
         return [FileView._make(row) for row in rows(mine.where(cls.deleted_at.is_(None)).order_by(cls.id))]
@@ -2977,11 +2979,10 @@ def is_older(path: Path, moment: float) -> bool:
 
 def take_uploads(form: PostForm) -> list[FileView]:
     """What a post's form brings along and what was uploaded for it before. Refusals stand beside the form's field."""
-    if request.method != "POST" or g.get("showing_again"):
-        ids: list[int] = request.form.getlist("attached", type=as_id)
-        return Attachment.uploaded(current_user, ids)
-    ids = request.form.getlist("attached", type=as_id)
-    for given in request.files.getlist("upload")[:FILES_MOST]:
+    ids: list[int] = request.form.getlist("attached", type=as_id)
+    # Shown again, a form is not carried out: its token was not checked.
+    sent = [] if g.get("showing_again") else request.files.getlist("upload")
+    for given in sent[:FILES_MOST]:
         try:
             ids += [take_upload(given)] if given else []
         except Refused as refused:
@@ -3073,7 +3074,8 @@ def pillow() -> Any:
 def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
     """Write a picture and its small version. Raises `Refused`."""
     with read_picture(content, name) as image:
-        frames = getattr(image, "n_frames", 1) if PICTURES[ending] != "JPEG" and image.format != "MPO" else 1
+        with refused_unless_readable(name):  # all of a GIF has to be read to count
+            frames = getattr(image, "n_frames", 1) if PICTURES[ending] != "JPEG" and image.format != "MPO" else 1
         if image.width * image.height * frames > PICTURE_PIXELS:
             raise too_many_pixels(name)
         with refused_unless_readable(name), tempfile.SpooledTemporaryFile(2**22) as made:
@@ -3796,7 +3798,6 @@ def show_file(file_id: int, name: str) -> ResponseReturnValue:
     file = Attachment.fetch(current_user, file_id)
     if file.name != name:
         abort(404)
-    request.environ["corkboard.policy"] = PDF_POLICY if file.ending == "pdf" else FILE_POLICY
     kind = SHOWN_TYPES.get(file.ending)
     return _send(stored_path(file.stored), kind or "application/octet-stream", file.sha256, file.name, kind is None)
 
@@ -3808,7 +3809,6 @@ def thumb(file_id: int) -> ResponseReturnValue:
     file = Attachment.fetch(current_user, file_id)
     if file.width is None:
         abort(404)
-    request.environ["corkboard.policy"] = FILE_POLICY
     return _send(stored_path(file.stored, ".thumb"), "image/webp", f"{file.sha256}-thumb", "thumb.webp", False)
 
 
@@ -3820,6 +3820,7 @@ def _send(path: Path, kind: str, etag: str, name: str, save: bool) -> ResponseRe
         abort(404)
     if request.method == "HEAD" or response.status_code == 304:
         response.close()  # the file, which nobody else would
+    request.environ["corkboard.policy"] = PDF_POLICY if kind == SHOWN_TYPES["pdf"] else FILE_POLICY
     return response
 
 

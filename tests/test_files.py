@@ -203,7 +203,11 @@ def test_what_a_browser_might_run_is_not_taken(people, sign_in, name):
     assert not stored_files()
 
 
-@pytest.mark.parametrize("content", [b"<svg onload=alert(1)>", b"<html><script>", b"GIF89a", b"\x89PNG\r\n\x1a\n", b""])
+BROKEN = [b"<svg onload=alert(1)>", b"<html><script>", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"", photo()[:400],
+          picture(form="GIF")[:30], picture(form="WEBP")[:40], picture()[:50]]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BROKEN)
 def test_what_calls_itself_a_picture_and_is_none_is_not_taken(people, sign_in, content):
     answer = upload(sign_in(people.member), content, "a.png")
     assert answer.status_code == 422
@@ -474,6 +478,24 @@ def test_many_beginnings_of_pictures_are_read_in_time():
     begun = time.perf_counter()
     render_markdown("![" * 20_000 + "![a](/files/1/" * 1_000)
     assert time.perf_counter() - begun < 5
+
+
+def test_a_form_that_is_only_shown_again_uploads_nothing(people, topics, sign_in):
+    typed = {"title": "T", "body": "An hour of words", "topic": topics.open.id, "csrf_token": "another"}
+    answer = sign_in(people.member).post("/posts/new", data=typed | {"upload": (BytesIO(b"words"), "notes.txt")})
+    assert answer.status_code == 400
+    assert "An hour of words" in answer.text
+    assert not rows_of()
+    assert not stored_files()
+
+
+def test_two_who_save_at_once_keep_what_the_second_uploaded(people, topics, sign_in):
+    member, post = sign_in(people.member), add_post(people.member, topics.open)
+    Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title="Theirs", body="Theirs")
+    typed = {"title": "Mine", "body": "Mine", "topic": topics.open.id, "version": "1"}
+    answer = member.submit(f"/posts/{post.id}/edit", typed | {"upload": (BytesIO(b"words"), "notes.txt")})
+    assert answer.status_code == 409
+    assert f'name="attached" value="{rows_of()[0].id}"' in answer.text
 
 
 # -- Pictures of people ------------------------------------------------------------------------------------------------
