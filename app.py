@@ -1,11 +1,11 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Activity, Setting, Throttle, JobRun
+ 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Attachment, Activity, Setting
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
- 6. Routes                    auth, account, posts, topics, people, admin
+ 6. Routes                    auth, account, posts, topics, people, files, admin
  7. JSON API                  health
  8. Template filters and context
  9. Commands
@@ -26,6 +26,7 @@ import calendar
 import contextlib
 import copy
 import csv
+import errno
 import functools
 import hashlib
 import hmac
@@ -41,9 +42,11 @@ import secrets
 import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
 import unicodedata
+import warnings
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +57,7 @@ from logging.handlers import RotatingFileHandler
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -75,6 +78,7 @@ from flask import (
     redirect,
     render_template,
     request,
+    send_file,
     session,
     url_for,
 )
@@ -90,9 +94,10 @@ from markupsafe import Markup, escape
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Mapped, aliased, mapped_column
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.local import LocalProxy
-from werkzeug.routing import IntegerConverter, Map, Rule
+from werkzeug.routing import BaseConverter, IntegerConverter, Map, Rule
 from werkzeug.security import check_password_hash, generate_password_hash
 from wtforms import (
     BooleanField,
@@ -100,7 +105,9 @@ from wtforms import (
     DateTimeLocalField,
     EmailField,
     Field,
+    FileField,
     HiddenField,
+    MultipleFileField,
     PasswordField,
     RadioField,
     SelectField,
@@ -229,6 +236,34 @@ SECURITY_HEADERS = {
 }
 YEAR_SECONDS = 365 * 24 * 3600
 
+# What may be uploaded, by its ending. Pictures are read and written anew; of the others only PDF is ever shown by a
+# browser, and whatever a browser might run (HTML, SVG, scripts) is not among them.
+PICTURES = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
+OTHER_FILES = frozenset(
+    """
+    pdf txt md csv tsv log ics vcf rtf doc docx dot dotx odt ott pages xls xlsx xlsm xlt xltx ods ots numbers ppt pptx
+    pps ppsx odp otp key odg vsd vsdx epub zip 7z gz tar tgz bz2 xz rar eml msg heic heif avif bmp tif tiff psd ai eps
+    indd dwg dxf step stp stl gpx kml kmz mp3 m4a wav ogg flac opus mp4 m4v mov webm mkv avi
+    """.split()  # noqa: SIM905
+)
+SHOWN_TYPES = {name: f"image/{form.lower()}" for name, form in PICTURES.items()} | {"pdf": "application/pdf"}
+FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
+ENDING_MAX = 8
+FILE_ENDPOINTS = frozenset({"files.show", "files.thumb"})
+# Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
+# reach the page's origin.
+FILE_POLICY = "default-src 'none'; sandbox"
+PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+PICTURE_PIXELS = 50_000_000  # 150 MB while it is worked on, twice that while it is turned
+PICTURES_AT_ONCE = 1
+PICTURE_WAIT_SECONDS = 20
+THUMB_PIXELS = 480  # the longer side at most; shown at half of it
+AVATAR_PIXELS = 128
+CHUNK = 2**18
+ORPHAN_AGE = timedelta(days=1)  # no upload takes that long
+UNBOUND_AGE = timedelta(days=30)
+
 
 class Role(IntEnum):
     """What a person may do; each role may do all that the ones below it may."""
@@ -251,6 +286,10 @@ class Refused(Exception):
         self.field, self.message = field, message
 
 
+class NoRoom(Refused):
+    """The disk is full."""
+
+
 class Conflict(Exception):
     """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at."""
 
@@ -269,14 +308,17 @@ class Forbidden(Exception):
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 1  # raise it when the output for the same source changes
+RENDERER_VERSION = 2  # raise it when the output for the same source changes
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
-ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"}
+ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img"}
 ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "th": {"align"}, "td": {"align"}}
+ALLOWED_ATTRIBUTES |= {"img": {"src", "alt", "width", "height", "loading"}}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">')
 _SPACES = re.compile(r"\s+")
+_OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
+_OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 # A line of words that means to Markdown just what it says, as many comments are: no parser and no sanitizer needed.
 _PLAIN_SENTENCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9 ,;'?()]|[.!:](?= |$))*(?<! )")
 
@@ -284,25 +326,37 @@ _PLAIN_SENTENCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9 ,;'?()]|[.!:](?= |$))*(?<! 
 @functools.cache
 def _markdown() -> Any:
     from markdown_it import MarkdownIt
-    from markdown_it.rules_inline import linkify
+    from markdown_it.rules_inline import image, linkify
 
     parser: Any = MarkdownIt("commonmark", {"html": False, "linkify": True})
-    # Pictures come as attachments; one from elsewhere would tell that place who reads here, and the policy blocks it.
     # Looking for bare addresses takes time by the square of a paragraph's length: 20 s for the longest post.
     likely = parser.linkify.pretest
     parser.linkify.pretest = lambda words: len(words) <= LINKED_PARAGRAPH_MAX and likely(words)
     parser.inline.ruler.at("linkify", lambda now, silent: len(now.src) <= LINKED_PARAGRAPH_MAX and linkify(now, silent))
-    return parser.enable(["table", "strikethrough", "linkify"]).disable("image")
+    # Pictures come as attachments; one from elsewhere would tell that place who reads here, and the policy blocks it.
+    own = _OWN_PICTURE.match
+    parser.inline.ruler.at("image", lambda now, silent: bool(own(now.src, now.pos)) and image(now, silent))
+    parser.add_render_rule("image", _draw_picture)
+    return parser.enable(["table", "strikethrough", "linkify"])
 
 
-def render_markdown(source: str) -> str:
-    """Render Markdown to HTML that is safe to show as it is."""
+def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, sizes: Mapping[int, Any]) -> str:
+    """A picture of ours, with its size where it is known, so that nothing jumps when it comes."""
+    source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, sizes)
+    number = _OWN_FILE.match(source)
+    size = sizes.get(int(number[1])) if number else None
+    measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
+    return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+
+
+def render_markdown(source: str, sizes: Mapping[int, tuple[int, int]] | None = None) -> str:
+    """Render Markdown to HTML that is safe to show as it is; `sizes` are those of the pictures in it, by their ids."""
     if _PLAIN_SENTENCE.fullmatch(source):
         return f"<p>{source}</p>\n"
     parser = _markdown()
     tokens = parser.parse(source)
     _level_headings([token for token in tokens if token.type in ("heading_open", "heading_close")])
-    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, {}))
+    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, sizes or {}))
     return _sanitizer().clean(rendered)
 
 
@@ -350,6 +404,28 @@ def tidy_text(text: str | None) -> str:
     """Several lines: NFC, line ends as \\n, no control characters, no blank lines around."""
     lines = (text or "").replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", _CONTROL.sub("", lines)).strip("\n").rstrip()
+
+
+_RESERVED_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(?![^. ])", re.IGNORECASE)
+
+
+def tidy_filename(given: str | None) -> str:
+    """The name of a file as it is kept and shown: one that any system can save, and that looks like what it is.
+
+    No folders, no control characters or marks that turn the direction of writing, nothing that Windows reserves, at
+    most 255 bytes. Its ending is in lower case.
+    """
+    bare = _CONTROL.sub("", re.split(r"[/\\]", given or "")[-1])
+    # Joiners stay, though they are format characters (Cf), too: Persian and many emoji are made with them.
+    unseen = {char for char in bare if unicodedata.category(char) in ("Cf", "Cc", "Cs")} - {*"\u200c\u200d"}
+    seen = "".join(char for char in bare if char not in unseen)
+    whole = _SPACES.sub(" ", re.sub(r'[<>:"|?*]', "_", unicodedata.normalize("NFC", seen))).strip(" .")
+    stem, _, ending = whole.rpartition(".")
+    if not stem or len(ending) > ENDING_MAX:
+        stem, ending = whole, ""
+    ending = f".{ending.strip().lower()}" if ending.strip() else ""
+    stem = stem.rstrip(" .").encode()[: FILE_NAME_MAX - len(ending.encode()) - 1].decode(errors="ignore").rstrip(" .")
+    return (f"_{stem}" if _RESERVED_NAME.match(stem) else stem or "file") + ending
 
 
 def slugify(text: str) -> str:
@@ -1194,7 +1270,7 @@ class Post(Timed, Model):
     @classmethod
     @functools.cache
     def _single(cls) -> Prepared:
-        columns = (*POST_COLUMNS, *Acknowledgement.of_viewer())
+        columns = (*POST_COLUMNS, *Acknowledgement.of_viewer(), Attachment.any_of_post().label("has_files"))
         joined = (
             sa.select(*columns)
             .select_from(cls)
@@ -1227,8 +1303,9 @@ class Post(Timed, Model):
     @classmethod
     @unit
     def create(
-        cls, actor: Permissions, *, kind: str, form_id: str, placed: Placing | None = None, **written: Any
-    ) -> int:
+        cls, actor: Permissions, *, kind: str, form_id: str, placed: Placing | None = None,
+        files: Iterable[int] = (), **written: Any,
+    ) -> int:  # fmt: skip
         """Write a post: published now, or as `placed` says. Returns its id.
 
         `written` is what `_write` takes. The same form sent again by the same person finds what it made first, and
@@ -1243,6 +1320,7 @@ class Post(Timed, Model):
         post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
         action = (placed or Placing(kind)).put(post, author, now)
         post._save(author, now, **written)
+        Attachment.bind(author.id, post.body, files, post_id=post.id)
         Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
         return post.id
 
@@ -1250,7 +1328,7 @@ class Post(Timed, Model):
     @unit
     def edit(
         cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
-        anew: bool = False, topic_id: int, title: str, body: str, **upkeep: Any,
+        anew: bool = False, topic_id: int, title: str, body: str, files: Iterable[int] = (), **upkeep: Any,
     ) -> None:  # fmt: skip
         """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
 
@@ -1263,6 +1341,7 @@ class Post(Timed, Model):
         changed |= any(getattr(post, column) != value for column, value in upkeep.items())
         if changed:
             Draft.refuse_stale(post, version)
+        Attachment.bind(editor.id, body, files, post_id=post.id)
         now = utcnow()
         published = post.published_at is not None and post.published_at <= now
         action = placed.put(post, editor, now) if placed else ""
@@ -1354,7 +1433,7 @@ class Post(Timed, Model):
             if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
                 raise Refused("topic", "Choose a topic.")
         self.topic_id, self.title, self.title_key = topic_id, title, sort_key(title)
-        self.body, self.html, self.renderer = body, render_markdown(body), RENDERER_VERSION
+        self.body, self.html, self.renderer = body, render_body(editor, body), RENDERER_VERSION
         self.excerpt = plain_text(self.html)
         self.editor_id, self.updated_at, self.version = editor.id, now, self.version + 1
         if self.kind == "page" and upkeep:
@@ -1617,7 +1696,7 @@ POST_COLUMNS = (
 
 # Lists deal in plain tuples: what is drawn of one is kept under all it says, and SQLAlchemy's rows compare slowly.
 PostCard = namedtuple("PostCard", [column.key for column in CARD_COLUMNS])
-_POST_FIELDS = (*(column.key for column in POST_COLUMNS), "is_asked", "read_version", "read_at")
+_POST_FIELDS = (*(column.key for column in POST_COLUMNS), "is_asked", "read_version", "read_at", "has_files")
 
 
 _POST_JUDGED = (
@@ -2030,7 +2109,15 @@ class Comment(Model):
         `rendered` is the body's HTML where the caller has it already. Raises `NotVisible` or `Forbidden`.
         """
         # Read and rendered out here: nothing inside may ask a session, or hold the write lock for longer than it must.
-        return cls._create(actor.id, post_id, body, form_id, rendered or render_markdown(body))
+        make = cls._create if "/files/" not in body else cls._create_with_files
+        return make(actor.id, post_id, body, form_id, rendered or render_body(actor, body))
+
+    @classmethod
+    @lean_unit
+    def _create_with_files(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
+        comment_id = cls._create(author_id, post_id, body, form_id, rendered)
+        Attachment.bind(author_id, body, comment_id=comment_id)
+        return comment_id
 
     @classmethod
     @lean_unit
@@ -2093,7 +2180,7 @@ class Comment(Model):
             # Most comments are never edited: the first version is written down when there comes to be a second.
             first = {"version": 1, "body": comment.body, "created_at": comment.created_at}
             Revision.keep(post_id=comment.post_id, comment_id=comment.id, editor_id=comment.author_id, **first)
-        comment.body, comment.html, comment.renderer = body, render_markdown(body), RENDERER_VERSION
+        comment.body, comment.html, comment.renderer = body, render_body(editor, body), RENDERER_VERSION
         comment.version, comment.edited_at = version + 1, now
         Revision.keep(
             post_id=comment.post_id,
@@ -2103,6 +2190,7 @@ class Comment(Model):
             body=body,
             created_at=now,
         )
+        Attachment.bind(editor.id, body, comment_id=comment.id)
         Activity.record(editor, "comment.edited", comment)
 
     @classmethod
@@ -2177,6 +2265,277 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
         return cls._make((*row, viewer.is_new(row.created_at, row.author_id), change, change))
 
 
+class Attachment(Model):
+    """A file that somebody uploaded: of a post, of a comment, a person's picture, or of nothing that is saved yet.
+
+    It is written before its row, and its row goes before it: a crash leaves a file without a row, never the contrary.
+    """
+
+    __tablename__ = "attachments"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    uploader_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    name: Mapped[str] = mapped_column(sa.String(FILE_NAME_MAX))
+    ending: Mapped[str] = mapped_column(sa.String(ENDING_MAX))
+    size: Mapped[int] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+    stored: Mapped[str] = mapped_column(sa.String(32), unique=True)
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+
+    # -- queries
+
+    @classmethod
+    def unbound(cls) -> sa.ColumnElement[bool]:
+        """Whether a file belongs to nothing yet."""
+        return sa.and_(cls.post_id.is_(None), cls.comment_id.is_(None), cls.person_id.is_(None))
+
+    @classmethod
+    def visible(cls, deleted: bool = False) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer` may see a file: with what it belongs to, or else as who uploaded it.
+
+        Pictures of people are for everybody who is signed in. With `deleted`, also what was removed.
+        """
+        below = sa.and_(Comment.id == cls.comment_id, Comment.deleted_at.is_(None), Post.id == Comment.post_id)
+        of_post = sa.exists().where(Post.id == cls.post_id, Post.visible()).correlate(cls)
+        of_comment = sa.exists().where(below, Post.visible()).correlate(cls)
+        mine = sa.and_(cls.unbound(), cls.uploader_id == VIEWER)
+        stands = sa.true() if deleted else cls.deleted_at.is_(None)
+        return sa.and_(stands, sa.or_(cls.person_id.is_not(None), of_post, of_comment, mine))
+
+    @classmethod
+    def visible_to(cls, user: Permissions) -> sa.Select[Self]:
+        """The files that a person may see."""
+        return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
+
+    @classmethod
+    @functools.cache
+    def _single(cls) -> Prepared:
+        columns = (cls.name, cls.ending, cls.sha256, cls.stored, cls.width)
+        return Prepared(sa.select(*columns).where(cls.visible(), cls.id == sa.bindparam("id")))
+
+    @classmethod
+    def fetch(cls, viewer: Permissions, file_id: int) -> Any:
+        """What it takes to send a file. Raises `NotVisible`."""
+        row = rows(cls._single(), viewer=viewer.id, now=utcnow(), id=file_id).first()
+        if row is None:
+            raise NotVisible
+        return row
+
+    @classmethod
+    def any_of_post(cls) -> sa.ColumnElement[bool]:
+        """Whether the post of the statement around this has files."""
+        return sa.exists().where(cls.post_id == Post.id, cls.deleted_at.is_(None)).correlate(Post)
+
+    @classmethod
+    @functools.cache
+    def _below(cls) -> Prepared:
+        columns = [getattr(cls, name) for name in FileView._fields]
+        mine = sa.select(*columns).where(cls.post_id == sa.bindparam("post"), cls.deleted_at.is_(None))
+        return Prepared(mine.order_by(cls.id))
+
+    @classmethod
+    def below(cls, post: PostView) -> tuple[FileView, ...]:
+        """What is listed below a post that was fetched for somebody: all but the pictures that its text shows."""
+        listed = (FileView._make(row) for row in rows(cls._below(), post=post.id))
+        return tuple(file for file in listed if not (file.is_picture and f"/files/{file.id}/" in post.html))
+
+    @classmethod
+    def uploaded(cls, user: Permissions, ids: Sequence[int]) -> list[FileView]:
+        """Those of some ids that a person uploaded and that belong to nothing yet."""
+        if not ids:
+            return []
+        columns = [getattr(cls, name) for name in FileView._fields]
+        mine = sa.select(*columns).where(cls.id.in_([*ids][:FILES_MOST]), cls.uploader_id == user.id, cls.unbound())
+        return [FileView._make(row) for row in rows(mine.where(cls.deleted_at.is_(None)).order_by(cls.id))]
+
+    @classmethod
+    def mentioned(cls, body: str) -> list[int]:
+        """The ids of the files whose addresses a text names."""
+        named = {int(number) for number in _OWN_FILE.findall(body)} if "/files/" in body else set()
+        return sorted(number for number in named if 0 < number <= ID_MAX)[:FILES_MOST]
+
+    @classmethod
+    def sizes(cls, user: Permissions, body: str) -> dict[int, tuple[int, int]]:
+        """Width and height of the pictures that a text shows, as far as its writer sees them."""
+        if not (named := cls.mentioned(body)):
+            return {}
+        pictures = sa.select(cls.id, cls.width, cls.height).where(cls.id.in_(named), cls.width.is_not(None))
+        return {
+            row.id: (row.width, row.height) for row in rows(pictures.where(cls.visible()), viewer=user.id, now=utcnow())
+        }
+
+    # -- predicates
+
+    def editable_by(self, user: Permissions) -> bool:
+        """Whoever may change what it belongs to may remove it; a person's picture, they and administrators."""
+        if self.person_id is not None:
+            return self.person_id == user.id or user.is_admin
+        model, owner_id = (Post, self.post_id) if self.post_id is not None else (Comment, self.comment_id)
+        if owner_id is None:
+            return self.uploader_id == user.id
+        owner: Any = db.session.get(model, owner_id, populate_existing=True)
+        return owner.editable_by(user)
+
+    @property
+    def home(self) -> str:
+        """The address of what it belongs to."""
+        if self.person_id is not None:
+            return "/account"
+        return f"/posts/{self.post_id}" if self.post_id else f"/comments/{self.comment_id}" if self.comment_id else "/"
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def create(cls, actor: Permissions, kept: Kept) -> int:
+        """Write down a file that is on the disk already. Returns its id."""
+        user = User.acting(actor.id, Role.MEMBER)
+        file_id = cls._insert(user, kept)
+        Activity.record(user, "attachment.uploaded", ("attachment", file_id), kept.name)
+        return file_id
+
+    @classmethod
+    @unit
+    def set_avatar(cls, actor: Permissions, kept: Kept) -> None:
+        """Make a file on the disk one's picture, in the place of the one before."""
+        user = User.acting(actor.id)
+        cls._drop_avatar(user.id, user)
+        cls._insert(user, kept, person_id=user.id)
+        Activity.record(user, "person.picture", user)
+
+    @classmethod
+    def bind(cls, user_id: int, body: str, also: Iterable[int] = (), **owner: int) -> None:
+        """Give a post or a comment what its writer uploaded for it, as part of the caller's unit."""
+        if not (wanted := {*also, *cls.mentioned(body)}):
+            return
+        mine = sa.update(cls).where(cls.id.in_(wanted), cls.uploader_id == user_id, cls.unbound())
+        bound = rows(mine.where(cls.deleted_at.is_(None)).values(**owner)).rowcount
+        if bound:
+            kind, owner_id = next(iter(owner.items()))
+            Activity.record(user_id, "attachment.bound", (kind.removesuffix("_id"), owner_id), plural(bound, "file"))
+
+    @classmethod
+    @unit
+    def delete(cls, actor: Permissions, file_id: int) -> str:
+        """Remove a file from what it belongs to; restoring brings it back. Returns the address of that."""
+        return cls._set_deleted(actor, file_id, True)
+
+    @classmethod
+    @unit
+    def restore(cls, actor: Permissions, file_id: int) -> str:
+        """Bring a removed file back. Returns the address of what it belongs to."""
+        return cls._set_deleted(actor, file_id, False)
+
+    @classmethod
+    def prune_orphans(cls, age: timedelta = ORPHAN_AGE) -> int:
+        """Delete what no row names and is older than `age`, and what nobody has used for long. Returns how many files.
+
+        A crash leaves such files behind, between writing them and their rows.
+        """
+        for stored in cls._forget_unbound(utcnow() - max(age, UNBOUND_AGE)):
+            unlink_stored(stored)
+        before, pruned = time.time() - age.total_seconds(), 0
+        for folder in files_folder().glob("[0-9a-f][0-9a-f]"):
+            # First the folder, then the rows: what is written meanwhile is too young.
+            old = {path.name.partition(".")[0] for path in folder.iterdir() if is_older(path, before)}
+            known = {row.stored for row in rows(sa.select(cls.stored).where(cls.stored.startswith(folder.name)))}
+            pruned += sum(unlink_stored(stored) for stored in old - known)
+        return pruned
+
+    @classmethod
+    @unit
+    def _forget_unbound(cls, before: datetime) -> list[str]:
+        """Delete the rows of what was uploaded and never saved with anything. Returns the names of their files."""
+        old = sa.select(cls.id, cls.stored, cls.uploader_id, cls.name).where(cls.unbound(), cls.created_at < before)
+        found = rows(old.with_for_update()).all()
+        for row in found:
+            rows(sa.delete(cls).where(cls.id == row.id))
+            Activity.record(row.uploader_id, "attachment.forgotten", ("attachment", row.id), row.name)
+        return [row.stored for row in found]
+
+    @classmethod
+    def _insert(cls, user: User, kept: Kept, **owner: int) -> int:
+        values = {"uploader_id": user.id, "created_at": utcnow(), **kept._asdict(), **owner}
+        return rows(sa.insert(cls), **values).inserted_primary_key[0]  # type: ignore[index]
+
+    @classmethod
+    def _drop_avatar(cls, person_id: int, actor: User) -> None:
+        standing = sa.update(cls).where(cls.person_id == person_id, cls.deleted_at.is_(None))
+        rows(standing.values(deleted_at=utcnow(), deleted_by_id=actor.id))
+
+    @classmethod
+    def _set_deleted(cls, actor: Permissions, file_id: int, deleted: bool) -> str:
+        file, user = cls._for_change(actor, file_id)
+        if (file.deleted_at is not None) != deleted:
+            if file.person_id is not None:
+                cls._drop_avatar(file.person_id, user)
+            file.deleted_at, file.deleted_by_id = (utcnow(), user.id) if deleted else (None, None)
+            said = "attachment.deleted" if deleted else "attachment.restored"
+            on = ("user", file.person_id) if file.person_id else file
+            Activity.record(user, "person.picture" if file.person_id else said, on, file.name)
+        return file.home
+
+    @classmethod
+    def _for_change(cls, actor: Permissions, file_id: int) -> tuple[Attachment, User]:
+        """Like a post's: anew, locked, visible (or removed, for who might restore it), and editable."""
+        user = User.acting(actor.id)
+        seen = sa.select(cls).where(cls.id == file_id, cls.visible(deleted=True)).params(viewer=user.id, now=utcnow())
+        file = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
+        if file is None or (file.deleted_at and not file.editable_by(user)):
+            raise NotVisible
+        if not file.editable_by(user):
+            raise Forbidden
+        return file, user
+
+
+sa.Index("ix_attachments_post", Attachment.post_id, Attachment.deleted_at, Attachment.id)
+sa.Index("ix_attachments_person", Attachment.person_id, Attachment.deleted_at)
+FILES_MOST = 200  # of one text, or one form
+
+
+class FileView(NamedTuple):
+    """A file as a page lists it."""
+
+    id: int
+    name: str
+    ending: str
+    size: int
+    width: int | None
+    height: int | None
+
+    @property
+    def is_picture(self) -> bool:
+        return self.width is not None
+
+    @property
+    def address(self) -> str:
+        return f"/files/{self.id}/{quote(self.name, safe='')}"
+
+    @property
+    def markdown(self) -> str:
+        """What shows a picture in a text, or links to any other file."""
+        words = re.sub(r"([\\\[\]*_`<>!&~|])", r"\\\1", self.name)
+        return f"{'!' if self.is_picture else ''}[{words}]({self.address})"
+
+    @property
+    def thumb_size(self) -> tuple[int, int]:
+        """Width and height at which its small version is shown."""
+        width, height = self.width or 1, self.height or 1
+        scale = min(1.0, THUMB_PIXELS / 2 / max(width, height))
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def render_body(writer: Permissions, body: str) -> str:
+    """Render what somebody wrote, its pictures with their sizes."""
+    return render_markdown(body, Attachment.sizes(writer, body))
+
+
 class Activity(Model):
     """Who did what, on what, when and from where. Written by the actions themselves; nobody can edit it."""
 
@@ -2228,6 +2587,7 @@ CHANGES_DIRECTORY = frozenset(
         "person.administered",
         "person.added",
         "person.rescued",
+        "person.picture",
     ]
 )
 
@@ -2863,7 +3223,8 @@ def ask_to_sign_in() -> ResponseReturnValue:
     if wants_json():
         abort(401)
     if request.method in ("GET", "HEAD"):
-        target = request.full_path.rstrip("?")
+        query = request.query_string.decode("latin-1")
+        target = quote(request.path) + (f"?{query}" if query else "")  # quoted: a file's name may hold spaces
         return redirect(url_for("auth.login", next=target if target != "/" else None), 302)
     kept = _keep_typed() if g.get("ended_user_id") and _view_keeps_typed() else None
     return login_page(LoginForm(formdata=None), resume=kept, status=401)
@@ -3072,6 +3433,7 @@ class ProfileForm(SiteForm):
     location = line("Where to find you", PROFILE_MAX, description="Such as Hall B, or Tuesdays from home")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you are away, or empty")
     stand_in = SelectField("Who stands in", coerce=int, default=0, description="Whom to ask meanwhile")
+    picture = FileField("Picture of you", description="Cut to a square")
 
 
 class AppearanceForm(SiteForm):
@@ -3108,6 +3470,7 @@ def within_reach(_form: Any, field: Field) -> None:
 class PostForm(SiteForm):
     title = line("Title", TITLE_MAX, shortest=1)
     body = text("Text", BODY_MAX)
+    upload = MultipleFileField("Pictures and files")
     topic = SelectField("Topic", coerce=int)
     owner = SelectField("Who looks after it", coerce=int, default=0, description="Told when it is time to look again")
     review = SelectField(
@@ -3244,6 +3607,7 @@ class AppState:
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.password_work = PasswordWork(app.config["THREADS"])
+        self.picture_work = threading.BoundedSemaphore(PICTURES_AT_ONCE)
         self.visits = database.WriteBehind(app, User.note_visits)
         self.jobs = JobRunner(app)
         self.site = Site()
@@ -3321,6 +3685,7 @@ def drawn(viewer: Viewer, template: str, key: tuple[Any, ...], find: Callable[[]
 class PersonName(NamedTuple):
     name: str
     username: str
+    picture: int | None  # the id of an attachment
 
 
 class TopicLink(NamedTuple):
@@ -3339,9 +3704,12 @@ class Directory(NamedTuple):
 
     @classmethod
     def read(cls, version: str) -> Directory:
-        people = rows(sa.select(User.id, User.name, User.username))
+        picture = sa.select(sa.func.max(Attachment.id)).where(
+            Attachment.person_id == User.id, Attachment.deleted_at.is_(None)
+        )
+        people = rows(sa.select(User.id, User.name, User.username, picture.scalar_subquery().label("picture")))
         topics = rows(sa.select(Topic.id, Topic.name, Topic.slug, Topic.private))
-        named = {row.id: PersonName(row.name, row.username) for row in people}
+        named = {row.id: PersonName(row.name, row.username, row.picture) for row in people}
         return cls(version, named, {row.id: TopicLink._make(row) for row in topics})
 
 
@@ -3499,6 +3867,7 @@ class Away(NamedTuple):
     id: int
     name: str
     username: str
+    picture: int | None
     stand_in_name: str
     away_until: date
 
@@ -3543,7 +3912,7 @@ def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
             waiting.append(id_)
         elif part == "away":
             username, _, stand_in = more.partition("\n")
-            away.append(Away(id_, name, username, stand_in, date.fromisoformat(flag)))
+            away.append(Away(id_, name, username, picture_of(id_), stand_in, date.fromisoformat(flag)))
         elif part == "owed":
             due = date.fromisoformat(flag) if flag else None
             owed.append(Owed(id_, name, due, due is not None and due < day))
@@ -3552,6 +3921,267 @@ def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
     # SQL promises no order for the parts of a UNION; those with a day come first.
     owed.sort(key=lambda post: (post.due is None, post.due or day, post.id))
     return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
+
+
+# -- Uploads: from a request to the data folder ------------------------------------------------------------------------
+
+DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class Kept(NamedTuple):
+    """A file that is on the disk, to the last byte, and has no row yet."""
+
+    name: str
+    ending: str
+    size: int
+    sha256: str
+    stored: str
+    width: int | None = None
+    height: int | None = None
+
+
+def files_folder() -> Path:
+    return Path(this_app().config["DATA_DIR"]) / "files"
+
+
+def stored_path(stored: str, suffix: str = "") -> Path:
+    """Where a file lies: in one of 256 folders, because some systems are slow with many in one."""
+    return files_folder() / stored[:2] / (stored + suffix)
+
+
+def unlink_stored(stored: str) -> bool:
+    """Delete a file and its small version. False where it is in use, as on Windows while it is sent."""
+    try:
+        for suffix in (".thumb", ""):
+            stored_path(stored, suffix).unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def is_older(path: Path, moment: float) -> bool:
+    """Whether a file of ours was written before a moment (in seconds of the epoch)."""
+    ours = re.fullmatch(r"[0-9a-f]{32}(\.thumb)?", path.name)
+    try:
+        return ours is not None and path.stat().st_mtime < moment
+    except OSError:  # gone meanwhile
+        return False
+
+
+def take_uploads(form: PostForm) -> list[FileView]:
+    """What a post's form brings along and what was uploaded for it before. Refusals stand beside the form's field."""
+    ids: list[int] = request.form.getlist("attached", type=as_id)
+    # Shown again, a form is not carried out: its token was not checked.
+    sent = [] if g.get("showing_again") else request.files.getlist("upload")
+    for given in sent[:FILES_MOST]:
+        try:
+            ids += [take_upload(given)] if given else []
+        except Refused as refused:
+            form.upload.process_errors = [*form.upload.process_errors, refused.message]
+    return Attachment.uploaded(current_user, ids)
+
+
+def take_upload(given: FileStorage) -> int:
+    """Keep an uploaded file and write its row. Returns its id. Raises `Refused`."""
+    # The file stays whatever comes of the row: a commit whose answer was lost may have happened.
+    return Attachment.create(current_user, keep_upload(given))
+
+
+def keep_upload(given: FileStorage) -> Kept:
+    """Write an uploaded file to the disk. Raises `Refused` for what is not taken, `NoRoom` when the disk is full."""
+    name = tidy_filename(given.filename)
+    ending = name.rpartition(".")[2]
+    if "." not in name or ending not in PICTURES.keys() | OTHER_FILES:
+        what = f"files that end in .{ending}" if "." in name else "files without an ending"
+        raise Refused("upload", f"{name}: {what} are not taken here.")
+    with told_when_full(name):
+        if ending in PICTURES:
+            return keep_picture(given.stream, name, ending)
+        size, sha256, stored = write_file(given.stream)
+        if not size:
+            unlink_stored(stored)
+            raise Refused("upload", f"{name} is empty.")
+        return Kept(name, ending, size, sha256, stored)
+
+
+@contextlib.contextmanager
+def told_when_full(name: str) -> Iterator[None]:
+    """Say in plain words that a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        log.error("no room for an upload: %s", error)
+        words = f"There is no room left for {name} on the server. Tell an administrator; what you wrote is not lost."
+        raise NoRoom("upload", words) from error
+
+
+def write_file(content: IO[bytes], stored: str = "", suffix: str = "") -> tuple[int, str, str]:
+    """Copy a stream to a new file, down to the disk. Returns size, SHA-256 and name; what fails leaves nothing."""
+    stored = stored or secrets.token_hex(16)
+    path, size, digest = stored_path(stored, suffix), 0, hashlib.sha256()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with open(path, "xb") as file:
+            while chunk := content.read(CHUNK):
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return size, digest.hexdigest(), stored
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a new name to the disk; Windows does that by itself, and opens no folder."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- Pictures: read and written anew, so that only what shows is kept --------------------------------------------------
+
+
+@functools.cache
+def pillow() -> Any:
+    """Pillow, told to refuse small files that unpack to huge pictures."""
+    import PIL.Image
+    import PIL.ImageOps
+
+    PIL.Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
+    warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+    return PIL
+
+
+def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
+    """Write a picture and its small version. Raises `Refused`."""
+    with read_picture(content, name) as image:
+        with refused_unless_readable(name):  # all of a GIF has to be read to count
+            frames = getattr(image, "n_frames", 1) if PICTURES[ending] != "JPEG" and image.format != "MPO" else 1
+        if image.width * image.height * frames > PICTURE_PIXELS:
+            raise too_many_pixels(name)
+        with refused_unless_readable(name), tempfile.SpooledTemporaryFile(2**22) as made:
+            shown = save_moving(image, made, ending) if frames > 1 else save_still(image, made, ending)
+            made.seek(0)
+            size, sha256, stored = write_file(made)
+        try:
+            keep_small(pillow().ImageOps.contain(shown, (THUMB_PIXELS, THUMB_PIXELS)), stored)
+        except BaseException:
+            unlink_stored(stored)
+            raise
+        return Kept(name, ending, size, sha256, stored, shown.width, shown.height)
+
+
+def keep_avatar(given: FileStorage) -> Kept:
+    """Write a picture of a person: its middle, as a small square. Raises `Refused` for the field `picture`."""
+    name = tidy_filename(given.filename)
+    try:
+        with told_when_full(name), read_picture(given.stream, name) as image, refused_unless_readable(name):
+            upright = plain_colors(pillow().ImageOps.exif_transpose(image))
+            square = pillow().ImageOps.fit(upright, (AVATAR_PIXELS, AVATAR_PIXELS))
+            with tempfile.SpooledTemporaryFile(2**20) as made:
+                square.save(made, "WEBP", quality=85)
+                made.seek(0)
+                size, sha256, stored = write_file(made)
+    except Refused as refused:
+        raise type(refused)("picture", refused.message) from None
+    return Kept("picture.webp", "webp", size, sha256, stored, AVATAR_PIXELS, AVATAR_PIXELS)
+
+
+@contextlib.contextmanager
+def read_picture(content: IO[bytes], name: str) -> Iterator[Any]:
+    """A picture while it is worked on; few at once, because each takes so much memory."""
+    if not state().picture_work.acquire(timeout=PICTURE_WAIT_SECONDS):
+        raise Refused("upload", f"{name} has to wait: many pictures come at this moment. Try again in a minute.")
+    try:
+        with refused_unless_readable(name):
+            image = pillow().Image.open(content, formats=tuple({*PICTURES.values()}))
+        if image.width * image.height > PICTURE_PIXELS:
+            raise too_many_pixels(name)
+        with image:
+            yield image
+    finally:
+        state().picture_work.release()
+
+
+@contextlib.contextmanager
+def refused_unless_readable(name: str) -> Iterator[None]:
+    """Whatever a broken or hostile picture makes its decoder raise, it is refused in plain words."""
+    bombs = (pillow().Image.DecompressionBombWarning, pillow().Image.DecompressionBombError)
+    try:
+        yield
+    except bombs:
+        raise too_many_pixels(name) from None
+    except Exception as error:
+        if isinstance(error, Refused) or getattr(error, "errno", None) in DISK_FULL:
+            raise
+        log.info("a picture that cannot be read: %r", error)
+        raise Refused("upload", f"{name} cannot be read as a picture. Is it damaged, or of another kind?") from None
+
+
+def too_many_pixels(name: str) -> Refused:
+    return Refused("upload", f"{name} has too many pixels: at most {PICTURE_PIXELS // 1_000_000} million.")
+
+
+def save_still(image: Any, made: IO[bytes], ending: str) -> Any:
+    """Write a picture upright and without what the camera noted: place, time, device. Returns it as it shows."""
+    upright = pillow().ImageOps.exif_transpose(image)
+    if PICTURES[ending] == "JPEG" and upright.mode not in ("RGB", "L"):
+        upright = on_white(upright)
+    elif upright.mode in ("CMYK", "YCbCr", "LAB"):
+        upright = plain_colors(upright)
+    only_colors(upright)
+    upright.save(made, PICTURES[ending], quality=90)
+    return plain_colors(upright)
+
+
+def save_moving(image: Any, made: IO[bytes], ending: str) -> Any:
+    """Write all frames of a picture that moves. Returns the first."""
+    image.save(made, PICTURES[ending], save_all=True, comment=b"", exif=b"", xmp=b"", pnginfo=None)
+    image.seek(0)
+    return plain_colors(image)
+
+
+def only_colors(image: Any) -> None:
+    """Forget all that a file said beside its pixels, but what their colors are."""
+    image.info = {name: image.info[name] for name in ("icc_profile", "transparency") if name in image.info}
+
+
+def plain_colors(image: Any) -> Any:
+    """A picture in red, green and blue; a profile that speaks of printing inks says nothing about these."""
+    clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    plain = image.convert("RGBA" if clear else "RGB")
+    if image.mode in ("CMYK", "LAB"):
+        plain.info.pop("icc_profile", None)
+    return plain
+
+
+def on_white(image: Any) -> Any:
+    """A picture for JPEG, which knows no transparency."""
+    plain = plain_colors(image)
+    if plain.mode == "RGB":
+        return plain
+    white = pillow().Image.new("RGB", plain.size, "white")
+    white.paste(plain, mask=plain.getchannel("A"))
+    return white
+
+
+def keep_small(image: Any, stored: str) -> None:
+    """Write the small version of a picture beside it."""
+    only_colors(image)
+    with tempfile.SpooledTemporaryFile(2**20) as made:
+        image.save(made, "WEBP", quality=80)
+        made.seek(0)
+        write_file(made, stored, ".thumb")
 
 
 # ======================================================================================================================
@@ -3660,8 +4290,12 @@ def profile() -> ResponseReturnValue:
     form.stand_in.choices = choices([(0, "Nobody in particular"), *((row.id, row.name) for row in others)])
     if form.validate_on_submit():
         values = {name: form[name].data for name in PROFILE_FIELDS}
+        given = request.files.get("picture")
         try:
+            picture = keep_avatar(given) if given else None  # a file without a name was not chosen, and is false
             User.edit_profile(current_user, **values, stand_in_id=form.stand_in.data or None)
+            if picture:
+                Attachment.set_avatar(current_user, picture)
         except Refused as refused:
             form.refuse(refused)
         else:
@@ -3735,7 +4369,7 @@ def end_others() -> ResponseReturnValue:
     return done("/account/sessions", "All other devices are signed out.")
 
 
-# -- posts: Home, news, the handbook, comments -------------------------------------------------------------------------
+# -- posts: Home, news, the handbook -----------------------------------------------------------------------------------
 
 posts = Blueprint("posts", __name__)
 
@@ -3800,10 +4434,13 @@ class Thread(NamedTuple):
 
 def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
     post = Post.fetch(viewer, post_id)
+    attached = Attachment.below(post) if post.has_files else ()
     comments, earlier = Comment.below(viewer, post, before)
     below = this_app().jinja_env.get_template("posts/_comments.html")
     shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
-    return Thread(post.id, post.title, post_article(post), Markup(shown), post.state in ("published", "expired"))
+    return Thread(
+        post.id, post.title, post_article(post, attached), Markup(shown), post.state in ("published", "expired")
+    )
 
 
 def _may_be_kept(thread: Thread) -> bool:
@@ -3834,15 +4471,16 @@ def new() -> ResponseReturnValue:
     if request.method == "GET":
         wanted = request.args.get("topic")
         form.topic.data = next((id_ for id_, topic in audience.items() if topic.slug == wanted), None)
+    attached = take_uploads(form)
     if form.validate_on_submit():
         placed, form_id = _placed(form), checked_form_id(form.form_id)
         try:
-            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **_written(form))
+            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **_written(form, attached))
         except Refused as refused:
             form.refuse(refused)
         else:
             return done(f"/posts/{post_id}", _what_was_done(placed, "Published."))
-    return _edit_page(form, None, kind, audience)
+    return _edit_page(form, None, kind, audience, attached)
 
 
 @posts.route("/posts/<int:post_id>/edit", methods=["GET", "POST"])
@@ -3855,28 +4493,30 @@ def edit(post_id: int) -> ResponseReturnValue:
         abort(403)
     appears, leaves = as_local(post.published_at), last_day(post.expires_at)
     form, audience = _form_for(post, obj=post, appears=appears, leaves=leaves)
+    attached = take_uploads(form)
     if form.validate_on_submit():
         placed, wishes = _placed(form), {name: name in request.form for name in ("tell", "anew")}
         try:
-            Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form))
+            Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form, attached))
         except Refused as refused:
             form.refuse(refused)
         except Conflict as conflict:
-            return _conflict_page(form, conflict, _history_of(post), audience)
+            return _conflict_page(form, conflict, _history_of(post), audience, attached)
         else:
             out = post.published_at is not None and post.published_at <= utcnow()
             return done(f"/posts/{post_id}", "Saved." if out else _what_was_done(placed, "Published."))
-    return _edit_page(form, post, post.kind, audience)
+    return _edit_page(form, post, post.kind, audience, attached)
 
 
 def _kind_of(form: PostForm) -> str:
     return "page" if form.kind.data == "page" else "news"
 
 
-def _written(form: PostForm) -> dict[str, Any]:
+def _written(form: PostForm, attached: Iterable[FileView] | None = None) -> dict[str, Any]:
     text = {"topic_id": form.topic.data, "title": form.title.data or "", "body": form.body.data or ""}
     upkeep = {"owner_id": form.owner.data or None, "review_every": form.review.data or None} if form.owner else {}
-    return text | upkeep
+    files = {"files": [file.id for file in attached]} if attached is not None else {}
+    return text | upkeep | files
 
 
 def _form_for(post: Post, **data: Any) -> tuple[PostForm, dict[int, SimpleNamespace]]:
@@ -3931,14 +4571,19 @@ def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
     return audience
 
 
-def _edit_page(form: PostForm, post: Any, kind: str, audience: Mapping[int, Any]) -> ResponseReturnValue:
-    preview = render_markdown(form.body.data or "") if "preview" in request.form else None
+def _edit_page(
+    form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
+) -> ResponseReturnValue:
+    preview = render_body(current_user, form.body.data or "") if "preview" in request.form else None
     state = PostView.state_at(post, utcnow()) if post else "draft"
-    context = {"post": post, "kind": kind, "state": state, "audience": audience, "preview": preview}
+    context = {"post": post, "kind": kind, "state": state, "audience": audience}
+    context |= {"attached": attached, "preview": preview}
     return form_page("posts/edit.html", form, **context)
 
 
-def _conflict_page(form: Any, conflict: Conflict, of: History, audience: Any = None) -> ResponseReturnValue:
+def _conflict_page(
+    form: Any, conflict: Conflict, of: History, audience: Any = None, attached: Sequence[FileView] = ()
+) -> ResponseReturnValue:
     """Both texts, how they differ, what each changed; and the form ready to be sent over what stands now."""
     theirs = conflict.theirs
     mine = SimpleNamespace(title=form.title.data or "" if "title" in form else "", body=form.body.data or "")
@@ -3950,6 +4595,7 @@ def _conflict_page(form: Any, conflict: Conflict, of: History, audience: Any = N
     changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
     moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
     context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
+    context["attached"] = attached
     return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
 
 
@@ -3958,7 +4604,7 @@ def _conflict_page(form: Any, conflict: Conflict, of: History, audience: Any = N
 def preview() -> ResponseReturnValue:
     """What a text will look like, as a fragment for the script."""
     body = tidy_text(request.form.get("body"))[:BODY_MAX]
-    return render_template("posts/_preview.html", html=render_markdown(body))
+    return render_template("posts/_preview.html", html=render_body(current_user, body))
 
 
 @posts.post("/posts/<int:post_id>/delete")
@@ -4000,6 +4646,9 @@ def comment(post_id: int) -> ResponseReturnValue:
     form_id = checked_form_id(form.form_id)
     comment_id = Comment.create(current_user, post_id, body=body, form_id=form_id)
     return done(f"/posts/{post_id}#comment-{comment_id}")
+
+
+# -- posts: comments by themselves -------------------------------------------------------------------------------------
 
 
 @posts.get("/comments/<int:comment_id>")
@@ -4560,6 +5209,75 @@ def show_person(username: str) -> ResponseReturnValue:
     return render_template("people/show.html", person=person, page=page, stand_in=stand_in)
 
 
+# -- files: what people upload -----------------------------------------------------------------------------------------
+
+files = Blueprint("files", __name__)
+
+
+@files.get("/files/<int:file_id>/<file:name>", endpoint="show")
+@login_required
+def show_file(file_id: int, name: str) -> ResponseReturnValue:
+    """A file, to whom may see what it belongs to: pictures and PDF to be shown, anything else to be saved."""
+    file = Attachment.fetch(current_user, file_id)
+    if file.name != name:
+        abort(404)
+    kind = SHOWN_TYPES.get(file.ending)
+    return _send(stored_path(file.stored), kind or "application/octet-stream", file.sha256, file.name, kind is None)
+
+
+@files.get("/files/<int:file_id>/thumb")
+@login_required
+def thumb(file_id: int) -> ResponseReturnValue:
+    """The small version of a picture."""
+    file = Attachment.fetch(current_user, file_id)
+    if file.width is None:
+        abort(404)
+    return _send(stored_path(file.stored, ".thumb"), "image/webp", f"{file.sha256}-thumb", "thumb.webp", False)
+
+
+def _send(path: Path, kind: str, etag: str, name: str, save: bool) -> ResponseReturnValue:
+    try:
+        response = send_file(path, kind, as_attachment=save, download_name=name, conditional=True, etag=etag)
+    except FileNotFoundError:
+        log.error("a file is missing from the data folder: %s", path.name)
+        abort(404)
+    if request.method == "HEAD" or response.status_code == 304:
+        response.close()  # the file, which nobody else would
+    request.environ["corkboard.policy"] = PDF_POLICY if kind == SHOWN_TYPES["pdf"] else FILE_POLICY
+    return response
+
+
+@files.post("/files")
+@role_required(Role.MEMBER)
+def upload() -> ResponseReturnValue:
+    """Take files at once that are chosen, dropped or pasted. Answers, for the script, with their lines of a list."""
+    given = [file for file in request.files.getlist("upload")[:FILES_MOST] if file]
+    if not given:
+        return "Choose a file first.", 422, {"Content-Type": "text/plain; charset=utf-8"}
+    try:
+        ids = [take_upload(file) for file in given]
+    except Refused as refused:
+        status = 507 if isinstance(refused, NoRoom) else 422
+        return refused.message, status, {"Content-Type": "text/plain; charset=utf-8"}
+    return render_template("files/_attached.html", attached=Attachment.uploaded(current_user, ids))
+
+
+@files.post("/files/<int:file_id>/delete", endpoint="delete")
+@login_required
+def delete_file(file_id: int) -> ResponseReturnValue:
+    """Remove a file; it can be brought back."""
+    home = Attachment.delete(current_user, file_id)
+    return done(home, "The file is removed.", undo=f"/files/{file_id}/restore")
+
+
+@files.post("/files/<int:file_id>/restore", endpoint="restore")
+@login_required
+def restore_file(file_id: int) -> ResponseReturnValue:
+    """Bring a removed file back."""
+    home = Attachment.restore(current_user, file_id)
+    return done(home, "The file is back.")
+
+
 # -- admin: people, settings, what to do next --------------------------------------------------------------------------
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
@@ -4864,6 +5582,21 @@ def initials(name: str) -> str:
     return "".join(letters).upper()[:2]
 
 
+def file_size(count: int) -> str:
+    """How large a file is, as people say it: '640 bytes', '12 KB', '3.4 MB'."""
+    if count < 1000:
+        return plural(count, "byte")
+    name, one = next(named for named in (("KB", 1e3), ("MB", 1e6), ("GB", 1e9)) if count < named[1] * 999.5)
+    size = count / one
+    return f"{size:.{1 if size < 9.95 else 0}f} {name}"
+
+
+def picture_of(user_id: int) -> int | None:
+    """The id of a person's picture, None where they have none and their initials stand for it."""
+    viewer = viewer_or_none()
+    return directory(viewer, (user_id,)).people[user_id].picture if viewer else None
+
+
 def hue(number: int) -> int:
     """Which of the avatars' colors belongs to an id."""
     return number % HUES
@@ -4874,6 +5607,8 @@ def icon(name: str) -> Markup:
     """An icon of Bootstrap's font, for the eye only."""
     return Markup('<i class="bi bi-{}" aria-hidden="true"></i>').format(name)
 
+
+# -- Fragments: pieces of pages that are drawn once and kept -----------------------------------------------------------
 
 # Fragments kept: how many, and how long a text in one may be. At most some MB.
 FRAGMENTS, FRAGMENT_TEXT = 4096, 4000
@@ -4919,10 +5654,10 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
     return Markup("".join(cards))  # not Markup.join: each card is drawn already, and would be looked at again
 
 
-def post_article(post: PostView) -> Markup:
+def post_article(post: PostView, attached: tuple[FileView, ...] = ()) -> Markup:
     """A post as its page shows it; a long one is drawn anew each time, so that what is kept stays small."""
     draw = fragment if len(post.html) < FRAGMENT_TEXT else _fragment.__wrapped__
-    return draw("posts/_article.html", post, clock(), today())
+    return draw("posts/_article.html", post, clock(), today(), picture_of(post.author_id), attached)
 
 
 def comment_cards(comments: Sequence[CommentView]) -> Markup:
@@ -4959,6 +5694,7 @@ class Header(NamedTuple):
     username: str
     name: str
     role: Role
+    picture: int | None
 
 
 PLACES = {"/", "/handbook", "/people"}
@@ -4968,7 +5704,8 @@ def page_header() -> Markup:
     """The header for whoever is signed in, the place they are at marked."""
     viewer, here = viewer_or_none(), request.path if request.path in PLACES else ""
     person = (viewer.id, viewer.username, viewer.name, viewer.role) if viewer else (0, "", "", Role.READER)
-    return fragment("_header.html", Header(current_site().name, here, *person))
+    picture = picture_of(viewer.id) if viewer else None
+    return fragment("_header.html", Header(current_site().name, here, *person, picture))
 
 
 def drawn_difference(found: Difference) -> Markup:
@@ -5048,7 +5785,8 @@ def template_context() -> dict[str, Any]:
 def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    filters = (ago, plural, initials, hue, post_cards, post_article, comment_cards, page_sidebar, drawn_difference)
+    words = (ago, plural, initials, hue, file_size, picture_of, drawn_difference)
+    filters = (*words, post_cards, post_article, comment_cards, page_sidebar)
     helpers = (icon, asset, pagination, page_head, page_header, page_flashes, page_dialogs, reply_fields)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
@@ -5477,6 +6215,10 @@ def empty_bin() -> str:
     return f"{plural(Bin.empty(None, utcnow() - timedelta(days=days)), 'thing')} removed for good."
 
 
+def remove_orphaned_files() -> str:
+    return f"{plural(Attachment.prune_orphans(), 'file')} removed that nothing has."
+
+
 def forget_old_sign_ins() -> str:
     return f"{plural(SignIn.forget_ended(), 'sign-in')} forgotten."
 
@@ -5485,6 +6227,7 @@ JOBS = {
     job.name: job
     for job in (
         Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
+        Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
         Job("forget-sign-ins", timedelta(days=1), "Forgets sign-ins that ended long ago.", forget_old_sign_ins),
     )
 }
@@ -5595,7 +6338,7 @@ ERROR_WORDS = {
     404: ("Nothing here", "There is no such page, or it is not for you. It may have been moved or deleted."),
     405: ("Not this way", "This address is not meant to be opened like this. Go back and use the button there."),
     409: ("Changed meanwhile", "Somebody else changed this at the same time. Go back, load it anew and try again."),
-    413: ("Too large", "What you sent is larger than this site takes."),
+    413: ("Too large", "What you sent is larger than this site takes. Go back: what you typed is still there."),
     415: ("Not this kind", "This site does not take that kind of content."),
     422: ("Please check", "Something in what you sent is not right. Go back and correct it."),
     429: ("A little slower", "That was tried too often. Wait a moment and try again."),
@@ -5708,7 +6451,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app = Corkboard(__name__)
     app.config.from_object(settings)
     app.session_interface = SessionInterface()
-    app.url_map.converters["int"] = IdConverter
+    app.url_map.converters |= {"int": IdConverter, "file": FileNameConverter}
     app.wsgi_app = SecurityHeaders(app.wsgi_app)
     app.config["FINDINGS"] = settings.findings()
     configure_logging(app)
@@ -5718,7 +6461,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.before_request(begin_request)  # before the CSRF check, which may have to show a page
     csrf.init_app(app)
     app.after_request(finish_response)
-    for blueprint in (auth, account, posts, topics, people, admin, health):
+    for blueprint in (auth, account, posts, topics, people, files, admin, health):
         app.register_blueprint(blueprint)
     register_template_helpers(app)
     register_error_handlers(app)
@@ -5765,7 +6508,8 @@ def finish_response(response: Response) -> Response:
     if this_app().config["SESSION_COOKIE_SECURE"]:
         headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
     if asked.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
-        headers["Cache-Control"] = "private, no-store"
+        kept = asked.endpoint in FILE_ENDPOINTS and response.status_code in (200, 206, 304)
+        headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"
     elif "fonts/" not in asked.path and asked.full_path != asset(asked.endpoint, **asked.view_args or {}):
         headers["Cache-Control"] = "no-cache"  # without its hash an address may mean another content tomorrow
     log_request(response.status_code)
@@ -5798,14 +6542,19 @@ def log_request(status: int) -> None:
 
 
 class SecurityHeaders:
-    """Puts `SECURITY_HEADERS` on every answer, whoever made it; below Flask, where it costs next to nothing."""
+    """Puts `SECURITY_HEADERS` on every answer, whoever made it; below Flask, where it costs next to nothing.
+
+    A view that wants a stricter policy says so in the environment.
+    """
 
     def __init__(self, wsgi_app: Callable[..., Any]) -> None:
         self.wsgi_app, self.headers = wsgi_app, list(SECURITY_HEADERS.items())
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            return start_response(status, headers + self.headers, *error)
+            own = environ.get("corkboard.policy")
+            ours = [*(SECURITY_HEADERS | {"Content-Security-Policy": own}).items()] if own else self.headers
+            return start_response(status, headers + ours, *error)
 
         return self.wsgi_app(environ, start)
 
@@ -5851,6 +6600,13 @@ class IdConverter(IntegerConverter):
 
     def __init__(self, url_map: Map) -> None:
         super().__init__(url_map, max=ID_MAX)
+
+
+class FileNameConverter(BaseConverter):
+    """The name of a file, which has an ending; what is done to a file (`/files/5/delete`) has none."""
+
+    regex = r"[^/]+\.[^/]+"
+    part_isolating = True
 
 
 class SessionInterface(SecureCookieSessionInterface):

@@ -674,7 +674,7 @@ COLUMNS = {column.name for table in db.metadata.tables.values() for column in ta
 VALUES = {"role": "40", "kind": "page", "registration": "open", "registration_role": "admin"}
 SMUGGLED = {name: VALUES.get(name, "1") for name in {*COLUMNS, "pinned", "is_admin", "admin", "access"}}
 GENUINE = {"topics.manage": {"private"}, "topics.edit": {"private"}}  # checkboxes that the filling leaves empty
-RANDOM = {"form_id", "token_hash", "password_hash", "key", "object_id"}
+RANDOM = {"form_id", "token_hash", "password_hash", "key", "object_id", "stored"}
 
 
 def comparable(rows: Rows, world: World) -> dict[str, list[dict[str, Any]]]:

@@ -1020,7 +1020,7 @@ def test_a_comment_costs_few_statements(app, people, team, sign_in):
 
 def get_addresses(app, team, topic: int, person: int) -> list[str]:
     values = {"post_id": team.post, "comment_id": 0, "slug": "everyone", "username": "member", "topic_id": topic,
-              "user_id": person, "filename": "app.css", "version": 1}  # fmt: skip
+              "user_id": person, "filename": "app.css", "version": 1, "file_id": 0, "name": "a.png"}  # fmt: skip
     with db.engine.connect() as connection:
         values["comment_id"] = connection.scalar(sa.select(sa.func.max(Comment.id)))
     rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]

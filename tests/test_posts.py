@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,21 @@ import sqlalchemy as sa
 from conftest import add_comment, add_person, add_post, add_topic, together
 
 import app as corkboard
-from app import Activity, Comment, Conflict, Forbidden, NotVisible, Post, Refused, Revision, Role, Setting, Topic, User
+from app import (
+    Activity,
+    Attachment,
+    Comment,
+    Conflict,
+    Forbidden,
+    NotVisible,
+    Post,
+    Refused,
+    Revision,
+    Role,
+    Setting,
+    Topic,
+    User,
+)
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -924,6 +939,17 @@ def a_topic_without_the_admin(s):
     return add_topic(s.people.editor, "Secret", private=True)
 
 
+def a_file(s):
+    kept = corkboard.Kept("a.txt", "txt", 1, "", secrets.token_hex(16))
+    return SimpleNamespace(id=Attachment.create(s.people.member, kept))
+
+
+def a_removed_file(s):
+    file = a_file(s)
+    Attachment.delete(s.people.member, file.id)
+    return file
+
+
 def nothing(s):
     return None
 
@@ -954,6 +980,9 @@ ACTIONS = [
     (a_new_topic, "editor", "/admin/topics/{}/move", {"direction": "up"}, "topic.moved"),
     (a_new_topic, "editor", "/admin/topics/{}/merge", {"into": "open"}, "topic.merged"),
     (a_topic_without_the_admin, "admin", "/admin/topics/{}/join", {}, "topic.joined"),
+    (nothing, "member", "/files", {"upload": (str(Path(__file__)), "notes.txt")}, "attachment.uploaded"),
+    (a_file, "member", "/files/{}/delete", {}, "attachment.deleted"),
+    (a_removed_file, "member", "/files/{}/restore", {}, "attachment.restored"),
     (nothing, "reader", "/account", {"name": "Reader"}, "person.edited"),
     (nothing, "reader", "/account/appearance", {"theme": "dark"}, "person.appearance"),
     (nothing, "reader", "/account/password",

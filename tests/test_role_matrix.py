@@ -189,6 +189,30 @@ people.show           GET    own,other                              in        20
 people.show           GET    gone                                   in        404    404    404    200   404
 people.show           GET    missing                                in        404    404    404    404   404
 
+files.upload          POST   -                                      in        403    200    200    200   200
+files.show            GET    members,readers,comment,picture        in        200    200    200    200   200
+files.show            GET    private                                in        200    200    200    200   404
+files.show            GET    unbound                                in        404    200    404    404   404
+files.show            GET    secret,deleted,removed,gone,missing    in        404    404    404    404   404
+files.thumb           GET    members,readers,comment,picture        in        200    200    200    200   200
+files.thumb           GET    private                                in        200    200    200    200   404
+files.thumb           GET    unbound                                in        404    200    404    404   404
+files.thumb           GET    secret,deleted,removed,gone,missing    in        404    404    404    404   404
+files.delete          POST   members,comment                        in        403    303    303    303   403
+files.delete          POST   readers                                in        403    403    303    303   403
+files.delete          POST   picture                                in        403    303    403    303   403
+files.delete          POST   private                                in        403    303    303    303   404
+files.delete          POST   unbound                                in        404    303    404    404   404
+files.delete          POST   removed                                in        404    303    303    303   404
+files.delete          POST   secret,deleted,gone,missing            in        404    404    404    404   404
+files.restore         POST   members,comment                        in        403    303    303    303   403
+files.restore         POST   readers                                in        403    403    303    303   403
+files.restore         POST   picture                                in        403    303    403    303   403
+files.restore         POST   private                                in        403    303    303    303   404
+files.restore         POST   unbound                                in        404    303    404    404   404
+files.restore         POST   removed                                in        404    303    303    303   404
+files.restore         POST   secret,deleted,gone,missing            in        404    404    404    404   404
+
 admin.index           GET    -                                      in        403    403    403    200   403
 admin.people          GET    -                                      in        403    403    403    200   403
 admin.new_person      GET    -                                      in        403    403    403    200   403
@@ -258,6 +282,8 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "user_id": world.people.get(named, MISSING),
         "username": named,
         "version": 1,
+        "file_id": world.files.get(named),
+        "name": "a file.png",
         "sign_in_id": world.sign_ins.get(named, MISSING),
         "filename": SHARED_STATIC.get(endpoint) if named == "style" else "missing.css",
     }

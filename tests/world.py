@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import secrets
 from datetime import date, timedelta
+from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +31,7 @@ from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Acknowledgement, Comment, Placing, Post, Role, Setting, SignIn, Topic, User
+from app import Acknowledgement, Attachment, Comment, Kept, Placing, Post, Role, Setting, SignIn, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
@@ -64,6 +66,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "posts.edit_comment": {"body": "Another remark", "version": "1"},
     "posts.restore_version": {"version": "1"},
     "posts.restore_comment_version": {"version": "2"},
+    "files.upload": {"upload": (str(Path(__file__)), "notes.txt")},
     "topics.manage": {"name": "A new topic", "description": "What belongs here", "members": []},
     "topics.edit": {"name": "Another name {unique}", "description": "", "members": []},
     "topics.move": {"direction": "down"},
@@ -85,6 +88,7 @@ class World:
         self._people()
         self._topics()
         self._posts_and_comments()
+        self._files()
         self.users = {name: SimpleNamespace(id=user_id) for name, user_id in self.people.items()}
         self.rows = dump()
         self.nothing_here: dict[tuple[str, str], str] = {}  # what `test_role_matrix` compares each 404 with
@@ -161,6 +165,30 @@ class World:
     @staticmethod
     def _comment(author: User, post: Post, mark: str) -> int:
         return add_comment(author, post, f"A {mark} remark").id
+
+    def _files(self) -> None:
+        """A file of each post, one of a comment, one of nothing yet, and a picture of somebody; some are removed."""
+        self.files = {"missing": MISSING}
+        for name in ("members", "readers", "private", "secret", "deleted", "removed"):
+            post = self.posts["members" if name == "removed" else name]
+            owner = "keeper" if name == "secret" else "reader" if name == "readers" else "member"
+            self.files[name] = self._file(
+                owner, post_id=post, mark=HUSHED if name in ("secret", "deleted") else "plain"
+            )
+        self.files["comment"] = self._file("member", comment_id=self.comments["members"])
+        self.files["gone"] = self._file("member", comment_id=self.comments["deleted"], mark=HUSHED)
+        self.files["unbound"] = self._file("member")
+        self.files["picture"] = self._file("member", person_id=self.people["member"])
+        Attachment.delete(self.users["member"], self.files["removed"])
+
+    def _file(self, owner: str, mark: str = "plain", **bound: int) -> int:
+        """Words where a picture should be: what an answer holds can then be read."""
+        size, sha256, stored = corkboard.write_file(BytesIO(mark.encode()))
+        corkboard.write_file(BytesIO(mark.encode()), stored, ".thumb")
+        keeper = self.users["editor"]
+        file_id = Attachment.create(keeper, Kept("a file.png", "png", size, sha256, stored, 1, 1))
+        set_columns(Attachment, file_id, uploader_id=self.people[owner], **bound)
+        return file_id
 
     # -- what tests do with it
 

@@ -119,7 +119,7 @@ class Watch:
     def saw_response(self, response: Response) -> None:
         if response.status >= 500:
             self.faults.append(f"{response.status} for {response.url}")
-        elif response.status >= 400 and response.request.resource_type in ("document", "fetch"):
+        elif response.status >= 400 and response.request.resource_type in ("document", "fetch", "xhr"):
             self.refused.add(response.url)
 
     def heard(self, message: ConsoleMessage) -> None:
