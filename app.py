@@ -3735,7 +3735,7 @@ def end_others() -> ResponseReturnValue:
     return done("/account/sessions", "All other devices are signed out.")
 
 
-# -- posts: Home, news, the handbook, comments -------------------------------------------------------------------------
+# -- posts: Home, news, the handbook -----------------------------------------------------------------------------------
 
 posts = Blueprint("posts", __name__)
 
@@ -4000,6 +4000,9 @@ def comment(post_id: int) -> ResponseReturnValue:
     form_id = checked_form_id(form.form_id)
     comment_id = Comment.create(current_user, post_id, body=body, form_id=form_id)
     return done(f"/posts/{post_id}#comment-{comment_id}")
+
+
+# -- posts: comments by themselves -------------------------------------------------------------------------------------
 
 
 @posts.get("/comments/<int:comment_id>")
