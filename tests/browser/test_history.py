@@ -37,7 +37,7 @@ def change(page: Page, before: str, after: str) -> None:
     field.fill(field.input_value().replace(before, after))
 
 
-def save(page: Page, name: str = "Save") -> None:
+def save(page: Page, name: str = "Save quietly") -> None:
     page.get_by_role("button", name=name, exact=True).click()
 
 
