@@ -24,7 +24,10 @@ EXAMPLES = {
     "version": sa.select(sa.literal(1)),
     "username": sa.select(User.username).where(User.username == "nia"),
 }
-NOT_PAGES = {"static", "bootstrap.static", "health.live", "health.ready", "posts.report_csv"}
+NOT_PAGES = {
+    *("static", "bootstrap.static", "health.live", "health.ready"),
+    *("posts.report_csv", "files.show", "files.thumb"),
+}
 # The same addresses in another state; the endpoint beside it is for nobody but the reader.
 STATES = {
     "/posts/new?kind=page": "a page of the handbook",
