@@ -115,6 +115,8 @@ def wrk(command: Sequence[str], interrupted_after: float | None) -> str:
             output, _ = process.communicate(timeout=120)
         finally:
             process.kill()
+    if process.returncode == -signal.SIGINT:  # it had not begun to listen for that yet: then for as long as it takes
+        return wrk(command, None)
     if process.returncode:
         raise RuntimeError(f"wrk ended with {process.returncode}:\n{output}")
     return output
