@@ -168,7 +168,7 @@ class World:
 
     def _files(self) -> None:
         """A file of each post, one of a comment, one of nothing yet, and a picture of somebody; some are removed."""
-        self.files = {"missing": MISSING}
+        self.files, self.on_disk = {"missing": MISSING}, []
         for name in ("members", "readers", "private", "secret", "deleted", "removed"):
             post = self.posts["members" if name == "removed" else name]
             owner = "keeper" if name == "secret" else "reader" if name == "readers" else "member"
@@ -185,6 +185,7 @@ class World:
         """Words where a picture should be: what an answer holds can then be read."""
         size, sha256, stored = corkboard.write_file(BytesIO(mark.encode()))
         corkboard.write_file(BytesIO(mark.encode()), stored, ".thumb")
+        self.on_disk.append((stored, mark.encode()))
         keeper = self.users["editor"]
         file_id = Attachment.create(keeper, Kept("a file.png", "png", size, sha256, stored, 1, 1))
         set_columns(Attachment, file_id, uploader_id=self.people[owner], **bound)
@@ -195,6 +196,10 @@ class World:
     def restore(self) -> None:
         """Put back whatever a test changed."""
         put_back(self.rows)
+        for stored, content in self.on_disk:
+            for suffix in ("", ".thumb"):
+                if not corkboard.stored_path(stored, suffix).exists():  # other tests clear the folder
+                    corkboard.write_file(BytesIO(content), stored, suffix)
         forget(self.app)
 
     def browser(self, name: str = "anonymous") -> Browser:
