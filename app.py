@@ -178,9 +178,7 @@ WELCOME_MAX = 500
 
 USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
-DRAFT_VERSIONS = (
-    1_000_000  # where a draft's versions begin: what is published counts from 1, and is never taken for one
-)
+DRAFT_VERSIONS = 1_000_000  # where a draft's versions begin: what is published counts from 1, and is none of these
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
 PAGE_SIZE = 20
@@ -1308,8 +1306,8 @@ class Post(Timed, Model):
     ) -> int:  # fmt: skip
         """Write a post: published now, or as `placed` says. Returns its id.
 
-        `written` is what `_write` takes. The same form sent again by the same person finds what it made first, and
-        carries on while that is a draft.
+        `written` is what `_write` takes, `files` are the ids of what was uploaded for it, beside those its body names.
+        The same form sent again by the same person finds what it made first, and carries on while that is a draft.
         Raises `Forbidden`, or `Refused` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
@@ -1498,6 +1496,7 @@ class Draft:
             if post_id:
                 Draft.refuse_stale(post, version)
             post._write(author, utcnow(), **written)
+        Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
         return post
 
 
@@ -2496,6 +2495,7 @@ class Attachment(Model):
 
 sa.Index("ix_attachments_post", Attachment.post_id, Attachment.deleted_at, Attachment.id)
 sa.Index("ix_attachments_person", Attachment.person_id, Attachment.deleted_at)
+sa.Index("ix_attachments_bin", Attachment.deleted_at, Attachment.id, sqlite_where=Attachment.deleted_at.is_not(None))
 FILES_MOST = 200  # of one text, or one form
 
 
@@ -2738,9 +2738,9 @@ class Binned(NamedTuple):
 
 
 class Bin:
-    """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of three."""
+    """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of four."""
 
-    KINDS = ("post", "comment", "topic")
+    KINDS = ("post", "comment", "file", "topic")
 
     @classmethod
     def page(cls, viewer: Permissions, kind: str, before: Cursor | None) -> tuple[list[Binned], str | None]:
@@ -2768,10 +2768,22 @@ class Bin:
             statement = sa.select(*columns).join(Post, Post.id == Comment.post_id)
             statement = statement.outerjoin(User, User.id == Comment.deleted_by_id)
             return statement.where(Comment.deleted_at.is_not(None), Post.visible()), Comment
+        if kind == "file":
+            statement = sa.select(*cls._file_columns()).outerjoin(User, User.id == Attachment.deleted_by_id)
+            stays = sa.or_(Attachment.post_id.is_not(None), Attachment.comment_id.is_not(None))
+            deleted = Attachment.deleted_at.is_not(None)
+            return statement.where(deleted, stays, Attachment.visible(deleted=True)), Attachment
         columns = (Post.id, Post.title, Topic.name, Post.deleted_at, User.name, Post.comment_count)
         statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
         statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
         return statement.where(Post.deleted_at.is_not(None), Post.reachable()), Post
+
+    @staticmethod
+    def _file_columns() -> tuple[Any, ...]:
+        """A file's line; what it was in is the title of its post, or of the one that its comment is below."""
+        below = sa.select(Comment.post_id).where(Comment.id == Attachment.comment_id).scalar_subquery()
+        title = sa.select(Post.title).where(Post.id == sa.func.coalesce(Attachment.post_id, below)).scalar_subquery()
+        return Attachment.id, Attachment.name, title, Attachment.deleted_at, User.name, sa.literal(0)
 
     @staticmethod
     def topics() -> sa.ColumnElement[bool]:
@@ -2803,9 +2815,9 @@ class Bin:
         ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0, now=utcnow())]
         if not ids:
             return 0
-        held = [post.id for post in rows(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))]
-        if kind == "topic" and held:
-            model, ids = Post, held  # what a topic holds goes before it, and not all at once
+        if kind == "topic":
+            held = [post.id for post in rows(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))]
+            model, ids = (Post, held) if held else (Topic, ids)  # what a topic holds goes before it, not all at once
         database.remove(db.metadata.tables[model.__tablename__], ids)
         Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(len(ids), 'thing')} removed for good")
         return len(ids)

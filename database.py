@@ -728,17 +728,16 @@ def insert_if_absent(table: sa.Table, values: Mapping[str, Any]) -> bool:
 
 def remove(table: sa.Table, ids: Sequence[int]) -> None:
     """Delete rows and, before them, whatever refers to them by a foreign key, however far; as part of a unit."""
-    for child in db.metadata.tables.values():
-        for key in child.foreign_keys:
-            if key.column.table is not table or not ids:
-                continue
-            refers = key.parent.in_(ids)
-            if "id" in child.c:
-                remove(child, [row.id for row in rows(sa.select(child.c.id).where(refers))])
-            else:
-                rows(sa.delete(child).where(refers))
-    if ids:
-        rows(sa.delete(table).where(table.c.id.in_(ids)))
+    if not ids:
+        return
+    keys = (key for child in db.metadata.tables.values() for key in child.foreign_keys if key.column.table is table)
+    for key in keys:
+        child, refers = key.parent.table, key.parent.in_(ids)
+        if "id" in child.c:
+            remove(child, [row.id for row in rows(sa.select(child.c.id).where(refers))])
+        else:
+            rows(sa.delete(child).where(refers))
+    rows(sa.delete(table).where(table.c.id.in_(ids)))
 
 
 def in_table_order(statement: Columns) -> Columns:

@@ -43,6 +43,7 @@ def define() -> sa.MetaData:
         sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_attachments_post_id"),
         sa.ForeignKeyConstraint(["uploader_id"], ["users.id"], name="fk_attachments_uploader_id"),
         sa.UniqueConstraint("stored", name="uq_attachments_stored"),
+        sa.Index("ix_attachments_bin", "deleted_at", "id", sqlite_where=sa.text("deleted_at IS NOT NULL")),
         sa.Index("ix_attachments_comment_id", "comment_id"),
         sa.Index("ix_attachments_person", "person_id", "deleted_at"),
         sa.Index("ix_attachments_post", "post_id", "deleted_at", "id"),
