@@ -1,11 +1,11 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Attachment, Activity, Setting
+ 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Attachment, Activity, Notification
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
- 6. Routes                    auth, account, posts, topics, people, files, admin
+ 6. Routes                    auth, account, posts, topics, people, files, notifications, admin
  7. JSON API                  health
  8. Template filters and context
  9. Commands
@@ -248,6 +248,8 @@ SHOWN_TYPES = {name: f"image/{form.lower()}" for name, form in PICTURES.items()}
 FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
 ENDING_MAX = 8
 FILE_ENDPOINTS = frozenset({"files.show", "files.thumb"})
+POLL_ENDPOINT = "notifications.poll"
+KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may keep the answer, and ask whether it still holds
 # Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
 # reach the page's origin.
 FILE_POLICY = "default-src 'none'; sandbox"
@@ -379,6 +381,11 @@ def _level_headings(tokens: list[Any]) -> None:
             level = int(token.tag[1])
             above = [higher for higher in above if higher < level] + [level]
         token.tag = f"h{min(len(above) + 1, 6)}"
+
+
+def mentioned_names(source: str) -> frozenset[str]:
+    """The folded usernames that a Markdown source mentions, not in code."""
+    return frozenset(fold(name) for name in re.findall(r"(?<![\w/])@([A-Za-z0-9][\w.-]*\w)", source))
 
 
 def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
@@ -557,6 +564,7 @@ else:
 # Bound to the person who looks, in every statement that asks what may be seen.
 VIEWER = sa.bindparam("viewer", type_=sa.Integer)
 NOW = sa.bindparam("now", type_=Timestamp)
+SINCE = sa.bindparam("since", type_=Timestamp)  # their last visit
 
 
 class RoleType(sa.TypeDecorator[Role]):
@@ -1127,6 +1135,9 @@ class Timed:
     pinned_until: Any
     expires_at: Any
     deleted_at: Any
+    id: Any
+    last_comment_at: Any
+    last_comment_by_id: Any
 
     @classmethod
     def visible(cls) -> sa.ColumnElement[bool]:
@@ -1160,6 +1171,18 @@ class Timed:
     def is_pinned(self, now: datetime) -> bool:
         return self.pinned_at is not None and (self.pinned_until is None or self.pinned_until > now)
 
+    @classmethod
+    def unseen(cls, since: Any = None) -> sa.Case[int]:
+        """1 where something of somebody else's came to a post (`since` then) after the `viewer` looked at it last.
+
+        That is the newest comment, or else the post. A number, because a boolean would have to be turned into one.
+        """
+        posted = sa.case((cls.author_id != VIEWER, cls.published_at))
+        latest = sa.case((cls.last_comment_by_id != VIEWER, cls.last_comment_at), else_=posted)
+        seen = sa.exists().where(ReadMark.user_id == VIEWER, ReadMark.post_id == cls.id, ReadMark.at >= latest)
+        came = latest.is_not(None) if since is None else latest > since
+        return sa.case((sa.and_(came, sa.not_(seen.correlate(cls))), 1), else_=0)
+
 
 class Post(Timed, Model):
     """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
@@ -1177,6 +1200,9 @@ class Post(Timed, Model):
     excerpt: Mapped[str] = mapped_column(sa.String(EXCERPT_MAX))
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
     comment_count: Mapped[int] = mapped_column(default=0)
+    # When and by whom the newest comment was made: a copy of what `comments` says, so no key of its own.
+    last_comment_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    last_comment_by_id: Mapped[int | None]
     published_at: Mapped[datetime | None] = mapped_column(Timestamp)  # None: a draft; to come: scheduled
     updated_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -1188,6 +1214,7 @@ class Post(Timed, Model):
     review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, None for never
     review_by: Mapped[date | None] = mapped_column(sa.Date)
     reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    review_told: Mapped[date | None] = mapped_column(sa.Date)  # the day for which its owner was told
     pinned_until: Mapped[datetime | None] = mapped_column(Timestamp)
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp)  # leaves Home then, and is marked elsewhere
     must_read_since: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -1212,7 +1239,7 @@ class Post(Timed, Model):
         """The statement behind a list, newest first: of `home`, of a `topic`, or of an `author`."""
         chosen = {"home": cls.kind == "news", "topic": cls.kind == "news", "author": sa.true()}[of]
         when, last = sa.bindparam("when", type_=Timestamp), sa.bindparam("last")
-        statement = database.in_table_order(sa.select(*CARD_COLUMNS)).where(chosen)
+        statement = database.in_table_order(sa.select(*CARD_COLUMNS, cls.unseen(SINCE).label("is_new"))).where(chosen)
         statement = statement.where(cls.listed(until=when if continued else NOW))
         if of == "home":
             statement = statement.where(cls.current())
@@ -1233,7 +1260,7 @@ class Post(Timed, Model):
     @functools.cache
     def _front(cls) -> Prepared:
         """The first page of Home in one statement: what is pinned, and the newest."""
-        pinned = database.in_table_order(sa.select(*CARD_COLUMNS))
+        pinned = database.in_table_order(sa.select(*CARD_COLUMNS, cls.unseen(SINCE).label("is_new")))
         pinned = pinned.where(cls.listed(), cls.current(), cls.kind == "news", cls.pinned_at.is_not(None))
         pinned = pinned.where(cls._lasts(cls.pinned_until))  # type: ignore[arg-type]
         pinned = pinned.order_by(cls.pinned_at.desc(), cls.id.desc()).limit(PINNED_MAX)
@@ -1246,7 +1273,8 @@ class Post(Timed, Model):
     @classmethod
     def front(cls, viewer: Viewer) -> Page:
         """The first page of Home: at most `PINNED_MAX` pinned posts, then the newest."""
-        found = rows(cls._front(), viewer=viewer.id, now=utcnow(), most=PAGE_SIZE + PINNED_MAX + 1).all()
+        whose = {"viewer": viewer.id, "since": viewer.since, "now": utcnow()}
+        found = rows(cls._front(), **whose, most=PAGE_SIZE + PINNED_MAX + 1).all()
         pinned = [PostCard._make(row[:-1]) for row in found if row[-1] == 0]
         above = {card.id for card in pinned}
         newest = [PostCard._make(row[:-1]) for row in found if row[-1] == 1 and row[0] not in above]
@@ -1262,13 +1290,15 @@ class Post(Timed, Model):
         place = {"when": min(before.when.replace(tzinfo=None), now), "last": before.id} if before else {}
         statement = cls._prepared_list(of, before is not None)
         wanted = {"of_id": of_id} if of != "home" else {}
-        found = rows(statement, viewer=viewer.id, now=now, most=PAGE_SIZE + 1, **place, **wanted)
+        whose = {"viewer": viewer.id, "since": viewer.since, "now": now}
+        found = rows(statement, **whose, most=PAGE_SIZE + 1, **place, **wanted)
         return Page.of([PostCard._make(row) for row in found], is_first=before is None)
 
     @classmethod
     @functools.cache
     def _single(cls) -> Prepared:
         columns = (*POST_COLUMNS, *Acknowledgement.of_viewer(), Attachment.any_of_post().label("has_files"))
+        columns += (ReadMark.of_viewer(), cls.unseen().label("is_unseen"), Follow.of_viewer(post_id=Post.id))
         joined = (
             sa.select(*columns)
             .select_from(cls)
@@ -1536,7 +1566,12 @@ class Upkeep:
             sa.select(
                 *(Post.owner_id, Post.review_by, forsaken),
                 *(Post.id, Post.title, Post.title_key, Post.updated_at, editor.name.label("editor_name")),
-                *(editor.username.label("editor_username"), Topic.id.label("topic_id"), Topic.name.label("topic_name")),
+                *(
+                    editor.username.label("editor_username"),
+                    Post.unseen(SINCE).label("is_new"),
+                    Topic.id.label("topic_id"),
+                    Topic.name.label("topic_name"),
+                ),
                 *(Topic.slug.label("topic_slug"), Topic.private.label("topic_private"), Topic.position),
             )
             .select_from(Topic)
@@ -1563,7 +1598,8 @@ class Upkeep:
     def pages(cls, viewer: Viewer, after: tuple[int, int, str, int] | None) -> list[Any]:
         """The handbook's pages by topic and title, from a place on; one more than a page holds."""
         place = dict(zip(("position", "topic", "title", "last"), after, strict=True)) if after else {}
-        return list(rows(cls._pages(after is not None), viewer=viewer.id, now=utcnow(), **place))
+        whose = {"viewer": viewer.id, "since": viewer.since, "now": utcnow()}
+        return list(rows(cls._pages(after is not None), **whose, **place))
 
     @classmethod
     @functools.cache
@@ -1626,6 +1662,20 @@ class Upkeep:
         page.reviewed_at, page.review_by = utcnow(), again
         Activity.record(user, "post.reviewed", page, page.title)
         return again
+
+    @classmethod
+    @lean_unit
+    def tell_overdue(cls, day: date) -> int:
+        """Have the owners of overdue pages told, once for each day that was missed. Returns of how many pages."""
+        late = sa.select(Post.id, Post.title, Post.review_by).where(
+            *(Post.kind == "page", Post.deleted_at.is_(None), Post.published_at <= NOW, Post.review_by < day),
+            *(Post.owner_id.is_not(None), sa.or_(Post.review_told.is_(None), Post.review_told < Post.review_by)),
+        )
+        pages = rows(late.with_for_update(), now=utcnow()).all()
+        for page in pages:
+            rows(sa.update(Post).where(Post.id == page.id).values(review_told=page.review_by))
+            Activity.record(None, "post.overdue", ("post", page.id), page.title)
+        return len(pages)
 
     @classmethod
     def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int | None) -> None:
@@ -1694,12 +1744,13 @@ POST_COLUMNS = (
 
 
 # Lists deal in plain tuples: what is drawn of one is kept under all it says, and SQLAlchemy's rows compare slowly.
-PostCard = namedtuple("PostCard", [column.key for column in CARD_COLUMNS])
+PostCard = namedtuple("PostCard", [*(column.key for column in CARD_COLUMNS), "is_new"])
 _POST_FIELDS = (*(column.key for column in POST_COLUMNS), "is_asked", "read_version", "read_at", "has_files")
+_POST_FIELDS += ("looked_at", "is_unseen", "follows")
 
 
 _POST_JUDGED = (
-    *("is_new", "can_edit", "can_delete", "can_pin", "can_renew", "is_pinned"),
+    *("can_edit", "can_delete", "can_pin", "can_renew", "is_pinned"),
     *("can_report", "is_overdue", "state"),
 )
 
@@ -1713,14 +1764,17 @@ class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
     def of(cls, row: Any, viewer: Viewer) -> PostView:
         """A row of `Post._single`, judged for who looks and as of now."""
         now = utcnow()
-        change, state = Post.editable(row.kind, row.author_id, viewer), cls.state_at(row, now)
-        out = state in ("published", "expired")
-        new, pins = out and viewer.is_new(row.published_at, row.author_id), viewer.is_editor and row.kind == "news"
+        change, stage = Post.editable(row.kind, row.author_id, viewer), cls.state_at(row, now)
+        out = stage in ("published", "expired")
+        pins = viewer.is_editor and row.kind == "news"
         renew = row.kind == "page" and (change or row.owner_id == viewer.id)
         reports = Acknowledgement.reportable(row.author_id, viewer) and (viewer.is_editor or row.must_read_since)
         overdue = row.must_read_due is not None and row.must_read_due < today()
-        judged = (new, change, change, pins and out, renew, Post.is_pinned(row, now), bool(reports), overdue, state)
-        return cls._make((*row, *judged))
+        judged = (change, change, pins and out, renew, Post.is_pinned(row, now), bool(reports), overdue, stage)
+        post = cls._make((*row, *judged))
+        if (looking := state().looks.pending((viewer.id, row.id))) is not None:
+            return post._replace(looked_at=looking, is_unseen=0)
+        return post
 
     @property
     def owes(self) -> bool:
@@ -2068,7 +2122,7 @@ class Comment(Model):
         """
         place = {"last": before} if before else {}
         found = rows(cls._below(before is not None), post=post.id, **place).all()
-        shown = [CommentView.of(row, viewer) for row in reversed(found[:COMMENTS_PER_PAGE])]
+        shown = [CommentView.of(row, viewer, post.looked_at) for row in reversed(found[:COMMENTS_PER_PAGE])]
         return shown, shown[0].id if len(found) > COMMENTS_PER_PAGE else None
 
     @classmethod
@@ -2123,8 +2177,9 @@ class Comment(Model):
     def _create(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
         """Written in plain statements: it is the write that happens most."""
         # The count comes first: it locks the post, so that what is read next stays true until the commit.
-        rows(COMMENT_COUNT, post=post_id, by=1)
-        written = {"body": body, "html": rendered, "form_id": form_id, "now": utcnow()}
+        now = utcnow()
+        rows(COMMENT_COUNT, post=post_id, viewer=author_id, now=now)
+        written = {"body": body, "html": rendered, "form_id": form_id, "now": now}
         made = rows(cls._insert(), viewer=author_id, post=post_id, **written)
         if made.rowcount != 1:
             return cls._not_inserted(author_id, post_id, form_id)
@@ -2160,7 +2215,7 @@ class Comment(Model):
             raise NotVisible
         if place.existing is None:
             raise Forbidden
-        rows(COMMENT_COUNT, post=post_id, by=-1)
+        rows(COMMENT_RECOUNT, post=post_id, by=-1)
         return place.existing
 
     @classmethod
@@ -2217,7 +2272,8 @@ class Comment(Model):
         comment, editor = cls._for_change(actor, comment_id, deleted=True)
         if (comment.deleted_at is not None) != deleted:
             comment.deleted_at, comment.deleted_by_id = (utcnow(), editor.id) if deleted else (None, None)
-            rows(COMMENT_COUNT, post=comment.post_id, by=-1 if deleted else 1)
+            db.session.flush()
+            rows(COMMENT_RECOUNT, post=comment.post_id, by=-1 if deleted else 1)
             Activity.record(editor, "comment.deleted" if deleted else "comment.restored", comment)
         return comment.post_id
 
@@ -2247,7 +2303,23 @@ COMMENT_INSERT = Prepared(sa.insert(Comment))
 COMMENT_COUNT = Prepared(
     sa.update(Post)
     .where(Post.id == sa.bindparam("post"))
-    .values(comment_count=Post.comment_count + sa.bindparam("by", type_=sa.Integer))
+    .values(comment_count=Post.comment_count + 1, last_comment_at=NOW, last_comment_by_id=VIEWER)
+)
+
+
+def _of_last_comment(column: Any) -> sa.ScalarSelect[Any]:
+    below = sa.select(column).where(Comment.post_id == Post.id, Comment.deleted_at.is_(None)).correlate(Post)
+    return below.order_by(Comment.id.desc()).limit(1).scalar_subquery()
+
+
+COMMENT_RECOUNT = Prepared(
+    sa.update(Post)
+    .where(Post.id == sa.bindparam("post"))
+    .values(
+        comment_count=Post.comment_count + sa.bindparam("by", type_=sa.Integer),
+        last_comment_at=_of_last_comment(Comment.created_at),
+        last_comment_by_id=_of_last_comment(Comment.author_id),
+    )
 )
 
 _COMMENT_FIELDS = "id html created_at edited_at version author_id is_new can_edit can_delete"
@@ -2259,9 +2331,10 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
     __slots__ = ()
 
     @classmethod
-    def of(cls, row: Any, viewer: Viewer) -> CommentView:
-        change = Comment.editable(row.author_id, viewer)
-        return cls._make((*row, viewer.is_new(row.created_at, row.author_id), change, change))
+    def of(cls, row: Any, viewer: Viewer, looked_at: datetime | None) -> CommentView:
+        """A row of `Comment._below`; new is what somebody else said since the person looked, or else was last here."""
+        change, since = Comment.editable(row.author_id, viewer), looked_at or viewer.since
+        return cls._make((*row, row.created_at > since and row.author_id != viewer.id, change, change))
 
 
 class Attachment(Model):
@@ -2548,6 +2621,7 @@ class Activity(Model):
     object_id: Mapped[int]
     detail: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
     address: Mapped[str] = mapped_column(sa.String(45))
+    pending: Mapped[bool | None]  # somebody may have to be told of it (see `Notification.tell`)
 
     @classmethod
     def record(cls, actor: Permissions | int | None, action: str, on: Any, detail: str = "") -> None:
@@ -2558,12 +2632,16 @@ class Activity(Model):
         actor_id = actor if isinstance(actor, int) or actor is None else actor.id
         object_type, object_id = on if isinstance(on, tuple) else (type(on).__name__.lower(), on.id)
         subject = {"object_type": object_type, "object_id": object_id, "detail": detail[:TITLE_MAX]}
+        subject["pending"] = True if action in TOLD else None
         rows(ACTIVITY_INSERT, at=utcnow(), actor_id=actor_id, action=action, address=client_address(), **subject)
         if action in CHANGES_DIRECTORY and not (isinstance(on, Post) and on.kind == "news"):
             rows(DIRECTORY_CHANGED)
+        if action in TOLD:
+            state().telling.note("soon", True)
 
 
 ACTIVITY_INSERT = Prepared(sa.insert(Activity))
+sa.Index("ix_activities_pending", Activity.pending, Activity.id, sqlite_where=Activity.pending.is_not(None))
 
 # People, topics, the handbook: whatever changes what the lists say of them counts `Setting` "directory" up.
 CHANGES_DIRECTORY = frozenset(
@@ -2590,6 +2668,465 @@ CHANGES_DIRECTORY = frozenset(
         "person.picture",
     ]
 )
+
+
+# What somebody may have to be told of: `Notification.tell` looks at these once they are committed.
+TOLD = frozenset(
+    [
+        "post.created",
+        "post.published",
+        "post.scheduled",
+        "post.told",
+        "post.must_read",
+        "post.reminded",
+        "post.overdue",
+        "comment.created",
+        "comment.edited",
+        "reaction.added",
+        "reaction.removed",
+    ]
+)
+APPEARING = ("post.created", "post.published", "post.scheduled")
+
+
+class Follow(Model):
+    """Somebody wants to be told of a topic's posts or of a post's comments, or on the contrary of none of it.
+
+    Whoever writes a post or a comment follows that post by themselves, unless they muted it.
+    """
+
+    __tablename__ = "follows"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    topic_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id"))
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"))
+    state: Mapped[str] = mapped_column(sa.String(9))  # following or muted
+
+    # -- queries
+
+    @classmethod
+    def of_viewer(cls, **thing: Any) -> sa.Label[Any]:
+        """How the person bound as `viewer` follows the topic (`topic_id`) or the post (`post_id`) of a row, or NULL."""
+        ((name, column),) = thing.items()
+        mine = sa.select(cls.state).where(cls.user_id == VIEWER, getattr(cls, name) == column)
+        return mine.correlate(column.class_).scalar_subquery().label("follows")
+
+    @classmethod
+    def does(cls, state: str, **thing: Any) -> sa.ColumnElement[bool]:
+        """Whether the `User` of a row follows the topic or the post of a row, or has muted it."""
+        ((name, column),) = thing.items()
+        people = sa.select(cls.user_id).where(getattr(cls, name) == column, cls.state == state)
+        return User.id.in_(people.correlate(Post))
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def choose(cls, actor: Permissions, state: str, *, topic_id: int | None = None, post_id: int | None = None) -> None:
+        """Follow a topic or a post, mute it, or with "none" neither. Raises `NotVisible`."""
+        user, model, thing_id = User.acting(actor.id), Post if post_id else Topic, post_id or topic_id
+        if db.session.scalar(model.visible_to(user).where(model.id == thing_id)) is None:
+            raise NotVisible
+        place = {"user_id": user.id, "topic_id": topic_id, "post_id": post_id}
+        mine = sa.and_(*(getattr(cls, name) == value for name, value in place.items() if value is not None))
+        if state == "none":
+            changed = rows(sa.delete(cls).where(mine)).rowcount
+        elif not (changed := database.insert_if_absent(db.metadata.tables["follows"], {**place, "state": state})):
+            changed = rows(sa.update(cls).where(mine, cls.state != state).values(state=state)).rowcount
+        if changed:
+            said = {"following": "followed", "muted": "muted", "none": "unfollowed"}[state]
+            kind = "post" if post_id else "topic"
+            Activity.record(user, f"{kind}.{said}", (kind, thing_id))
+
+    @classmethod
+    def begin(cls, found: Columns) -> None:
+        """Have people follow the posts of some rows (person, post), unless they decided otherwise; part of a unit."""
+        values = found.add_columns(sa.literal("following")).distinct()
+        insert = sa.insert(cls).from_select(["user_id", "post_id", "state"], values, include_defaults=False)
+        rows(database.unless_present(insert))
+
+
+sa.Index("uq_follows_topic_id_user_id", Follow.topic_id, Follow.user_id, unique=True)
+sa.Index("uq_follows_post_id_user_id", Follow.post_id, Follow.user_id, unique=True)
+
+
+class ReadMark(Model):
+    """When somebody looked at a post last."""
+
+    __tablename__ = "read_marks"
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"), primary_key=True, index=True)
+    at: Mapped[datetime] = mapped_column(Timestamp)
+
+    @classmethod
+    def of_viewer(cls) -> sa.Label[Any]:
+        """When the person bound as `viewer` looked at the post of a row last."""
+        mine = sa.select(cls.at).where(cls.user_id == VIEWER, cls.post_id == Post.id).correlate(Post)
+        return mine.scalar_subquery().label("looked_at")
+
+    @classmethod
+    @lean_unit
+    def write(cls, notes: Mapping[tuple[int, int], datetime]) -> None:
+        """Write what people opened: (person, post) → when. What they were told of it until then is read."""
+        marks = [{"user_id": user_id, "post_id": post_id, "at": at} for (user_id, post_id), at in sorted(notes.items())]
+        database.upsert(db.metadata.tables["read_marks"], marks)
+        told = Notification
+        opened = sa.exists().where(cls.user_id == told.user_id, cls.post_id == told.post_id, cls.at >= told.created_at)
+        theirs = sa.and_(told.user_id.in_({user_id for user_id, _post_id in notes}), told.read_at.is_(None))
+        rows(sa.update(told).where(theirs, opened.correlate(told)).values(read_at=utcnow()))
+
+
+class NotificationChoice(Model):
+    """How somebody wants to be told of one kind of thing: in the site, by mail too, or neither."""
+
+    __tablename__ = "notification_choices"
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
+    way: Mapped[str] = mapped_column(sa.String(4))  # site, mail or none
+
+
+class Kind(NamedTuple):
+    """Something that people are told of: in words for their choices, what they get unasked, and in a sentence."""
+
+    label: str
+    way: str
+    said: str
+
+
+KINDS = {
+    "mention": Kind("Somebody writes @ and your username", "mail", "mentioned you in"),
+    "must_read": Kind("You are asked to read something, or reminded of it", "mail", "asked you to read"),
+    "comment": Kind("A comment on a post that you follow", "site", "commented on"),
+    "post": Kind("Something new in a topic that you follow", "site", "posted"),
+    "told": Kind("A changed post that everybody shall see again", "site", "shared again"),
+    "reaction": Kind("A reaction to what you wrote", "site", "reacted to what you wrote in"),
+    "review": Kind("A page that you look after is due for another look", "mail", "It is time for another look at"),
+}
+SAID = {kind: known.said for kind, known in KINDS.items()} | {"reminder": "reminded you to read"}
+TOLD_AT_ONCE = 200
+TOLD_DAYS = 90  # how long what was read is kept
+
+
+class Notification(Model):
+    """Somebody is told of an activity. One row for each person and activity; shown by post and kind."""
+
+    __tablename__ = "notifications"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    activity_id: Mapped[int] = mapped_column(sa.ForeignKey("activities.id"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(12))
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"), index=True)
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    mail_wanted: Mapped[bool]  # and not sent yet
+    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    read_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+
+    # -- queries
+
+    @staticmethod
+    def post_seen_by(person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person of a row, or the one bound as `viewer`, sees the post of a row, and it is out."""
+        reach = Post.topic_id.in_(sa.select(Topic.id).where(Topic.visible(person)))
+        return sa.and_(Post.deleted_at.is_(None), Post.published_at <= NOW, reach)
+
+    @classmethod
+    def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the one it is for still sees what it is about."""
+        outer = (cls, person) if person else (cls,)
+        post = sa.exists().where(Post.id == cls.post_id, cls.post_seen_by(person)).correlate(*outer)
+        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate(cls)
+        return sa.and_(post, sa.or_(cls.comment_id.is_(None), said))
+
+    @classmethod
+    def of_person(cls, person: Any) -> tuple[Any, Any]:
+        """Of the person of a row: the ids of the posts about which they have something unread, and the newest's number.
+
+        Whoever has read everything costs one look into an index for each of the two.
+        """
+        unread = sa.select(sa.func.group_concat(sa.distinct(cls.post_id), type_=sa.String))
+        unread = unread.where(cls.user_id == person.id, cls.read_at.is_(None), cls.visible(person))
+        newest = sa.select(sa.func.max(cls.activity_id)).where(cls.user_id == person.id)
+        columns = {"unread": unread, "told": newest}
+        first, second = (each.correlate(person).scalar_subquery().label(name) for name, each in columns.items())
+        return first, second
+
+    @classmethod
+    def page(cls, viewer: Viewer, before: int | None) -> list[ToldThread]:
+        """What a person was told, by post and kind, the newest first; one more than a page holds."""
+        newest, unread = sa.func.max(cls.id), sa.case((cls.read_at.is_(None), 1), else_=0)
+        people = (sa.func.count(sa.distinct(cls.actor_id)), sa.func.min(cls.actor_id), sa.func.max(cls.actor_id))
+        statement = sa.select(newest, sa.func.min(cls.id), unread, *people)
+        statement = statement.where(cls.user_id == VIEWER, cls.visible()).group_by(cls.post_id, cls.kind, unread)
+        if before is not None:
+            statement = statement.having(newest < before)
+        statement = statement.order_by(newest.desc()).limit(PAGE_SIZE + 1)
+        groups = [tuple(row) for row in rows(statement, viewer=viewer.id, now=utcnow())]
+        columns = [*cls.__table__.columns, Post.title, Post.comment_count, Comment.html]
+        single = sa.select(*columns).join(Post, Post.id == cls.post_id).outerjoin(Comment, Comment.id == cls.comment_id)
+        wanted = {number for group in groups for number in group[:2]}
+        found = {row.id: row for row in rows(single.where(cls.id.in_(wanted)))} if wanted else {}
+        return [
+            ToldThread.of(viewer, found[last], found[first], bool(is_unread), count, {least, most})
+            for last, first, is_unread, count, least, most in groups
+        ]
+
+    @classmethod
+    def choices(cls, user: Permissions) -> dict[str, str]:
+        """How a person wants to be told of each kind."""
+        chosen = sa.select(NotificationChoice.kind, NotificationChoice.way)
+        found = {row.kind: row.way for row in rows(chosen.where(NotificationChoice.user_id == user.id))}
+        return {kind: found.get(kind, known.way) for kind, known in KINDS.items()}
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def choose(cls, actor: Permissions, **ways: str) -> None:
+        """Decide how to be told of each kind, from now on."""
+        user = User.acting(actor.id)
+        chosen = [{"user_id": user.id, "kind": kind, "way": way} for kind, way in ways.items()]
+        database.upsert(db.metadata.tables["notification_choices"], chosen)
+        Activity.record(user, "person.notifications", user)
+
+    @classmethod
+    @unit
+    def read_all(cls, actor: Permissions) -> None:
+        """Mark everything that a person was told as read."""
+        user = User.acting(actor.id)
+        theirs = sa.update(cls).where(cls.user_id == user.id, cls.read_at.is_(None))
+        if rows(theirs.values(read_at=utcnow())).rowcount:
+            Activity.record(user, "person.read_all", user)
+
+    @classmethod
+    def prune(cls, before: datetime) -> int:
+        """Forget what was read before a time. Returns how much that was; in batches, so that nobody waits for long."""
+        forgotten = 0
+        while count := cls._prune_some(before):
+            forgotten += count
+        return forgotten
+
+    @classmethod
+    @lean_unit
+    def _prune_some(cls, before: datetime) -> int:
+        ids = [row.id for row in rows(sa.select(cls.id).where(cls.read_at < before).limit(500))]
+        return rows(sa.delete(cls).where(cls.id.in_(ids))).rowcount if ids else 0
+
+    @classmethod
+    def tell(cls) -> tuple[int, set[int]]:
+        """Tell people of what happened and nobody was told of yet.
+
+        Returns how often somebody was told something, and who follows what they wrote from now on. The activities
+        themselves say what is still to be told: a process that stops in between loses nothing, and two at once never
+        tell the same twice.
+        """
+        told, followers = 0, set()
+        while (done := cls._tell_some()) is not None:
+            told += done[0]
+            followers |= done[1]
+        return told, followers
+
+    @classmethod
+    @lean_unit
+    def _tell_some(cls) -> tuple[int, set[int]] | None:
+        """Tell of some activities, in their order; None when there are none. What waits for its time is left alone."""
+        events = Telling.waiting()
+        if not events:
+            return None
+        telling = Telling(events)
+        told = telling.of_posts() + telling.of_comments() + telling.of_reactions()
+        numbers = [event.id for event in events]
+        rows(sa.update(Activity).where(Activity.id.in_(numbers)).values(pending=None))
+        return told, telling.followers
+
+
+sa.Index("uq_notifications_user_id_activity_id", Notification.user_id, Notification.activity_id, unique=True)
+sa.Index(
+    "ix_notifications_unread",
+    *(Notification.user_id, Notification.read_at, Notification.post_id),
+    sqlite_where=Notification.read_at.is_(None),
+)
+
+
+class Telling:
+    """Works out, as part of a unit, who is to be told of some activities: set by set, however many people these are."""
+
+    def __init__(self, events: Sequence[Any]) -> None:
+        self.events = events
+        self.followers: set[int] = set()
+
+    @staticmethod
+    def waiting() -> Sequence[Any]:
+        """The next activities to be told, locked. A scheduled post's has to wait until it appears."""
+        to_come = sa.select(Post.id).where(Post.published_at > NOW)
+        ready = sa.or_(Activity.action != "post.scheduled", Activity.object_id.not_in(to_come))
+        columns = (
+            Activity.id,
+            Activity.action,
+            Activity.object_type,
+            Activity.object_id,
+            Activity.actor_id,
+            Activity.at,
+        )
+        statement = sa.select(*columns).where(Activity.pending == sa.true(), ready)
+        return rows(statement.order_by(Activity.id).limit(TOLD_AT_ONCE).with_for_update(), now=utcnow()).all()
+
+    def _of(self, *actions: str) -> list[Any]:
+        return [event for event in self.events if event.action in actions]
+
+    def of_posts(self) -> int:
+        """What appeared, is told again, must be read, or is due for another look."""
+        # A post that was scheduled anew is told once.
+        appeared = [*{event.object_id: event for event in self._of(*APPEARING)}.values()]
+        again = self._of("post.told")
+        quiet = Follow.does("muted", post_id=Post.id)
+        hushed = sa.or_(quiet, self._topic_is_muted())
+        told = self._insert("must_read", appeared, Acknowledgement.owed(User))
+        told += sum(self._mention(event, names) for event, names in self._names_in_posts([*appeared, *again]))
+        told += self._insert("post", appeared, Follow.does("following", topic_id=Post.topic_id), ~quiet)
+        told += self._insert("told", again, ~hushed)
+        told += self._insert("must_read", self._of("post.must_read"), Acknowledgement.owed(User))
+        told += self._insert("reminder", self._of("post.reminded"), Acknowledgement.owed(User))
+        told += self._insert("review", self._of("post.overdue"), User.id == Post.owner_id)
+        if appeared:
+            written = {event.object_id for event in appeared}
+            Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id.in_(written), Post.published_at.is_not(None)))
+            self.followers |= {event.actor_id for event in appeared}
+        return told
+
+    def of_comments(self) -> int:
+        """What was said below a post that somebody follows, and whom it mentions."""
+        said = self._of("comment.created")
+        if said:
+            Follow.begin(sa.select(Comment.author_id, Comment.post_id).where(self._among(Comment.id, said)))
+            self.followers |= {event.actor_id for event in said}
+        named = self._names_in_comments([*said, *self._of("comment.edited")])
+        told = sum(self._mention(event, names) for event, names in named)
+        return told + self._insert("comment", said, Follow.does("following", post_id=Post.id))
+
+    def of_reactions(self) -> int:
+        """Reactions to what somebody wrote; one that was taken back before it was read is not told any more."""
+        hushed = sa.or_(Follow.does("muted", post_id=Post.id), self._topic_is_muted())
+        told = 0
+        for event in self._of("reaction.added", "reaction.removed"):
+            self._take_back(event)
+        for kind, writer in (("post", Post.author_id), ("comment", Comment.author_id)):
+            added = [event for event in self._of("reaction.added") if event.object_type == kind]
+            told += self._insert("reaction", added, User.id == writer, ~hushed)
+        return told
+
+    @staticmethod
+    def _take_back(event: Any) -> None:
+        """Forget what is unread of somebody's reactions to a thing: a new one is told anew."""
+        on = (Notification.post_id, Notification.comment_id.is_(None))
+        on = (Notification.comment_id, sa.true()) if event.object_type == "comment" else on
+        same = sa.and_(on[0] == event.object_id, on[1], Notification.kind == "reaction")
+        unread = sa.and_(Notification.actor_id == event.actor_id, Notification.read_at.is_(None))
+        rows(sa.delete(Notification).where(same, unread))
+
+    @staticmethod
+    def _topic_is_muted() -> sa.ColumnElement[bool]:
+        """Whether the person of a row has muted a post's topic, and does not follow the post all the same."""
+        follows = Follow.does("following", post_id=Post.id)
+        return sa.and_(Follow.does("muted", topic_id=Post.topic_id), sa.not_(follows))
+
+    @staticmethod
+    def _among(column: Any, events: Iterable[Any]) -> sa.ColumnElement[bool]:
+        return column.in_({event.object_id for event in events})
+
+    def _names_in_posts(self, events: Sequence[Any]) -> Iterator[tuple[Any, frozenset[str]]]:
+        """Whom posts mention. Who was told of that before is not told when a post is shared again."""
+        texts = sa.select(Post.id, Post.body).where(self._among(Post.id, events), Post.body.contains("@"))
+        found = {row.id: mentioned_names(row.body) for row in rows(texts)} if events else {}
+        before = sa.select(User.username_key).join(Notification, Notification.user_id == User.id)
+        before = before.where(Notification.kind == "mention", Notification.comment_id.is_(None))
+        for event in events:
+            if names := found.get(event.object_id):
+                told = {row.username_key for row in rows(before.where(Notification.post_id == event.object_id))}
+                yield event, names - told
+
+    def _names_in_comments(self, events: Sequence[Any]) -> Iterator[tuple[Any, frozenset[str]]]:
+        """Whom comments mention, as they were written; those whom an edit mentions are the ones that it added."""
+        may = sa.or_(Comment.body.contains("@"), Comment.edited_at.is_not(None))
+        texts = sa.select(Comment.id, Comment.body, Comment.edited_at).where(self._among(Comment.id, events), may)
+        found = {row.id: row for row in rows(texts)} if events else {}
+        for event in events:
+            if (comment := found.get(event.object_id)) is None:
+                continue
+            said = [comment.body]
+            if comment.edited_at is not None:
+                versions = sa.select(Revision.body).where(Revision.comment_id == comment.id)
+                versions = versions.where(Revision.created_at <= event.at).order_by(Revision.version)
+                said = [row.body for row in rows(versions)]
+            before = frozenset().union(*map(mentioned_names, said[:-1]))
+            yield event, mentioned_names(said[-1]) - before
+
+    def _mention(self, event: Any, names: frozenset[str]) -> int:
+        return self._insert("mention", [event], User.username_key.in_(names)) if names else 0
+
+    @staticmethod
+    def _insert(kind: str, events: Sequence[Any], *who: sa.ColumnElement[bool]) -> int:
+        """Tell all those of whom `who` holds: who is here, sees it, did not do it, and wants to know. One statement."""
+        if not events:
+            return 0
+        about = sa.join(Activity, Post, Post.id == Activity.object_id)
+        comment: Any = sa.null()
+        if events[0].object_type == "comment":
+            below = sa.and_(Comment.id == Activity.object_id, Comment.deleted_at.is_(None))
+            about, comment = sa.join(Activity, Comment, below).join(Post, Post.id == Comment.post_id), Comment.id
+        choice, mark = NotificationChoice, ReadMark
+        chosen = "must_read" if kind == "reminder" else kind
+        wanted = sa.and_(choice.user_id == User.id, choice.kind == chosen)
+        looked = sa.and_(mark.user_id == User.id, mark.post_id == Post.id)
+        way = sa.func.coalesce(choice.way, KINDS[chosen].way)
+        at = sa.case((Activity.action == "post.scheduled", Post.published_at), else_=Activity.at)
+        values = {
+            "user_id": User.id, "activity_id": Activity.id, "kind": sa.literal(kind), "post_id": Post.id,
+            "comment_id": comment, "actor_id": Activity.actor_id, "mail_wanted": way == "mail", "created_at": at,
+            "read_at": sa.case((mark.at >= at, mark.at)),
+        }  # fmt: skip
+        someone_else = sa.func.coalesce(Activity.actor_id, 0) != User.id
+        told = (Activity.id.in_([event.id for event in events]), User.deactivated_at.is_(None), someone_else)
+        people = about.join(User, sa.and_(*who)).outerjoin(choice, wanted).outerjoin(mark, looked)
+        found = sa.select(*values.values()).select_from(people)
+        found = found.where(*told, Notification.post_seen_by(User), way != "none")
+        insert = sa.insert(Notification).from_select([*values], found, include_defaults=False)
+        return rows(database.unless_present(insert), now=utcnow()).rowcount
+
+
+class ToldThread(NamedTuple):
+    """What a person was told about a post, of one kind: by whom, what was said last, and where that stands."""
+
+    id: int  # of the newest
+    post_id: int
+    kind: str
+    title: str
+    who: str
+    said: str
+    words: str  # how the newest comment begins
+    address: str
+    at: datetime
+    actor_id: int | None
+    is_unread: bool
+
+    @classmethod
+    def of(cls, viewer: Viewer, last: Any, first: Any, unread: bool, count: int, some: set[int | None]) -> ToldThread:
+        """The group from its `first` to its `last` row; `count` people did it, among them `some`."""
+        unread = unread and last.post_id in viewer.unread
+        others = sorted(some - {last.actor_id, None})  # type: ignore[type-var]
+        people = directory(viewer, [number for number in (last.actor_id, *others) if number]).people
+        who = people[last.actor_id].name if last.actor_id else ""
+        if count == 2:
+            who += f" and {people[others[0]].name}"
+        elif count > 2:
+            who += f" and {count - 1} others"
+        comment = first.comment_id if unread else last.comment_id
+        address = f"/posts/{last.post_id}" + (f"#comment-{comment}" if comment else "")
+        if comment and last.comment_count > COMMENTS_PER_PAGE:
+            address = f"/comments/{comment}"  # which finds the page of the list that it is on
+        words = plain_text(last.html, 140) if last.html and last.kind in ("comment", "mention") else ""
+        about = (last.id, last.post_id, last.kind, last.title, who, SAID[last.kind], words, address)
+        return cls(*about, last.created_at, last.actor_id, unread)
 
 
 class Site(NamedTuple):
@@ -3027,10 +3564,13 @@ class Viewer(Permissions):
     directory_version: str
     last_activity: int | None
     new_since: datetime | None
+    unread: frozenset[int]  # the posts about which they were told something that they have not read
+    told: int | None  # the number of what they were told last
 
-    def is_new(self, moment: datetime, author_id: int) -> bool:
-        """Whether something came since the last visit, from somebody else."""
-        return self.new_since is not None and moment > self.new_since and author_id != self.id
+    @property
+    def since(self) -> datetime:
+        """What came after this is new to them; on a first visit nothing is."""
+        return self.new_since or datetime.max
 
 
 @functools.cache
@@ -3050,6 +3590,7 @@ def _viewer_statement() -> Prepared:
             Setting.counter("version").label("settings_version"),
             Setting.counter("directory").label("directory_version"),
             sa.select(sa.func.max(Activity.id)).scalar_subquery().label("last_activity"),
+            *Notification.of_person(User),
         )
         .join(User, User.id == SignIn.user_id)
         .where(SignIn.token_hash == sa.bindparam("token_hash"))
@@ -3059,7 +3600,8 @@ def _viewer_statement() -> Prepared:
 def load_viewer() -> Viewer | None:
     """Find who a request is for by the token in its session; None when nobody is signed in."""
     token = session.get("token")
-    row = database.glance(_viewer_statement(), token_hash=hash_token(token)).first() if token else None
+    asked = {"token_hash": hash_token(token), "now": g.now} if token else {}
+    row = database.glance(_viewer_statement(), **asked).first() if token else None
     if row is None:
         g.ended_user_id = session.get("was")
         return None
@@ -3069,8 +3611,8 @@ def load_viewer() -> Viewer | None:
     if idle or row.ended_at or row.deactivated_at or row.expires_at <= now:
         g.ended_user_id = row.id
         return None
-    if now - row.last_used_at > NOTED_EVERY or row.last_active_at is None:
-        state().visits.note((row.id, row.sign_in_id), now)
+    if (now - row.last_used_at > NOTED_EVERY or row.last_active_at is None) and request.endpoint != POLL_ENDPOINT:
+        state().visits.note((row.id, row.sign_in_id), now)  # a page that only lies open is no visit
     away = row.last_active_at is not None and now - row.last_active_at > VISIT_GAP
     since = row.last_active_at if away else row.previous_visit_at
     preferences = (row.theme, state().zone(row.timezone), row.shortcuts)
@@ -3084,7 +3626,18 @@ def load_viewer() -> Viewer | None:
         row.directory_version,
         row.last_activity,
         since,
+        still_unread(row.id, row.unread) if row.unread else NOTHING_UNREAD,
+        row.told,
     )
+
+
+NOTHING_UNREAD: frozenset[int] = frozenset()
+
+
+def still_unread(user_id: int, listed: str) -> frozenset[int]:
+    """The posts of a list of ids, without those that the person has opened meanwhile, which is written soon."""
+    looking = state().looks.pending
+    return frozenset(post_id for post_id in map(int, listed.split(",")) if not looking((user_id, post_id)))
 
 
 def viewer_or_none() -> Viewer | None:
@@ -3464,6 +4017,22 @@ class AppearanceForm(SiteForm):
     )
 
 
+def way_field(kind: str) -> Any:
+    """How to be told of a kind of thing."""
+    ways = {"site": "In the site", "mail": "In the site and by mail", "none": "Not at all"}
+    return SelectField(KINDS[kind].label, choices=[SelectChoice(way, label) for way, label in ways.items()])
+
+
+class NotificationsForm(SiteForm):
+    mention = way_field("mention")
+    must_read = way_field("must_read")
+    comment = way_field("comment")
+    post = way_field("post")
+    told = way_field("told")
+    reaction = way_field("reaction")
+    review = way_field("review")
+
+
 class PasswordForm(SiteForm):
     current = known_password("Current password")
     password = new_password("New password")
@@ -3621,6 +4190,9 @@ class AppState:
         self.password_work = PasswordWork(app.config["THREADS"])
         self.picture_work = threading.BoundedSemaphore(PICTURES_AT_ONCE)
         self.visits = database.WriteBehind(app, User.note_visits)
+        self.looks = database.WriteBehind(app, write_looks, LOOKS_SECONDS)
+        self.telling = database.WriteBehind(app, tell_soon, TELL_SECONDS)
+        self.looked: dict[int, int] = {}  # by person, counts what changes for them alone (see `unchanged`)
         self.jobs = JobRunner(app)
         self.site = Site()
         self.settings_version: str | None = None
@@ -3632,6 +4204,10 @@ class AppState:
         """Read the site's settings unless those of that version are here already."""
         if version is None or version != self.settings_version:
             self.settings_version, self.site = Setting.read()
+
+    def changed_for(self, user_id: int) -> None:
+        """Have what is kept for a person read anew, though nobody recorded an activity."""
+        self.looked[user_id] = self.looked.get(user_id, 0) + 1
 
     def zone(self, name: str) -> ZoneInfo:
         """A person's time zone, or the site's where they chose none."""
@@ -3669,7 +4245,7 @@ def unchanged(
     if not database.writes_one_by_one():
         return find()
     kept = state().found
-    whole_key = (viewer.id, viewer.new_since, viewer.last_activity, *key)
+    whole_key = (viewer.id, viewer.new_since, viewer.last_activity, state().looked.get(viewer.id), *key)
     value = kept.get(whole_key)
     if value is None:
         value = find()
@@ -3815,6 +4391,39 @@ def found(statement: sa.Select[T]) -> T:
 
 def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
     return [SelectChoice(str(value), label) for value, label in pairs]
+
+
+# -- What is looked at, and who is told --------------------------------------------------------------------------------
+
+LOOKS_SECONDS = 2  # how soon it is written that somebody opened a post
+TELL_SECONDS = 0.3  # how soon after something happened people are told
+
+
+def note_look(viewer: Viewer, post_id: int) -> None:
+    """Note that somebody has opened a post; it counts at once, and is written soon."""
+    state().looks.note((viewer.id, post_id), g.now)
+    state().changed_for(viewer.id)
+    viewer.unread -= {post_id}
+
+
+def write_looks(notes: Mapping[tuple[int, int], datetime]) -> None:
+    """Write a batch of what people opened."""
+    ReadMark.write(notes)
+    for user_id, _post_id in notes:
+        state().changed_for(user_id)
+
+
+def tell_soon(_notes: Mapping[str, bool]) -> None:
+    """Tell people what happened a moment ago."""
+    tell_pending()
+
+
+def tell_pending() -> int:
+    """Tell people what happened. Returns how often somebody was told something."""
+    told, followers = Notification.tell()
+    for user_id in followers:  # of what they wrote themselves, which their page of it shows
+        state().changed_for(user_id)
+    return told
 
 
 # -- Beside the lists --------------------------------------------------------------------------------------------------
@@ -4330,6 +4939,17 @@ def appearance() -> ResponseReturnValue:
     return form_page("account/appearance.html", form)
 
 
+@account.route("/notifications", methods=["GET", "POST"], endpoint="notifications")
+@login_required
+def notification_choices() -> ResponseReturnValue:
+    """Choose what to be told of, and how."""
+    form = NotificationsForm(data=Notification.choices(current_user))
+    if form.validate_on_submit():
+        Notification.choose(current_user, **{kind: form[kind].data for kind in KINDS})
+        return done("/account/notifications", "Saved.")
+    return form_page("account/notifications.html", form)
+
+
 @functools.cache
 def time_zones() -> list[str]:
     """The time zones that people choose from: places, not the abbreviations and offsets of old."""
@@ -4413,7 +5033,11 @@ def handbook() -> ResponseReturnValue:
 
 def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, Any]:
     found_pages = unchanged(viewer, ("handbook", place, *clock()), lambda: Upkeep.pages(viewer, place))  # type: ignore[arg-type]
-    shown = found_pages[:HANDBOOK_PER_PAGE]
+    looking = state().looks.pending
+    shown = [
+        page._replace(is_new=page.is_new and not looking((viewer.id, page.id)))
+        for page in found_pages[:HANDBOOK_PER_PAGE]
+    ]
     sections: list[tuple[TopicLink, list[Any]]] = []
     for row in shown:
         if not sections or sections[-1][0].id != row.topic_id:
@@ -4442,6 +5066,7 @@ class Thread(NamedTuple):
     article: Markup
     comments: Markup
     is_out: bool  # published: others see it, and may comment
+    is_unseen: bool  # there is something that this person has not seen yet
 
 
 def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
@@ -4450,9 +5075,8 @@ def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
     comments, earlier = Comment.below(viewer, post, before)
     below = this_app().jinja_env.get_template("posts/_comments.html")
     shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
-    return Thread(
-        post.id, post.title, post_article(post, attached), Markup(shown), post.state in ("published", "expired")
-    )
+    out = post.state in ("published", "expired")
+    return Thread(post.id, post.title, post_article(post, attached), Markup(shown), out, bool(post.is_unseen))
 
 
 def _may_be_kept(thread: Thread) -> bool:
@@ -4466,6 +5090,8 @@ def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200)
     before = request.args.get("before", type=as_id)
     key = ("post", post_id, before, *clock())
     thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _may_be_kept)
+    if thread.is_out and (thread.is_unseen or post_id in viewer.unread):
+        note_look(viewer, post_id)
     return render_template("posts/show.html", thread=thread, form=form), status
 
 
@@ -5054,13 +5680,15 @@ topics = Blueprint("topics", __name__)
 @login_required
 def show_topic(slug: str) -> ResponseReturnValue:
     """The news of one topic. A topic that was merged leads to the one it went into."""
-    topic = db.session.scalar(Topic.visible_to(current_user).where(Topic.slug == slug))
-    if topic is None:
+    seen = Topic.visible_to(current_user).where(Topic.slug == slug)
+    row = db.session.execute(seen.add_columns(Follow.of_viewer(topic_id=Topic.id))).first()
+    if row is None:
         into = sa.select(Topic.merged_into_id).where(Topic.slug == slug).scalar_subquery()
         target = found(Topic.visible_to(current_user).where(Topic.id == into))
         return redirect(f"/topics/{target.slug}", 301)
+    topic, follows = row
     page = Post.page(current_user, "topic", Cursor.from_request(), topic.id)
-    return render_template("topics/show.html", topic=topic, page=page)
+    return render_template("topics/show.html", topic=topic, follows=follows, page=page)
 
 
 @topics.route("/admin/topics", methods=["GET", "POST"])
@@ -5288,6 +5916,78 @@ def restore_file(file_id: int) -> ResponseReturnValue:
     """Bring a removed file back."""
     home = Attachment.restore(current_user, file_id)
     return done(home, "The file is back.")
+
+
+# -- notifications: what one was told, and what one follows ------------------------------------------------------------
+
+notifications = Blueprint("notifications", __name__)
+
+
+@notifications.get("/notifications", endpoint="index")
+@login_required
+def list_notifications() -> ResponseReturnValue:
+    """What one was told, the newest first."""
+    viewer, before = viewer_or_none(), request.args.get("before", type=as_id)
+    assert viewer is not None
+    found_threads = Notification.page(viewer, before)
+    shown = found_threads[:PAGE_SIZE]
+    older = str(shown[-1].id) if len(found_threads) > PAGE_SIZE else None
+    return render_template("notifications/index.html", threads=shown, older=older, is_first=before is None)
+
+
+@notifications.get("/notifications/poll")
+@login_required
+def poll() -> ResponseReturnValue:
+    """How much is unread, for the script, which asks again and again: nothing is read here that the request has not."""
+    viewer = viewer_or_none()
+    assert viewer is not None
+    unread = len(viewer.unread)
+    tag = f'"{viewer.id}-{viewer.told or 0}-{unread}"'
+    if this_request().environ.get("HTTP_IF_NONE_MATCH", "").removeprefix("W/") == tag:
+        return SiteResponse(status=304, headers={"ETag": tag})
+    answer = jsonify(unread=unread, newest=viewer.told or 0)
+    answer.headers["ETag"] = tag
+    return answer
+
+
+@notifications.post("/notifications/read")
+@login_required
+def read_all() -> ResponseReturnValue:
+    """Mark everything as read."""
+    Notification.read_all(current_user)
+    return done("/notifications", "Everything is marked as read.")
+
+
+FOLLOWED = {
+    "following": "You follow this now: you are told of what is new here.",
+    "muted": "This is muted: you are told of it only where somebody names you or asks you to read it.",
+    "none": "You do not follow this any more.",
+}
+
+
+def _wanted_state() -> str:
+    state = request.form.get("state", "")
+    if state not in FOLLOWED:
+        raise Refused("state", "Choose whether to follow this, to mute it, or neither.")
+    return state
+
+
+@notifications.post("/posts/<int:post_id>/follow")
+@login_required
+def follow_post(post_id: int) -> ResponseReturnValue:
+    """Follow a post, mute it, or neither."""
+    wanted = _wanted_state()
+    Follow.choose(current_user, wanted, post_id=post_id)
+    return done(f"/posts/{post_id}", FOLLOWED[wanted])
+
+
+@notifications.post("/topics/<slug>/follow")
+@login_required
+def follow_topic(slug: str) -> ResponseReturnValue:
+    """Follow a topic, mute it, or neither."""
+    wanted, topic = _wanted_state(), found(Topic.visible_to(current_user).where(Topic.slug == slug))
+    Follow.choose(current_user, wanted, topic_id=topic.id)
+    return done(f"/topics/{slug}", FOLLOWED[wanted])
 
 
 # -- admin: people, settings, what to do next --------------------------------------------------------------------------
@@ -5649,14 +6349,14 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
     viewer, (minute, zone), now = viewer_or_none(), clock(), utcnow()
     assert viewer is not None
     names = directory(viewer, (row.author_id for row in posts))
-    is_new, people, topics = viewer.is_new, names.people, names.topics
+    looking, people, topics = state().looks.pending, names.people, names.topics
     draw = _fragment.__wrapped__ if current_app.debug else _fragment
     cards = [
         draw(
             template,
             row,
             _ago(row.published_at, minute, zone),
-            is_new(row.published_at, row.author_id),
+            row.is_new and not looking((viewer.id, row.id)),
             people[row.author_id],
             topics[row.topic_id],
             row.expires_at is not None and row.expires_at <= now,
@@ -5669,6 +6369,7 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
 def post_article(post: PostView, attached: tuple[FileView, ...] = ()) -> Markup:
     """A post as its page shows it; a long one is drawn anew each time, so that what is kept stays small."""
     draw = fragment if len(post.html) < FRAGMENT_TEXT else _fragment.__wrapped__
+    post = post._replace(looked_at=None, is_unseen=0)  # of no concern to it, and everybody else's copy is the same
     return draw("posts/_article.html", post, clock(), today(), picture_of(post.author_id), attached)
 
 
@@ -5707,6 +6408,7 @@ class Header(NamedTuple):
     name: str
     role: Role
     picture: int | None
+    unread: int  # threads about which there is something unread
 
 
 PLACES = {"/", "/handbook", "/people"}
@@ -5717,7 +6419,8 @@ def page_header() -> Markup:
     viewer, here = viewer_or_none(), request.path if request.path in PLACES else ""
     person = (viewer.id, viewer.username, viewer.name, viewer.role) if viewer else (0, "", "", Role.READER)
     picture = picture_of(viewer.id) if viewer else None
-    return fragment("_header.html", Header(current_site().name, here, *person, picture))
+    unread = len(viewer.unread) if viewer else 0
+    return fragment("_header.html", Header(current_site().name, here, *person, picture, unread))
 
 
 def drawn_difference(found: Difference) -> Markup:
@@ -6115,7 +6818,7 @@ class DemoCompany:
                 post["updated_at"] = post["edited_at"] = self._ago(entry.fields.get("edited_days", "1"))
             if "owner" in entry.fields:
                 post |= self._upkeep(entry.fields)
-            post |= self._timed(entry)
+            post |= self._timed(entry) | self._last_said(entry)
             post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
             self._keep(post, post_id)
             for username in filter(None, entry.fields.get("read_by", "").split()):
@@ -6123,6 +6826,8 @@ class DemoCompany:
                 rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
+            Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == post_id))
+            Follow.begin(sa.select(Comment.author_id, Comment.post_id).where(Comment.post_id == post_id))
             advance(1)
         self._record()
 
@@ -6169,7 +6874,8 @@ class DemoCompany:
             "editor_id": author, "form_id": secrets.token_hex(16), "version": 1, "title": entry.title,
             "title_key": sort_key(entry.title), "body": entry.body, "html": rendered, "renderer": RENDERER_VERSION,
             "excerpt": plain_text(rendered), "comment_count": len(entry.comments), "published_at": when,
-            "updated_at": when, "edited_at": None, "pinned_at": None,
+            "updated_at": when, "edited_at": None, "pinned_at": None, "last_comment_at": None,
+            "last_comment_by_id": None,
         }  # fmt: skip
 
     def _upkeep(self, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -6194,6 +6900,14 @@ class DemoCompany:
             asked = {"must_read_since": self._ago(fields["days"]), "must_read_version": 1, "must_read_roles": 15}
             timed |= asked | {"must_read_due": due}
         return timed
+
+    def _last_said(self, entry: DemoEntry) -> dict[str, Any]:
+        """When the newest comment was made, and by whom."""
+        if not entry.comments:
+            return {}
+        newest = min((fields for fields, _said in entry.comments), key=lambda fields: float(fields["days"]))
+        author = self.people[newest["author"]]
+        return {"last_comment_at": self._ago(newest["days"]), "last_comment_by_id": author}
 
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
         text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"] or post["updated_at"]}
@@ -6235,9 +6949,21 @@ def forget_old_sign_ins() -> str:
     return f"{plural(SignIn.forget_ended(), 'sign-in')} forgotten."
 
 
+def tell_people() -> str:
+    late = Upkeep.tell_overdue(utcnow().replace(tzinfo=UTC).astimezone(state().zone("")).date())
+    return f"{plural(tell_pending(), 'notification')}; {plural(late, 'page')} newly overdue."
+
+
+def forget_notifications() -> str:
+    old = Notification.prune(utcnow() - timedelta(days=TOLD_DAYS))
+    return f"{plural(old, 'notification')} forgotten that {'was' if old == 1 else 'were'} read long ago."
+
+
 JOBS = {
     job.name: job
     for job in (
+        Job("tell", timedelta(minutes=1), "Tells people what happened, where that was not done at once.", tell_people),
+        Job("forget-notifications", timedelta(days=1), "Forgets what people read long ago.", forget_notifications),
         Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
         Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
         Job("forget-sign-ins", timedelta(days=1), "Forgets sign-ins that ended long ago.", forget_old_sign_ins),
@@ -6473,7 +7199,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.before_request(begin_request)  # before the CSRF check, which may have to show a page
     csrf.init_app(app)
     app.after_request(finish_response)
-    for blueprint in (auth, account, posts, topics, people, files, admin, health):
+    for blueprint in (auth, account, posts, topics, people, files, notifications, admin, health):
         app.register_blueprint(blueprint)
     register_template_helpers(app)
     register_error_handlers(app)
@@ -6485,7 +7211,8 @@ def create_app(config: Config | str | None = None) -> Flask:
 def stop_background(app: Flask) -> None:
     """Let a job end, and write what is still noted, before the process does."""
     app.extensions["corkboard"].jobs.stop()
-    app.extensions["corkboard"].visits.stop()
+    for buffer in ("visits", "looks", "telling"):
+        getattr(app.extensions["corkboard"], buffer).stop()
 
 
 def start_jobs(app: Flask) -> None:
@@ -6520,7 +7247,7 @@ def finish_response(response: Response) -> Response:
     if this_app().config["SESSION_COOKIE_SECURE"]:
         headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
     if asked.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
-        kept = asked.endpoint in FILE_ENDPOINTS and response.status_code in (200, 206, 304)
+        kept = asked.endpoint in KEPT_ENDPOINTS and response.status_code in (200, 206, 304)
         headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"
     elif "fonts/" not in asked.path and asked.full_path != asset(asked.endpoint, **asked.view_args or {}):
         headers["Cache-Control"] = "no-cache"  # without its hash an address may mean another content tomorrow

@@ -113,7 +113,7 @@ BUSY_SECONDS = 5  # how long a writer waits for another process's (SQLite) or tr
 SQLITE_PRAGMAS = ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 MYSQL_GREETING = (
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
-    f" innodb_lock_wait_timeout = {BUSY_SECONDS}, time_zone = '+00:00'"
+    f" innodb_lock_wait_timeout = {BUSY_SECONDS}, group_concat_max_len = 65536, time_zone = '+00:00'"
 )
 DISCONNECTS = {1047, 2006, 2013}  # 1047: a Galera node without quorum answers every query with it, but passes a ping
 UNREACHABLE = DISCONNECTS | {1040, 1053, 1205, 2002, 2003}
@@ -726,6 +726,23 @@ def insert_if_absent(table: sa.Table, values: Mapping[str, Any]) -> bool:
     return rows(unless_present(table.insert()), **values).rowcount == 1
 
 
+def upsert(table: sa.Table, values: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, or where one with the same primary key stands change that one; as part of a unit."""
+    keys = {column.name for column in table.primary_key}
+    if connection().dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+        made = insert_sqlite(table)
+        changes = {name: made.excluded[name] for name in values[0] if name not in keys}
+        connection().execute(made.on_conflict_do_update(index_elements=sorted(keys), set_=changes), list(values))
+    else:
+        from sqlalchemy.dialects.mysql import insert as insert_mysql
+
+        given = insert_mysql(table)
+        changes = {name: given.inserted[name] for name in values[0] if name not in keys}
+        connection().execute(given.on_duplicate_key_update(**changes), list(values))
+
+
 def remove(table: sa.Table, ids: Sequence[int]) -> None:
     """Delete rows and, before them, whatever refers to them by a foreign key, however far; as part of a unit."""
     if not ids:
@@ -753,6 +770,9 @@ def in_table_order(statement: Columns) -> Columns:
 # ======================================================================================================================
 
 
+WRITING_SHARE = 9  # so many times as long as a batch took the thread leaves to others
+
+
 class WriteBehind:
     """Notes what looking causes and lets a thread write it in batches, so that no GET writes.
 
@@ -762,7 +782,9 @@ class WriteBehind:
     def __init__(self, app: Flask, write: Callable[[dict[Any, Any]], None], seconds: float = 20) -> None:
         self.app, self.write, self.seconds = app, write, seconds
         self.notes: dict[Any, Any] = {}
+        self.leaving: dict[Any, Any] = {}  # what is being written
         self.lock = threading.Lock()
+        self.noted = threading.Event()
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
 
@@ -774,25 +796,39 @@ class WriteBehind:
                 # Started at the first note and not with the application: a server that forks has forked by now.
                 self.thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
                 self.thread.start()
+        if not self.noted.is_set():
+            self.noted.set()
+
+    def pending(self, key: Any) -> Any:
+        """What is noted for a key and may not be written yet, None without it."""
+        return self.notes.get(key) or self.leaving.get(key)
 
     def flush(self) -> None:
         """Write what has been noted so far."""
         with self.lock:
-            notes, self.notes = self.notes, {}
-        if notes:
-            with self.app.app_context():
-                self.write(notes)
+            self.leaving = notes = self.notes
+            self.notes = {}
+        try:
+            if notes:
+                with self.app.app_context():
+                    self.write(notes)
+        finally:
+            self.leaving = {}
 
     def stop(self) -> None:
         """Write what is left, and end the thread."""
         self.stopping.set()
+        self.noted.set()
         if self.thread is not None:
             self.thread.join(timeout=BUSY_SECONDS)
         self._flush_logged()
 
     def _run(self) -> None:
-        while not self.stopping.wait(self.seconds):
+        while self.noted.wait() and not self.stopping.wait(self.seconds):
+            self.noted.clear()
+            begun = time.monotonic()
             self._flush_logged()
+            self.stopping.wait(WRITING_SHARE * (time.monotonic() - begun))
 
     def _flush_logged(self) -> None:
         try:

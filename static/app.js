@@ -5,6 +5,7 @@
 //   data-editor="/…"     Write and Preview tabs, formatting buttons     data-audience="id"  who will see it
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
+//   data-poll="/…"       the bell: where to ask what is unread
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
 (() => {
   "use strict";
@@ -508,6 +509,52 @@
     else if (target.matches("input")) target.focus();
     else target.click();
   });
+
+  // == The bell: asked now and then whether there is something new, unless nobody looks or is signed in ==
+  const POLL_EVERY = 20000;
+  const bell = $("[data-poll]");
+  const title = document.title;
+  let [polling, pollTag, pollFailed, unread] = [0, "", 0, 0];
+
+  function showUnread(count) {
+    const badge = $(".bell-count", bell);
+    badge.textContent = count > 99 ? "99+" : count;
+    badge.hidden = !count;
+    bell.setAttribute("aria-label", `Notifications, ${count || "none"} unread`);
+    document.title = count ? `(${count}) ${title}` : title;
+    if (count > unread) announce(counted(count, "unread notification", "unread notifications"));
+    unread = count;
+  }
+
+  async function poll() {
+    clearTimeout(polling);
+    if (document.hidden) return;
+    try {
+      const answer = await fetch(bell.dataset.poll, { headers: pollTag ? { "If-None-Match": pollTag } : {}, cache: "no-store", redirect: "manual" });
+      if (answer.type === "opaqueredirect" || answer.status === 401) return; // signed out
+      if (answer.ok) {
+        pollTag = answer.headers.get("ETag");
+        showUnread((await answer.json()).unread);
+      } else if (answer.status !== 304) throw new Error(answer.status);
+      pollFailed = 0;
+    } catch {
+      pollFailed = Math.min(pollFailed + 1, 6);
+    }
+    schedulePoll();
+  }
+
+  function schedulePoll() { // not all of them at the same moment, and ever later while the site does not answer
+    clearTimeout(polling);
+    polling = setTimeout(poll, POLL_EVERY * 2 ** pollFailed * (0.8 + Math.random() * 0.4));
+  }
+
+  if (bell) {
+    unread = parseInt($(".bell-count", bell).textContent, 10) || 0;
+    if (unread) document.title = `(${unread}) ${title}`;
+    schedulePoll();
+    on("visibilitychange", poll);
+    addEventListener("pageshow", (event) => { if (event.persisted) poll(); });
+  }
 
   // == Each page, and each region that was renewed ==
   function prepare(root) {

@@ -143,6 +143,8 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
     """An application with its schema, closed at the end."""
     app = corkboard.create_app(settings(folder, url))
     app.test_client_class = Browser
+    for buffer in background(app):
+        buffer.stopping.set()  # no thread writes while a test looks: those that want that ask for it
     with app.app_context():
         if not url.startswith("sqlite"):
             drop_everything()
@@ -151,6 +153,12 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
         yield app
     finally:
         close(app)
+
+
+def background(app: Flask) -> list[Any]:
+    """What threads would write soon, and tests have written by hand: by `flush`, or by `Notification.tell`."""
+    state = app.extensions["corkboard"]
+    return [state.looks, state.telling]
 
 
 def close(app: Flask) -> None:
@@ -232,7 +240,9 @@ def filled_tables(connection: sa.Connection) -> list[sa.Table]:
 def forget(app: Flask) -> None:
     """What a process keeps in memory, as if it had just started."""
     state = app.extensions["corkboard"]
-    state.visits.notes.clear()
+    for buffer in (state.visits, *background(app)):
+        buffer.notes.clear()
+    state.looked.clear()
     state.settings_version, state.site = None, corkboard.Site()
     state.found.clear()
 

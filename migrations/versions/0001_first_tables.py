@@ -103,8 +103,10 @@ def define_people(tables: sa.MetaData) -> None:
         sa.Column("object_id", sa.Integer, nullable=False),
         sa.Column("detail", sa.String(200), nullable=False),
         sa.Column("address", sa.String(45), nullable=False),
+        sa.Column("pending", sa.Boolean, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_activities"),
         sa.ForeignKeyConstraint(["actor_id"], ["users.id"], name="fk_activities_actor_id"),
+        sa.Index("ix_activities_pending", "pending", "id", sqlite_where=sa.text("pending IS NOT NULL")),
         **MYSQL,
     )
     sa.Table(
@@ -169,6 +171,8 @@ def define_posts(tables: sa.MetaData) -> None:
         sa.Column("excerpt", sa.String(280), nullable=False),
         sa.Column("renderer", sa.SmallInteger, nullable=False),
         sa.Column("comment_count", sa.Integer, nullable=False),
+        sa.Column("last_comment_at", Timestamp, nullable=True),
+        sa.Column("last_comment_by_id", sa.Integer, nullable=True),
         sa.Column("published_at", Timestamp, nullable=True),
         sa.Column("updated_at", Timestamp, nullable=False),
         sa.Column("edited_at", Timestamp, nullable=True),
@@ -179,6 +183,7 @@ def define_posts(tables: sa.MetaData) -> None:
         sa.Column("review_every", sa.SmallInteger, nullable=True),
         sa.Column("review_by", sa.Date, nullable=True),
         sa.Column("reviewed_at", Timestamp, nullable=True),
+        sa.Column("review_told", sa.Date, nullable=True),
         sa.Column("pinned_until", Timestamp, nullable=True),
         sa.Column("expires_at", Timestamp, nullable=True),
         sa.Column("must_read_since", Timestamp, nullable=True),
