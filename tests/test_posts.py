@@ -985,6 +985,8 @@ ACTIONS = [
     (a_removed_file, "member", "/files/{}/restore", {}, "attachment.restored"),
     (nothing, "reader", "/account", {"name": "Reader"}, "person.edited"),
     (nothing, "reader", "/account/appearance", {"theme": "dark"}, "person.appearance"),
+    (nothing, "reader", "/account/notifications", {}, "person.notifications"),
+    (an_open_post, "reader", "/posts/{}/follow", {"state": "following"}, "post.followed"),
     (nothing, "reader", "/account/password",
      {"current": "seven green bottles", "password": "eight green bottles", "confirm": "eight green bottles"},
      "person.password"),
@@ -1033,8 +1035,9 @@ def test_every_posting_view_stands_in_the_table_of_actions():
 
 # Recorded too, and shown by other tests: signing in and setting up (test_auth.py), an administrator's changes of
 # people (test_people.py). A preview changes nothing, and what is kept of a draft while it is typed nobody else sees.
-# The bin and what goes into it as a topic: test_bin.py.
+# The bin and what goes into it as a topic: test_bin.py. Following a topic, and reading: test_notifications.py.
 UNRECORDED = {
+    "notifications.follow_topic", "notifications.read_all",
     "admin.empty_bin", "topics.delete", "topics.restore",
     "posts.autosave",
     "auth.setup", "auth.login", "auth.register", "account.end_session", "posts.preview", "admin.edit_person",

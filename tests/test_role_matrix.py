@@ -36,6 +36,8 @@ account.profile       GET    -                                      in        20
 account.profile       POST   -                                      in        303    303    303    303   303
 account.appearance    GET    -                                      in        200    200    200    200   200
 account.appearance    POST   -                                      in        303    303    303    303   303
+account.notifications GET    -                                      in        200    200    200    200   200
+account.notifications POST   -                                      in        303    303    303    303   303
 account.password      GET    -                                      in        200    200    200    200   200
 account.password      POST   -                                      in        303    303    303    303   303
 account.sessions      GET    -                                      in        200    200    200    200   200
@@ -212,6 +214,18 @@ files.restore         POST   private                                in        40
 files.restore         POST   unbound                                in        404    303    404    404   404
 files.restore         POST   removed                                in        404    303    303    303   404
 files.restore         POST   secret,deleted,gone,missing            in        404    404    404    404   404
+
+notifications.index   GET    -                                      in        200    200    200    200   200
+notifications.poll    GET    -                                      in        200    200    200    200   200
+notifications.read_all     POST -                                   in        303    303    303    303   303
+notifications.follow_post  POST members,editors,readers,page        in        303    303    303    303   303
+notifications.follow_post  POST private                             in        303    303    303    303   404
+notifications.follow_post  POST secret,deleted,binned,missing       in        404    404    404    404   404
+notifications.follow_post  POST draft                               in        404    303    404    404   404
+notifications.follow_post  POST scheduled                           in        404    303    303    303   404
+notifications.follow_topic POST open                                in        303    303    303    303   303
+notifications.follow_topic POST private                             in        303    303    303    303   404
+notifications.follow_topic POST secret,binned,merged,missing        in        404    404    404    404   404
 
 admin.index           GET    -                                      in        403    403    403    200   403
 admin.people          GET    -                                      in        403    403    403    200   403

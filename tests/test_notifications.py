@@ -1,0 +1,722 @@
+"""Who is told of what and who is not, the bell and its poll, the choices, and what is new to whom."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import date, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy as sa
+from conftest import add_comment, add_person, add_post, together
+from test_database import counted
+from test_posts import again, many_comments
+from world import set_columns, value
+
+import app as corkboard
+from app import (
+    Acknowledgement,
+    Activity,
+    Comment,
+    Follow,
+    Forbidden,
+    Notification,
+    NotVisible,
+    Placing,
+    Post,
+    ReadMark,
+    Role,
+    SignIn,
+    Topic,
+    Upkeep,
+    User,
+)
+from database import db
+
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The application's time, which stands still until a test moves it."""
+    clock = SimpleNamespace(now=datetime(2026, 3, 2, 9, 0))
+    monkeypatch.setattr(corkboard, "utcnow", lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def names(people):
+    """Everybody's username by their id."""
+    return {person.id: name for name, person in vars(people).items()}
+
+
+@pytest.fixture
+def tell(people, names):
+    """Tell what happened; who was told what of it, newly."""
+
+    def run() -> set[tuple[str, str]]:
+        last = value(sa.select(sa.func.max(Notification.id))) or 0
+        Notification.tell()
+        return {(names.get(row.user_id, "?"), row.kind) for row in told() if row.id > last}
+
+    return run
+
+
+def told() -> list:
+    with db.engine.connect() as connection:
+        return list(connection.execute(sa.select(Notification.__table__).order_by(Notification.id)))
+
+
+def edit(editor: User, post: Post, body: str, **wishes) -> None:
+    text = {"topic_id": again(post).topic_id, "title": post.title, "body": body}
+    Post.edit(editor, post.id, again(post).version, **text, **wishes)
+
+
+def bell(browser) -> int:
+    found = re.search(r'aria-label="Notifications, (\w+) unread"', browser.get("/people").text)
+    return 0 if found[1] == "none" else int(found[1])
+
+
+def unread_on_page(browser) -> list[str]:
+    page = browser.get("/notifications").text
+    items = re.findall(r'(?s)<li class="is-unread">.*?<a class="told-what" href="([^"]+)">(.*?)</a>', page)
+    return [html.unescape(" ".join(re.sub(r"<[^>]+>", "", words).split())) for _address, words in items]
+
+
+# -- Who is told of what -----------------------------------------------------------------------------------------------
+
+
+def test_who_follows_a_topic_is_told_of_its_new_posts_and_pages(people, topics, tell):
+    for who in (people.reader, people.editor, people.member):
+        Follow.choose(who, "following", topic_id=topics.open.id)
+    assert tell() == set()
+    add_post(people.member, topics.open)
+    assert tell() == {("reader", "post"), ("editor", "post")}
+    add_post(people.editor, topics.open, kind="page")
+    assert tell() == {("reader", "post"), ("member", "post")}
+    add_post(people.editor, topics.private)
+    assert tell() == set()
+
+
+def test_a_draft_is_told_when_it_is_published_and_a_scheduled_post_when_it_appears(people, topics, tell, clock):
+    Follow.choose(people.reader, "following", topic_id=topics.open.id)
+    post = add_post(people.member, topics.open, placed=Placing("news", draft=True))
+    soon = add_post(people.member, topics.open, "Soon", placed=Placing("news", False, clock.now + DAY))
+    assert tell() == set()
+    edit(people.member, post, "Now it is out.", placed=Placing("news"))
+    assert tell() == {("reader", "post")}
+    edit(people.member, soon, "Later than I said.", placed=Placing("news", False, clock.now + 2 * DAY))
+    clock.now += DAY
+    assert tell() == set()
+    clock.now += DAY
+    assert tell() == {("reader", "post")}
+    assert told()[-1].created_at == clock.now, "of when it appeared, not of when that was decided"
+    assert len(told()) == 2
+    assert tell() == set()
+
+
+def test_comments_are_told_to_the_author_and_to_who_commented_or_follows(people, topics, tell):
+    post = add_post(people.member, topics.open)
+    tell()
+    add_comment(people.editor, post)
+    assert tell() == {("member", "comment")}
+    Follow.choose(people.reader, "following", post_id=post.id)
+    add_comment(people.stranger, post)
+    assert tell() == {("member", "comment"), ("editor", "comment"), ("reader", "comment")}
+    add_comment(people.member, post)
+    assert tell() == {("editor", "comment"), ("reader", "comment"), ("stranger", "comment")}
+
+
+def test_who_muted_or_unfollowed_a_post_is_not_told_of_comments(people, topics, tell):
+    post = add_post(people.member, topics.open)
+    add_comment(people.editor, post)
+    add_comment(people.stranger, post)
+    tell()
+    Follow.choose(people.member, "muted", post_id=post.id)
+    Follow.choose(people.editor, "none", post_id=post.id)
+    add_comment(people.admin, post)
+    assert tell() == {("stranger", "comment")}
+    add_comment(people.member, post, "I say something, but do not want to hear.")
+    add_comment(people.admin, post)
+    assert tell() == {("stranger", "comment"), ("admin", "comment")}
+
+
+def test_who_muted_a_topic_hears_of_it_only_where_they_take_part(people, topics, tell):
+    for who in (people.reader, people.member):
+        Follow.choose(who, "muted", topic_id=topics.open.id)
+    post = add_post(people.editor, topics.open)
+    add_comment(people.member, post)
+    tell()
+    edit(people.editor, post, "Changed for all to see.", tell=True)
+    assert tell() == {("member", "told"), ("admin", "told"), ("stranger", "told")}
+
+
+def test_whoever_is_mentioned_is_told_once_and_of_nothing_else(people, topics, tell):
+    Follow.choose(people.reader, "following", topic_id=topics.open.id)
+    post = add_post(
+        people.member, topics.open, body="Ask @reader and @editor, not `@admin`, and @nobody. I am @member."
+    )
+    assert tell() == {("reader", "mention"), ("editor", "mention")}
+    add_comment(people.stranger, post, "Right, @MEMBER and @reader")
+    assert tell() == {("member", "mention"), ("reader", "mention")}
+
+
+def test_an_edit_of_a_comment_tells_only_who_is_mentioned_newly(people, topics, tell, clock):
+    post = add_post(people.member, topics.open)
+    comment = add_comment(people.member, post, "Ask @reader")
+    tell()
+    for version, body in enumerate(("Ask @reader again", "Ask @reader or @editor", "Ask @editor", "@reader it is"), 1):
+        clock.now += HOUR
+        Comment.edit(people.member, comment.id, version, body=body)
+    assert tell() == {("editor", "mention")}
+
+
+def test_saving_quietly_tells_nobody_and_telling_again_everybody_who_sees_it(people, topics, tell):
+    post = add_post(people.member, topics.private)
+    tell()
+    edit(people.member, post, "Quietly changed, @reader")
+    assert tell() == set()
+    edit(people.editor, post, "Changed for all to see", tell=True)
+    assert tell() == {("reader", "told"), ("member", "told"), ("admin", "told")}
+    edit(people.editor, post, "Ask @reader", tell=True)
+    assert tell() == {("reader", "mention"), ("member", "told"), ("admin", "told")}
+
+
+def test_must_read_is_told_to_who_owes_it_and_reminders_to_who_still_does(people, topics, tell, clock):
+    post = add_post(people.member, topics.open)
+    tell()
+    Acknowledgement.ask(people.editor, post.id, roles=[Role.READER, Role.EDITOR, Role.MEMBER])
+    assert tell() == {("reader", "must_read"), ("stranger", "must_read")}
+    Acknowledgement.give(people.reader, post.id, 1)
+    Acknowledgement.remind(people.editor, post.id)
+    assert tell() == {("stranger", "reminder")}
+    edit(people.member, post, "Something else", anew=True)
+    assert tell() == {("reader", "must_read"), ("stranger", "must_read"), ("editor", "must_read")}
+
+
+def test_what_must_be_read_and_appears_later_is_told_then_and_once(people, topics, tell, clock):
+    Follow.choose(people.reader, "following", topic_id=topics.open.id)
+    post = add_post(people.member, topics.open, placed=Placing("news", False, clock.now + DAY))
+    Acknowledgement.ask(people.editor, post.id, roles=[Role.READER])
+    assert tell() == set()
+    clock.now += DAY
+    assert tell() == {("reader", "must_read")}
+
+
+def test_the_owner_of_an_overdue_page_is_told_once_for_each_day_missed(people, topics, tell):
+    page = add_post(people.editor, topics.open, kind="page", owner_id=people.reader.id, review_every=3)
+    set_columns(Post, page.id, review_by=date(2026, 3, 1))
+    tell()
+    assert Upkeep.tell_overdue(date(2026, 3, 1)) == 0
+    assert Upkeep.tell_overdue(date(2026, 3, 2)) == 1
+    assert tell() == {("reader", "review")}
+    assert Upkeep.tell_overdue(date(2026, 3, 3)) == 0
+    Upkeep.renew(people.reader, page.id, date(2026, 3, 3))
+    assert Upkeep.tell_overdue(date(2026, 6, 3)) == 0
+    assert Upkeep.tell_overdue(date(2026, 6, 4)) == 1
+    assert tell() == {("reader", "review")}
+
+
+@pytest.mark.parametrize("on", ["post", "comment"])
+def test_a_reaction_is_told_to_whose_words_they_are_unless_it_was_taken_back(people, topics, tell, on):
+    post = add_post(people.member, topics.open)
+    thing = post if on == "post" else add_comment(people.member, post)
+    tell()
+    react(people.reader, "reaction.added", thing)
+    react(people.member, "reaction.added", thing)
+    assert tell() == {("member", "reaction")}
+    react(people.reader, "reaction.removed", thing)
+    assert tell() == set()
+    assert [row for row in told() if row.kind == "reaction"] == []
+
+
+@corkboard.unit
+def react(who: User, action: str, thing: Post | Comment) -> None:
+    Activity.record(who, action, thing)
+
+
+def test_nobody_is_told_of_what_they_may_not_see(people, topics, tell):
+    secret = add_post(people.editor, topics.private)
+    db.session.execute(sa.insert(Follow).values(user_id=people.stranger.id, post_id=secret.id, state="following"))
+    db.session.execute(
+        sa.insert(Follow).values(user_id=people.stranger.id, topic_id=topics.private.id, state="following")
+    )
+    db.session.commit()
+    add_comment(people.member, secret, "What does @stranger think?")
+    add_post(people.editor, topics.private, body="@stranger")
+    edit(people.editor, secret, "For all", tell=True)
+    assert not {who for who, _kind in tell()} & {"stranger"}
+    with pytest.raises(NotVisible):
+        Follow.choose(people.stranger, "following", post_id=secret.id)
+    with pytest.raises(NotVisible):
+        Follow.choose(people.stranger, "following", topic_id=topics.private.id)
+
+
+def test_who_left_is_not_told(people, topics, tell):
+    post = add_post(people.member, topics.open)
+    tell()
+    set_columns(User, people.member.id, deactivated_at=corkboard.utcnow())
+    add_comment(people.editor, post, "Where is @member?")
+    assert tell() == set()
+    with pytest.raises(Forbidden):
+        Follow.choose(people.member, "following", post_id=post.id)
+
+
+def test_what_was_deleted_before_it_was_told_is_not_told(people, topics, tell):
+    post = add_post(people.member, topics.open)
+    tell()
+    comment = add_comment(people.editor, post, "Hello @reader")
+    Comment.delete(people.editor, comment.id)
+    assert tell() == set()
+    add_comment(people.editor, post, "Hello @reader")
+    Post.delete(people.member, post.id)
+    assert tell() == set()
+
+
+# -- Telling: driven by what was committed -----------------------------------------------------------------------------
+
+
+def test_what_was_not_told_when_a_process_ended_is_told_by_the_next(app, people, topics, names):
+    post = add_post(people.member, topics.open)
+    add_comment(people.editor, post)
+    app.extensions["corkboard"].telling.notes.clear()  # all that a process knew
+    said = app.test_cli_runner().invoke(args=["jobs", "run", "tell"])
+    assert "1 notification;" in said.output
+    assert [names[row.user_id] for row in told()] == ["member"]
+
+
+def test_two_processes_tell_once(app, people, topics):
+    post = add_post(people.member, topics.open)
+    Notification.tell()
+    for number in range(30):
+        add_comment(people.editor, post, f"Remark {number}")
+    outcomes = together(app, *[lambda: Notification.tell()[0]] * 4)
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert sum(outcomes) == len(told()) == 30
+    assert value(sa.select(sa.func.count()).where(Activity.pending.is_not(None))) == 0
+
+
+def test_what_fails_leaves_everything_to_be_told(people, topics, monkeypatch):
+    post = add_post(people.member, topics.open)
+    Notification.tell()
+    add_comment(people.editor, post, "Hello @reader")
+
+    def fail(_source):
+        raise OSError("no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(corkboard, "mentioned_names", fail)
+        with pytest.raises(OSError, match="no room"):
+            Notification.tell()
+    assert told() == []
+    assert Notification.tell()[0] == 2
+
+
+def test_two_hundred_people_are_told_by_as_many_statements_as_two(people, topics):
+    def statements() -> int:
+        add_post(people.member, topics.open)
+        with counted() as sent:
+            Notification.tell()
+        return len(sent)
+
+    Follow.choose(people.reader, "following", topic_id=topics.open.id)
+    few = statements()
+    crowd = [add_person(f"person{number}") for number in range(40)]
+    db.session.execute(
+        sa.insert(Follow), [{"user_id": one.id, "topic_id": topics.open.id, "state": "following"} for one in crowd]
+    )
+    db.session.commit()
+    assert statements() == few <= 12
+    assert len(told()) == 1 + 41
+
+
+def test_a_comment_sends_no_statement_more_for_it(app, people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    browser = sign_in(people.editor)
+    browser.submit(f"/posts/{post.id}/comments", {"body": "First"})
+    with counted() as statements:
+        browser.submit(f"/posts/{post.id}/comments", {"body": "Second, @reader"})
+    changed = [statement.split()[:3] for statement, _ in statements if not statement.startswith("SELECT")]
+    assert len(changed) == 3, "the count, the comment, the activity"
+
+
+def test_a_thread_tells_soon_after_the_commit(app, people, topics, monkeypatch):
+    post, telling = add_post(people.member, topics.open), app.extensions["corkboard"].telling
+    add_comment(people.editor, post)
+    assert telling.notes
+    telling.flush()
+    assert len(told()) == 1
+    assert not telling.notes
+
+
+# -- What is shown -----------------------------------------------------------------------------------------------------
+
+
+def test_the_bell_counts_threads_and_the_page_groups_by_thread_and_kind(app, people, topics, sign_in):
+    post = add_post(people.member, topics.open, "The oven is back")
+    for who in (people.stranger, people.editor, people.admin):
+        add_comment(who, post, "Good to know.")
+    Notification.tell()
+    add_comment(people.admin, post, "Ask @member")
+    Notification.tell()
+    other = add_post(people.member, topics.open, "Another matter")
+    add_comment(people.editor, other, "First")
+    Notification.tell()
+    browser = sign_in(people.member)
+    assert bell(browser) == 2
+    assert unread_on_page(browser) == [
+        "Unread: Editor commented on Another matter",
+        "Unread: Admin mentioned you in The oven is back",
+        "Unread: Admin and 2 others commented on The oven is back",
+    ]
+    assert bell(sign_in(people.reader)) == 0
+
+
+def test_two_people_are_both_named(people, topics, sign_in):
+    post = add_post(people.member, topics.open, "The oven is back")
+    add_comment(people.editor, post)
+    add_comment(people.admin, post)
+    Notification.tell()
+    assert unread_on_page(sign_in(people.member)) == ["Unread: Admin and Editor commented on The oven is back"]
+
+
+def test_opening_a_post_marks_its_thread_as_read_at_once_and_writes_it_soon(app, people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    comment = add_comment(people.editor, post)
+    Notification.tell()
+    browser, looks = sign_in(people.member), app.extensions["corkboard"].looks
+    assert bell(browser) == 1
+    assert f'href="/posts/{post.id}#comment-{comment.id}"' in browser.get("/notifications").text
+    with counted() as statements:
+        opened = browser.get(f"/posts/{post.id}").text
+    assert all(statement.startswith("SELECT") for statement, _ in statements)
+    assert "Notifications, none unread" in opened
+    assert bell(browser) == 0
+    assert unread_on_page(browser) == []
+    assert told()[0].read_at is None
+    looks.flush()
+    assert told()[0].read_at is not None
+    assert bell(browser) == 0
+    assert unread_on_page(browser) == []
+    add_comment(people.editor, post, "One more thing")
+    Notification.tell()
+    assert bell(browser) == 1
+
+
+def test_what_was_opened_before_it_was_told_is_told_as_read(app, people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    add_comment(people.editor, post)
+    sign_in(people.member).get(f"/posts/{post.id}")
+    app.extensions["corkboard"].looks.flush()
+    Notification.tell()
+    assert [row.read_at is None for row in told()] == [False]
+    assert bell(sign_in(people.member)) == 0
+
+
+def test_all_can_be_marked_as_read(people, topics, sign_in):
+    for _ in range(2):
+        add_comment(people.editor, add_post(people.member, topics.open))
+    Notification.tell()
+    browser = sign_in(people.member)
+    assert bell(browser) == 2
+    assert browser.submit("/notifications/read").status_code == 303
+    assert bell(browser) == 0
+    assert unread_on_page(browser) == []
+    assert value(sa.select(Activity.action).order_by(Activity.id.desc())) == "person.read_all"
+
+
+def vanish_private(s):
+    Topic.edit(s.people.editor, s.topics.open.id, name="Everyone", private=True, members=[])
+
+
+def vanish_deleted(s):
+    Post.delete(s.people.editor, s.post.id)
+
+
+def vanish_comment(s):
+    Comment.delete(s.people.editor, s.comment.id)
+
+
+def vanish_topic(s):
+    Topic.delete(s.people.editor, s.topics.open.id)
+
+
+def vanish_draft(s):
+    set_columns(Post, s.post.id, published_at=None)
+
+
+@pytest.mark.parametrize("vanish", [vanish_private, vanish_deleted, vanish_comment, vanish_topic, vanish_draft])
+def test_what_one_may_see_no_more_counts_nowhere(app, people, topics, sign_in, vanish):
+    corkboard.Topic.create(people.editor, form_id="0" * 32, name="Another")
+    post = add_post(people.editor, topics.open, "Soon gone")
+    comment = add_comment(people.editor, post, "Hello @reader")
+    Notification.tell()
+    browser = sign_in(people.reader)
+    assert bell(browser) == 1
+    vanish(SimpleNamespace(people=people, topics=topics, post=post, comment=comment))
+    assert bell(browser) == 0
+    assert "Soon gone" not in browser.get("/notifications").text
+    assert browser.get("/notifications/poll").json["unread"] == 0
+
+
+def test_what_expired_is_still_told(people, topics, sign_in):
+    post = add_post(people.editor, topics.open)
+    add_comment(people.editor, post, "Hello @reader")
+    Notification.tell()
+    set_columns(Post, post.id, expires_at=corkboard.utcnow() - DAY)
+    assert bell(sign_in(people.reader)) == 1
+
+
+def test_pages_of_notifications_follow_one_another(people, topics, sign_in):
+    titles = [f"Matter {number}" for number in range(25)]
+    for title in titles:
+        add_comment(people.editor, add_post(people.member, topics.open, title))
+    Notification.tell()
+    browser = sign_in(people.member)
+    first = browser.get("/notifications").text
+    older = browser.get(html.unescape(re.search(r'href="(/notifications\?before=[^"]+)"', first)[1])).text
+    shown = [re.findall(r"<cite>(.*?)</cite>", page) for page in (first, older)]
+    assert [len(page) for page in shown] == [20, 5]
+    assert shown[0] + shown[1] == titles[::-1]
+    assert browser.get("/notifications?before=nonsense").status_code == 200
+
+
+def test_a_comment_far_up_is_reached_by_its_own_address(people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    first = add_comment(people.editor, post)
+    many_comments(people.editor, post, 60)
+    Notification.tell()
+    browser = sign_in(people.member)
+    assert f'href="/comments/{first.id}"' in browser.get("/notifications").text
+    set_columns(Post, post.id, comment_count=61)
+    assert browser.get(f"/comments/{first.id}").status_code == 302
+
+
+def test_an_empty_page_says_how_to_hear_of_something(people, sign_in):
+    page = sign_in(people.reader).get("/notifications").text
+    assert "choose Follow" in page
+    assert "/account/notifications" in page
+
+
+# -- The poll ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_poll_whose_answer_has_not_changed_is_304_and_costs_one_statement(app, people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    browser = sign_in(people.member)
+    first = browser.get("/notifications/poll")
+    assert first.json == {"unread": 0, "newest": 0}
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    for tag in (first.headers["ETag"], f"W/{first.headers['ETag']}"):
+        with counted() as statements:
+            same = browser.get("/notifications/poll", headers={"If-None-Match": tag})
+        assert (same.status_code, same.data) == (304, b"")
+        assert same.headers["ETag"] == first.headers["ETag"]
+        assert same.headers["Cache-Control"] == "private, no-cache"
+        assert [statement.split()[0] for statement, _ in statements] == ["SELECT"]
+    add_comment(people.editor, post)
+    Notification.tell()
+    changed = browser.get("/notifications/poll", headers={"If-None-Match": first.headers["ETag"]})
+    assert changed.json["unread"] == 1
+    browser.get(f"/posts/{post.id}")
+    read = browser.get("/notifications/poll", headers={"If-None-Match": changed.headers["ETag"]})
+    assert read.json["unread"] == 0
+
+
+def test_a_poll_is_no_visit_and_keeps_no_sign_in_alive(app, people, sign_in, clock):
+    browser, visits = sign_in(people.reader), app.extensions["corkboard"].visits
+    assert browser.get("/notifications/poll").status_code == 200
+    assert not visits.notes
+    browser.get("/")
+    visits.flush()
+    for _ in range(25):
+        clock.now += HOUR / 2
+        answer = browser.get("/notifications/poll")
+    assert answer.status_code == 302
+    assert not visits.notes
+    assert value(sa.select(SignIn.last_used_at).where(SignIn.user_id == people.reader.id)) == datetime(2026, 3, 2, 9, 0)
+
+
+# -- Choices -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_kind_can_be_had_in_the_site_by_mail_too_or_not_at_all(people, topics, sign_in, names):
+    post = add_post(people.member, topics.open)
+    browser = sign_in(people.member)
+    sent = dict.fromkeys(corkboard.KINDS, "site")
+    for way, wanted in (("none", []), ("site", [False]), ("mail", [True])):
+        assert browser.submit("/account/notifications", sent | {"comment": way}).status_code == 303
+        assert Notification.choices(people.member)["comment"] == way
+        last = value(sa.select(sa.func.max(Notification.id))) or 0
+        add_comment(people.editor, post)
+        Notification.tell()
+        assert [row.mail_wanted for row in told() if row.id > last] == wanted
+    page = browser.get("/account/notifications").text
+    assert page.count("<select") == len(corkboard.KINDS)
+    assert browser.submit("/account/notifications", sent | {"comment": "loud"}).status_code == 422
+
+
+def test_without_a_choice_what_is_meant_for_one_comes_by_mail_too(people, topics):
+    post = add_post(people.editor, topics.open)
+    add_comment(people.member, post, "Hello @reader")
+    Notification.tell()
+    assert {row.kind: row.mail_wanted for row in told()} == {"mention": True, "comment": False}
+
+
+def test_every_kind_has_its_words(people):
+    form = corkboard.NotificationsForm
+    assert all(hasattr(form, kind) for kind in corkboard.KINDS)
+    assert {*corkboard.SAID} == {*corkboard.KINDS, "reminder"}
+
+
+def test_what_was_read_long_ago_is_forgotten(people, topics):
+    post = add_post(people.member, topics.open)
+    for _ in range(3):
+        add_comment(people.editor, post)
+    Notification.tell()
+    old, recent, _unread = [row.id for row in told()]
+    set_columns(Notification, old, read_at=corkboard.utcnow() - 91 * DAY)
+    set_columns(Notification, recent, read_at=corkboard.utcnow() - 89 * DAY)
+    assert corkboard.forget_notifications() == "1 notification forgotten that was read long ago."
+    assert old not in {row.id for row in told()}
+    assert len(told()) == 2
+
+
+# -- Following ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("thing", ["post", "topic"])
+def test_following_and_muting_by_the_buttons(people, topics, sign_in, thing):
+    post = add_post(people.member, topics.open)
+    address = f"/posts/{post.id}" if thing == "post" else "/topics/everyone"
+    browser = sign_in(people.reader)
+    for state, button in (("following", "Unfollow"), ("muted", "Unmute"), ("none", "Follow"), ("none", "Follow")):
+        answer = browser.submit(f"{address}/follow", {"state": state})
+        assert (answer.status_code, answer.location) == (303, address)
+        assert f" {button}</button>" in browser.get(address).text
+    assert browser.submit(f"{address}/follow", {"state": "loudly"}).status_code == 422
+    recorded = db.session.scalars(sa.select(Activity.action).where(Activity.actor_id == people.reader.id)).all()
+    assert recorded[-3:] == [f"{thing}.followed", f"{thing}.muted", f"{thing}.unfollowed"]
+
+
+def test_who_commented_sees_that_they_follow_once_they_were_told(people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    browser = sign_in(people.editor)
+    browser.submit(f"/posts/{post.id}/comments", {"body": "Good"})
+    assert " Follow</button>" in browser.get(f"/posts/{post.id}").text
+    corkboard.tell_pending()
+    assert " Unfollow</button>" in browser.get(f"/posts/{post.id}").text
+
+
+# -- What is new -------------------------------------------------------------------------------------------------------
+
+
+def test_a_post_is_new_until_it_is_opened_and_again_after_a_comment(app, people, topics, sign_in, clock):
+    visits, looks = app.extensions["corkboard"].visits, app.extensions["corkboard"].looks
+    browser = sign_in(people.reader, remember=True)
+    browser.get("/")
+    visits.flush()
+    clock.now += HOUR
+    post = add_post(people.member, topics.open)
+    page = add_post(people.editor, topics.open, kind="page")
+
+    def new() -> list[int]:
+        clock.now += timedelta(seconds=1)
+        return [
+            browser.get(address).text.count('<b class="new">') for address in ("/", "/topics/everyone", "/handbook")
+        ]
+
+    assert new() == [1, 1, 1]
+    browser.get(f"/posts/{post.id}")
+    assert new() == [0, 0, 1]
+    browser.get(f"/posts/{page.id}")
+    assert new() == [0, 0, 0]
+    looks.flush()
+    assert new() == [0, 0, 0]
+    add_comment(people.editor, post)
+    assert new() == [1, 1, 0]
+    clock.now += timedelta(seconds=1)
+    add_comment(people.editor, post)
+    assert new() == [1, 1, 0]
+    looks.flush()
+    browser.get(f"/posts/{post.id}")
+    assert new() == [0, 0, 0]
+
+
+def test_comments_since_one_looked_last_are_marked(app, people, topics, sign_in, clock):
+    browser, looks = sign_in(people.reader, remember=True), app.extensions["corkboard"].looks
+    post = add_post(people.member, topics.open)
+    add_comment(people.member, post)
+
+    def marked() -> int:
+        clock.now += timedelta(seconds=1)
+        return browser.get(f"/posts/{post.id}").text.count('<b class="new">')
+
+    assert marked() == 0, "on a first visit nothing is"
+    for written in (looks.flush, lambda: None):
+        clock.now += HOUR
+        add_comment(people.member, post)
+        add_comment(people.editor, post)
+        written()
+        assert marked() == 2
+        assert marked() == 0
+        written()
+        assert marked() == 0
+
+
+def test_ones_own_comment_makes_nothing_new(app, people, topics, sign_in, clock):
+    browser = sign_in(people.member, remember=True)
+    browser.get("/")
+    app.extensions["corkboard"].visits.flush()
+    clock.now += HOUR
+    post = add_post(people.editor, topics.open)
+    browser.get(f"/posts/{post.id}")
+    clock.now += HOUR / 60
+    add_comment(people.member, post)
+    assert '<b class="new">' not in browser.get("/").text
+
+
+def test_a_deleted_comment_is_the_newest_no_more(people, topics):
+    post = add_post(people.member, topics.open)
+    first, second = add_comment(people.editor, post), add_comment(people.admin, post)
+
+    def newest():
+        kept = again(post)
+        return kept.comment_count, kept.last_comment_at, kept.last_comment_by_id
+
+    Comment.delete(people.admin, second.id)
+    assert newest() == (1, first.created_at, people.editor.id)
+    Comment.delete(people.editor, first.id)
+    assert newest() == (0, None, None)
+    Comment.restore(people.admin, second.id)
+    assert newest() == (1, second.created_at, people.admin.id)
+
+
+def test_only_what_is_new_to_somebody_is_noted(app, people, topics, sign_in):
+    post, looks = add_post(people.member, topics.open), app.extensions["corkboard"].looks
+    browser = sign_in(people.reader)
+    browser.get(f"/posts/{post.id}")
+    assert len(looks.notes) == 1
+    looks.flush()
+    assert value(sa.select(sa.func.count()).select_from(ReadMark)) == 1
+    browser.get(f"/posts/{post.id}")
+    assert not looks.notes
+    sign_in(people.member).get(f"/posts/{post.id}")
+    assert not looks.notes, "one's own post is not new to oneself"
+
+
+def test_marks_are_moved_on_by_the_batch(people, topics):
+    one, other = add_post(people.member, topics.open), add_post(people.member, topics.open)
+    moment = datetime(2026, 3, 2, 9, 0)
+    ReadMark.write({(people.reader.id, one.id): moment, (people.reader.id, other.id): moment})
+    ReadMark.write({(people.reader.id, one.id): moment + HOUR, (people.admin.id, one.id): moment})
+    with db.engine.connect() as connection:
+        marks = {(row.user_id, row.post_id): row.at for row in connection.execute(sa.select(ReadMark.__table__))}
+    assert marks == {
+        (people.reader.id, one.id): moment + HOUR,
+        (people.reader.id, other.id): moment,
+        (people.admin.id, one.id): moment,
+    }
