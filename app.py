@@ -2796,12 +2796,12 @@ class Kind(NamedTuple):
 
 KINDS = {
     "mention": Kind("Somebody writes @ and your username", "mail", "mentioned you in"),
-    "must_read": Kind("You are asked to read something, or reminded of it", "mail", "asked you to read"),
+    "must_read": Kind("You are asked to read something", "mail", "asked you to read"),
     "comment": Kind("A comment on a post that you follow", "site", "commented on"),
     "post": Kind("Something new in a topic that you follow", "site", "posted"),
     "told": Kind("A changed post that everybody shall see again", "site", "shared again"),
     "reaction": Kind("A reaction to what you wrote", "site", "reacted to what you wrote in"),
-    "review": Kind("A page that you look after is due for another look", "mail", "It is time for another look at"),
+    "review": Kind("A page of yours is due for another look", "mail", "It is time for another look at"),
 }
 SAID = {kind: known.said for kind, known in KINDS.items()} | {"reminder": "reminded you to read"}
 TOLD_AT_ONCE = 200
