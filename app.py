@@ -5949,7 +5949,9 @@ def poll() -> ResponseReturnValue:
     unread = len(viewer.unread)
     tag = f'"{viewer.id}-{viewer.told or 0}-{unread}"'
     if this_request().environ.get("HTTP_IF_NONE_MATCH", "").removeprefix("W/") == tag:
-        return SiteResponse(status=304, headers={"ETag": tag})
+        same = SiteResponse(status=304, headers={"ETag": tag})
+        del same.headers["Content-Type"]  # there is no content
+        return same
     answer = jsonify(unread=unread, newest=viewer.told or 0)
     answer.headers["ETag"] = tag
     return answer
@@ -7336,7 +7338,10 @@ class SiteResponse(Response):
     def get_wsgi_headers(self, environ: Any) -> Any:
         location = self.headers.get("Location", "")
         ready = self.is_sequence and "Content-Length" in self.headers and _PLAIN_ADDRESS.fullmatch(location)
-        return self.headers if ready and self.status_code in (200, 303) else super().get_wsgi_headers(environ)
+        ready = ready and self.status_code in (200, 303)
+        if self.status_code == 304 and "Content-Type" not in self.headers:
+            ready = True
+        return self.headers if ready else super().get_wsgi_headers(environ)
 
 
 _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9/#?=&._-]*")
