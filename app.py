@@ -998,6 +998,7 @@ class Topic(Model):
             raise Refused("into", "Choose another topic.")
         rows(sa.update(Post).where(Post.topic_id == topic.id).values(topic_id=into.id))
         rows(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
+        Follow.move(topic.id, into.id)
         topic.deleted_at, topic.merged_into_id = utcnow(), into.id
         Activity.record(actor, "topic.merged", topic, f"{topic.name} into {into.name}")
         return into
@@ -2740,6 +2741,14 @@ class Follow(Model):
             Activity.record(user, f"{kind}.{said}", (kind, thing_id))
 
     @classmethod
+    def move(cls, topic_id: int, into_id: int) -> None:
+        """Have those who follow a topic, or have muted it, do the same with another; part of a unit."""
+        found = sa.select(cls.user_id, sa.literal(into_id), cls.state).where(cls.topic_id == topic_id)
+        insert = sa.insert(cls).from_select(["user_id", "topic_id", "state"], found, include_defaults=False)
+        rows(database.unless_present(insert))
+        rows(sa.delete(cls).where(cls.topic_id == topic_id))
+
+    @classmethod
     def begin(cls, found: Columns) -> None:
         """Have people follow the posts of some rows (person, post), unless they decided otherwise; part of a unit."""
         values = found.add_columns(sa.literal("following")).distinct()
@@ -2769,12 +2778,20 @@ class ReadMark(Model):
     @lean_unit
     def write(cls, notes: Mapping[tuple[int, int], datetime]) -> None:
         """Write what people opened: (person, post) → when. What they were told of it until then is read."""
-        marks = [{"user_id": user_id, "post_id": post_id, "at": at} for (user_id, post_id), at in sorted(notes.items())]
+        opened = sa.select(Post.id).where(Post.id.in_({post_id for _user_id, post_id in notes}))
+        there = {row.id for row in rows(opened)}  # not what was removed for good meanwhile
+        marks = [
+            {"user_id": user_id, "post_id": post_id, "at": at}
+            for (user_id, post_id), at in sorted(notes.items())
+            if post_id in there
+        ]
+        if not marks:
+            return
         database.upsert(db.metadata.tables["read_marks"], marks)
         told = Notification
-        opened = sa.exists().where(cls.user_id == told.user_id, cls.post_id == told.post_id, cls.at >= told.created_at)
+        seen = sa.exists().where(cls.user_id == told.user_id, cls.post_id == told.post_id, cls.at >= told.created_at)
         theirs = sa.and_(told.user_id.in_({user_id for user_id, _post_id in notes}), told.read_at.is_(None))
-        rows(sa.update(told).where(theirs, opened.correlate(told)).values(read_at=utcnow()))
+        rows(sa.update(told).where(theirs, seen.correlate(told)).values(read_at=utcnow()))
 
 
 class NotificationChoice(Model):
@@ -6727,6 +6744,7 @@ def seed_demo_command(wanted: int, force: bool) -> None:
         company.publish(entries, bar.update)
         out = [entry for entry in entries if not {"draft", "appears", "deleted", "files"} & entry.fields.keys()]
         company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
+    Notification.tell()
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
     for username, role, password in passwords:
@@ -6951,7 +6969,10 @@ class DemoCompany:
         author, when = self.people[fields["author"]], self._ago(fields["days"])
         values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16), "version": 1}
         text = {"body": said, "html": render_markdown(said), "renderer": RENDERER_VERSION, "created_at": when}
-        rows(COMMENT_INSERT, **values, **text)
+        comment_id = rows(COMMENT_INSERT, **values, **text).inserted_primary_key[0]  # type: ignore[index]
+        if self.now - when < timedelta(days=7):  # what people are told of: older things are no news
+            on = {"object_type": "comment", "object_id": comment_id, "detail": "", "address": ""}
+            rows(ACTIVITY_INSERT, at=when, actor_id=author, action="comment.created", pending=True, **on)
 
 
 # -- jobs: what the served process does by itself ----------------------------------------------------------------------
@@ -7285,7 +7306,8 @@ def finish_response(response: Response) -> Response:
         headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"
     elif "fonts/" not in asked.path and asked.full_path != asset(asked.endpoint, **asked.view_args or {}):
         headers["Cache-Control"] = "no-cache"  # without its hash an address may mean another content tomorrow
-    log_request(response.status_code)
+    if asked.endpoint != POLL_ENDPOINT or response.status_code != 304:  # every open page's, three times a minute
+        log_request(response.status_code)
     return response
 
 

@@ -611,6 +611,31 @@ def test_who_commented_sees_that_they_follow_once_they_were_told(people, topics,
     assert " Unfollow</button>" in browser.get(f"/posts/{post.id}").text
 
 
+def test_who_follows_a_topic_follows_the_one_that_it_is_merged_into(people, topics, tell):
+    other = corkboard.Topic.create(people.editor, form_id="0" * 32, name="Another")
+    Follow.choose(people.reader, "following", topic_id=other.id)
+    Follow.choose(people.member, "following", topic_id=other.id)
+    Follow.choose(people.member, "muted", topic_id=topics.open.id)
+    Topic.merge(people.editor, other.id, topics.open.id)
+    add_post(people.editor, topics.open)
+    assert tell() == {("reader", "post")}
+
+
+def test_what_is_removed_for_good_takes_all_of_this_with_it(people, topics):
+    post, other = add_post(people.member, topics.open), add_post(people.member, topics.open)
+    add_comment(people.editor, post)
+    Notification.tell()
+    ReadMark.write({(people.reader.id, post.id): corkboard.utcnow()})
+    gone, there, reader = post.id, other.id, people.reader.id
+    Post.delete(people.member, gone)
+    corkboard.Bin.empty(None, corkboard.utcnow())
+    assert told() == []
+    moment = corkboard.utcnow()
+    ReadMark.write({(reader, gone): moment, (reader, there): moment})
+    ReadMark.write({(reader, gone): moment})
+    assert value(sa.select(sa.func.count()).select_from(ReadMark)) == 1
+
+
 # -- What is new -------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import secrets
 import pytest
 from playwright.sync_api import Page, expect
 
-from app import Follow, Post, Topic
+from app import Follow, Notification, Post, Topic
 from database import db
 
 from .conftest import Visit
@@ -21,8 +21,9 @@ HURRY = (
 
 
 def write(site: Site, username: str, title: str) -> str:
-    """A post of somebody's own. Returns its address."""
+    """A post of somebody's own, who has read all that they were told so far. Returns its address."""
     with site.app.app_context():
+        Notification.read_all(site.user(username))
         topic = db.session.query(Topic).filter_by(slug="shops").one()
         text = {"topic_id": topic.id, "title": title, "body": "Who can help?", "form_id": secrets.token_hex(16)}
         address = f"/posts/{Post.create(site.user(username), kind='news', **text)}"
