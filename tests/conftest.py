@@ -44,6 +44,8 @@ NO_MYSQL = "TEST_MYSQL_URL is not set (Debian: apt-get install mariadb-server)"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, …; empty where there is one process
 PROCESSES_MAX = 8  # each has to read the libraries and make two databases first
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command that a test starts would compile the application anew
+
 
 # -- The run -----------------------------------------------------------------------------------------------------------
 
@@ -177,6 +179,9 @@ def engine_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         url = request.getfixturevalue("mysql_url")
     with made_app(folder, url) as app:
         with app.app_context():
+            if request.param == "sqlite":  # what tests write need not survive a power cut
+                sa.event.listen(db.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+                db.engine.dispose()
             scene(app, "")
         yield app
 
