@@ -3121,7 +3121,8 @@ class ToldThread(NamedTuple):
     post_id: int
     kind: str
     title: str
-    who: str
+    name: str  # of who did it last
+    who: str  # the same, and how many others
     said: str
     words: str  # how the newest comment begins
     address: str
@@ -3135,7 +3136,7 @@ class ToldThread(NamedTuple):
         unread = unread and last.post_id in viewer.unread
         others = sorted(some - {last.actor_id, None})  # type: ignore[type-var]
         people = directory(viewer, [number for number in (last.actor_id, *others) if number]).people
-        who = people[last.actor_id].name if last.actor_id else ""
+        who = name = people[last.actor_id].name if last.actor_id else ""
         if count == 2:
             who += f" and {people[others[0]].name}"
         elif count > 2:
@@ -3145,7 +3146,7 @@ class ToldThread(NamedTuple):
         if comment and last.comment_count > COMMENTS_PER_PAGE:
             address = f"/comments/{comment}"  # which finds the page of the list that it is on
         words = plain_text(last.html, 140) if last.html and last.kind in ("comment", "mention") else ""
-        about = (last.id, last.post_id, last.kind, last.title, who, SAID[last.kind], words, address)
+        about = (last.id, last.post_id, last.kind, last.title, name, who, SAID[last.kind], words, address)
         return cls(*about, last.created_at, last.actor_id, unread)
 
 
@@ -5095,8 +5096,8 @@ def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
     comments, earlier = Comment.below(viewer, post, before)
     below = this_app().jinja_env.get_template("posts/_comments.html")
     shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
-    out = post.state in ("published", "expired")
-    return Thread(post.id, post.title, post_article(post, attached), Markup(shown), out, bool(post.is_unseen))
+    out, unseen = post.state in ("published", "expired"), bool(post.is_unseen) or any(row.is_new for row in comments)
+    return Thread(post.id, post.title, post_article(post, attached), Markup(shown), out, unseen)
 
 
 def _may_be_kept(thread: Thread) -> bool:

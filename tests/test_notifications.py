@@ -692,6 +692,17 @@ def test_comments_since_one_looked_last_are_marked(app, people, topics, sign_in,
         assert marked() == 0
 
 
+def test_what_somebody_said_just_before_oneself_is_marked_once(app, people, topics, sign_in, clock):
+    browser, post = sign_in(people.member, remember=True), add_post(people.editor, topics.open)
+    browser.get(f"/posts/{post.id}")
+    clock.now += HOUR / 60
+    add_comment(people.editor, post, "I was quicker")
+    clock.now += HOUR / 60
+    browser.submit(f"/posts/{post.id}/comments", {"body": "Now me"})
+    seen = [browser.get(f"/posts/{post.id}").text.count('<b class="new">') for _ in range(2)]
+    assert seen == [1, 0]
+
+
 def test_ones_own_comment_makes_nothing_new(app, people, topics, sign_in, clock):
     browser = sign_in(people.member, remember=True)
     browser.get("/")
