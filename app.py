@@ -306,7 +306,7 @@ class Forbidden(Exception):
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 2  # raise it when the output for the same source changes
+RENDERER_VERSION = 3  # raise it when the output for the same source changes
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
 ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img"}
@@ -317,12 +317,18 @@ _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">'
 _SPACES = re.compile(r"\s+")
 _OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
+# A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
+_MENTION = re.compile(
+    r"(?<![^\W_])(?<![^\W_]_)(?<![.@/\\=&#%+-])@([A-Za-z0-9][A-Za-z0-9._\-]{0,30}[A-Za-z0-9_\-])(?!\.*[\w@-])"
+)
+MENTIONS_MOST = 100
 # A line of words that means to Markdown just what it says, as many comments are: no parser and no sanitizer needed.
 _PLAIN_SENTENCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9 ,;'?()]|[.!:](?= |$))*(?<! )")
 
 
 @functools.cache
-def _markdown() -> Any:
+def _markdown(mentions: bool) -> Any:
+    """The parser; what can mention nobody has one without that rule, which would be asked at each punctuation mark."""
     from markdown_it import MarkdownIt
     from markdown_it.rules_inline import image, linkify
 
@@ -335,26 +341,70 @@ def _markdown() -> Any:
     own = _OWN_PICTURE.match
     parser.inline.ruler.at("image", lambda now, silent: bool(own(now.src, now.pos)) and image(now, silent))
     parser.add_render_rule("image", _draw_picture)
+    if mentions:
+        parser.inline.ruler.push("mention", _mention)
+        parser.add_render_rule("mention", _draw_mention)
     return parser.enable(["table", "strikethrough", "linkify"])
 
 
-def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, sizes: Mapping[int, Any]) -> str:
+def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Mapping[str, Any]) -> str:
     """A picture of ours, with its size where it is known, so that nothing jumps when it comes."""
-    source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, sizes)
+    for token in tokens[place].children:
+        token.type = "text" if token.type == "mention" else token.type  # a description is words, and tells nobody
+    source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, env)
     number = _OWN_FILE.match(source)
-    size = sizes.get(int(number[1])) if number else None
+    size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
     return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
 
 
-def render_markdown(source: str, sizes: Mapping[int, tuple[int, int]] | None = None) -> str:
-    """Render Markdown to HTML that is safe to show as it is; `sizes` are those of the pictures in it, by their ids."""
+def _mention(now: Any, silent: bool) -> bool:
+    """Markdown's rule for a name after an @: not within words, addresses or links. Who exists is asked when drawing."""
+    if now.src[now.pos] != "@" or now.linkLevel or (named := _MENTION.match(now.src, now.pos)) is None:
+        return False
+    if not silent:
+        now.push("mention", "", 0).content = named[0]
+    now.pos += len(named[0])
+    return True
+
+
+def _draw_mention(_renderer: Any, tokens: Sequence[Any], place: int, _options: Any, env: Mapping[str, Any]) -> str:
+    """The name as it was typed, because a person's may change; a link where somebody bears it."""
+    typed = tokens[place].content
+    known = fold(typed[1:]) in env["people"]
+    return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if known else typed
+
+
+def _mentions_in(tokens: Iterable[Any]) -> frozenset[str]:
+    inner = (token for block in tokens for token in block.children or () if token.type == "mention")
+    return frozenset(itertools.islice(dict.fromkeys(fold(token.content[1:]) for token in inner), MENTIONS_MOST))
+
+
+def mentioned_names(source: str) -> frozenset[str]:
+    """The usernames, folded, that a Markdown source mentions, as far as people bear them: what is linked in its HTML.
+
+    The first `MENTIONS_MOST` of them; code, links and descriptions of pictures mention nobody.
+    """
+    return _mentions_in(_markdown(True).parse(source)) if _MENTION.search(source) else frozenset()
+
+
+def render_markdown(
+    source: str,
+    sizes: Mapping[int, tuple[int, int]] | None = None,
+    people: Callable[[frozenset[str]], Iterable[str]] = lambda _names: (),
+) -> str:
+    """Render Markdown to HTML that is safe to show as it is.
+
+    `sizes` are those of the pictures in it, by their ids; `people` finds which of some folded usernames exist.
+    """
     if _PLAIN_SENTENCE.fullmatch(source):
         return f"<p>{source}</p>\n"
-    parser = _markdown()
+    parser = _markdown("@" in source)
     tokens = parser.parse(source)
     _level_headings([token for token in tokens if token.type in ("heading_open", "heading_close")])
-    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, sizes or {}))
+    mentioned = _mentions_in(tokens)
+    env = {"sizes": sizes or {}, "people": {*people(mentioned)} if mentioned else ()}
+    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, env))
     return _sanitizer().clean(rendered)
 
 
@@ -366,6 +416,7 @@ def _sanitizer() -> Any:
     return nh3.Cleaner(
         tags=ALLOWED_TAGS,
         attributes=ALLOWED_ATTRIBUTES,
+        allowed_classes={"a": {"mention"}},
         url_schemes={"http", "https", "mailto", "tel"},
         link_rel="noopener noreferrer",
     )
@@ -649,6 +700,12 @@ class User(Permissions, Model):
     @classmethod
     def exists(cls) -> bool:
         return db.session.scalar(sa.select(cls.id).limit(1)) is not None
+
+    @classmethod
+    def bearing(cls, names: Iterable[str]) -> set[str]:
+        """Those of some folded usernames that somebody bears who is here."""
+        here = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
+        return {row.username_key for row in rows(here)}
 
     # -- predicates
 
@@ -2532,8 +2589,8 @@ class FileView(NamedTuple):
 
 
 def render_body(writer: Permissions, body: str) -> str:
-    """Render what somebody wrote, its pictures with their sizes."""
-    return render_markdown(body, Attachment.sizes(writer, body))
+    """Render what somebody wrote, its pictures with their sizes and the people it mentions linked."""
+    return render_markdown(body, Attachment.sizes(writer, body), User.bearing)
 
 
 class Activity(Model):
