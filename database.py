@@ -33,9 +33,9 @@ import sqlalchemy as sa
 from flask import Flask, current_app, g
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
-from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
 
 if TYPE_CHECKING:
@@ -61,13 +61,31 @@ MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 # ======================================================================================================================
 
 # Binary comparison everywhere: the default collations of MySQL find 'Anna', 'anna ' and 'änna' equal and SQLite does
-# not. Whatever shall compare loosely has a key column, made by `fold` or `sort_key` below.
+# not. Whatever shall compare loosely has a key column, made by `fold` or `sort_key` below. Migrations state it for
+# each table; the models do not, because stating it loads MySQL's dialect, which most sites never need.
 MYSQL_TABLE = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 
-# MySQL's DATETIME drops microseconds and its TEXT ends at 64 KB.
-Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+class TimestampType(sa.DateTime):
+    """A moment to the microsecond, which MySQL's DATETIME drops unless told otherwise."""
+
+
+class LongTextType(sa.Text):
+    """Text of up to 16 MB, where MySQL's TEXT ends at 64 KB."""
+
+
+@compiles(TimestampType, "mysql", "mariadb")
+def _mysql_timestamp(_type: TimestampType, _compiler: Any, **_given: Any) -> str:
+    return "DATETIME(6)"
+
+
+@compiles(LongTextType, "mysql", "mariadb")
+def _mysql_long_text(_type: LongTextType, _compiler: Any, **_given: Any) -> str:
+    return "MEDIUMTEXT"
+
+
+Timestamp = TimestampType()
+LongText = LongTextType()
 
 
 def utcnow() -> datetime:
@@ -104,7 +122,6 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    __table_args__: Any = MYSQL_TABLE
 
 
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
