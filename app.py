@@ -6377,6 +6377,7 @@ class DemoCompany:
             for username in filter(None, entry.fields.get("read_by", "").split()):
                 read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
                 rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
+            self._react(entry.fields, post_id=post_id)
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
             advance(1)
@@ -6483,8 +6484,21 @@ class DemoCompany:
     def _comment(self, post_id: int, fields: Mapping[str, str], said: str) -> None:
         author, when = self.people[fields["author"]], self._ago(fields["days"])
         values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16), "version": 1}
-        text = {"body": said, "html": render_markdown(said), "renderer": RENDERER_VERSION, "created_at": when}
-        rows(COMMENT_INSERT, **values, **text)
+        rendered = render_body(SimpleNamespace(id=author), said)  # type: ignore[arg-type]
+        text = {"body": said, "html": rendered, "renderer": RENDERER_VERSION, "created_at": when}
+        made = rows(COMMENT_INSERT, **values, **text)
+        self._react(fields, comment_id=made.inserted_primary_key[0])  # type: ignore[index]
+
+    def _react(self, fields: Mapping[str, str], **on: int) -> None:
+        """Write down what `reactions: like ana bo, love ana` says of a post or a comment."""
+        given = [words.split() for words in fields.get("reactions", "").split(",") if words.strip()]
+        at, table = self._ago(fields["days"]), db.metadata.tables["reactions"]
+        for number, (kind, username) in enumerate((kind, name) for kind, *names in given for name in names):
+            reaction = {"user_id": self.people[username], "kind": kind, "at": at + timedelta(minutes=number)}
+            rows(table.insert(), **reaction, **on)
+        if given:
+            model, thing = (Post, "post_id") if "post_id" in on else (Comment, "comment_id")
+            rows(sa.update(model).where(model.id == on[thing]).values(reacted=Reaction.summary(**on)))
 
 
 # -- jobs: what the served process does by itself ----------------------------------------------------------------------

@@ -483,7 +483,9 @@
 
   function showOffers(field, options, at) {
     const list = document.createElement("ul");
-    Object.assign(list, { id: "offers", className: "offers", role: "listbox", ariaLabel: "People", innerHTML: options });
+    Object.assign(list, { id: "offers", className: "offers", innerHTML: options });
+    list.setAttribute("role", "listbox");
+    list.setAttribute("aria-label", "People");
     closeOffers();
     if (!list.children.length) return;
     offers = { field, list, at };
@@ -532,7 +534,7 @@
   });
   on("keydown", (event) => {
     if (event.target !== offers?.field || event.isComposing) return;
-    const chosen = [...offers.list.children].findIndex((option) => option.ariaSelected === "true");
+    const chosen = [...offers.list.children].findIndex((option) => option.matches("[aria-selected=true]"));
     const moves = { ArrowDown: 1, ArrowUp: -1 };
     if (event.key in moves) moveOffer(chosen + moves[event.key]);
     else if ((event.key === "Enter" || event.key === "Tab") && !event.shiftKey) takeOffer(offers.list.children[chosen]);
@@ -595,7 +597,7 @@
   }, true);
 
   async function react(form, button, region) {
-    if (button.ariaBusy) return;
+    if (button.hasAttribute("aria-busy")) return;
     button.setAttribute("aria-busy", "true");
     const answer = await fetch(button.getAttribute("formaction"), {
       method: "POST", body: new URLSearchParams(new FormData(form, button)), headers: { "X-Requested-With": "fetch" },

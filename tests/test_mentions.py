@@ -6,6 +6,7 @@ import re
 import time
 
 import pytest
+from conftest import add_person, add_post
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import set_columns
@@ -129,3 +130,73 @@ def test_posts_and_comments_link_the_people_who_are_there(people, topics, sign_i
     page = sign_in(people.reader).get(f"/posts/{post_id}").text
     assert LINK.findall(page) == [("editor", "editor"), ("Member", "Member")] * 2
     assert "@editor, @Member. @stranger and @nobody" in sign_in(people.reader).get("/").text
+
+
+def offered(browser, typed: str, topic: int | str = "") -> list[str]:
+    """Whom the list offers, each with whether they see the topic."""
+    answer = browser.get("/mentions", query_string={"q": typed, "topic": topic})
+    assert answer.status_code == 200
+    lines = re.findall(r'data-username="([^"]+)".*?</li>', answer.text, re.DOTALL)
+    blind = re.findall(r"@([^<]+), cannot see this topic", answer.text)
+    return [f"{name} blind" if name in blind else name for name in lines]
+
+
+def test_people_are_offered_by_name_and_username_whatever_the_case_and_the_accents(people, sign_in):
+    for username, name in (("lea", "Léa Ünal"), ("bo.lund", "Anders Bo Lund"), ("x_y", "Ümit 50%")):
+        add_person(username, name=name)
+    browser = sign_in(people.reader)
+    for typed in ("lea", "LÉA", "unal", "Üna", "le"):
+        assert offered(browser, typed) == ["lea"]
+    for typed in ("bo.l", "Lund", "and", "bo"):
+        assert offered(browser, typed) == ["bo.lund"]
+    assert offered(browser, "50%") == offered(browser, "x_") == ["x_y"]
+    assert offered(browser, "%") == offered(browser, "und") == offered(browser, "nobody") == []
+
+
+def test_at_most_eight_are_offered_neither_oneself_nor_who_is_gone(people, sign_in):
+    for number in range(10):
+        add_person(f"crowd{number}")
+    set_columns(User, people.stranger.id, deactivated_at=utcnow())
+    browser = sign_in(people.member)
+    assert offered(browser, "crowd") == [f"crowd{number}" for number in range(8)]
+    assert len(offered(browser, "")) == 8
+    assert offered(browser, "member") == offered(browser, "stranger") == []
+
+
+def test_who_sees_the_topic_is_offered_first_and_who_does_not_is_marked(people, topics, sign_in):
+    add_person("early", name="Aaron")
+    browser = sign_in(people.member)
+    private = offered(browser, "", topics.private.id)
+    assert private == ["admin", "editor", "reader", "early blind", "stranger blind"]
+    assert offered(browser, "", topics.open.id) == ["early", "admin", "editor", "reader", "stranger"]
+
+
+def test_a_topic_that_one_does_not_see_tells_nothing_of_its_members(people, topics, sign_in):
+    browser = sign_in(people.stranger)
+    assert browser.get(f"/mentions?q=a&topic={topics.private.id}").status_code == 404
+    assert browser.get("/mentions?q=a&topic=999999").status_code == 404
+    sent = {"body": "@admin and @reader", "topic": topics.private.id}
+    assert "cannot see" not in browser.submit("/posts/preview", sent).text
+
+
+def test_a_preview_says_who_will_not_be_told(people, topics, sign_in):
+    browser, body = sign_in(people.member), "@stranger, @editor, @nobody and `@stranger`"
+    told = "Stranger cannot see this topic and will not be told."
+    assert told in browser.submit("/posts/preview", {"body": body, "topic": topics.private.id}).text
+    assert "cannot see" not in browser.submit("/posts/preview", {"body": body, "topic": topics.open.id}).text
+    assert "cannot see" not in browser.submit("/posts/preview", {"body": body}).text
+    whole = {"title": "T", "body": body, "topic": topics.private.id, "kind": "news", "preview": "1"}
+    page = browser.submit("/posts/new", whole).text
+    assert page.count("cannot see this topic") == page.count(told) == 1
+
+
+def test_every_text_field_knows_which_topic_it_writes_for(people, topics, sign_in):
+    post = add_post(people.member, topics.private)
+    comment_id = Comment.create(people.member, post.id, body="B", form_id="0" * 32)
+    browser = sign_in(people.member)
+    for page in (f"/posts/{post.id}", f"/comments/{comment_id}/edit"):
+        assert f'data-mentions="{topics.private.id}"' in browser.get(page).text
+    for page in ("/posts/new", f"/posts/{post.id}/edit"):
+        text = browser.get(page).text
+        assert "data-mentions" in text
+        assert 'name="topic"' in text
