@@ -490,14 +490,19 @@
     if (!list.children.length) return;
     offers = { field, list, at };
     field.after(list);
-    const place = placeOf(field, at);
-    list.style.top = `${field.offsetTop + Math.min(place.top, field.clientHeight)}px`;
-    list.style.left = `${field.offsetLeft + Math.max(0, Math.min(place.left, field.offsetWidth - list.offsetWidth))}px`;
+    putOffers();
     field.setAttribute("aria-autocomplete", "list");
     field.setAttribute("aria-controls", list.id);
     moveOffer(0);
     list.scrollIntoView({ block: "nearest" });
     announce(`${counted(list.children.length, "person", "people")}. Arrows choose, Enter takes.`);
+  }
+
+  function putOffers() { // below the @, and within the field's width
+    const { field, list, at } = offers;
+    const place = placeOf(field, at);
+    list.style.top = `${field.offsetTop + Math.min(place.top, field.clientHeight)}px`;
+    list.style.left = `${field.offsetLeft + Math.max(0, Math.min(place.left, field.offsetWidth - list.offsetWidth))}px`;
   }
 
   function placeOf(field, at) { // where a character stands, measured in a copy of the field: browsers do not tell
@@ -553,6 +558,7 @@
     else if (event.target !== offers?.field) closeOffers();
   });
   on("focusout", (event) => { if (event.target === offers?.field) closeOffers(); });
+  addEventListener("resize", () => { if (offers) putOffers(); });
 
   // == Reactions: the kinds to choose from, and counts that change where they stand ==
   function openKinds(opener) {
