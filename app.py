@@ -5413,9 +5413,13 @@ def list_people() -> ResponseReturnValue:
     query = tidy(request.args.get("q"))[:NAME_MAX]
     viewer, place = viewer_or_none(), request.args.get("before")
     assert viewer is not None
-    key = ("people", query, place)
-    shown, before = unchanged(viewer, key, lambda: _people_page(viewer, PERSON_COLUMNS, query))
-    return render_template("people/index.html", people=shown, q=query, before=before)
+
+    def find() -> dict[str, Any]:
+        shown, more = _people_page(viewer, PERSON_COLUMNS, query)
+        return {"people": shown, "q": query, "before": more, "is_first": not place, "day": today()}
+
+    content = drawn(viewer, "people/_cards.html", ("people", query, place), find)
+    return render_template("people/index.html", content=content, q=query)
 
 
 @people.get("/people/<username>", endpoint="show")
