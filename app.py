@@ -360,7 +360,7 @@ def _markdown(mentions: bool) -> Any:
 
 def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Mapping[str, Any]) -> str:
     """A picture of ours, with its size where it is known, so that nothing jumps when it comes."""
-    for token in tokens[place].children:
+    for token in tokens[place].children or ():
         token.type = "text" if token.type == "mention" else token.type  # a description is words, and tells nobody
     source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, env)
     number = _OWN_FILE.match(source)

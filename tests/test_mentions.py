@@ -64,6 +64,7 @@ def test_the_name_is_shown_as_it_was_typed_and_the_rest_is_text():
 def test_the_words_for_a_picture_stay_whole_and_mention_nobody():
     drawn = render_markdown("![A cake for @ana](/files/1/cake.png)", people=lambda names: names)
     assert 'alt="A cake for @ana"' in drawn
+    assert 'alt=""' in render_markdown("![](/files/1/cake.png) for @ana", people=lambda names: names)
 
 
 def test_who_is_mentioned_is_asked_for_once_and_only_where_somebody_is():
