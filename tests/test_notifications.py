@@ -25,6 +25,7 @@ from app import (
     NotVisible,
     Placing,
     Post,
+    Reaction,
     ReadMark,
     Role,
     SignIn,
@@ -223,19 +224,22 @@ def test_the_owner_of_an_overdue_page_is_told_once_for_each_day_missed(people, t
 @pytest.mark.parametrize("on", ["post", "comment"])
 def test_a_reaction_is_told_to_whose_words_they_are_unless_it_was_taken_back(people, topics, tell, on):
     post = add_post(people.member, topics.open)
-    thing = post if on == "post" else add_comment(people.member, post)
+    thing = {"post_id": post.id} if on == "post" else {"comment_id": add_comment(people.member, post).id}
     tell()
-    react(people.reader, "reaction.added", thing)
-    react(people.member, "reaction.added", thing)
+    Reaction.change(people.member, "like", True, **thing)
+    for kind in ("like", "love"):
+        Reaction.change(people.reader, kind, True, **thing)
     assert tell() == {("member", "reaction")}
-    react(people.reader, "reaction.removed", thing)
+    assert len(told()) == 2
+    Reaction.change(people.reader, "like", False, **thing)
     assert tell() == set()
-    assert [row for row in told() if row.kind == "reaction"] == []
-
-
-@corkboard.unit
-def react(who: User, action: str, thing: Post | Comment) -> None:
-    Activity.record(who, action, thing)
+    assert len(told()) == 1, "the other one still stands"
+    Reaction.change(people.stranger, "done", True, **thing)
+    Reaction.change(people.stranger, "done", False, **thing)
+    assert tell() == set()
+    Follow.choose(people.member, "muted", post_id=post.id)
+    Reaction.change(people.editor, "like", True, **thing)
+    assert tell() == set()
 
 
 def test_nobody_is_told_of_what_they_may_not_see(people, topics, tell):
