@@ -7031,6 +7031,7 @@ class DemoCompany:
         self.people: dict[str, int] = {}
         self.topics: dict[str, int] = {}
         self.private: set[str] = set()
+        self.remarks: list[tuple[datetime, int, int]] = []  # when who made which comment, of the last days
 
     def hire(self) -> list[tuple[str, str, str]]:
         """Add the people and the topics. Returns username, role and password of each."""
@@ -7145,7 +7146,11 @@ class DemoCompany:
         self._record()
 
     def _record(self) -> None:
-        """Tell a site that is being served meanwhile that its lists have changed."""
+        """Write down what people are to be told, and tell a site that is being served that its lists have changed."""
+        for when, author, comment_id in sorted(self.remarks):
+            on = {"object_type": "comment", "object_id": comment_id, "detail": "", "address": ""}
+            rows(ACTIVITY_INSERT, at=when, actor_id=author, action="comment.created", pending=True, **on)
+        self.remarks = []
         owner: Any = SimpleNamespace(id=next(iter(self.people.values())))
         Activity.record(owner, "demo.filled", ("demo", 0))
 
@@ -7232,8 +7237,7 @@ class DemoCompany:
         comment_id: int = rows(COMMENT_INSERT, **values, **text).inserted_primary_key[0]  # type: ignore[index]
         self._react(fields, comment_id=comment_id)
         if self.now - when < timedelta(days=7):  # what people are told of: older things are no news
-            on = {"object_type": "comment", "object_id": comment_id, "detail": "", "address": ""}
-            rows(ACTIVITY_INSERT, at=when, actor_id=author, action="comment.created", pending=True, **on)
+            self.remarks.append((when, author, comment_id))
 
     def _react(self, fields: Mapping[str, str], **on: int) -> None:
         """Write down what `reactions: like ana bo, love ana` says of a post or a comment."""
