@@ -4423,12 +4423,13 @@ def unchanged(
 
     Every action records an activity, and a request's first statement reads the last one's number. On SQLite, where one
     writes after the other, the same number means that nothing was written in between. On MySQL two may write at once
-    and the later number be seen first: there everything is read each time.
+    and the later number be seen first: there everything is read each time. What one person has looked at is nobody
+    else's concern, and no activity: `AppState.changed_for` counts that.
     """
     if not database.writes_one_by_one():
         return find()
-    kept = state().found
-    whole_key = (viewer.id, viewer.new_since, viewer.last_activity, state().looked.get(viewer.id), *key)
+    kept, own_changes = state().found, state().looked.get(viewer.id)
+    whole_key = (viewer.id, viewer.new_since, viewer.last_activity, own_changes, *key)
     value = kept.get(whole_key)
     if value is None:
         value = find()
