@@ -1,11 +1,12 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Activity, Setting, Throttle
+ 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, SearchEntry, Activity,
+                             Setting, Throttle
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
- 6. Routes                    auth, account, posts, topics, people, admin
+ 6. Routes                    auth, account, posts, topics, people, search, admin
  7. JSON API                  health
  8. Template filters and context
  9. Commands
@@ -173,6 +174,10 @@ PINNED_MAX = 5
 COMMENTS_PER_PAGE = 50
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
+QUERY_MAX = 100
+RESULTS, LIVE_RESULTS, FOUND_PEOPLE = 30, 6, 5
+SNIPPET_BEFORE, SNIPPET_AFTER = 80, 180  # characters around the first word that was found
+SNIPPET_WITHIN = 20_000  # characters of a text that are looked through for it
 ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
 
 SECOND = timedelta(seconds=1)
@@ -474,6 +479,7 @@ class User(Permissions, Model):
         user._assign(**profile)
         db.session.add(user)
         db.session.flush()
+        SearchEntry.put("person", user)
         Activity.record(actor or user, "person.added", user, user.username)
         return user
 
@@ -505,6 +511,7 @@ class User(Permissions, Model):
             if stand_in is None or stand_in.deactivated_at or stand_in.id == user.id:
                 raise Refused("stand_in", "Choose somebody else who is here.")
         user._assign(**profile)
+        SearchEntry.put("person", user)
         Activity.record(user, "person.edited", user)
 
     @classmethod
@@ -529,6 +536,7 @@ class User(Permissions, Model):
         if user.is_last_admin and (role < Role.ADMIN or not active):
             raise Refused("role", "This is the only administrator. Make somebody else one first.")
         user._assign(**profile)
+        SearchEntry.put("person", user)
         user.role = role
         if not active:
             user.deactivated_at = user.deactivated_at or utcnow()
@@ -1086,6 +1094,7 @@ class Post(Model):
         Revision.keep(
             post_id=self.id, editor_id=editor.id, version=self.version, title=title, body=body, created_at=now
         )
+        SearchEntry.put("post", self)
 
     def to_dict(self) -> dict[str, Any]:
         fields = ("id", "kind", "title", "body", "html", "topic_id", "author_id", "version", "comment_count")
@@ -1275,7 +1284,9 @@ class Comment(Model):
         `rendered` is the body's HTML where the caller has it already. Raises `NotVisible` or `Forbidden`.
         """
         # Read and rendered out here: nothing inside may ask a session, or hold the write lock for longer than it must.
-        return cls._create(actor.id, post_id, body, form_id, rendered or render_markdown(body))
+        comment_id = cls._create(actor.id, post_id, body, form_id, rendered or render_markdown(body))
+        state().indexer.note("comments", True)
+        return comment_id
 
     @classmethod
     @lean_unit
@@ -1348,6 +1359,7 @@ class Comment(Model):
             body=body,
             created_at=now,
         )
+        SearchEntry.put("comment", comment)
         Activity.record(editor, "comment.edited", comment)
 
     @classmethod
@@ -1368,6 +1380,7 @@ class Comment(Model):
         if (comment.deleted_at is not None) != deleted:
             comment.deleted_at, comment.deleted_by_id = (utcnow(), editor.id) if deleted else (None, None)
             rows(COMMENT_COUNT, post=comment.post_id, by=-1 if deleted else 1)
+            SearchEntry.remove("comment", comment.id) if deleted else SearchEntry.put("comment", comment)
             Activity.record(editor, "comment.deleted" if deleted else "comment.restored", comment)
         return comment.post_id
 
@@ -1410,6 +1423,225 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
     def of(cls, row: Any, viewer: Viewer) -> CommentView:
         change = Comment.editable(row.author_id, viewer)
         return cls._make((*row, viewer.is_new(row.created_at, row.author_id), change, change))
+
+
+class SearchEntry(Model):
+    """What the search finds of a post, a page, a comment or a person: its words, as `database.search_tokens` has them.
+
+    Whether somebody may see it is never written here but asked of the post itself, or the person, with each search.
+    Posts and people are indexed by the unit that writes them. Comments are what is written most, and adding to FTS5
+    takes 35 millionths of a second but now and then 30 thousandths, when it merges: they are indexed a moment later,
+    many at once. No list of them can be lost with the process, because the comments that have no entry are the list.
+    """
+
+    __tablename__ = "search_entries"
+    id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time, so the newest are found from the end
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    object_id: Mapped[int]
+    post_id: Mapped[int | None]  # of a post itself, of a comment the one it is below; no foreign key: see above
+    at: Mapped[datetime] = mapped_column(Timestamp)
+    title: Mapped[str] = mapped_column(LongText)
+    tokens: Mapped[str] = mapped_column(LongText)
+    __table_args__ = (sa.UniqueConstraint("kind", "object_id"), database.MYSQL_TABLE)
+
+    # -- queries
+
+    @classmethod
+    @functools.cache
+    def _hits(cls, words: int, narrowed: tuple[str, ...]) -> Prepared:
+        """The best of the newest `HITS_MOST` entries that match and that `viewer` may see, and how many these are."""
+        table: Any = cls.__table__
+        source, matches, newest = database.search_match(table)
+        names = [f"word{number}" for number in range(words)]
+        fits = (database.in_title(cls.title, names) if names else sa.literal(0)) + cls._weight()
+        columns = (cls.id, cls.kind, cls.object_id, cls.post_id, cls.at, fits.label("fits"))
+        limits = {
+            "topic": Post.topic_id == sa.bindparam("topic"),
+            "since": cls.at >= sa.bindparam("since", type_=Timestamp),
+            "before": cls.at < sa.bindparam("before", type_=Timestamp),
+        }
+        found = database.in_table_order(sa.select(*columns)).select_from(source).join(Post, Post.id == cls.post_id)
+        found = found.where(matches, Post.visible(), *(limits[name] for name in narrowed))
+        hits = found.order_by(newest).limit(database.HITS_MOST).subquery()
+        ranked = sa.select(
+            *(hits.c[name] for name in ("kind", "object_id", "post_id")), sa.func.count().over().label("total")
+        )
+        return Prepared(ranked.order_by(hits.c.fits.desc(), hits.c.at.desc(), hits.c.id.desc()).limit(RESULTS))
+
+    @classmethod
+    def _weight(cls) -> sa.ColumnElement[int]:
+        """What a hit is worth beside its title: new is more, and so is the handbook, which stays true."""
+        new = [(cls.at >= sa.bindparam(name, type_=Timestamp), worth) for name, worth in (("week", 3), ("month", 2))]
+        recent = sa.case(*new, (cls.at >= sa.bindparam("year", type_=Timestamp), 1), else_=0)
+        return recent + sa.case((cls.kind == "page", 1), else_=0)
+
+    @classmethod
+    def hits(cls, viewer: Viewer, wanted: Wanted) -> tuple[Sequence[Any], int]:
+        """The posts, pages and comments that this person may see and that fit best; and how many there are in all.
+
+        Of words that are everywhere the newest `HITS_MOST` are looked at.
+        """
+        now = g.now
+        days = {"week": 7, "month": 30, "year": 365}
+        given = {name: now - timedelta(days=many) for name, many in days.items()} | wanted.limits
+        given |= {f"word{number}": database.title_word(word) for number, word in enumerate(wanted.words)}
+        statement = cls._hits(len(wanted.words), tuple(wanted.limits))
+        found: Sequence[Any] = ()
+        for match in database.search_passes(wanted.words, wanted.flags, cls._newest):
+            found = rows(statement, viewer=viewer.id, match=match, **given).all()
+            if found and found[0].total >= database.WINDOW_ENOUGH:
+                break
+        return found, found[0].total if found else 0
+
+    @classmethod
+    def _newest(cls) -> dict[str, int]:
+        last = rows(_LAST_IDS).first()
+        return {"page": last[0] or 0, "post": last[0] or 0, "comment": last[1] or 0}
+
+    @classmethod
+    @functools.cache
+    def _people(cls) -> Prepared:
+        source, matches, _newest = database.search_match(cls.__table__)  # type: ignore[arg-type]
+        columns = (User.id, User.name, User.username, User.title, User.department)
+        found = database.in_table_order(sa.select(*columns)).select_from(source).join(User, User.id == cls.object_id)
+        found = found.where(matches, cls.kind == "person", User.deactivated_at.is_(None))
+        return Prepared(found.order_by(User.name_key, User.id).limit(sa.bindparam("most")))
+
+    @classmethod
+    def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
+        """The people who fit, by name."""
+        match = database.search_passes(wanted.words, database.search_filter("person"), dict)[-1]
+        return rows(cls._people(), match=match, most=most).all()
+
+    # -- actions
+
+    @classmethod
+    def put(cls, kind: str, row: Any) -> None:
+        """Have an object found as it is now, as part of the unit that writes it."""
+        values = cls._values(kind, row)
+        here = sa.update(cls).where(cls.kind == values["kind"], cls.object_id == row.id)
+        if not rows(here.values(values)).rowcount:
+            rows(SEARCH_INSERT, **values)
+
+    @classmethod
+    def remove(cls, kind: str, object_id: int) -> None:
+        """Have an object found no more, as part of the caller's unit."""
+        rows(sa.delete(cls).where(cls.kind == kind, cls.object_id == object_id))
+
+    @classmethod
+    def catch_up(cls, _notes: Any = None) -> None:
+        """Write the entries that are missing, of the newest objects of each kind: what came since, or before a kill."""
+        for kind in SEARCH_SOURCES:
+            while cls._write(cls._missing(kind)) == SEARCH_BATCH:
+                pass
+
+    @classmethod
+    def _missing(cls, kind: str) -> list[dict[str, Any]]:
+        """Entries to write, made outside of the unit: nobody else need wait while words are told apart."""
+        of, source = SEARCH_SOURCES[kind]
+        kinds = ("post", "page") if kind == "post" else (kind,)
+        # On MySQL a lower id may be committed after a higher one: look a little further back than the last.
+        last = sa.select(sa.func.max(cls.object_id)).where(cls.kind.in_(kinds)).scalar_subquery()
+        has = sa.exists().where(cls.object_id == of.id, cls.kind.in_(kinds))
+        missing = source.where(of.id > sa.func.coalesce(last, 0) - SEARCH_BATCH, ~has)
+        found = rows(missing.order_by(of.id).limit(SEARCH_BATCH)).all()
+        database.end_reading()
+        return [cls._values(kind, row) for row in found]
+
+    @classmethod
+    @lean_unit
+    def _write(cls, entries: Sequence[dict[str, Any]]) -> int:
+        """Write entries unless they stand, or their comment was deleted meanwhile. Returns how many it was given."""
+        comments = [entry["object_id"] for entry in entries if entry["kind"] == "comment"]
+        # Whoever deletes one at this moment has committed before this goes on, or waits and removes the entry.
+        living = sa.select(Comment.id).where(Comment.id.in_(comments), Comment.deleted_at.is_(None))
+        alive = {row.id for row in rows(living.with_for_update(read=True))} if comments else set()
+        chosen = [entry for entry in entries if entry["kind"] != "comment" or entry["object_id"] in alive]
+        if chosen:
+            database.connection().execute(database.unless_present(sa.insert(cls)), chosen)
+        return len(entries)
+
+    @classmethod
+    def reindex(cls, advance: Callable[[int], None]) -> None:
+        """Write all entries anew, in the order of time; what is not written yet is not found meanwhile."""
+        cls._clear()
+        times = [sa.select(sa.literal(kind).label("kind"), of.id, column.label("at")) for kind, (of, column) in
+                 {"person": (User, User.created_at), "post": (Post, Post.published_at),
+                  "comment": (Comment, Comment.created_at)}.items()]  # fmt: skip
+        every = sa.union_all(*times).subquery()
+        found = rows(sa.select(every.c.kind, every.c.id).order_by(every.c.at, every.c.kind, every.c.id)).all()
+        for start in range(0, len(found), SEARCH_BATCH):
+            batch = [(row.kind, row.id) for row in found[start : start + SEARCH_BATCH]]
+            made: dict[tuple[str, int], dict[str, Any]] = {}
+            for kind, (of, source) in SEARCH_SOURCES.items():
+                some = source.where(of.id.in_([object_id for of_kind, object_id in batch if of_kind == kind]))
+                made |= {(kind, row.id): cls._values(kind, row) for row in rows(some)}
+            database.end_reading()
+            cls._write([made[one] for one in batch if one in made])
+            advance(len(batch))
+
+    @classmethod
+    @unit
+    def _clear(cls) -> None:
+        database.clear_search(cls.__table__)  # type: ignore[arg-type]
+
+    @classmethod
+    def _values(cls, kind: str, row: Any) -> dict[str, Any]:
+        """The entry of a post's, a comment's or a person's row."""
+        if kind == "person":
+            said = " ".join(filter(None, (row.username, row.title, row.department, row.location, row.phone, row.email)))
+            return cls.values("person", row.id, None, row.id, row.created_at, row.name, said)
+        text = plain_text(row.html, len(row.html))
+        if kind == "comment":
+            return cls.values("comment", row.id, row.post_id, row.author_id, row.created_at, "", text)
+        of_kind = "page" if row.kind == "page" else "post"
+        return cls.values(of_kind, row.id, row.id, row.author_id, row.published_at, row.title, text)
+
+    @staticmethod
+    def values(
+        kind: str, object_id: int, post_id: int | None, author_id: int, at: datetime, title: str, text: str
+    ) -> dict[str, Any]:
+        """An entry's columns, from the words of its title and its text."""
+        in_title = database.search_tokens(title)
+        found_by = dict.fromkeys([*in_title, *database.search_tokens(text)])
+        flags = database.search_flags(kind, object_id, author_id)
+        place = {"kind": kind, "object_id": object_id, "post_id": post_id, "at": at}
+        return place | {"title": f" {' '.join(in_title)} ", "tokens": " ".join([*found_by, *flags])}
+
+
+SEARCH_BATCH = 1000
+SEARCH_INSERT = Prepared(sa.insert(SearchEntry))
+# What is to be found, by kind; attachments will be one more.
+SEARCH_SOURCES: dict[str, tuple[Any, Columns]] = {
+    "person": (
+        User,
+        sa.select(
+            *(User.id, User.created_at, User.name, User.username, User.title),
+            *(User.department, User.location, User.phone, User.email),
+        ),
+    ),
+    "post": (Post, sa.select(Post.id, Post.kind, Post.author_id, Post.published_at, Post.title, Post.html)),
+    "comment": (
+        Comment,
+        sa.select(Comment.id, Comment.post_id, Comment.author_id, Comment.created_at, Comment.html).where(
+            Comment.deleted_at.is_(None)
+        ),
+    ),
+}
+_LAST_IDS = Prepared(
+    sa.select(
+        sa.select(sa.func.max(Post.id)).scalar_subquery().label("posts"),
+        sa.select(sa.func.max(Comment.id)).scalar_subquery().label("comments"),
+    )
+)
+
+
+class Wanted(NamedTuple):
+    """What somebody looks for, and where."""
+
+    words: Sequence[database.Word]
+    flags: Sequence[str] = ()  # of the kind and the author
+    limits: Mapping[str, Any] = {}  # topic, since, before
 
 
 class Activity(Model):
@@ -2179,7 +2411,7 @@ class AppearanceForm(SiteForm):
     timezone = SelectField("Time zone")
     shortcuts = BooleanField(
         "Keyboard shortcuts",
-        description="/ finds a person, n writes a post, ? lists the keys. Off if they get in your way",
+        description="/ searches, n writes a post, ? lists the keys. Off if they get in your way",
     )
 
 
@@ -2280,6 +2512,7 @@ class AppState:
         self.app = app
         self.password_work = PasswordWork(app.config["THREADS"])
         self.visits = database.WriteBehind(app, User.note_visits)
+        self.indexer = database.WriteBehind(app, SearchEntry.catch_up, seconds=0.5)
         self.site = Site()
         self.settings_version: str | None = None
         self.assets: dict[tuple[str, str], str] = {}
@@ -3123,6 +3356,132 @@ def show_person(username: str) -> ResponseReturnValue:
     return render_template("people/show.html", person=person, page=page, stand_in=stand_in)
 
 
+# -- search: everything that one may read ------------------------------------------------------------------------------
+
+search = Blueprint("search", __name__)
+
+SEARCH_KINDS = {"post": "News", "page": "Handbook", "comment": "Comments", "person": "People"}
+
+
+class Hit(NamedTuple):
+    """Something that was found, as the page shows it."""
+
+    kind: str
+    address: str
+    title: Markup
+    snippet: Markup
+    author_id: int
+    topic_id: int
+    at: datetime
+
+
+@search.get("/search", endpoint="index")
+@login_required
+def search_all() -> ResponseReturnValue:
+    """What fits the words that somebody typed: people first, then posts, pages and comments, the best first."""
+    viewer = viewer_or_none()
+    assert viewer is not None
+    asked = {name: request.args.get(name, "") for name in ("kind", "topic", "author", "since", "before")}
+    query = tidy(request.args.get("q"))[:QUERY_MAX]
+    results = _results(viewer, asked["kind"], _wanted(viewer, query, asked), live=request.args.get("part") == "live")
+    if request.args.get("part") == "live":
+        return render_template("search/_live.html", q=query, **results)
+    people = sorted(directory(viewer).people.values(), key=lambda person: sort_key(person.name))
+    choice = {"kinds": SEARCH_KINDS, "everybody": people, "topics": Topic.audiences(viewer).values()}
+    return render_template("search/index.html", q=query, asked=asked, narrowed=any(asked.values()), **choice, **results)
+
+
+def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:
+    """What was found, for the page or, in short, for the box in the header."""
+    people: Sequence[Any] = ()
+    hits: Sequence[Any] = ()
+    count = 0
+    if wanted.words and not wanted.limits and (kind == "person" or not wanted.flags):
+        people = SearchEntry.people(wanted, RESULTS if kind == "person" else FOUND_PEOPLE)
+    if wanted.words and kind != "person":
+        hits, count = SearchEntry.hits(viewer, wanted)
+    shown = _shown(viewer, wanted, hits[:LIVE_RESULTS] if live else hits)
+    known = directory(viewer, (hit.author_id for hit in shown))
+    return {"people": people, "hits": shown, "count": count, "names": known, "most": database.HITS_MOST}
+
+
+def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
+    """Read what is looked for and where. A kind, topic or author that there is not, or not for this person, is 404."""
+    if asked["kind"] and asked["kind"] not in SEARCH_KINDS:
+        abort(404)
+    limits: dict[str, Any] = {}
+    author_id = None
+    if asked["topic"]:
+        limits["topic"] = found(Topic.visible_to(viewer).where(Topic.slug == asked["topic"])).id
+    if asked["author"]:
+        author_id = found(User.visible_to(viewer).where(User.username_key == fold(asked["author"]))).id
+    for name in ("since", "before"):
+        if (moment := _midnight(asked[name])) is not None:
+            limits[name] = moment
+    return Wanted(database.query_words(query), database.search_filter(asked["kind"], author_id), limits)
+
+
+def _midnight(day: str) -> datetime | None:
+    """When a day begins where this request's person is, as times are stored; None where it is no day."""
+    try:
+        begun = datetime.combine(date.fromisoformat(day), datetime.min.time(), clock()[1])
+        return begun.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _shown(viewer: Viewer, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
+    """What was found, read for showing: once more only what the person may see."""
+    texts = {hit.object_id for hit in hits if hit.kind == "comment"}
+    found_posts = sa.select(Post.id, Post.title, Post.html, Post.author_id, Post.topic_id, Post.published_at)
+    found_posts = found_posts.where(Post.visible(), Post.id.in_({hit.post_id for hit in hits}))
+    posts_by_id = {row.id: row for row in rows(found_posts, viewer=viewer.id)} if hits else {}
+    said = sa.select(Comment.id, Comment.html, Comment.author_id, Comment.created_at)
+    said = said.where(Comment.id.in_(texts), Comment.deleted_at.is_(None))
+    comments_by_id = {row.id: row for row in rows(said)} if texts else {}
+    shown = []
+    for hit in hits:
+        post, comment = posts_by_id.get(hit.post_id), comments_by_id.get(hit.object_id)
+        if post is None or (hit.kind == "comment" and comment is None):
+            continue  # deleted or hidden in this very moment
+        is_comment = hit.kind == "comment"
+        source = comment if is_comment else post
+        at = comment.created_at if is_comment else post.published_at  # type: ignore[union-attr]
+        address = f"/comments/{hit.object_id}" if is_comment else f"/posts/{post.id}"
+        text = plain_text(source.html, len(source.html))  # type: ignore[union-attr]
+        title, snippet = marked(post.title, wanted.words), marked(excerpt(text, wanted.words), wanted.words)
+        shown.append(Hit(hit.kind, address, title, snippet, source.author_id, post.topic_id, at))  # type: ignore[union-attr]
+    return shown
+
+
+def _fits(word: database.Word, wanted: Iterable[database.Word]) -> bool:
+    return any(word.text == one.text or (not one.whole and word.text.startswith(one.text)) for one in wanted)
+
+
+def excerpt(text: str, wanted: Sequence[database.Word]) -> str:
+    """The part of a text where a word that was looked for stands first, cut between words; else how it begins."""
+    words = database.words_of(text[:SNIPPET_WITHIN])
+    place = next((word.start for word in words if _fits(word, wanted)), 0)
+    start = max(0, place - SNIPPET_BEFORE)
+    end = max(place, start) + SNIPPET_AFTER
+    if start:
+        start = text.find(" ", start, place) + 1 or start
+    if end < len(text):
+        end = max(text.rfind(" ", place, end), place + SNIPPET_AFTER // 2)
+    return f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}"
+
+
+def marked(text: str, wanted: Sequence[database.Word]) -> Markup:
+    """A text with the words in it that were looked for marked; everything else as it is, escaped."""
+    parts, done = [], 0
+    for word in database.words_of(text):
+        if word.end > done and _fits(word, wanted):
+            start = max(word.start, done)
+            parts += [Markup.escape(text[done:start]), Markup("<mark>{}</mark>").format(text[start : word.end])]
+            done = word.end
+    return Markup("").join([*parts, Markup.escape(text[done:])])
+
+
 # -- admin: people, settings, what to do next --------------------------------------------------------------------------
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
@@ -3568,6 +3927,7 @@ class PlainCommand(click.Command):
 def register_commands(app: Flask) -> None:
     for command in (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command):
         app.cli.add_command(command)
+    app.cli.add_command(reindex_command)
 
 
 def site_address(config: Mapping[str, Any]) -> str:
@@ -3730,6 +4090,17 @@ def _database_findings() -> Iterator[Finding]:
                   "Open the link of: python -m flask setup-link")  # fmt: skip
 
 
+@click.command("db-reindex", cls=PlainCommand)
+@with_appcontext
+def reindex_command() -> None:
+    """Make what the search finds anew. People can go on working; the search finds more and more of it meanwhile."""
+    database.check_schema()
+    length = sum(rows(sa.select(sa.func.count()).select_from(model)).scalar() or 0 for model in (User, Post, Comment))
+    with click.progressbar(length=length, label="Reading everything") as bar:
+        SearchEntry.reindex(bar.update)
+    click.echo("The search is up to date.")
+
+
 # -- seed-demo: a bakery and its shops ---------------------------------------------------------------------------------
 
 DEMO = Path(__file__).resolve().parent / "templates" / "demo"
@@ -3785,6 +4156,7 @@ class DemoCompany:
         self.people: dict[str, int] = {}
         self.topics: dict[str, int] = {}
         self.private: set[str] = set()
+        self.indexed: dict[str, dict[str, Any]] = {}  # by title
 
     def hire(self) -> list[tuple[str, str, str]]:
         """Add the people and the topics. Returns username, role and password of each."""
@@ -3858,6 +4230,7 @@ class DemoCompany:
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
             advance(1)
+        SearchEntry.catch_up()
         self._record()
 
     def repeat(self, entries: Sequence[DemoEntry], count: int, advance: Callable[[int], None]) -> None:
@@ -3885,7 +4258,19 @@ class DemoCompany:
             for post_id, post in zip(made, batch, strict=True)
         ]  # fmt: skip
         connection.execute(sa.insert(Revision), kept)
+        entries = [self._entry(revision["post_id"], post) for revision, post in zip(kept, batch, strict=True)]
+        connection.execute(sa.insert(SearchEntry), entries)
         self._record()
+
+    def _entry(self, post_id: int, post: dict[str, Any]) -> dict[str, Any]:
+        """What the search finds of a post; the words of texts that come again and again are looked up."""
+        same = self.indexed.setdefault(post["title"], {})
+        if not same:
+            text = plain_text(post["html"], len(post["html"]))
+            same.update(SearchEntry.values("post", 0, 0, 0, self.now, post["title"], text))
+        own = database.search_flags("post", post_id, post["author_id"])
+        place = {"object_id": post_id, "post_id": post_id, "at": post["published_at"]}
+        return same | place | {"tokens": " ".join([same["tokens"].partition(f" {database.FLAG_MARK}")[0], *own])}
 
     def _record(self) -> None:
         """Tell a site that is being served meanwhile that its lists have changed."""
@@ -4053,7 +4438,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.before_request(begin_request)  # before the CSRF check, which may have to show a page
     csrf.init_app(app)
     app.after_request(finish_response)
-    for blueprint in (auth, account, posts, topics, people, admin, health):
+    for blueprint in (auth, account, posts, topics, people, search, admin, health):
         app.register_blueprint(blueprint)
     register_template_helpers(app)
     register_error_handlers(app)
@@ -4065,6 +4450,7 @@ def create_app(config: Config | str | None = None) -> Flask:
 def stop_background(app: Flask) -> None:
     """Write what is still noted, before the process ends."""
     app.extensions["corkboard"].visits.stop()
+    app.extensions["corkboard"].indexer.stop()
 
 
 # -- Hooks of a request ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
  4. Statements                what the engines spell differently
  5. Write-behind              what merely looking causes, written in batches by a thread
  6. Schema                    is it there, is it current, bring it up to date
+ 7. Full-text search          the words of a text, the index over them, what to ask it
 
 `migrate` (Flask-Migrate) is a lazy attribute of this module (PEP 562): importing Alembic costs more than a
 hundred page views, and only the commands need it.
@@ -17,6 +18,7 @@ import contextlib
 import functools
 import logging
 import random
+import re
 import sqlite3
 import threading
 import time
@@ -26,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import click
 import sqlalchemy as sa
@@ -878,3 +880,213 @@ def prepare_served_start(app: Flask) -> None:
         except DBAPIError as error:
             log.error("the database does not answer: %s", error)
             raise SchemaError("The database does not answer. To see why: python -m flask check") from error
+
+
+# ======================================================================================================================
+# == 7. Full-text search ===============================================================================================
+# ======================================================================================================================
+
+# One tokenizer of ours makes words out of a text for both engines, so that both find the same: SQLite by FTS5, MySQL
+# by FULLTEXT. They are handed nothing but a-z, 0-9 and _, with three letters in front of each: so none is a stop word
+# or shorter than MySQL indexes (which a site cannot set), none is an operator, and none is what people typed.
+WORD_MARK, FLAG_MARK = "zzz", "qqq"
+WORD_MAX, TOKEN_MAX = 40, 80  # InnoDB passes over what is longer than 84 characters
+QUERY_WORDS = 8
+HITS_MOST = 2000  # of words that are everywhere only the newest hits are ranked
+WINDOW = 2048  # entries of a kind that share a flag; see `search_passes`
+WINDOW_ENOUGH = 100  # hits
+
+_UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
+_ACCENTS = re.compile("[\u0300-\u036f]")  # not the marks of kana or Hindi, which make other letters
+# Thai, Lao, Khmer; Chinese and Japanese.
+_SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+_SPACELESS += "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_PICTURES = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
+
+
+class Word(NamedTuple):
+    """A word as it is looked for, and where it stands in the text it is of."""
+
+    text: str
+    start: int
+    end: int
+    whole: bool = False  # found only as it is, not as the beginning of a longer one
+    tail: bool = False  # the last character of several without spaces, by itself: in texts only
+
+
+@functools.cache
+def _pieces() -> re.Pattern[str]:
+    """What a text is taken apart into: scripts without spaces, pictures, and words with the marks on them."""
+    every = (chr(code) for code in range(0x300, 0x3000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+    letter, mark = rf"[^\W_{_SPACELESS}{_PICTURES}]", f"[{''.join(every)}]"
+    return re.compile(rf"([{_SPACELESS}]+)|([{_PICTURES}])|({letter}(?:{letter}|{mark})*(?:(?:\+\+|\#)(?!\w))?)")
+
+
+@functools.lru_cache(maxsize=20_000)
+def _folded(piece: str) -> str:
+    """The same whatever the case, the accents and the width of its letters."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", piece).casefold()).translate(_UNDECOMPOSED)
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
+
+
+def words_of(text: str) -> Iterator[Word]:
+    """The words of a text. Where a script puts no spaces, each pair of characters is one, and the last by itself."""
+    for found in _pieces().finditer(text):
+        start, end = found.span()
+        if found[1]:
+            yield from _pairs(_folded(found[1]), start, end)
+        else:
+            folded = _folded(found[0])[:WORD_MAX] or found[0]
+            # One letter as the beginning of words would find everything.
+            yield Word(folded, start, end, whole=len(folded) == 1 and folded.isascii())
+
+
+def _pairs(run: str, start: int, end: int) -> Iterator[Word]:
+    same = len(run) == end - start  # else folding made two characters one, and all of it is where each stands
+    for place in range(len(run)):
+        pair = run[place : place + 2]
+        at = start + place if same else start
+        yield Word(pair, at, at + len(pair) if same else end, tail=place > 0 and len(pair) == 1)
+
+
+def query_words(query: str) -> list[Word]:
+    """The words that somebody looks for, each once; all of them have to be found."""
+    words = (word for word in words_of(unicodedata.normalize("NFC", query)) if not word.tail)
+    return list({word.text: word for word in words}.values())[:QUERY_WORDS]
+
+
+def _spelt(word: str) -> str:
+    """A word in the characters that both engines take for parts of one."""
+    if word.isascii() and word.isalnum():
+        return (WORD_MARK + word)[:TOKEN_MAX]
+    return (WORD_MARK + "".join(map(_spelt_character, word)))[:TOKEN_MAX]
+
+
+@functools.lru_cache(maxsize=4096)
+def _spelt_character(char: str) -> str:
+    return char if char.isascii() and char.isalnum() else f"_{ord(char):05x}"
+
+
+def search_tokens(text: str) -> list[str]:
+    """What is indexed of a text: its words, each once; 'C++' also as 'c', 'e-mail' also as 'email'."""
+    tokens: dict[str, None] = {}
+    before, joined = Word("", -1, -1), ""
+    for word in words_of(text):
+        tokens[_spelt(word.text)] = None
+        if word.text.endswith(("+", "#")):
+            tokens[_spelt(word.text.rstrip("+#"))] = None
+        joined = joined + word.text if word.start == before.end + 1 and text[before.end] in "-'’‐‑" else word.text
+        if joined != word.text and len(joined) <= WORD_MAX:
+            tokens[_spelt(joined)] = None
+        before = word
+    return list(tokens)
+
+
+def search_flags(kind: str, object_id: int, author_id: int) -> list[str]:
+    """What else an entry is found by, indexed as words are: its kind, its author, and its place in time."""
+    return [*search_filter(kind, author_id), f"{FLAG_MARK}w{kind}{object_id // WINDOW}"]
+
+
+def search_filter(kind: str = "", author_id: int | None = None) -> list[str]:
+    """The flags that an entry of that kind, by that person, bears."""
+    return [f"{FLAG_MARK}k{kind}"] * bool(kind) + [f"{FLAG_MARK}a{author_id}"] * (author_id is not None)
+
+
+_FTS = sa.table("search_fts", sa.column("rowid", sa.Integer))
+_MATCH = sa.bindparam("match", type_=sa.String)
+
+
+def search_match(entries: sa.Table) -> tuple[Any, sa.ColumnElement[bool], Any]:
+    """What to select from, the condition that an entry matches (`match`), and what orders the newest first.
+
+    Neither engine is asked how well one matches: FTS5 would count the rows of each word, a tenth of a second for one
+    that stands in a million. What makes a hit good, that a title says it and that it is new, the entry itself tells.
+    """
+    if writes_one_by_one():
+        joined = sa.join(_FTS, entries, entries.c.id == _FTS.c.rowid)
+        return joined, sa.literal_column("search_fts").op("MATCH", is_comparison=True)(_MATCH), _FTS.c.rowid.desc()
+    return entries, mysql.match(entries.c.tokens, against=_MATCH).in_boolean_mode(), entries.c.id.desc()
+
+
+def search_passes(words: Sequence[Word], flags: Sequence[str], newest: Callable[[], Mapping[str, int]]) -> list[str]:
+    """What to ask the engine for as `match`, one after the other until there are `WINDOW_ENOUGH` hits.
+
+    FTS5 finds the newest first and stops. InnoDB finds everything before it sorts, half a second for what stands in
+    100,000 entries: it is first asked about the newest of each kind, whose number `newest` tells, then about all.
+    """
+    exact = [*flags, *(_spelt(word.text) for word in words if word.whole)]
+    begun = [_spelt(word.text) for word in words if not word.whole]
+    if writes_one_by_one():
+        return [" AND ".join([f'"{token}"' for token in exact] + [f'"{token}"*' for token in begun])]
+    # The longest first: it is likely the rarest, and InnoDB looks through what it found for the first.
+    sought = sorted([*exact, *(token + "*" for token in begun)], key=len, reverse=True)
+    everywhere = " ".join("+" + token for token in sought)
+    windows = [
+        f"{FLAG_MARK}w{kind}{number}"
+        for kind, last in newest().items()
+        for number in range(max(0, last // WINDOW - 1), last // WINDOW + 1)
+    ]
+    return [f"+({' '.join(windows)}) {everywhere}", everywhere]
+
+
+def in_title(title: sa.ColumnElement[str], words: Sequence[str]) -> sa.ColumnElement[int]:
+    """How well a title fits, up to 6: 4 for beginning words as those bound by these names do, 6 for being them."""
+    begun = [sa.case((sa.func.instr(title, sa.bindparam(name, type_=sa.String)) > 0, 4), else_=0) for name in words]
+    same = [sa.func.instr(title, sa.bindparam(name, type_=sa.String) + " ") > 0 for name in words]
+    points: Any = sum(begun) + sum(sa.case((fits, 2), else_=0) for fits in same)
+    return points / len(words)
+
+
+def title_word(word: Word) -> str:
+    """A word as it stands in a title's column, where each has a space before and behind it."""
+    return " " + _spelt(word.text)
+
+
+def create_search_index(connection: sa.Connection) -> None:
+    """Make the index over `search_entries` where it is missing; part of a migration, may be run again.
+
+    On SQLite triggers keep it in step with the entries, whoever writes them.
+    """
+    for statement in _SQLITE_SEARCH if connection.dialect.name == "sqlite" else ():
+        connection.exec_driver_sql(statement)
+    if connection.dialect.name != "sqlite":
+        made = {index["name"] for index in sa.inspect(connection).get_indexes("search_entries")}
+        if "ft_search_entries_tokens" not in made:
+            connection.exec_driver_sql("CREATE FULLTEXT INDEX ft_search_entries_tokens ON search_entries (tokens)")
+
+
+_TAKE_OUT = "INSERT INTO search_fts (search_fts, rowid, tokens) VALUES ('delete', old.id, old.tokens);"
+_PUT_IN = "INSERT INTO search_fts (rowid, tokens) VALUES (new.id, new.tokens);"
+# No positions and no sizes, because nothing asks for them; beginnings of two to four letters have a list of their own.
+_SQLITE_SEARCH = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS search_fts USING fts5(tokens, content='search_entries', "
+    "content_rowid='id', detail=none, columnsize=0, prefix='5 6 7', tokenize=\"ascii tokenchars '_'\")",
+    f"CREATE TRIGGER IF NOT EXISTS search_inserted AFTER INSERT ON search_entries BEGIN {_PUT_IN} END",
+    f"CREATE TRIGGER IF NOT EXISTS search_deleted AFTER DELETE ON search_entries BEGIN {_TAKE_OUT} END",
+    "CREATE TRIGGER IF NOT EXISTS search_updated AFTER UPDATE OF tokens ON search_entries "
+    f"BEGIN {_TAKE_OUT} {_PUT_IN} END",
+)
+
+
+def drop_search_index(connection: sa.Connection) -> None:
+    """Undo `create_search_index`, except for what goes with the table."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("DROP TABLE IF EXISTS search_fts")
+
+
+def clear_search(entries: sa.Table) -> None:
+    """Throw all entries away and the index over them, as part of the caller's unit; faster than one by one."""
+    if not writes_one_by_one():
+        rows(sa.text(f"TRUNCATE TABLE {entries.name}"))
+        return
+    rows(sa.text("DROP TRIGGER search_deleted"))
+    rows(sa.delete(entries))
+    rows(sa.text("INSERT INTO search_fts (search_fts) VALUES ('delete-all')"))
+    create_search_index(connection())
+
+
+def is_search_index(name: str | None) -> bool:
+    """Whether a table or index is one that `create_search_index` makes: the models know nothing of them."""
+    return bool(name) and str(name).startswith(("search_fts", "ft_search"))

@@ -120,6 +120,8 @@ people.show           GET    own,other                              in        20
 people.show           GET    gone                                   in        404    404    404    200   404
 people.show           GET    missing                                in        404    404    404    404   404
 
+search.index          GET    -                                      in        200    200    200    200   200
+
 admin.index           GET    -                                      in        403    403    403    200   403
 admin.people          GET    -                                      in        403    403    403    200   403
 admin.new_person      GET    -                                      in        403    403    403    200   403
