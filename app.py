@@ -1448,10 +1448,10 @@ class SearchEntry(Model):
 
     @classmethod
     @functools.cache
-    def _hits(cls, words: int, narrowed: tuple[str, ...]) -> Prepared:
+    def _hits(cls, sqlite: bool, words: int, narrowed: tuple[str, ...]) -> Prepared:
         """The best of the newest `HITS_MOST` entries that match and that `viewer` may see, and how many these are."""
         table: Any = cls.__table__
-        source, matches, newest = database.search_match(table)
+        source, matches, newest = database.search_match(table, sqlite)
         names = [f"word{number}" for number in range(words)]
         fits = (database.in_title(cls.title, names) if names else sa.literal(0)) + cls._weight()
         columns = (cls.id, cls.kind, cls.object_id, cls.post_id, cls.at, fits.label("fits"))
@@ -1462,6 +1462,7 @@ class SearchEntry(Model):
         }
         found = database.in_table_order(sa.select(*columns)).select_from(source).join(Post, Post.id == cls.post_id)
         found = found.where(matches, Post.visible(), *(limits[name] for name in narrowed))
+        found = database.by_search_index(found, table, Post.__table__)  # type: ignore[arg-type]
         hits = found.order_by(newest).limit(database.HITS_MOST).subquery()
         ranked = sa.select(
             *(hits.c[name] for name in ("kind", "object_id", "post_id")), sa.func.count().over().label("total")
@@ -1476,32 +1477,35 @@ class SearchEntry(Model):
         return recent + sa.case((cls.kind == "page", 1), else_=0)
 
     @classmethod
-    def hits(cls, viewer: Viewer, wanted: Wanted) -> tuple[Sequence[Any], int]:
-        """The posts, pages and comments that this person may see and that fit best; and how many there are in all.
+    def hits(cls, viewer: Viewer, wanted: Wanted) -> tuple[Sequence[Any], int, bool]:
+        """The posts, pages and comments that this person may see and that fit best; how many there are in all.
 
-        Of words that are everywhere the newest `HITS_MOST` are looked at.
+        Of words that are everywhere only the newest are looked at: then there may be more, as the last part says.
         """
         now = g.now
         days = {"week": 7, "month": 30, "year": 365}
-        given = {name: now - timedelta(days=many) for name, many in days.items()} | wanted.limits
+        given = {name: now - timedelta(days=many) for name, many in days.items()} | dict(wanted.limits)
         given |= {f"word{number}": database.title_word(word) for number, word in enumerate(wanted.words)}
-        statement = cls._hits(len(wanted.words), tuple(wanted.limits))
-        found: Sequence[Any] = ()
-        for match in database.search_passes(wanted.words, wanted.flags, cls._newest):
+        statement = cls._hits(database.engine_state().is_sqlite, len(wanted.words), tuple(wanted.limits))
+        found, count = (), 0
+        *narrow, whole = database.search_passes(wanted.words, wanted.flags, cls._newest)
+        for match in (*narrow, whole):
             found = rows(statement, viewer=viewer.id, match=match, **given).all()
-            if found and found[0].total >= database.WINDOW_ENOUGH:
-                break
-        return found, found[0].total if found else 0
+            count = found[0].total if found else 0
+            if count >= database.WINDOW_ENOUGH and match != whole:
+                return found, count, True
+        return found, count, count == database.HITS_MOST
 
     @classmethod
     def _newest(cls) -> dict[str, int]:
-        last = rows(_LAST_IDS).first()
-        return {"page": last[0] or 0, "post": last[0] or 0, "comment": last[1] or 0}
+        (last,) = rows(_LAST_IDS)
+        posts, comments = last.posts or 0, last.comments or 0
+        return {"page": posts, "post": posts, "comment": comments}
 
     @classmethod
     @functools.cache
-    def _people(cls) -> Prepared:
-        source, matches, _newest = database.search_match(cls.__table__)  # type: ignore[arg-type]
+    def _people(cls, sqlite: bool) -> Prepared:
+        source, matches, _newest = database.search_match(cls.__table__, sqlite)  # type: ignore[arg-type]
         columns = (User.id, User.name, User.username, User.title, User.department)
         found = database.in_table_order(sa.select(*columns)).select_from(source).join(User, User.id == cls.object_id)
         found = found.where(matches, cls.kind == "person", User.deactivated_at.is_(None))
@@ -1511,7 +1515,7 @@ class SearchEntry(Model):
     def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
         """The people who fit, by name."""
         match = database.search_passes(wanted.words, database.search_filter("person"), dict)[-1]
-        return rows(cls._people(), match=match, most=most).all()
+        return rows(cls._people(database.engine_state().is_sqlite), match=match, most=most).all()
 
     # -- actions
 
@@ -3395,14 +3399,14 @@ def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str,
     """What was found, for the page or, in short, for the box in the header."""
     people: Sequence[Any] = ()
     hits: Sequence[Any] = ()
-    count = 0
+    count, more = 0, False
     if wanted.words and not wanted.limits and (kind == "person" or not wanted.flags):
         people = SearchEntry.people(wanted, RESULTS if kind == "person" else FOUND_PEOPLE)
     if wanted.words and kind != "person":
-        hits, count = SearchEntry.hits(viewer, wanted)
+        hits, count, more = SearchEntry.hits(viewer, wanted)
     shown = _shown(viewer, wanted, hits[:LIVE_RESULTS] if live else hits)
     known = directory(viewer, (hit.author_id for hit in shown))
-    return {"people": people, "hits": shown, "count": count, "names": known, "most": database.HITS_MOST}
+    return {"people": people, "hits": shown, "count": count, "more": more, "names": known}
 
 
 def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
@@ -4445,6 +4449,11 @@ def create_app(config: Config | str | None = None) -> Flask:
     register_commands(app)
     refuse_undeclared_views(app)
     return app
+
+
+def start_background(app: Flask) -> None:
+    """Before serving: have the search catch up with what a process that was killed, or an older version, left."""
+    app.extensions["corkboard"].indexer.note("start", True)
 
 
 def stop_background(app: Flask) -> None:

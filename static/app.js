@@ -3,6 +3,7 @@
 //   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
 //   data-editor="/…"     Write and Preview tabs, formatting buttons     data-audience="id"  who will see it
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
+//   data-live="#id"      the search in the header shows what it finds here while typing
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
 (() => {
   "use strict";
@@ -322,6 +323,54 @@
     announce(words ? `${counted(found, "person", "people")} found` : "Everybody is shown");
   }
 
+  // == Live results below the search in the header ==
+  const [find, live] = [$("#find"), $("#live")];
+  const options = () => $$("[role=option]", live);
+  let [asking, asked] = [null, ""];
+  if (find) {
+    for (const [name, value] of Object.entries({ role: "combobox", "aria-expanded": "false", "aria-controls": "live", "aria-autocomplete": "list" })) find.setAttribute(name, value);
+    find.addEventListener("input", () => {
+      clearTimeout(asking);
+      const words = find.value.trim();
+      if (words.length < 2 && !/[^\x00-\x7f]/.test(words)) return closeLive();
+      asking = setTimeout(() => showLive(words), 150);
+    });
+    find.addEventListener("keydown", (event) => {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      const chosen = $("[aria-selected=true]", live);
+      if (event.key === "Enter" && chosen && !live.hidden) chosen.click();
+      else if (step && !live.hidden) choose(step, chosen);
+      else return;
+      event.preventDefault();
+    });
+    find.form.addEventListener("focusout", (event) => { if (!find.form.contains(event.relatedTarget)) closeLive(); });
+    live.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the box until the click
+  }
+  async function showLive(words) {
+    asked = words;
+    const answer = await fetch(`/search?part=live&q=${encodeURIComponent(words)}`).catch(() => null);
+    if (!answer?.ok || answer.redirected || asked !== words || document.activeElement !== find) return;
+    live.innerHTML = await answer.text();
+    live.hidden = false;
+    find.setAttribute("aria-expanded", "true");
+    find.removeAttribute("aria-activedescendant");
+    announce(`${counted(Number($("[data-count]", live).dataset.count), "result", "results")} found`);
+  }
+  function choose(step, chosen) {
+    const all = options();
+    const next = all[(all.indexOf(chosen) + step + all.length + (chosen || step > 0 ? 0 : 1)) % all.length];
+    all.forEach((option) => { option.setAttribute("aria-selected", String(option === next)); });
+    find.setAttribute("aria-activedescendant", next.id);
+    next.scrollIntoView({ block: "nearest" });
+  }
+  function closeLive() {
+    clearTimeout(asking);
+    asked = "";
+    live.hidden = true;
+    find.setAttribute("aria-expanded", "false");
+    find.removeAttribute("aria-activedescendant");
+  }
+
   // == Keys, menus, dialogs ==
   on("click", (event) => {
     const opener = event.target.closest("[data-opens]");
@@ -332,7 +381,7 @@
   on("keydown", (event) => {
     if (event.key === "Escape") {
       $$(".menu[open]").forEach((menu) => { menu.open = false; $("summary", menu).focus(); });
-      if (event.target.dataset.key === "/") { event.target.value = ""; event.target.blur(); }
+      if (event.target.dataset.key === "/") { event.target.value = ""; closeLive(); event.target.blur(); }
       return;
     }
     const typing = event.target.closest("input, textarea, select, [contenteditable], dialog[open]");

@@ -68,6 +68,9 @@ def site_address(settings):
 def announce_setup(app, terminal):
     return f"set up on a terminal: {terminal}"
 
+def start_background(app):
+    pass
+
 def stop_background(app):
     app.write("background stopped")
 """

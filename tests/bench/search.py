@@ -1,0 +1,103 @@
+"""How long the search takes: seeds a site with N posts and asks it for rare words, common ones and beginnings.
+
+    python tests/bench/search.py --posts 100000 [--url mysql://…] [--reindex]
+
+Without --url it makes a SQLite file in a temporary folder. The database of --url is emptied. The figures are those of
+one process on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+
+import sqlalchemy as sa  # noqa: E402
+from conftest import drop_everything, settings  # noqa: E402
+
+import app as corkboard  # noqa: E402
+import database  # noqa: E402
+from app import DemoCompany, SearchEntry, User  # noqa: E402
+from database import db  # noqa: E402
+
+QUERIES = (
+    *("the", "th", "to", "it", "oven", "ove", "flour", "bread", "thursday", "thurs", "with", "from", "deliv", "shop"),
+    *("the oven", "oven the bread", "please leave", "inside the line", "sourdough", "sour starter", "zzyzx", "kiln"),
+)
+
+
+def seed(posts: int) -> DemoCompany:
+    """Fill the site as `seed-demo --posts` does."""
+    company = DemoCompany()
+    company.hire()
+    entries = company.entries("posts.md", "news") + company.entries("handbook.md", "page")
+    company.publish(entries, lambda _: None)
+    company.repeat([one for one in entries if one.kind == "news" and not one.private], posts, lambda _: None)
+    return company
+
+
+def timed(viewer: User, query: str) -> float:
+    """How many milliseconds the engine's statements of a search take."""
+    wanted = corkboard.Wanted(database.query_words(query))
+    begun = time.perf_counter()
+    SearchEntry.people(wanted, 5)
+    SearchEntry.hits(viewer, wanted)  # type: ignore[arg-type]
+    taken = (time.perf_counter() - begun) * 1000
+    database.end_reading()
+    return taken
+
+
+def rebuild() -> None:
+    """Make SQLite's index anew from the words that the entries hold."""
+    database.rows(sa.text("INSERT INTO search_fts (search_fts) VALUES ('rebuild')"))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    begun = time.perf_counter()
+    seed(arguments.posts)
+    print(f"seeded with {arguments.posts:,} posts in {time.perf_counter() - begun:.1f} s")
+    corkboard.g.now = database.utcnow()
+    viewer = db.session.scalar(sa.select(User).order_by(User.id).limit(1))
+    assert viewer is not None
+    db.session.rollback()
+    taken = {query: [timed(viewer, query) for _ in range(arguments.rounds)] for query in QUERIES}
+    for query, times in taken.items():
+        print(f"  {query:<18} {sorted(times)[len(times) // 2]:8.2f} ms")
+    every = sorted(one for times in taken.values() for one in times)
+    print(f"p50 {every[len(every) // 2]:.2f} ms, p95 {every[int(len(every) * 0.95)]:.2f} ms")
+    if database.engine_state().is_sqlite:
+        begun = time.perf_counter()
+        database.lean_unit(rebuild)()
+        print(f"index built from the entries in {time.perf_counter() - begun:.1f} s")
+    if arguments.reindex:
+        begun = time.perf_counter()
+        SearchEntry.reindex(lambda _: None)
+        print(f"db-reindex in {time.perf_counter() - begun:.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--posts", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--url", default="")
+    parser.add_argument("--reindex", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix=f"search-{secrets.token_hex(2)}-") as folder:
+        app = corkboard.create_app(settings(Path(folder), arguments.url or f"sqlite:///{folder}/corkboard.db"))
+        with app.app_context():
+            if arguments.url:
+                drop_everything()
+            database.upgrade_schema()
+            measure(arguments)
+            db.session.remove()
+            database.end_reading()
+            db.engine.dispose()
+
+
+if __name__ == "__main__":
+    main()
