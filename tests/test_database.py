@@ -637,7 +637,8 @@ def ruin(kind: str, monkeypatch) -> None:
     elif kind == "newer":
         set_revision("9999")
     else:
-        monkeypatch.setattr(database, "_script_heads", lambda: ({"0002"}, {"0001", "0002"}))
+        _, known = database._script_heads()
+        monkeypatch.setattr(database, "_script_heads", lambda: ({"later"}, {*known, "later"}))
 
 
 @pytest.mark.parametrize(("kind", "words"), [
