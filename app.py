@@ -16,7 +16,7 @@ One request, walked through: section 11 registers the hooks and blueprints of an
 section 3 finds the person by one statement; the view in section 6 fetches through what that person may see
 (`Model.visible_to`), checks a form of section 4, calls one action of a model in section 2, and answers. Only actions
 write, each as one `@unit` of `database.py` that checks permission and version anew and records its own activity.
-"""
+"""  # noqa: E501 (the models, in one line)
 
 from __future__ import annotations
 
