@@ -1,11 +1,11 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, SearchEntry, Activity, Setting, Throttle
+ 2. Models                    User, SignIn, Topic, Post, Revision, Comment, Attachment, Activity, Setting, SearchEntry
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
- 6. Routes                    auth, account, posts, topics, people, search, admin
+ 6. Routes                    auth, account, posts, topics, people, files, search, admin
  7. JSON API                  health
  8. Template filters and context
  9. Commands
@@ -16,7 +16,7 @@ One request, walked through: section 11 registers the hooks and blueprints of an
 section 3 finds the person by one statement; the view in section 6 fetches through what that person may see
 (`Model.visible_to`), checks a form of section 4, calls one action of a model in section 2, and answers. Only actions
 write, each as one `@unit` of `database.py` that checks permission and version anew and records its own activity.
-"""  # noqa: E501 (the models, in one line)
+"""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ import binascii
 import calendar
 import contextlib
 import copy
+import csv
+import errno
 import functools
 import hashlib
 import hmac
 import html
+import io
 import ipaddress
+import itertools
 import json
 import logging
 import os
@@ -38,19 +42,22 @@ import secrets
 import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
 import unicodedata
+import warnings
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from difflib import Match, SequenceMatcher
 from enum import IntEnum
 from logging.handlers import RotatingFileHandler
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -71,6 +78,7 @@ from flask import (
     redirect,
     render_template,
     request,
+    send_file,
     session,
     url_for,
 )
@@ -82,20 +90,24 @@ from flask_bootstrap import Bootstrap5
 from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
 from itsdangerous import BadData, BadSignature, URLSafeTimedSerializer
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Mapped, aliased, mapped_column
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.local import LocalProxy
-from werkzeug.routing import IntegerConverter, Map, Rule
+from werkzeug.routing import BaseConverter, IntegerConverter, Map, Rule
 from werkzeug.security import check_password_hash, generate_password_hash
 from wtforms import (
     BooleanField,
     DateField,
+    DateTimeLocalField,
     EmailField,
     Field,
+    FileField,
     HiddenField,
+    MultipleFileField,
     PasswordField,
     RadioField,
     SelectField,
@@ -166,15 +178,21 @@ WELCOME_MAX = 500
 
 USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
+DRAFT_VERSIONS = 1_000_000  # where a draft's versions begin: what is published counts from 1, and is none of these
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
 PAGE_SIZE = 20
 PINNED_MAX = 5
+REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
+DRAFTS_MOST = 100
+OWED_MOST = 20
+REMIND_EVERY = timedelta(days=1)
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
 QUERY_MAX = 100
 RESULTS, LIVE_RESULTS, FOUND_PEOPLE = 30, 6, 5
+COUNTED_MOST = 100  # of more results it is only said that there are more
 SNIPPET_BEFORE, SNIPPET_AFTER = 80, 180  # characters around the first word that was found
 SNIPPET_WITHIN = 20_000  # characters of a text that are looked through for it
 ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
@@ -221,6 +239,34 @@ SECURITY_HEADERS = {
 }
 YEAR_SECONDS = 365 * 24 * 3600
 
+# What may be uploaded, by its ending. Pictures are read and written anew; of the others only PDF is ever shown by a
+# browser, and whatever a browser might run (HTML, SVG, scripts) is not among them.
+PICTURES = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
+OTHER_FILES = frozenset(
+    """
+    pdf txt md csv tsv log ics vcf rtf doc docx dot dotx odt ott pages xls xlsx xlsm xlt xltx ods ots numbers ppt pptx
+    pps ppsx odp otp key odg vsd vsdx epub zip 7z gz tar tgz bz2 xz rar eml msg heic heif avif bmp tif tiff psd ai eps
+    indd dwg dxf step stp stl gpx kml kmz mp3 m4a wav ogg flac opus mp4 m4v mov webm mkv avi
+    """.split()  # noqa: SIM905
+)
+SHOWN_TYPES = {name: f"image/{form.lower()}" for name, form in PICTURES.items()} | {"pdf": "application/pdf"}
+FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
+ENDING_MAX = 8
+FILE_ENDPOINTS = frozenset({"files.show", "files.thumb"})
+# Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
+# reach the page's origin.
+FILE_POLICY = "default-src 'none'; sandbox"
+PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+PICTURE_PIXELS = 50_000_000  # 150 MB while it is worked on, twice that while it is turned
+PICTURES_AT_ONCE = 1
+PICTURE_WAIT_SECONDS = 20
+THUMB_PIXELS = 480  # the longer side at most; shown at half of it
+AVATAR_PIXELS = 128
+CHUNK = 2**18
+ORPHAN_AGE = timedelta(days=1)  # no upload takes that long
+UNBOUND_AGE = timedelta(days=30)
+
 
 class Role(IntEnum):
     """What a person may do; each role may do all that the ones below it may."""
@@ -243,6 +289,10 @@ class Refused(Exception):
         self.field, self.message = field, message
 
 
+class NoRoom(Refused):
+    """The disk is full."""
+
+
 class Conflict(Exception):
     """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at."""
 
@@ -261,14 +311,17 @@ class Forbidden(Exception):
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 1  # raise it when the output for the same source changes
+RENDERER_VERSION = 2  # raise it when the output for the same source changes
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
-ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"}
+ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img"}
 ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "th": {"align"}, "td": {"align"}}
+ALLOWED_ATTRIBUTES |= {"img": {"src", "alt", "width", "height", "loading"}}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">')
 _SPACES = re.compile(r"\s+")
+_OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
+_OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 # A line of words that means to Markdown just what it says, as many comments are: no parser and no sanitizer needed.
 _PLAIN_SENTENCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9 ,;'?()]|[.!:](?= |$))*(?<! )")
 
@@ -276,25 +329,37 @@ _PLAIN_SENTENCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9 ,;'?()]|[.!:](?= |$))*(?<! 
 @functools.cache
 def _markdown() -> Any:
     from markdown_it import MarkdownIt
-    from markdown_it.rules_inline import linkify
+    from markdown_it.rules_inline import image, linkify
 
     parser: Any = MarkdownIt("commonmark", {"html": False, "linkify": True})
-    # Pictures come as attachments; one from elsewhere would tell that place who reads here, and the policy blocks it.
     # Looking for bare addresses takes time by the square of a paragraph's length: 20 s for the longest post.
     likely = parser.linkify.pretest
     parser.linkify.pretest = lambda words: len(words) <= LINKED_PARAGRAPH_MAX and likely(words)
     parser.inline.ruler.at("linkify", lambda now, silent: len(now.src) <= LINKED_PARAGRAPH_MAX and linkify(now, silent))
-    return parser.enable(["table", "strikethrough", "linkify"]).disable("image")
+    # Pictures come as attachments; one from elsewhere would tell that place who reads here, and the policy blocks it.
+    own = _OWN_PICTURE.match
+    parser.inline.ruler.at("image", lambda now, silent: bool(own(now.src, now.pos)) and image(now, silent))
+    parser.add_render_rule("image", _draw_picture)
+    return parser.enable(["table", "strikethrough", "linkify"])
 
 
-def render_markdown(source: str) -> str:
-    """Render Markdown to HTML that is safe to show as it is."""
+def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, sizes: Mapping[int, Any]) -> str:
+    """A picture of ours, with its size where it is known, so that nothing jumps when it comes."""
+    source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, sizes)
+    number = _OWN_FILE.match(source)
+    size = sizes.get(int(number[1])) if number else None
+    measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
+    return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+
+
+def render_markdown(source: str, sizes: Mapping[int, tuple[int, int]] | None = None) -> str:
+    """Render Markdown to HTML that is safe to show as it is; `sizes` are those of the pictures in it, by their ids."""
     if _PLAIN_SENTENCE.fullmatch(source):
         return f"<p>{source}</p>\n"
     parser = _markdown()
     tokens = parser.parse(source)
     _level_headings([token for token in tokens if token.type in ("heading_open", "heading_close")])
-    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, {}))
+    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, sizes or {}))
     return _sanitizer().clean(rendered)
 
 
@@ -344,10 +409,145 @@ def tidy_text(text: str | None) -> str:
     return unicodedata.normalize("NFC", _CONTROL.sub("", lines)).strip("\n").rstrip()
 
 
+_RESERVED_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(?![^. ])", re.IGNORECASE)
+
+
+def tidy_filename(given: str | None) -> str:
+    """The name of a file as it is kept and shown: one that any system can save, and that looks like what it is.
+
+    No folders, no control characters or marks that turn the direction of writing, nothing that Windows reserves, at
+    most 255 bytes. Its ending is in lower case.
+    """
+    bare = _CONTROL.sub("", re.split(r"[/\\]", given or "")[-1])
+    # Joiners stay, though they are format characters (Cf), too: Persian and many emoji are made with them.
+    unseen = {char for char in bare if unicodedata.category(char) in ("Cf", "Cc", "Cs")} - {*"\u200c\u200d"}
+    seen = "".join(char for char in bare if char not in unseen)
+    whole = _SPACES.sub(" ", re.sub(r'[<>:"|?*]', "_", unicodedata.normalize("NFC", seen))).strip(" .")
+    stem, _, ending = whole.rpartition(".")
+    if not stem or len(ending) > ENDING_MAX:
+        stem, ending = whole, ""
+    ending = f".{ending.strip().lower()}" if ending.strip() else ""
+    stem = stem.rstrip(" .").encode()[: FILE_NAME_MAX - len(ending.encode()) - 1].decode(errors="ignore").rstrip(" .")
+    return (f"_{stem}" if _RESERVED_NAME.match(stem) else stem or "file") + ending
+
+
 def slugify(text: str) -> str:
     """A topic's part of an address: lower-case ASCII letters, digits and hyphens; 'topic' where nothing is left."""
     bare = re.sub(r"[^a-z0-9]+", "-", sort_key(text)).strip("-")
     return bare[:TOPIC_MAX].strip("-") or "topic"
+
+
+# -- Differences -------------------------------------------------------------------------------------------------------
+
+# Two texts are compared by lines, what differs by sentences, and what differs in those by words: so that the pieces
+# stay few. Chinese and Japanese, which have no spaces, are compared by characters.
+GRAINS = (
+    re.compile(r"[^\n]*\n|[^\n]+"),
+    re.compile(r"[^.!?]+[.!?]*\s*|[.!?]+\s*"),
+    re.compile(r"\n|[^\S\n]+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|.", re.DOTALL),
+)
+COMPARED_MOST = 1_000_000  # steps of comparing: some tenths of a second
+SHOWN_AROUND = 2  # lines that stay in sight before and after a change
+
+
+class Piece(NamedTuple):
+    """A stretch of two texts: in both (`same`), only in the newer (`added`), only in the older (`removed`).
+
+    Where lines that are in both are left out (`folded`), the text is their number.
+    """
+
+    kind: str
+    text: str
+
+
+class PatientMatcher(SequenceMatcher[str]):
+    """difflib's, which takes up to the cube of a text's length: this one stops when its allowance is used up."""
+
+    def __init__(self, old: Sequence[str], new: Sequence[str], allowance: int) -> None:
+        super().__init__(None, old, new)
+        self.old, self.allowance = old, allowance
+        places: dict[str, list[int]] = self.b2j  # type: ignore[attr-defined] (typeshed leaves it out)
+        self.places = {word: len(found) for word, found in places.items()}
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
+        self.allowance -= sum(1 + self.places.get(word, 0) for word in self.old[alo:ahi])
+        if self.allowance < 0:
+            return Match(alo, blo, 0)  # nothing in common: the rest counts as changed
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+class Difference:
+    """What was added to a text and removed from it, word by word, in `pieces`.
+
+    Without the removed pieces it reads as the newer text, without the added ones as the older. Texts too large to be
+    compared in full have larger pieces, and are not `complete`.
+    """
+
+    def __init__(self, old: str, new: str) -> None:
+        self.allowance, self.complete = COMPARED_MOST, True
+        self.parts: list[tuple[str, str, bool]] = []  # removed, added, and whether the two are the same
+        self._compare(old, new, GRAINS)
+        self.pieces = list(self._pieces())
+
+    def __bool__(self) -> bool:
+        return any(piece.kind != "same" for piece in self.pieces)
+
+    def _compare(self, old: str, new: str, grains: Sequence[re.Pattern[str]]) -> None:
+        if old == new or not (old and new and grains):
+            return self._note(old, new)
+        before, after = grains[0].findall(old), grains[0].findall(new)
+        matcher = PatientMatcher(before, after, self.allowance)
+        found = matcher.get_opcodes()
+        self.allowance = matcher.allowance
+        self.complete = self.complete and self.allowance >= 0
+        for _, start, end, new_start, new_end in found:
+            self._compare("".join(before[start:end]), "".join(after[new_start:new_end]), grains[1:])
+        return None
+
+    def _note(self, removed: str, added: str) -> None:
+        """Join what follows to what is of its kind; a space between two changed words is part of the change."""
+        same = removed == added
+        parts = self.parts
+        if not same and len(parts) > 1 and parts[-1][2] and not parts[-2][2] and _is_gap(parts[-1][0]):
+            gap, _, _ = parts.pop()
+            removed, added = gap + removed, gap + added
+        if parts and parts[-1][2] == same:
+            before = parts.pop()
+            removed, added = before[0] + removed, before[1] + added
+        if removed or added:
+            parts.append((removed, added, same))
+
+    def _pieces(self) -> Iterator[Piece]:
+        for removed, added, same in self.parts:
+            if same:
+                yield Piece("same", removed)
+                continue
+            if removed:
+                yield Piece("removed", removed)
+            if added:
+                yield Piece("added", added)
+
+    def folded(self) -> Iterator[Piece]:
+        """The pieces, of long stretches in both only the lines beside a change."""
+        last = len(self.pieces) - 1
+        for place, piece in enumerate(self.pieces):
+            lines = GRAINS[0].findall(piece.text) if piece.kind == "same" else []
+            head, tail = SHOWN_AROUND * (place > 0), SHOWN_AROUND * (place < last)
+            hidden = len(lines) - head - tail
+            if hidden <= SHOWN_AROUND:
+                yield piece
+                continue
+            for part in (
+                Piece("same", "".join(lines[:head])),
+                Piece("folded", str(hidden)),
+                Piece("same", "".join(lines[len(lines) - tail :])),
+            ):
+                if part.text:
+                    yield part
+
+
+def _is_gap(text: str) -> bool:
+    return text.isspace() and "\n" not in text
 
 
 # ======================================================================================================================
@@ -478,7 +678,6 @@ class User(Permissions, Model):
         user._assign(**profile)
         db.session.add(user)
         db.session.flush()
-        SearchEntry.put("person", user)
         Activity.record(actor or user, "person.added", user, user.username)
         return user
 
@@ -510,7 +709,6 @@ class User(Permissions, Model):
             if stand_in is None or stand_in.deactivated_at or stand_in.id == user.id:
                 raise Refused("stand_in", "Choose somebody else who is here.")
         user._assign(**profile)
-        SearchEntry.put("person", user)
         Activity.record(user, "person.edited", user)
 
     @classmethod
@@ -535,7 +733,6 @@ class User(Permissions, Model):
         if user.is_last_admin and (role < Role.ADMIN or not active):
             raise Refused("role", "This is the only administrator. Make somebody else one first.")
         user._assign(**profile)
-        SearchEntry.put("person", user)
         user.role = role
         if not active:
             user.deactivated_at = user.deactivated_at or utcnow()
@@ -665,6 +862,12 @@ class SignIn(Model):
         rows(theirs.values(ended_at=utcnow()))
 
     @classmethod
+    @unit
+    def forget_ended(cls) -> int:
+        """Remove sign-ins whose cookie is worth nothing any more. Returns how many."""
+        return rows(sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)).rowcount
+
+    @classmethod
     def living(cls, user: Permissions) -> Sequence[Any]:
         """A person's own sign-ins that still count, the latest used first."""
         statement = sa.select(cls.id, cls.device, cls.address, cls.created_at, cls.last_used_at).where(
@@ -688,15 +891,22 @@ class Topic(Model):
     form_id: Mapped[str] = mapped_column(sa.String(32))
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id"))
 
     # -- queries
 
     @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a topic. Everything that hangs on one asks this."""
-        mine = sa.select(TopicMember.topic_id).where(TopicMember.user_id == VIEWER)
-        return sa.and_(cls.deleted_at.is_(None), sa.or_(cls.private == sa.false(), cls.id.in_(mine)))
+    def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer`, or of a row, may see a topic. All that hangs on one asks this."""
+        return sa.and_(cls.deleted_at.is_(None), cls.within_reach(person))
+
+    @classmethod
+    def within_reach(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer`, or of a row, may see a topic, or might if it were not deleted."""
+        mine = sa.select(TopicMember.topic_id).where(TopicMember.user_id == (person.id if person else VIEWER))
+        mine = mine.correlate(person) if person else mine
+        return sa.or_(cls.private == sa.false(), cls.id.in_(mine))
 
     @classmethod
     def visible_to(cls, user: Permissions) -> sa.Select[Self]:
@@ -791,6 +1001,34 @@ class Topic(Model):
 
     @classmethod
     @unit
+    def delete(cls, actor: Permissions, topic_id: int) -> None:
+        """Put a topic, and with it all that is in it, into the bin. Raises `Refused` for the last one of them."""
+        Setting.lock()
+        topic = cls.for_change(actor, topic_id)
+        others = sa.select(cls.id).where(cls.deleted_at.is_(None), ~cls.private, cls.id != topic.id).limit(1)
+        if not topic.private and db.session.scalar(others) is None:
+            raise Refused("topic", "This is the last topic that everybody sees. Make another one first.")
+        topic.deleted_at, topic.deleted_by_id = utcnow(), actor.id
+        Activity.record(actor, "topic.deleted", topic, topic.name)
+
+    @classmethod
+    @unit
+    def restore(cls, actor: Permissions, topic_id: int) -> Topic:
+        """Bring a deleted topic back with all that is in it. Raises `Refused` while another one bears its name."""
+        Setting.lock()
+        User.acting(actor.id, Role.EDITOR)
+        wanted = sa.select(cls).where(cls.id == topic_id, cls.merged_into_id.is_(None), cls.within_reach())
+        topic = db.session.scalar(wanted.params(viewer=actor.id).with_for_update())
+        if topic is None:
+            raise NotVisible
+        if topic.deleted_at is not None:
+            topic._refuse_taken_name(topic.name_key)
+            topic.deleted_at = topic.deleted_by_id = None
+            Activity.record(actor, "topic.restored", topic, topic.name)
+        return topic
+
+    @classmethod
+    @unit
     def join(cls, actor: Permissions, topic_id: int) -> Topic:
         """Let an administrator into a private topic. Everybody can see in the record that they joined."""
         User.acting(actor.id, Role.ADMIN)
@@ -813,10 +1051,7 @@ class Topic(Model):
         self, actor: Permissions, members: Iterable[int], name: str, description: str = "", private: bool = False
     ) -> None:
         key = sort_key(name, TOPIC_MAX)
-        with db.session.no_autoflush:
-            same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None))
-            if db.session.scalar(same.where(Topic.id != self.id if self.id else sa.true())):
-                raise Refused("name", "There is a topic of that name.")
+        self._refuse_taken_name(key)
         self.name, self.name_key, self.description, self.private = name, key, description, private
         db.session.add(self)
         db.session.flush()
@@ -827,6 +1062,12 @@ class Topic(Model):
             db.session.connection().execute(
                 sa.insert(TopicMember), [{"topic_id": self.id, "user_id": user_id} for user_id in chosen]
             )
+
+    def _refuse_taken_name(self, key: str) -> None:
+        with db.session.no_autoflush:
+            same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None))
+            if db.session.scalar(same.where(Topic.id != self.id if self.id else sa.true())):
+                raise Refused("name", "There is a topic of that name.")
 
     @classmethod
     def _free_slug(cls, name: str) -> str:
@@ -844,7 +1085,88 @@ class TopicMember(Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True, index=True)
 
 
-class Post(Model):
+class Placing(NamedTuple):
+    """Where and when a post appears, as its form says it. A post that is published already stays so."""
+
+    kind: str
+    draft: bool = False
+    published_at: datetime | None = None  # None: now
+    expires_at: datetime | None = None
+
+    def refuse_unfit(self, post: Post, editor: Permissions, now: datetime) -> None:
+        """Raise `Forbidden` or `Refused` where a post cannot be put there."""
+        if post.kind is not None and self.kind != post.kind and not editor.is_editor:
+            raise Forbidden
+        waits = not self.draft and (post.published_at is None or post.published_at > now)
+        if waits and self.published_at and self.published_at <= now:
+            raise Refused("appears", "That moment is over. Leave it empty to publish now.")
+        begins = (self.published_at if waits else post.published_at) or now
+        if self.expires_at and self.expires_at != post.expires_at and self.expires_at <= max(now, begins):
+            raise Refused("leaves", "Choose a day that comes after the one on which it appears.")
+
+    def put(self, post: Post, editor: Permissions, now: datetime) -> str:
+        """Put a post there. Returns the action that this is, '' where nothing changes."""
+        kind, since, expires_at = post.kind, post.published_at, post.expires_at
+        self.refuse_unfit(post, editor, now)
+        post.kind, post.expires_at = self.kind, self.expires_at if self.kind == "news" else None
+        if self.kind == "page":
+            post.pinned_at = post.pinned_until = None
+        if since is None or since > now:
+            post.published_at = begins = None if self.draft else self.published_at or now
+            if begins is None:
+                return "post.drafted"
+            if begins != since:
+                return "post.scheduled" if begins > now else "post.published"
+        if (post.kind, post.expires_at) == (kind, expires_at):
+            return ""
+        return "post.edited" if post.kind == kind else "post.turned"
+
+
+class Timed:
+    """When a post is out, and who sees it before that: conditions on its row, and what follows from one."""
+
+    author_id: Any
+    topic_id: Any
+    published_at: Any
+    pinned_at: Any
+    pinned_until: Any
+    expires_at: Any
+    deleted_at: Any
+
+    @classmethod
+    def visible(cls) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer` may see a post by its own address at the time bound as `now`."""
+        return sa.and_(cls.deleted_at.is_(None), cls.reachable())
+
+    @classmethod
+    def reachable(cls) -> sa.ColumnElement[bool]:
+        """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
+        editor = aliased(User)
+        scheduled = sa.exists().where(editor.id == VIEWER, editor.role >= Role.EDITOR, cls.published_at.is_not(None))
+        out = sa.or_(cls.published_at <= NOW, cls.author_id == VIEWER, scheduled)
+        return sa.and_(cls.topic_id.in_(sa.select(Topic.id).where(Topic.visible())), out)
+
+    @classmethod
+    def listed(cls, until: Any = NOW) -> sa.ColumnElement[bool]:
+        """Whether lists show a post. A single range of times, so that the index still serves order and limit."""
+        seen = cls.topic_id.in_(sa.select(Topic.id).where(Topic.visible()))
+        return sa.and_(cls.deleted_at.is_(None), seen, cls.published_at <= until)
+
+    @classmethod
+    def current(cls) -> sa.ColumnElement[bool]:
+        """Whether a post has not expired."""
+        return cls._lasts(cls.expires_at)
+
+    @staticmethod
+    def _lasts(until: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """Whether the end of something has not come; not as an OR, by which MariaDB would choose another index."""
+        return sa.func.coalesce(until <= NOW, sa.false()) == sa.false()
+
+    def is_pinned(self, now: datetime) -> bool:
+        return self.pinned_at is not None and (self.pinned_until is None or self.pinned_until > now)
+
+
+class Post(Timed, Model):
     """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
 
     __tablename__ = "posts"
@@ -860,12 +1182,24 @@ class Post(Model):
     excerpt: Mapped[str] = mapped_column(sa.String(EXCERPT_MAX))
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
     comment_count: Mapped[int] = mapped_column(default=0)
-    published_at: Mapped[datetime] = mapped_column(Timestamp)
+    published_at: Mapped[datetime | None] = mapped_column(Timestamp)  # None: a draft; to come: scheduled
     updated_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
     pinned_at: Mapped[datetime | None] = mapped_column(Timestamp)
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
     deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    # Of a page of the handbook: who looks after it, and when it is to be looked at again (see `Upkeep`).
+    owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, None for never
+    review_by: Mapped[date | None] = mapped_column(sa.Date)
+    reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    pinned_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    expires_at: Mapped[datetime | None] = mapped_column(Timestamp)  # leaves Home then, and is marked elsewhere
+    must_read_since: Mapped[datetime | None] = mapped_column(Timestamp)
+    must_read_due: Mapped[date | None] = mapped_column(sa.Date)
+    must_read_version: Mapped[int | None]  # acknowledgements count from that version on
+    must_read_roles: Mapped[int | None] = mapped_column(sa.SmallInteger)  # a bit for each role that is asked
+    reminded_at: Mapped[datetime | None] = mapped_column(Timestamp)
     # Last, because SQLite reads a row from its front: lists, which want neither, pass no long text on their way.
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
@@ -873,29 +1207,26 @@ class Post(Model):
     # -- queries
 
     @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a post."""
-        return sa.and_(cls.deleted_at.is_(None), cls.topic_id.in_(sa.select(Topic.id).where(Topic.visible())))
-
-    @classmethod
     def visible_to(cls, user: Permissions) -> sa.Select[Self]:
         """The posts that a person may see."""
-        return sa.select(cls).where(cls.visible()).params(viewer=user.id)
+        return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
 
     @classmethod
     @functools.cache
     def _list(cls, of: str, continued: bool) -> Columns:
         """The statement behind a list, newest first: of `home`, of a `topic`, or of an `author`."""
         chosen = {"home": cls.kind == "news", "topic": cls.kind == "news", "author": sa.true()}[of]
-        statement = database.in_table_order(sa.select(*CARD_COLUMNS)).where(cls.visible(), chosen)
+        when, last = sa.bindparam("when", type_=Timestamp), sa.bindparam("last")
+        statement = database.in_table_order(sa.select(*CARD_COLUMNS)).where(chosen)
+        statement = statement.where(cls.listed(until=when if continued else NOW))
+        if of == "home":
+            statement = statement.where(cls.current())
         if of != "home":
             column = cls.topic_id if of == "topic" else cls.author_id
             statement = statement.where(column == sa.bindparam("of_id"))
         if continued:
-            when, last = sa.bindparam("when", type_=Timestamp), sa.bindparam("last")
             # Not (published_at, id) < (…, …): MariaDB reads the whole index for a comparison of rows.
-            earlier = sa.or_(cls.published_at < when, cls.id < last)
-            statement = statement.where(cls.published_at <= when, earlier)
+            statement = statement.where(sa.or_(cls.published_at < when, cls.id < last))
         return statement.order_by(cls.published_at.desc(), cls.id.desc()).limit(sa.bindparam("most"))
 
     @classmethod
@@ -908,7 +1239,8 @@ class Post(Model):
     def _front(cls) -> Prepared:
         """The first page of Home in one statement: what is pinned, and the newest."""
         pinned = database.in_table_order(sa.select(*CARD_COLUMNS))
-        pinned = pinned.where(cls.visible(), cls.kind == "news", cls.pinned_at.is_not(None))
+        pinned = pinned.where(cls.listed(), cls.current(), cls.kind == "news", cls.pinned_at.is_not(None))
+        pinned = pinned.where(cls._lasts(cls.pinned_until))  # type: ignore[arg-type]
         pinned = pinned.order_by(cls.pinned_at.desc(), cls.id.desc()).limit(PINNED_MAX)
         newest = cls._list("home", continued=False)
         parts = (
@@ -919,7 +1251,7 @@ class Post(Model):
     @classmethod
     def front(cls, viewer: Viewer) -> Page:
         """The first page of Home: at most `PINNED_MAX` pinned posts, then the newest."""
-        found = rows(cls._front(), viewer=viewer.id, most=PAGE_SIZE + PINNED_MAX + 1).all()
+        found = rows(cls._front(), viewer=viewer.id, now=utcnow(), most=PAGE_SIZE + PINNED_MAX + 1).all()
         pinned = [PostCard._make(row[:-1]) for row in found if row[-1] == 0]
         above = {card.id for card in pinned}
         newest = [PostCard._make(row[:-1]) for row in found if row[-1] == 1 and row[0] not in above]
@@ -931,60 +1263,33 @@ class Post(Model):
     @classmethod
     def page(cls, viewer: Viewer, of: str, before: Cursor | None, of_id: int = 0) -> Page:
         """A page of a list, newest first: `of` is home, topic or author, the latter two with their id."""
-        place = {"when": before.when, "last": before.id} if before else {}
+        now = utcnow()
+        place = {"when": min(before.when.replace(tzinfo=None), now), "last": before.id} if before else {}
         statement = cls._prepared_list(of, before is not None)
         wanted = {"of_id": of_id} if of != "home" else {}
-        found = rows(statement, viewer=viewer.id, most=PAGE_SIZE + 1, **place, **wanted)
+        found = rows(statement, viewer=viewer.id, now=now, most=PAGE_SIZE + 1, **place, **wanted)
         return Page.of([PostCard._make(row) for row in found], is_first=before is None)
 
     @classmethod
     @functools.cache
     def _single(cls) -> Prepared:
-        joined = sa.select(*POST_COLUMNS).join(Topic, Topic.id == cls.topic_id).join(User, User.id == cls.author_id)
+        columns = (*POST_COLUMNS, *Acknowledgement.of_viewer(), Attachment.any_of_post().label("has_files"))
+        joined = (
+            sa.select(*columns)
+            .select_from(cls)
+            .join(Topic, Topic.id == cls.topic_id)
+            .join(User, User.id == cls.author_id)
+            .outerjoin(OWNER, Upkeep.still_there())
+        )
         return Prepared(joined.where(cls.visible(), cls.id == sa.bindparam("id")))
 
     @classmethod
     def fetch(cls, viewer: Viewer, post_id: int) -> PostView:
         """One post as its page shows it. Raises `NotVisible`."""
-        row = rows(cls._single(), viewer=viewer.id, id=post_id).first()
+        row = rows(cls._single(), viewer=viewer.id, now=utcnow(), id=post_id).first()
         if row is None:
             raise NotVisible
         return PostView.of(row, viewer)
-
-    @classmethod
-    @functools.cache
-    def _handbook(cls, continued: bool) -> Prepared:
-        editor = aliased(User)
-        statement = (
-            sa.select(
-                *(cls.id, cls.title, cls.title_key, cls.updated_at, editor.name.label("editor_name")),
-                *(editor.username.label("editor_username"), Topic.id.label("topic_id"), Topic.name.label("topic_name")),
-                *(Topic.slug.label("topic_slug"), Topic.private.label("topic_private"), Topic.position),
-            )
-            .select_from(Topic)
-            .join(cls, cls.topic_id == Topic.id)
-            .join(editor, editor.id == cls.editor_id)
-            .where(cls.visible(), cls.kind == "page")
-        )
-        if continued:
-            at = {name: sa.bindparam(name) for name in ("position", "topic", "title", "last")}
-            statement = statement.where(
-                Topic.position >= at["position"],
-                sa.or_(
-                    Topic.position > at["position"],
-                    Topic.id > at["topic"],
-                    sa.and_(Topic.id == at["topic"], cls.title_key > at["title"]),
-                    sa.and_(Topic.id == at["topic"], cls.title_key == at["title"], cls.id > at["last"]),
-                ),
-            )
-        order = (Topic.position, Topic.id, cls.title_key, cls.id)
-        return Prepared(database.in_table_order(statement).order_by(*order).limit(HANDBOOK_PER_PAGE + 1))
-
-    @classmethod
-    def handbook(cls, viewer: Viewer, after: tuple[int, int, str, int] | None) -> list[Any]:
-        """The handbook's pages by topic and title, from a place on; one more than a page holds."""
-        place = dict(zip(("position", "topic", "title", "last"), after, strict=True)) if after else {}
-        return list(rows(cls._handbook(after is not None), viewer=viewer.id, **place))
 
     # -- predicates
 
@@ -1000,38 +1305,72 @@ class Post(Model):
 
     @classmethod
     @unit
-    def create(cls, actor: Permissions, *, kind: str, topic_id: int, title: str, body: str, form_id: str) -> int:
-        """Publish a post. Returns its id; the same form sent again by the same person, the first one's.
+    def create(
+        cls, actor: Permissions, *, kind: str, form_id: str, placed: Placing | None = None,
+        files: Iterable[int] = (), **written: Any,
+    ) -> int:  # fmt: skip
+        """Write a post: published now, or as `placed` says. Returns its id.
 
+        `written` is what `_write` takes, `files` are the ids of what was uploaded for it, beside those its body names.
+        The same form sent again by the same person finds what it made first, and carries on while that is a draft.
         Raises `Forbidden`, or `Refused` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
-        first = sa.select(cls.id).where(cls.author_id == author.id, cls.form_id == form_id)
-        if (existing := db.session.scalar(first)) is not None:
-            return existing
+        post = Draft.of_form(author, form_id)
+        if post is not None and (post.published_at is not None or post.deleted_at):
+            return post.id
         now = utcnow()
-        post = cls(kind=kind, author_id=author.id, form_id=form_id, version=0, published_at=now)
-        post._save(author, now, topic_id=topic_id, title=title, body=body)
-        Activity.record(author, "post.created", post, title)
+        post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
+        action = (placed or Placing(kind)).put(post, author, now)
+        post._save(author, now, **written)
+        Attachment.bind(author.id, post.body, files, post_id=post.id)
+        Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
         return post.id
 
     @classmethod
     @unit
-    def edit(cls, actor: Permissions, post_id: int, version: int, *, topic_id: int, title: str, body: str) -> None:
-        """Save a new version over the one that was read. Raises `Conflict` when somebody else saved in between."""
+    def edit(
+        cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
+        anew: bool = False, topic_id: int, title: str, body: str, files: Iterable[int] = (), **upkeep: Any,
+    ) -> None:  # fmt: skip
+        """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
+
+        With `anew`, who was asked to read it is asked again; what they acknowledged before stays on record.
+
+        Raises `Conflict` when somebody else saved another text in between.
+        """
         post, editor = cls._for_change(actor, post_id)
-        if post.version != version:
-            saver = db.session.get(User, post.editor_id)
-            raise Conflict(
-                title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
-                editor_name=saver.name if saver else "", updated_at=post.updated_at,
-            )  # fmt: skip
-        if (post.topic_id, post.title, post.body) == (topic_id, title, body):
-            return
+        changed = (post.topic_id, post.title, post.body) != (topic_id, title, body)
+        changed |= any(getattr(post, column) != value for column, value in upkeep.items())
+        if changed:
+            Draft.refuse_stale(post, version)
+        Attachment.bind(editor.id, body, files, post_id=post.id)
         now = utcnow()
-        post.edited_at = now
-        post._save(editor, now, topic_id=topic_id, title=title, body=body)
-        Activity.record(editor, "post.edited", post, title)
+        published = post.published_at is not None and post.published_at <= now
+        action = placed.put(post, editor, now) if placed else ""
+        if changed or post.version >= DRAFT_VERSIONS:
+            post.edited_at = now if published else None
+            post._save(editor, now, topic_id=topic_id, title=title, body=body, **upkeep)
+        if changed or action:
+            Activity.record(editor, action or "post.edited", post, title)
+        if tell:
+            Activity.record(editor, "post.told", post, title)
+        if changed and anew and post.must_read_since is not None:
+            post.must_read_version = post.version
+            Activity.record(editor, "post.must_read", post, title)
+
+    @classmethod
+    @unit
+    def revert(cls, actor: Permissions, post_id: int, version: int, wanted: int) -> int:
+        """Save what an older version said over the one that was read. Returns the number it has now.
+
+        Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
+        """
+        post, editor = cls._for_change(actor, post_id)
+        Draft.refuse_stale(post, version)
+        old = Revision.fetch(post_id, None, wanted)
+        cls.edit(editor, post_id, version, topic_id=post.topic_id, title=old.title, body=old.body)
+        return post.version
 
     @classmethod
     @unit
@@ -1052,15 +1391,18 @@ class Post(Model):
 
     @classmethod
     @unit
-    def pin(cls, actor: Permissions, post_id: int, pinned: bool) -> None:
-        """Keep news at the top of Home, or let it go. Editors only."""
+    def pin(cls, actor: Permissions, post_id: int, pinned: bool, until: datetime | None = None) -> None:
+        """Keep news at the top of Home, for ever or `until` then, or let it go. Editors only."""
         post, editor = cls._for_change(actor, post_id)
         if not editor.is_editor:
             raise Forbidden
         if pinned and post.kind != "news":
             raise Refused("pinned", "Only news can be pinned.")
-        if pinned != (post.pinned_at is not None):
-            post.pinned_at = utcnow() if pinned else None
+        now = utcnow()
+        if pinned and until is not None and until <= now:
+            raise Refused("until", "Choose a day that is not over.")
+        if (pinned, until) != (post.is_pinned(now), post.pinned_until):
+            post.pinned_at, post.pinned_until = (now, until) if pinned else (None, None)
             Activity.record(editor, "post.pinned" if pinned else "post.unpinned", post, post.title)
 
     @classmethod
@@ -1070,8 +1412,8 @@ class Post(Model):
         With `deleted`, a deleted one too, where the person might restore it: for anybody else it does not exist.
         """
         user = User.acting(actor.id)
-        seen = sa.select(cls).join(Topic, Topic.id == cls.topic_id).params(viewer=user.id)
-        seen = seen.where(cls.id == post_id, Topic.visible() if deleted else cls.visible())
+        seen = sa.select(cls).where(cls.id == post_id, cls.reachable() if deleted else cls.visible())
+        seen = seen.params(viewer=user.id, now=utcnow())
         locked = seen.with_for_update(of=cls).execution_options(populate_existing=True)
         post = db.session.scalar(locked)
         if post is None or (post.deleted_at and not post.editable_by(user)):
@@ -1080,24 +1422,87 @@ class Post(Model):
             raise Forbidden
         return post, user
 
-    def _save(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str) -> None:
-        """Write a version and its revision."""
-        if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
-            raise Refused("topic", "Choose a topic.")
+    def _save(self, editor: User, now: datetime, **written: Any) -> None:
+        """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
+        if self.published_at is not None and self.version >= DRAFT_VERSIONS:
+            rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
+            self.version = 0
+        self._write(editor, now, **written)
+        text = {"title": self.title, "body": self.body, "created_at": now}
+        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+
+    def _write(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, **upkeep: Any) -> None:
+        with db.session.no_autoflush:
+            if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
+                raise Refused("topic", "Choose a topic.")
         self.topic_id, self.title, self.title_key = topic_id, title, sort_key(title)
-        self.body, self.html, self.renderer = body, render_markdown(body), RENDERER_VERSION
+        self.body, self.html, self.renderer = body, render_body(editor, body), RENDERER_VERSION
         self.excerpt = plain_text(self.html)
         self.editor_id, self.updated_at, self.version = editor.id, now, self.version + 1
+        if self.kind == "page" and upkeep:
+            Upkeep.assign(self, now, **upkeep)
         db.session.add(self)
         db.session.flush()
-        Revision.keep(
-            post_id=self.id, editor_id=editor.id, version=self.version, title=title, body=body, created_at=now
-        )
-        SearchEntry.put("post", self)
 
     def to_dict(self) -> dict[str, Any]:
         fields = ("id", "kind", "title", "body", "html", "topic_id", "author_id", "version", "comment_count")
-        return {field: getattr(self, field) for field in fields} | {"published_at": self.published_at.isoformat() + "Z"}
+        when = self.published_at.isoformat() + "Z" if self.published_at else None
+        return {field: getattr(self, field) for field in fields} | {"published_at": when}
+
+
+class Draft:
+    """What only its author sees: posts that are not published yet, and how they are kept while they are typed."""
+
+    @classmethod
+    def mine(cls, user: Permissions) -> Sequence[Any]:
+        """A person's own drafts, and what they have scheduled: the newest first."""
+        own = sa.select(Post.id, Post.title, Post.kind, Post.published_at, Post.updated_at, Post.excerpt).where(
+            Post.visible(), Post.author_id == VIEWER, sa.or_(Post.published_at.is_(None), Post.published_at > NOW)
+        )
+        latest = own.order_by(Post.updated_at.desc(), Post.id.desc()).limit(DRAFTS_MOST)
+        return rows(latest, viewer=user.id, now=utcnow()).all()
+
+    @classmethod
+    def of_form(cls, author: User, form_id: str) -> Post | None:
+        """What a person's form made before."""
+        first = sa.select(Post).where(Post.author_id == author.id, Post.form_id == form_id).with_for_update()
+        return db.session.scalar(first.execution_options(populate_existing=True))
+
+    @staticmethod
+    def refuse_stale(post: Post, version: int) -> None:
+        """Raise `Conflict` unless that version of a post was the one that was read."""
+        if post.version != version:
+            saver = db.session.get(User, post.editor_id)
+            raise Conflict(
+                title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
+                editor_name=saver.name if saver else "", updated_at=post.updated_at,
+            )  # fmt: skip
+
+    @classmethod
+    @unit
+    def autosave(
+        cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", **written: Any
+    ) -> Post:
+        """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
+
+        Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
+        Raises `Refused` for what is published or scheduled, and as `edit` does.
+        """
+        kind = written.pop("kind", "news")
+        author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
+        post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
+        if post is None:
+            post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
+            post._write(author, utcnow(), **written)
+            Activity.record(author, "post.drafted", post, post.title)
+        elif post.published_at is not None or post.deleted_at:
+            raise Refused("body", "This is no draft any more.")
+        else:
+            if post_id:
+                Draft.refuse_stale(post, version)
+            post._write(author, utcnow(), **written)
+        Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
+        return post
 
 
 sa.Index("uq_posts_author_id_form_id", Post.author_id, Post.form_id, unique=True)
@@ -1107,7 +1512,154 @@ sa.Index("ix_posts_author", Post.author_id, Post.deleted_at, Post.published_at, 
 sa.Index("ix_posts_title", Post.topic_id, Post.kind, Post.deleted_at, Post.title_key, Post.id)
 sa.Index("ix_posts_changed", Post.kind, Post.deleted_at, Post.updated_at, Post.id)
 sa.Index("ix_posts_pinned", Post.kind, Post.deleted_at, Post.pinned_at, Post.id)
+sa.Index("ix_posts_bin", Post.deleted_at, Post.id, sqlite_where=Post.deleted_at.is_not(None))
+sa.Index("ix_posts_owner", Post.owner_id, Post.review_by)
+sa.Index("ix_posts_review", Post.kind, Post.deleted_at, Post.review_by, Post.id)
+sa.Index("ix_posts_must_read", Post.must_read_since)
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
+
+OWNER = aliased(User)
+REVIEW_SOON = timedelta(days=30)  # so long before its day a page is listed
+
+
+class Upkeep:
+    """The handbook: its pages, and what keeps one true: somebody looks after it, and looks at it again by some day."""
+
+    # -- queries
+
+    @staticmethod
+    def still_there() -> sa.ColumnElement[bool]:
+        """Whether OWNER is the person who looks after a page, and is not gone."""
+        return sa.and_(OWNER.id == Post.owner_id, OWNER.deactivated_at.is_(None))
+
+    @classmethod
+    @functools.cache
+    def _pages(cls, continued: bool) -> Prepared:
+        editor = aliased(User)
+        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.id.is_(None)).label("forsaken")
+        statement = (
+            sa.select(
+                *(Post.owner_id, Post.review_by, forsaken),
+                *(Post.id, Post.title, Post.title_key, Post.updated_at, editor.name.label("editor_name")),
+                *(editor.username.label("editor_username"), Topic.id.label("topic_id"), Topic.name.label("topic_name")),
+                *(Topic.slug.label("topic_slug"), Topic.private.label("topic_private"), Topic.position),
+            )
+            .select_from(Topic)
+            .join(Post, Post.topic_id == Topic.id)
+            .join(editor, editor.id == Post.editor_id)
+            .outerjoin(OWNER, cls.still_there())
+            .where(Post.listed(), Post.kind == "page")
+        )
+        if continued:
+            at = {name: sa.bindparam(name) for name in ("position", "topic", "title", "last")}
+            statement = statement.where(
+                Topic.position >= at["position"],
+                sa.or_(
+                    Topic.position > at["position"],
+                    Topic.id > at["topic"],
+                    sa.and_(Topic.id == at["topic"], Post.title_key > at["title"]),
+                    sa.and_(Topic.id == at["topic"], Post.title_key == at["title"], Post.id > at["last"]),
+                ),
+            )
+        order = (Topic.position, Topic.id, Post.title_key, Post.id)
+        return Prepared(database.in_table_order(statement).order_by(*order).limit(HANDBOOK_PER_PAGE + 1))
+
+    @classmethod
+    def pages(cls, viewer: Viewer, after: tuple[int, int, str, int] | None) -> list[Any]:
+        """The handbook's pages by topic and title, from a place on; one more than a page holds."""
+        place = dict(zip(("position", "topic", "title", "last"), after, strict=True)) if after else {}
+        return list(rows(cls._pages(after is not None), viewer=viewer.id, now=utcnow(), **place))
+
+    @classmethod
+    @functools.cache
+    def _due(cls, everybodys: bool, continued: bool) -> Prepared:
+        by_then = sa.func.coalesce(Post.review_by, sa.literal(date.max, sa.Date))
+        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.id.is_(None))
+        statement = (
+            sa.select(Post.id, Post.title, Post.review_by, Post.owner_id, OWNER.name.label("owner_name"))
+            .outerjoin(OWNER, cls.still_there())
+            .where(Post.visible(), Post.kind == "page")
+            .where(sa.or_(Post.review_by <= sa.bindparam("until", type_=sa.Date), forsaken))
+        )
+        if not everybodys:
+            statement = statement.where(Post.owner_id == VIEWER)
+        if continued:
+            day = sa.bindparam("day", type_=sa.Date)
+            later = sa.or_(by_then > day, sa.and_(by_then == day, Post.id > sa.bindparam("last")))
+            statement = statement.where(later)
+        return Prepared(statement.order_by(by_then, Post.id).limit(PAGE_SIZE + 1))
+
+    @classmethod
+    def due(cls, viewer: Viewer, day: date, after: tuple[str, int] | None = None) -> list[Any]:
+        """The pages to look at by `REVIEW_SOON` after `day`, and those whose owner is gone; one more than a page holds.
+
+        Editors see all of them, others those that they look after. The longest overdue come first.
+        """
+        place = {"day": date.fromisoformat(after[0]), "last": after[1]} if after else {}
+        statement = cls._due(viewer.is_editor, after is not None)
+        return list(rows(statement, viewer=viewer.id, now=utcnow(), until=day + REVIEW_SOON, **place))
+
+    @classmethod
+    def waits_for(cls, viewer: Viewer, page: Any, day: date) -> bool:
+        """Whether `due` would list a page of the handbook for this person."""
+        listed = page.forsaken or (page.review_by is not None and page.review_by <= day + REVIEW_SOON)
+        return listed and (viewer.is_editor or page.owner_id == viewer.id)
+
+    @staticmethod
+    def overdue(review_by: date | None, day: date) -> bool:
+        return review_by is not None and review_by < day
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def renew(cls, actor: Permissions, post_id: int, day: date) -> date:
+        """Say on `day` that a page is still right. Returns by when it is to be looked at again.
+
+        Raises `NotVisible`; `Forbidden` for who neither may edit it nor looks after it; `Refused` where it has no date.
+        """
+        user = User.acting(actor.id)
+        seen = Post.visible_to(user).where(Post.id == post_id, Post.kind == "page")
+        page = db.session.scalar(seen.with_for_update(of=Post).execution_options(populate_existing=True))
+        if page is None:
+            raise NotVisible
+        if page.owner_id != user.id and not page.editable_by(user):
+            raise Forbidden
+        if not page.review_every:
+            raise Refused("review_every", "This page has no date by which to look at it again.")
+        again = months_after(day, page.review_every)
+        page.reviewed_at, page.review_by = utcnow(), again
+        Activity.record(user, "post.reviewed", page, page.title)
+        return again
+
+    @classmethod
+    def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int | None) -> None:
+        """Choose, as part of a save, who looks after a page, and every how many months (None: never).
+
+        Raises `Refused` for somebody who is gone, or does not see the page's topic.
+        """
+        if owner_id is not None and owner_id != page.owner_id:
+            cls._refuse_outsider(owner_id, page.topic_id)
+        if review_every != page.review_every:
+            page.reviewed_at = now if review_every else None
+            page.review_by = months_after(now.date(), review_every) if review_every else None
+        page.owner_id, page.review_every = owner_id, review_every
+
+    @staticmethod
+    def _refuse_outsider(owner_id: int, topic_id: int) -> None:
+        owner = db.session.get(User, owner_id, populate_existing=True)
+        if owner is None or owner.deactivated_at:
+            raise Refused("owner", "Choose somebody who is here.")
+        if db.session.scalar(Topic.visible_to(owner).where(Topic.id == topic_id)) is None:
+            raise Refused("owner", f"{owner.name} does not see that topic. Choose somebody who does.")
+
+
+def months_after(day: date, months: int) -> date:
+    """The same day some months later; the month's last where it has no such day."""
+    years, month = divmod(day.month - 1 + months, 12)
+    year = day.year + years
+    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
+
 
 # What a card in a list shows, and no more: each column is read and compared for each row of the hottest page.
 CARD_COLUMNS = (
@@ -1117,6 +1669,7 @@ CARD_COLUMNS = (
     Post.comment_count,
     Post.published_at,
     Post.pinned_at,
+    Post.expires_at,
     Post.author_id,
     Post.topic_id,
 )
@@ -1124,6 +1677,10 @@ POST_COLUMNS = (
     *CARD_COLUMNS,
     Post.kind,
     Post.version,
+    Post.pinned_until,
+    Post.must_read_since,
+    Post.must_read_due,
+    Post.must_read_version,
     Post.updated_at,
     Post.edited_at,
     Post.html,
@@ -1132,24 +1689,57 @@ POST_COLUMNS = (
     Topic.name.label("topic_name"),
     Topic.slug.label("topic_slug"),
     Topic.private.label("topic_private"),
+    Post.owner_id,
+    Post.review_every,
+    Post.review_by,
+    Post.reviewed_at,
+    OWNER.name.label("owner_name"),
+    OWNER.username.label("owner_username"),
 )
 
 
 # Lists deal in plain tuples: what is drawn of one is kept under all it says, and SQLAlchemy's rows compare slowly.
 PostCard = namedtuple("PostCard", [column.key for column in CARD_COLUMNS])
-_POST_FIELDS = tuple(column.key for column in POST_COLUMNS)
+_POST_FIELDS = (*(column.key for column in POST_COLUMNS), "is_asked", "read_version", "read_at", "has_files")
 
 
-class PostView(namedtuple("PostView", (*_POST_FIELDS, "is_new", "can_edit", "can_delete", "can_pin"))):
-    """A post as its own page shows it, with what this person may do."""
+_POST_JUDGED = (
+    *("is_new", "can_edit", "can_delete", "can_pin", "can_renew", "is_pinned"),
+    *("can_report", "is_overdue", "state"),
+)
+
+
+class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
+    """A post as its own page shows it, with what this person may do, and its state (see `state_at`)."""
 
     __slots__ = ()
 
     @classmethod
     def of(cls, row: Any, viewer: Viewer) -> PostView:
-        change = Post.editable(row.kind, row.author_id, viewer)
-        new = viewer.is_new(row.published_at, row.author_id)
-        return cls._make((*row, new, change, change, viewer.is_editor and row.kind == "news"))
+        """A row of `Post._single`, judged for who looks and as of now."""
+        now = utcnow()
+        change, state = Post.editable(row.kind, row.author_id, viewer), cls.state_at(row, now)
+        out = state in ("published", "expired")
+        new, pins = out and viewer.is_new(row.published_at, row.author_id), viewer.is_editor and row.kind == "news"
+        renew = row.kind == "page" and (change or row.owner_id == viewer.id)
+        reports = Acknowledgement.reportable(row.author_id, viewer) and (viewer.is_editor or row.must_read_since)
+        overdue = row.must_read_due is not None and row.must_read_due < today()
+        judged = (new, change, change, pins and out, renew, Post.is_pinned(row, now), bool(reports), overdue, state)
+        return cls._make((*row, *judged))
+
+    @property
+    def owes(self) -> bool:
+        """Whether this person is still to say that they have read it."""
+        return bool(self.is_asked) and (self.read_version or 0) < self.must_read_version
+
+    @staticmethod
+    def state_at(row: Any, now: datetime) -> str:
+        """What a post is at a moment: draft, scheduled, published or expired."""
+        if row.published_at is None:
+            return "draft"
+        if row.published_at > now:
+            return "scheduled"
+        return "expired" if row.expires_at and row.expires_at <= now else "published"
 
 
 class Page(NamedTuple):
@@ -1187,10 +1777,250 @@ class Revision(Model):
         rows(REVISION_INSERT, editor_id=editor_id, title=title, **values)
 
     @classmethod
+    def _of(cls, post_id: int, comment_id: int | None) -> sa.ColumnElement[bool]:
+        of_it = cls.comment_id.is_(None) if comment_id is None else cls.comment_id == comment_id
+        return sa.and_(cls.post_id == post_id, of_it)
+
+    @classmethod
+    def fetch(cls, post_id: int, comment_id: int | None, version: int) -> Version:
+        """One version of a post, or with its id of a comment. Raises `NotVisible` where it is not kept."""
+        statement = cls._versions().where(cls._of(post_id, comment_id), cls.version == version)
+        row = rows(statement).first()
+        if row is None:
+            raise NotVisible
+        return Version._make(row)
+
+    @classmethod
+    def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> list[Version]:
+        """A page of versions, the newest first, one more than it holds; and those that were chosen on others."""
+        of_it = cls._versions().where(cls._of(post_id, comment_id))
+        wanted = {number for number in chosen if before is not None and number >= before}
+        statement = of_it.where(cls.version < before) if before is not None else of_it
+        found = rows(statement.order_by(cls.version.desc()).limit(PAGE_SIZE + 1)).all()
+        above = rows(of_it.where(cls.version.in_(wanted)).order_by(cls.version.desc())).all() if wanted else []
+        return [Version._make(row) for row in (*above, *found)]
+
+    @classmethod
+    def _versions(cls) -> Columns:
+        columns = (cls.version, cls.created_at, cls.title, cls.body, User.id, User.name, User.username)
+        return sa.select(*columns).join(User, User.id == cls.editor_id)
+
+    @classmethod
     def editor_name(cls, comment_id: int, version: int) -> str:
         """Who wrote a version of a comment."""
         saver = sa.select(User.name).join(cls, cls.editor_id == User.id)
         return db.session.scalar(saver.where(cls.comment_id == comment_id, cls.version == version)) or ""
+
+
+class MustReadPerson(Model):
+    """Somebody who is asked by name to read a post."""
+
+    __tablename__ = "must_read_people"
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True, index=True)
+
+
+class Acknowledgement(Model):
+    """Somebody said that they have read a version of a post. Never changed, never deleted."""
+
+    __tablename__ = "acknowledgements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"))
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    version: Mapped[int]
+    at: Mapped[datetime] = mapped_column(Timestamp)
+
+    # -- queries
+
+    @classmethod
+    def asked(cls, person: Any = User) -> sa.ColumnElement[bool]:
+        """Whether the person of a row is asked to read the post of a row: they are meant, are here, and see it.
+
+        Its author, who wrote it, is not. What is deleted, not published yet, or expired asks nobody.
+        """
+        named = sa.exists().where(MustReadPerson.post_id == Post.id, MustReadPerson.user_id == person.id)
+        role = sa.case(*((person.role == role, cls.bit(role)) for role in Role), else_=0)
+        return sa.and_(
+            Post.must_read_since.is_not(None),
+            *(Post.deleted_at.is_(None), Post.published_at <= NOW, Post.current()),
+            *(person.deactivated_at.is_(None), person.id != Post.author_id),
+            Post.topic_id.in_(sa.select(Topic.id).where(Topic.visible(person))),
+            sa.or_(Post.must_read_roles.bitwise_and(role) != 0, named.correlate(Post, person)),
+        )
+
+    @classmethod
+    def owed(cls, person: Any = User) -> sa.ColumnElement[bool]:
+        """Whether the person of a row still owes the post of a row: the one place that says so."""
+        given = sa.exists().where(cls.post_id == Post.id, cls.user_id == person.id)
+        given = given.where(cls.version >= Post.must_read_version).correlate(Post, person)
+        return sa.and_(cls.asked(person), sa.not_(given))
+
+    @classmethod
+    def of_viewer(cls) -> tuple[Any, ...]:
+        """Of the post of a row: whether the person bound as `viewer` is asked, what they have read of it, and when."""
+        person, mine = aliased(User), (cls.post_id == Post.id, cls.user_id == VIEWER)
+        asked = sa.exists().where(person.id == VIEWER, cls.asked(person)).correlate(Post)
+        version = sa.select(sa.func.max(cls.version)).where(*mine).correlate(Post).scalar_subquery()
+        at = sa.select(sa.func.max(cls.at)).where(*mine).correlate(Post).scalar_subquery()
+        return asked.label("is_asked"), version.label("read_version"), at.label("read_at")
+
+    @classmethod
+    def report(cls, post: Post) -> Report:
+        """Who has read a post, who has not, and whoever said so once without being asked any more."""
+        person = (User.id, User.name, User.username, User.department)
+        asked = sa.select(*person).select_from(User).join(Post, Post.id == post.id).where(cls.asked())
+        given = sa.select(*person, cls.version, cls.at).select_from(cls).join(User, User.id == cls.user_id)
+        given = given.where(cls.post_id == post.id).order_by(cls.at, cls.id)
+        lines = {
+            row.id: ReportLine(row.name, row.username, row.department, "owes", []) for row in rows(asked, now=utcnow())
+        }
+        for row in rows(given):
+            line = lines.setdefault(row.id, ReportLine(row.name, row.username, row.department, "past", []))
+            line.given.append((row.version, row.at))
+            if line.state == "owes" and row.version >= (post.must_read_version or 0):
+                lines[row.id] = line._replace(state="read")
+        order = {"owes": 0, "read": 1, "past": 2}
+        return Report(sorted(lines.values(), key=lambda line: (order[line.state], sort_key(line.name))))
+
+    # -- predicates
+
+    @staticmethod
+    def bit(role: Role) -> int:
+        """The bit of a role in `Post.must_read_roles`."""
+        return 1 << list(Role).index(role)
+
+    @staticmethod
+    def reportable(author_id: int, user: Permissions) -> bool:
+        """Authors and editors see who has read a post."""
+        return user.is_editor or author_id == user.id
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def give(cls, actor: Permissions, post_id: int, version: int) -> None:
+        """Write down that somebody has read a post in the version that they saw, or with 0 in the present one.
+
+        Again: nothing more happens. Raises `NotVisible`, or `Refused` where they are not asked, or it has changed.
+        """
+        user = User.acting(actor.id)
+        locked = Post.visible_to(user).where(Post.id == post_id).with_for_update(of=Post)
+        post = db.session.scalar(locked.execution_options(populate_existing=True))
+        if post is None:
+            raise NotVisible
+        asked = sa.select(User.id).select_from(User).join(Post, Post.id == post.id)
+        if rows(asked.where(User.id == user.id, cls.asked()), now=utcnow()).first() is None:
+            raise Refused("version", "You are not asked to confirm that you have read this.")
+        read = min(version or post.version, post.version)
+        if read < (post.must_read_version or 0):
+            raise Refused("version", "This was changed while you read it. Read it once more, then say so.")
+        given = {"post_id": post.id, "user_id": user.id, "version": read, "at": utcnow()}
+        if database.insert_if_absent(db.metadata.tables["acknowledgements"], given):
+            Activity.record(user, "post.acknowledged", post, f"version {read}")
+
+    @classmethod
+    @unit
+    def ask(
+        cls, actor: Permissions, post_id: int, *,
+        roles: Iterable[Role], people: Iterable[int] = (), due: date | None = None, anew: bool = False,
+    ) -> None:  # fmt: skip
+        """Mark a post must-read for people of some roles and for some by name, or change that. Editors only.
+
+        With `anew` only who has read the present version has read it. Raises `Refused` where nobody is asked.
+        """
+        post, editor = cls._for_asking(actor, post_id)
+        if post.version >= DRAFT_VERSIONS:
+            raise Refused("audience", "Publish it first, or say when it appears.")
+        wanted = sa.select(User.id).where(User.id.in_({*people}), User.deactivated_at.is_(None))
+        named = list(db.session.scalars(wanted))
+        post.must_read_roles = sum({cls.bit(role) for role in roles})
+        if not named and not post.must_read_roles:
+            raise Refused("audience", "Choose at least one role or one person.")
+        if anew or post.must_read_since is None:
+            post.must_read_version = post.version
+        post.must_read_since, post.must_read_due = post.must_read_since or utcnow(), due
+        rows(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
+        for user_id in named:
+            database.insert_if_absent(db.metadata.tables["must_read_people"], {"post_id": post.id, "user_id": user_id})
+        Activity.record(editor, "post.must_read", post, post.title)
+
+    @classmethod
+    @unit
+    def stop_asking(cls, actor: Permissions, post_id: int) -> None:
+        """Nobody owes a post any more; what was acknowledged stays on record."""
+        post, editor = cls._for_asking(actor, post_id)
+        if post.must_read_since is not None:
+            post.must_read_since = None
+            Activity.record(editor, "post.must_read_ended", post, post.title)
+
+    @classmethod
+    @unit
+    def remind(cls, actor: Permissions, post_id: int) -> int:
+        """Have those who still owe a post told of it again, once a day at the most. Returns how many they are."""
+        post, user = Post._for_change(actor, post_id)
+        now, owing = utcnow(), sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id)
+        count = rows(owing.where(cls.owed()), now=now).scalar() or 0
+        if not count:
+            raise Refused("remind", "There is nobody to remind.")
+        if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
+            raise Refused("remind", "They were reminded less than a day ago. Give them until tomorrow.")
+        post.reminded_at = now
+        Activity.record(user, "post.reminded", post, plural(count, "person", "people"))
+        return count
+
+    @classmethod
+    def _for_asking(cls, actor: Permissions, post_id: int) -> tuple[Post, User]:
+        post, editor = Post._for_change(actor, post_id)
+        if not editor.is_editor:
+            raise Forbidden
+        return post, editor
+
+
+class ReportLine(NamedTuple):
+    """A person in a report: `state` is read, owes, or past, for whoever is not asked any more."""
+
+    name: str
+    username: str
+    department: str
+    state: str
+    given: list[tuple[int, datetime]]  # versions, and when they said that they had read them
+
+
+class Report(NamedTuple):
+    """Who has read a must-read post."""
+
+    lines: list[ReportLine]
+
+    @property
+    def asked(self) -> int:
+        return sum(line.state != "past" for line in self.lines)
+
+    @property
+    def read(self) -> int:
+        return sum(line.state == "read" for line in self.lines)
+
+
+sa.Index(
+    "uq_acknowledgements_post_id_user_id_version",
+    *(Acknowledgement.post_id, Acknowledgement.user_id, Acknowledgement.version),
+    unique=True,
+)
+
+
+class Version(NamedTuple):
+    """What a post or a comment said in one of its versions, and who said so."""
+
+    number: int
+    created_at: datetime
+    title: str
+    body: str
+    editor_id: int
+    editor_name: str
+    editor_username: str
+
+    @property
+    def words(self) -> int:
+        return len(self.body.split())
 
 
 sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
@@ -1223,7 +2053,7 @@ class Comment(Model):
             sa.select(cls)
             .join(Post, Post.id == cls.post_id)
             .where(cls.deleted_at.is_(None), Post.visible())
-            .params(viewer=user.id)
+            .params(viewer=user.id, now=utcnow())
         )
 
     @classmethod
@@ -1283,8 +2113,14 @@ class Comment(Model):
         `rendered` is the body's HTML where the caller has it already. Raises `NotVisible` or `Forbidden`.
         """
         # Read and rendered out here: nothing inside may ask a session, or hold the write lock for longer than it must.
-        comment_id = cls._create(actor.id, post_id, body, form_id, rendered or render_markdown(body))
-        state().indexer.note("comments", True)
+        make = cls._create if "/files/" not in body else cls._create_with_files
+        return make(actor.id, post_id, body, form_id, rendered or render_body(actor, body))
+
+    @classmethod
+    @lean_unit
+    def _create_with_files(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
+        comment_id = cls._create(author_id, post_id, body, form_id, rendered)
+        Attachment.bind(author_id, body, comment_id=comment_id)
         return comment_id
 
     @classmethod
@@ -1313,10 +2149,10 @@ class Comment(Model):
             "form_id": sa.bindparam("form_id", type_=sa.String),
             "version": sa.literal(1),
             "renderer": sa.literal(RENDERER_VERSION),
-            "created_at": sa.bindparam("now", type_=Timestamp),
+            "created_at": NOW,
         }
         writer = sa.and_(User.id == VIEWER, User.deactivated_at.is_(None), User.role >= Role.MEMBER)
-        place = sa.and_(Post.id == sa.bindparam("post"), Post.visible())
+        place = sa.and_(Post.id == sa.bindparam("post"), Post.listed())
         found = sa.select(*values.values()).select_from(sa.join(Post, User, writer)).where(place)
         insert = sa.insert(cls).from_select(list(values), found, include_defaults=False)
         return Prepared(database.unless_present(insert))
@@ -1324,7 +2160,7 @@ class Comment(Model):
     @classmethod
     def _not_inserted(cls, author_id: int, post_id: int, form_id: str) -> int:
         """The comment that was made by the same form before; else raises what prevented another."""
-        place = rows(cls._place(), viewer=author_id, post=post_id, form_id=form_id).first()
+        place = rows(cls._place(), viewer=author_id, now=utcnow(), post=post_id, form_id=form_id).first()
         if place is None:
             raise NotVisible
         if place.existing is None:
@@ -1348,7 +2184,7 @@ class Comment(Model):
             # Most comments are never edited: the first version is written down when there comes to be a second.
             first = {"version": 1, "body": comment.body, "created_at": comment.created_at}
             Revision.keep(post_id=comment.post_id, comment_id=comment.id, editor_id=comment.author_id, **first)
-        comment.body, comment.html, comment.renderer = body, render_markdown(body), RENDERER_VERSION
+        comment.body, comment.html, comment.renderer = body, render_body(editor, body), RENDERER_VERSION
         comment.version, comment.edited_at = version + 1, now
         Revision.keep(
             post_id=comment.post_id,
@@ -1358,8 +2194,16 @@ class Comment(Model):
             body=body,
             created_at=now,
         )
-        SearchEntry.put("comment", comment)
+        Attachment.bind(editor.id, body, comment_id=comment.id)
         Activity.record(editor, "comment.edited", comment)
+
+    @classmethod
+    @unit
+    def revert(cls, actor: Permissions, comment_id: int, version: int, wanted: int) -> int:
+        """Like a post's."""
+        comment, editor = cls._for_change(actor, comment_id)
+        cls.edit(editor, comment_id, version, body=Revision.fetch(comment.post_id, comment_id, wanted).body)
+        return comment.version
 
     @classmethod
     @unit
@@ -1379,7 +2223,6 @@ class Comment(Model):
         if (comment.deleted_at is not None) != deleted:
             comment.deleted_at, comment.deleted_by_id = (utcnow(), editor.id) if deleted else (None, None)
             rows(COMMENT_COUNT, post=comment.post_id, by=-1 if deleted else 1)
-            SearchEntry.remove("comment", comment.id) if deleted else SearchEntry.put("comment", comment)
             Activity.record(editor, "comment.deleted" if deleted else "comment.restored", comment)
         return comment.post_id
 
@@ -1391,7 +2234,7 @@ class Comment(Model):
             sa.select(cls)
             .join(Post, Post.id == cls.post_id)
             .where(cls.id == comment_id, Post.visible())
-            .params(viewer=user.id)
+            .params(viewer=user.id, now=utcnow())
         )
         comment = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
         if comment is None or (comment.deleted_at and not (deleted and comment.editable_by(user))):
@@ -1403,6 +2246,8 @@ class Comment(Model):
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
 sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
+# Of those in the bin only, where the engine can: an index of all would be one more page for each comment to write.
+sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
 COMMENT_INSERT = Prepared(sa.insert(Comment))
 COMMENT_COUNT = Prepared(
     sa.update(Post)
@@ -1424,227 +2269,276 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
         return cls._make((*row, viewer.is_new(row.created_at, row.author_id), change, change))
 
 
-class SearchEntry(Model):
-    """What the search finds of a post, a page, a comment or a person: its words, as `database.search_tokens` has them.
+class Attachment(Model):
+    """A file that somebody uploaded: of a post, of a comment, a person's picture, or of nothing that is saved yet.
 
-    Whether somebody may see it is never written here but asked of the post itself, or the person, with each search.
-    Posts and people are indexed by the unit that writes them. Comments are what is written most, and adding to FTS5
-    takes 35 millionths of a second but now and then 30 thousandths, when it merges: they are indexed a moment later,
-    many at once. No list of them can be lost with the process, because the comments that have no entry are the list.
+    It is written before its row, and its row goes before it: a crash leaves a file without a row, never the contrary.
     """
 
-    __tablename__ = "search_entries"
-    id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time, so the newest are found from the end
-    kind: Mapped[str] = mapped_column(sa.String(8))
-    object_id: Mapped[int]
-    post_id: Mapped[int | None]  # of a post itself, of a comment the one it is below; no foreign key: see above
-    at: Mapped[datetime] = mapped_column(Timestamp)
-    title: Mapped[str] = mapped_column(LongText)
-    tokens: Mapped[str] = mapped_column(LongText)
-    __table_args__ = (sa.UniqueConstraint("kind", "object_id"), database.MYSQL_TABLE)
+    __tablename__ = "attachments"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    uploader_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    name: Mapped[str] = mapped_column(sa.String(FILE_NAME_MAX))
+    ending: Mapped[str] = mapped_column(sa.String(ENDING_MAX))
+    size: Mapped[int] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+    stored: Mapped[str] = mapped_column(sa.String(32), unique=True)
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
 
     # -- queries
 
     @classmethod
-    @functools.cache
-    def _hits(cls, sqlite: bool, words: int, narrowed: tuple[str, ...]) -> Prepared:
-        """The best of the newest `HITS_MOST` entries that match and that `viewer` may see, and how many these are."""
-        table: Any = cls.__table__
-        source, matches, newest = database.search_match(table, sqlite)
-        names = [f"word{number}" for number in range(words)]
-        fits = (database.in_title(cls.title, names) if names else sa.literal(0)) + cls._weight()
-        columns = (cls.id, cls.kind, cls.object_id, cls.post_id, cls.at, fits.label("fits"))
-        limits = {
-            "topic": Post.topic_id == sa.bindparam("topic"),
-            "since": cls.at >= sa.bindparam("since", type_=Timestamp),
-            "before": cls.at < sa.bindparam("before", type_=Timestamp),
-        }
-        found = database.in_table_order(sa.select(*columns)).select_from(source).join(Post, Post.id == cls.post_id)
-        found = found.where(matches, Post.visible(), *(limits[name] for name in narrowed))
-        found = database.by_search_index(found, table, Post.__table__)  # type: ignore[arg-type]
-        hits = found.order_by(newest).limit(database.HITS_MOST).subquery()
-        ranked = sa.select(
-            *(hits.c[name] for name in ("kind", "object_id", "post_id")), sa.func.count().over().label("total")
-        )
-        return Prepared(ranked.order_by(hits.c.fits.desc(), hits.c.at.desc(), hits.c.id.desc()).limit(RESULTS))
+    def unbound(cls) -> sa.ColumnElement[bool]:
+        """Whether a file belongs to nothing yet."""
+        return sa.and_(cls.post_id.is_(None), cls.comment_id.is_(None), cls.person_id.is_(None))
 
     @classmethod
-    def _weight(cls) -> sa.ColumnElement[int]:
-        """What a hit is worth beside its title: new is more, and so is the handbook, which stays true."""
-        new = [(cls.at >= sa.bindparam(name, type_=Timestamp), worth) for name, worth in (("week", 3), ("month", 2))]
-        recent = sa.case(*new, (cls.at >= sa.bindparam("year", type_=Timestamp), 1), else_=0)
-        return recent + sa.case((cls.kind == "page", 1), else_=0)
+    def visible(cls, deleted: bool = False) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer` may see a file: with what it belongs to, or else as who uploaded it.
 
-    @classmethod
-    def hits(cls, viewer: Viewer, wanted: Wanted) -> tuple[Sequence[Any], int, bool]:
-        """The posts, pages and comments that this person may see and that fit best; how many there are in all.
-
-        Of words that are everywhere only the newest are looked at: then there may be more, as the last part says.
+        Pictures of people are for everybody who is signed in. With `deleted`, also what was removed.
         """
-        now = g.now
-        days = {"week": 7, "month": 30, "year": 365}
-        given = {name: now - timedelta(days=many) for name, many in days.items()} | dict(wanted.limits)
-        given |= {f"word{number}": database.title_word(word) for number, word in enumerate(wanted.words)}
-        statement = cls._hits(database.engine_state().is_sqlite, len(wanted.words), tuple(wanted.limits))
-        found, count = (), 0
-        *narrow, whole = database.search_passes(wanted.words, wanted.flags, cls._newest)
-        for match in (*narrow, whole):
-            found = rows(statement, viewer=viewer.id, match=match, **given).all()
-            count = found[0].total if found else 0
-            if count >= database.WINDOW_ENOUGH and match != whole:
-                return found, count, True
-        return found, count, count == database.HITS_MOST
+        below = sa.and_(Comment.id == cls.comment_id, Comment.deleted_at.is_(None), Post.id == Comment.post_id)
+        of_post = sa.exists().where(Post.id == cls.post_id, Post.visible()).correlate(cls)
+        of_comment = sa.exists().where(below, Post.visible()).correlate(cls)
+        mine = sa.and_(cls.unbound(), cls.uploader_id == VIEWER)
+        stands = sa.true() if deleted else cls.deleted_at.is_(None)
+        return sa.and_(stands, sa.or_(cls.person_id.is_not(None), of_post, of_comment, mine))
 
     @classmethod
-    def _newest(cls) -> dict[str, int]:
-        (last,) = rows(_LAST_IDS)
-        posts, comments = last.posts or 0, last.comments or 0
-        return {"page": posts, "post": posts, "comment": comments}
+    def visible_to(cls, user: Permissions) -> sa.Select[Self]:
+        """The files that a person may see."""
+        return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
 
     @classmethod
     @functools.cache
-    def _people(cls, sqlite: bool) -> Prepared:
-        source, matches, _newest = database.search_match(cls.__table__, sqlite)  # type: ignore[arg-type]
-        columns = (User.id, User.name, User.username, User.title, User.department)
-        found = database.in_table_order(sa.select(*columns)).select_from(source).join(User, User.id == cls.object_id)
-        found = found.where(matches, cls.kind == "person", User.deactivated_at.is_(None))
-        return Prepared(found.order_by(User.name_key, User.id).limit(sa.bindparam("most")))
+    def _single(cls) -> Prepared:
+        columns = (cls.name, cls.ending, cls.sha256, cls.stored, cls.width)
+        return Prepared(sa.select(*columns).where(cls.visible(), cls.id == sa.bindparam("id")))
 
     @classmethod
-    def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
-        """The people who fit, by name."""
-        match = database.search_passes(wanted.words, database.search_filter("person"), dict)[-1]
-        return rows(cls._people(database.engine_state().is_sqlite), match=match, most=most).all()
+    def fetch(cls, viewer: Permissions, file_id: int) -> Any:
+        """What it takes to send a file. Raises `NotVisible`."""
+        row = rows(cls._single(), viewer=viewer.id, now=utcnow(), id=file_id).first()
+        if row is None:
+            raise NotVisible
+        return row
+
+    @classmethod
+    def any_of_post(cls) -> sa.ColumnElement[bool]:
+        """Whether the post of the statement around this has files."""
+        return sa.exists().where(cls.post_id == Post.id, cls.deleted_at.is_(None)).correlate(Post)
+
+    @classmethod
+    @functools.cache
+    def _below(cls) -> Prepared:
+        columns = [getattr(cls, name) for name in FileView._fields]
+        mine = sa.select(*columns).where(cls.post_id == sa.bindparam("post"), cls.deleted_at.is_(None))
+        return Prepared(mine.order_by(cls.id))
+
+    @classmethod
+    def below(cls, post: PostView) -> tuple[FileView, ...]:
+        """What is listed below a post that was fetched for somebody: all but the pictures that its text shows."""
+        listed = (FileView._make(row) for row in rows(cls._below(), post=post.id))
+        return tuple(file for file in listed if not (file.is_picture and f"/files/{file.id}/" in post.html))
+
+    @classmethod
+    def uploaded(cls, user: Permissions, ids: Sequence[int]) -> list[FileView]:
+        """Those of some ids that a person uploaded and that belong to nothing yet."""
+        if not ids:
+            return []
+        columns = [getattr(cls, name) for name in FileView._fields]
+        mine = sa.select(*columns).where(cls.id.in_([*ids][:FILES_MOST]), cls.uploader_id == user.id, cls.unbound())
+        return [FileView._make(row) for row in rows(mine.where(cls.deleted_at.is_(None)).order_by(cls.id))]
+
+    @classmethod
+    def mentioned(cls, body: str) -> list[int]:
+        """The ids of the files whose addresses a text names."""
+        named = {int(number) for number in _OWN_FILE.findall(body)} if "/files/" in body else set()
+        return sorted(number for number in named if 0 < number <= ID_MAX)[:FILES_MOST]
+
+    @classmethod
+    def sizes(cls, user: Permissions, body: str) -> dict[int, tuple[int, int]]:
+        """Width and height of the pictures that a text shows, as far as its writer sees them."""
+        if not (named := cls.mentioned(body)):
+            return {}
+        pictures = sa.select(cls.id, cls.width, cls.height).where(cls.id.in_(named), cls.width.is_not(None))
+        return {
+            row.id: (row.width, row.height) for row in rows(pictures.where(cls.visible()), viewer=user.id, now=utcnow())
+        }
+
+    # -- predicates
+
+    def editable_by(self, user: Permissions) -> bool:
+        """Whoever may change what it belongs to may remove it; a person's picture, they and administrators."""
+        if self.person_id is not None:
+            return self.person_id == user.id or user.is_admin
+        model, owner_id = (Post, self.post_id) if self.post_id is not None else (Comment, self.comment_id)
+        if owner_id is None:
+            return self.uploader_id == user.id
+        owner: Any = db.session.get(model, owner_id, populate_existing=True)
+        return owner.editable_by(user)
+
+    @property
+    def home(self) -> str:
+        """The address of what it belongs to."""
+        if self.person_id is not None:
+            return "/account"
+        return f"/posts/{self.post_id}" if self.post_id else f"/comments/{self.comment_id}" if self.comment_id else "/"
 
     # -- actions
 
     @classmethod
-    def put(cls, kind: str, row: Any) -> None:
-        """Have an object found as it is now, as part of the unit that writes it."""
-        values = cls._values(kind, row)
-        here = sa.update(cls).where(cls.kind == values["kind"], cls.object_id == row.id)
-        if not rows(here.values(values)).rowcount:
-            rows(SEARCH_INSERT, **values)
-
-    @classmethod
-    def remove(cls, kind: str, object_id: int) -> None:
-        """Have an object found no more, as part of the caller's unit."""
-        rows(sa.delete(cls).where(cls.kind == kind, cls.object_id == object_id))
-
-    @classmethod
-    def catch_up(cls, _notes: Any = None) -> None:
-        """Write the entries that are missing, of the newest objects of each kind: what came since, or before a kill."""
-        for kind in SEARCH_SOURCES:
-            while cls._write(cls._missing(kind)) == SEARCH_BATCH:
-                pass
-
-    @classmethod
-    def _missing(cls, kind: str) -> list[dict[str, Any]]:
-        """Entries to write, made outside of the unit: nobody else need wait while words are told apart."""
-        of, source = SEARCH_SOURCES[kind]
-        kinds = ("post", "page") if kind == "post" else (kind,)
-        # On MySQL a lower id may be committed after a higher one: look a little further back than the last.
-        last = sa.select(sa.func.max(cls.object_id)).where(cls.kind.in_(kinds)).scalar_subquery()
-        has = sa.exists().where(cls.object_id == of.id, cls.kind.in_(kinds))
-        missing = source.where(of.id > sa.func.coalesce(last, 0) - SEARCH_BATCH, ~has)
-        found = rows(missing.order_by(of.id).limit(SEARCH_BATCH)).all()
-        database.end_reading()
-        return [cls._values(kind, row) for row in found]
-
-    @classmethod
-    @lean_unit
-    def _write(cls, entries: Sequence[dict[str, Any]]) -> int:
-        """Write entries unless they stand, or their comment was deleted meanwhile. Returns how many it was given."""
-        comments = [entry["object_id"] for entry in entries if entry["kind"] == "comment"]
-        # Whoever deletes one at this moment has committed before this goes on, or waits and removes the entry.
-        living = sa.select(Comment.id).where(Comment.id.in_(comments), Comment.deleted_at.is_(None))
-        alive = {row.id for row in rows(living.with_for_update(read=True))} if comments else set()
-        chosen = [entry for entry in entries if entry["kind"] != "comment" or entry["object_id"] in alive]
-        if chosen:
-            database.connection().execute(database.unless_present(sa.insert(cls)), chosen)
-        return len(entries)
-
-    @classmethod
-    def reindex(cls, advance: Callable[[int], None]) -> None:
-        """Write all entries anew, in the order of time; what is not written yet is not found meanwhile."""
-        cls._clear()
-        times = [sa.select(sa.literal(kind).label("kind"), of.id, column.label("at")) for kind, (of, column) in
-                 {"person": (User, User.created_at), "post": (Post, Post.published_at),
-                  "comment": (Comment, Comment.created_at)}.items()]  # fmt: skip
-        every = sa.union_all(*times).subquery()
-        found = rows(sa.select(every.c.kind, every.c.id).order_by(every.c.at, every.c.kind, every.c.id)).all()
-        for start in range(0, len(found), SEARCH_BATCH):
-            batch = [(row.kind, row.id) for row in found[start : start + SEARCH_BATCH]]
-            made: dict[tuple[str, int], dict[str, Any]] = {}
-            for kind, (of, source) in SEARCH_SOURCES.items():
-                some = source.where(of.id.in_([object_id for of_kind, object_id in batch if of_kind == kind]))
-                made |= {(kind, row.id): cls._values(kind, row) for row in rows(some)}
-            database.end_reading()
-            cls._write([made[one] for one in batch if one in made])
-            advance(len(batch))
+    @unit
+    def create(cls, actor: Permissions, kept: Kept) -> int:
+        """Write down a file that is on the disk already. Returns its id."""
+        user = User.acting(actor.id, Role.MEMBER)
+        file_id = cls._insert(user, kept)
+        Activity.record(user, "attachment.uploaded", ("attachment", file_id), kept.name)
+        return file_id
 
     @classmethod
     @unit
-    def _clear(cls) -> None:
-        database.clear_search(cls.__table__)  # type: ignore[arg-type]
+    def set_avatar(cls, actor: Permissions, kept: Kept) -> None:
+        """Make a file on the disk one's picture, in the place of the one before."""
+        user = User.acting(actor.id)
+        cls._drop_avatar(user.id, user)
+        cls._insert(user, kept, person_id=user.id)
+        Activity.record(user, "person.picture", user)
 
     @classmethod
-    def _values(cls, kind: str, row: Any) -> dict[str, Any]:
-        """The entry of a post's, a comment's or a person's row."""
-        if kind == "person":
-            said = " ".join(filter(None, (row.username, row.title, row.department, row.location, row.phone, row.email)))
-            return cls.values("person", row.id, None, row.id, row.created_at, row.name, said)
-        text = plain_text(row.html, len(row.html))
-        if kind == "comment":
-            return cls.values("comment", row.id, row.post_id, row.author_id, row.created_at, "", text)
-        of_kind = "page" if row.kind == "page" else "post"
-        return cls.values(of_kind, row.id, row.id, row.author_id, row.published_at, row.title, text)
+    def bind(cls, user_id: int, body: str, also: Iterable[int] = (), **owner: int) -> None:
+        """Give a post or a comment what its writer uploaded for it, as part of the caller's unit."""
+        if not (wanted := {*also, *cls.mentioned(body)}):
+            return
+        mine = sa.update(cls).where(cls.id.in_(wanted), cls.uploader_id == user_id, cls.unbound())
+        bound = rows(mine.where(cls.deleted_at.is_(None)).values(**owner)).rowcount
+        if bound:
+            kind, owner_id = next(iter(owner.items()))
+            Activity.record(user_id, "attachment.bound", (kind.removesuffix("_id"), owner_id), plural(bound, "file"))
 
-    @staticmethod
-    def values(
-        kind: str, object_id: int, post_id: int | None, author_id: int, at: datetime, title: str, text: str
-    ) -> dict[str, Any]:
-        """An entry's columns, from the words of its title and its text."""
-        in_title = database.search_tokens(title)
-        found_by = dict.fromkeys([*in_title, *database.search_tokens(text)])
-        flags = database.search_flags(kind, object_id, author_id)
-        place = {"kind": kind, "object_id": object_id, "post_id": post_id, "at": at}
-        return place | {"title": f" {' '.join(in_title)} ", "tokens": " ".join([*found_by, *flags])}
+    @classmethod
+    @unit
+    def delete(cls, actor: Permissions, file_id: int) -> str:
+        """Remove a file from what it belongs to; restoring brings it back. Returns the address of that."""
+        return cls._set_deleted(actor, file_id, True)
+
+    @classmethod
+    @unit
+    def restore(cls, actor: Permissions, file_id: int) -> str:
+        """Bring a removed file back. Returns the address of what it belongs to."""
+        return cls._set_deleted(actor, file_id, False)
+
+    @classmethod
+    def prune_orphans(cls, age: timedelta = ORPHAN_AGE) -> int:
+        """Delete what no row names and is older than `age`, and what nobody has used for long. Returns how many files.
+
+        A crash leaves such files behind, between writing them and their rows.
+        """
+        for stored in cls._forget_unbound(utcnow() - max(age, UNBOUND_AGE)):
+            unlink_stored(stored)
+        before, pruned = time.time() - age.total_seconds(), 0
+        for folder in files_folder().glob("[0-9a-f][0-9a-f]"):
+            # First the folder, then the rows: what is written meanwhile is too young.
+            old = {path.name.partition(".")[0] for path in folder.iterdir() if is_older(path, before)}
+            known = {row.stored for row in rows(sa.select(cls.stored).where(cls.stored.startswith(folder.name)))}
+            pruned += sum(unlink_stored(stored) for stored in old - known)
+        return pruned
+
+    @classmethod
+    @unit
+    def _forget_unbound(cls, before: datetime) -> list[str]:
+        """Delete the rows of what was uploaded and never saved with anything. Returns the names of their files."""
+        old = sa.select(cls.id, cls.stored, cls.uploader_id, cls.name).where(cls.unbound(), cls.created_at < before)
+        found = rows(old.with_for_update()).all()
+        for row in found:
+            rows(sa.delete(cls).where(cls.id == row.id))
+            Activity.record(row.uploader_id, "attachment.forgotten", ("attachment", row.id), row.name)
+        return [row.stored for row in found]
+
+    @classmethod
+    def _insert(cls, user: User, kept: Kept, **owner: int) -> int:
+        values = {"uploader_id": user.id, "created_at": utcnow(), **kept._asdict(), **owner}
+        return rows(sa.insert(cls), **values).inserted_primary_key[0]  # type: ignore[index]
+
+    @classmethod
+    def _drop_avatar(cls, person_id: int, actor: User) -> None:
+        standing = sa.update(cls).where(cls.person_id == person_id, cls.deleted_at.is_(None))
+        rows(standing.values(deleted_at=utcnow(), deleted_by_id=actor.id))
+
+    @classmethod
+    def _set_deleted(cls, actor: Permissions, file_id: int, deleted: bool) -> str:
+        file, user = cls._for_change(actor, file_id)
+        if (file.deleted_at is not None) != deleted:
+            if file.person_id is not None:
+                cls._drop_avatar(file.person_id, user)
+            file.deleted_at, file.deleted_by_id = (utcnow(), user.id) if deleted else (None, None)
+            said = "attachment.deleted" if deleted else "attachment.restored"
+            on = ("user", file.person_id) if file.person_id else file
+            Activity.record(user, "person.picture" if file.person_id else said, on, file.name)
+        return file.home
+
+    @classmethod
+    def _for_change(cls, actor: Permissions, file_id: int) -> tuple[Attachment, User]:
+        """Like a post's: anew, locked, visible (or removed, for who might restore it), and editable."""
+        user = User.acting(actor.id)
+        seen = sa.select(cls).where(cls.id == file_id, cls.visible(deleted=True)).params(viewer=user.id, now=utcnow())
+        file = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
+        if file is None or (file.deleted_at and not file.editable_by(user)):
+            raise NotVisible
+        if not file.editable_by(user):
+            raise Forbidden
+        return file, user
 
 
-SEARCH_BATCH = 1000
-SEARCH_INSERT = Prepared(sa.insert(SearchEntry))
-# What is to be found, by kind; attachments will be one more.
-SEARCH_SOURCES: dict[str, tuple[Any, Columns]] = {
-    "person": (
-        User,
-        sa.select(
-            *(User.id, User.created_at, User.name, User.username, User.title),
-            *(User.department, User.location, User.phone, User.email),
-        ),
-    ),
-    "post": (Post, sa.select(Post.id, Post.kind, Post.author_id, Post.published_at, Post.title, Post.html)),
-    "comment": (
-        Comment,
-        sa.select(Comment.id, Comment.post_id, Comment.author_id, Comment.created_at, Comment.html).where(
-            Comment.deleted_at.is_(None)
-        ),
-    ),
-}
-_LAST_IDS = Prepared(
-    sa.select(
-        sa.select(sa.func.max(Post.id)).scalar_subquery().label("posts"),
-        sa.select(sa.func.max(Comment.id)).scalar_subquery().label("comments"),
-    )
-)
+sa.Index("ix_attachments_post", Attachment.post_id, Attachment.deleted_at, Attachment.id)
+sa.Index("ix_attachments_person", Attachment.person_id, Attachment.deleted_at)
+sa.Index("ix_attachments_bin", Attachment.deleted_at, Attachment.id, sqlite_where=Attachment.deleted_at.is_not(None))
+FILES_MOST = 200  # of one text, or one form
 
 
-class Wanted(NamedTuple):
-    """What somebody looks for, and where."""
+class FileView(NamedTuple):
+    """A file as a page lists it."""
 
-    words: Sequence[database.Word]
-    flags: Sequence[str] = ()  # of the kind and the author
-    limits: Mapping[str, Any] = {}  # topic, since, before
+    id: int
+    name: str
+    ending: str
+    size: int
+    width: int | None
+    height: int | None
+
+    @property
+    def is_picture(self) -> bool:
+        return self.width is not None
+
+    @property
+    def address(self) -> str:
+        return f"/files/{self.id}/{quote(self.name, safe='')}"
+
+    @property
+    def markdown(self) -> str:
+        """What shows a picture in a text, or links to any other file."""
+        words = re.sub(r"([\\\[\]*_`<>!&~|])", r"\\\1", self.name)
+        return f"{'!' if self.is_picture else ''}[{words}]({self.address})"
+
+    @property
+    def thumb_size(self) -> tuple[int, int]:
+        """Width and height at which its small version is shown."""
+        width, height = self.width or 1, self.height or 1
+        scale = min(1.0, THUMB_PIXELS / 2 / max(width, height))
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def render_body(writer: Permissions, body: str) -> str:
+    """Render what somebody wrote, its pictures with their sizes."""
+    return render_markdown(body, Attachment.sizes(writer, body))
 
 
 class Activity(Model):
@@ -1661,14 +2555,18 @@ class Activity(Model):
     address: Mapped[str] = mapped_column(sa.String(45))
 
     @classmethod
-    def record(cls, actor: Permissions | int, action: str, on: Any, detail: str = "") -> None:
-        """Write down what the caller's unit does; `on` is a model's row, or the pair of its kind and id."""
-        actor_id = actor if isinstance(actor, int) else actor.id
+    def record(cls, actor: Permissions | int | None, action: str, on: Any, detail: str = "") -> None:
+        """Write down what the caller's unit does; `on` is a model's row, or the pair of its kind and id.
+
+        Without an `actor` it was the site itself.
+        """
+        actor_id = actor if isinstance(actor, int) or actor is None else actor.id
         object_type, object_id = on if isinstance(on, tuple) else (type(on).__name__.lower(), on.id)
         subject = {"object_type": object_type, "object_id": object_id, "detail": detail[:TITLE_MAX]}
         rows(ACTIVITY_INSERT, at=utcnow(), actor_id=actor_id, action=action, address=client_address(), **subject)
         if action in CHANGES_DIRECTORY and not (isinstance(on, Post) and on.kind == "news"):
             rows(DIRECTORY_CHANGED)
+        state().indexer.note("activities", FOLLOWED_ROUNDS)
 
 
 ACTIVITY_INSERT = Prepared(sa.insert(Activity))
@@ -1677,18 +2575,25 @@ ACTIVITY_INSERT = Prepared(sa.insert(Activity))
 CHANGES_DIRECTORY = frozenset(
     [
         "post.created",
+        "post.published",
+        "post.scheduled",
+        "post.turned",
         "post.edited",
         "post.deleted",
         "post.restored",
+        "post.reviewed",
         "topic.created",
         "topic.edited",
         "topic.moved",
         "topic.merged",
+        "topic.deleted",
+        "topic.restored",
         "topic.joined",
         "person.edited",
         "person.administered",
         "person.added",
         "person.rescued",
+        "person.picture",
     ]
 )
 
@@ -1701,6 +2606,7 @@ class Site(NamedTuple):
     registration: str = "closed"
     registration_domains: str = ""
     registration_role: str = "member"
+    bin_days: str = "30"
 
     @property
     def domains(self) -> list[str]:
@@ -1782,7 +2688,334 @@ SETTING_FIELDS = {
     "registration": "registration",
     "registration_domains": "registration_domains",
     "registration_role": "registration_role",
+    "bin_days": "bin_days",
 }
+
+
+class SearchEntry(Model):
+    """What the search finds of a post, a comment, a file or a person: its words, as `database.search_tokens` has them.
+
+    Whether somebody may see it is never written here but asked of the thing itself with each search. Entries follow
+    the activities: whatever changes what others see records one, and a moment later `AppState.indexer` writes anew
+    what these are about, from the last one on that was indexed. So nothing that writes need know of the search,
+    nothing waits for it, and nothing is lost with a process. What is removed for good takes its entry along, by the
+    foreign keys.
+    """
+
+    __tablename__ = "search_entries"
+    id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time, so the newest are found from the end
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    object_id: Mapped[int]
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"), index=True)  # itself, or what it is below
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"))
+    attachment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("attachments.id"))
+    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    at: Mapped[datetime] = mapped_column(Timestamp)
+    tokens: Mapped[str] = mapped_column(LongText)
+    __table_args__ = (sa.UniqueConstraint("kind", "object_id"), database.MYSQL_TABLE)
+
+    # -- queries
+
+    @classmethod
+    def visible(cls) -> sa.ColumnElement[bool]:
+        """Whether an entry, joined to its post, is of something that the person bound as `viewer` sees in lists."""
+        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None))
+        kept = sa.exists().where(Attachment.id == cls.attachment_id, Attachment.deleted_at.is_(None))
+        said, kept = sa.or_(cls.comment_id.is_(None), said), sa.or_(cls.attachment_id.is_(None), kept)
+        return sa.and_(Post.listed(), said, kept)
+
+    @classmethod
+    @functools.cache
+    def _hits(cls, sqlite: bool, newest: int, narrowed: tuple[str, ...]) -> Prepared:
+        """The newest entries that match and that `viewer` may see."""
+        source, matches, newest_first = database.search_match(cls.__table__, sqlite, newest)
+        limits = {
+            "topic": Post.topic_id == sa.bindparam("topic"),
+            "since": cls.at >= sa.bindparam("since", type_=Timestamp),
+            "before": cls.at < sa.bindparam("before", type_=Timestamp),
+        }
+        columns = sa.select(cls.id, cls.kind, cls.object_id, cls.post_id, cls.at)
+        found = database.in_table_order(columns).select_from(source).join(Post, Post.id == cls.post_id)
+        found = found.where(matches, cls.visible(), *(limits[name] for name in narrowed))
+        return Prepared(found.order_by(newest_first).limit(sa.bindparam("most", type_=sa.Integer)))
+
+    @classmethod
+    def hits(cls, viewer: Viewer, wanted: Wanted) -> Found:
+        """The posts, pages, comments and files that this person may see and that fit best, and how many there are.
+
+        Best is what has the words in its title, then what begins a title's words, then the rest; of each the newest.
+        """
+        sqlite = database.engine_state().is_sqlite
+        found = Found((), 0, False)
+        for last in (0,) if sqlite else (cls.last_id(), 0):
+            found = cls._found(
+                viewer, wanted, cls._hits(sqlite, NEWEST_ENTRIES if last else 0, (*wanted.limits,)), last
+            )
+            if found.count >= ENOUGH_HITS or not last:
+                break
+        return found
+
+    @classmethod
+    def _found(cls, viewer: Viewer, wanted: Wanted, statement: Prepared, last: int) -> Found:
+        ranked: dict[int, tuple[int, Any]] = {}
+        given, found = {"viewer": viewer.id, "now": g.now, **wanted.limits}, ()
+        marks = ((database.TITLE_MARK, True), (database.TITLE_MARK, False), (database.WORD_MARK, False))
+        for worth, (mark, whole) in enumerate(marks):
+            match = database.search_query(wanted.words, wanted.flags, mark, whole, last)
+            most = COUNTED_MOST + 1 if mark == database.WORD_MARK else RESULTS
+            found = rows(statement, match=match, most=most, **given).all()
+            ranked = {hit.id: (-worth, hit) for hit in found} | ranked
+        best = sorted(ranked.values(), key=lambda one: (one[0], one[1].at, one[1].id), reverse=True)
+        count = min(len(found), COUNTED_MOST)
+        return Found([hit for _, hit in best[:RESULTS]], count, len(found) > count or bool(last))
+
+    @classmethod
+    def last_id(cls) -> int:
+        """The number of the newest entry."""
+        return rows(LAST_ENTRY).all()[0].id or 0
+
+    @classmethod
+    @functools.cache
+    def _people(cls, sqlite: bool) -> Prepared:
+        source, matches, _newest_first = database.search_match(cls.__table__, sqlite)
+        columns = sa.select(User.id, User.name, User.username, User.title, User.department)
+        found = database.in_table_order(columns).select_from(source).join(User, User.id == cls.person_id)
+        found = found.where(matches, User.deactivated_at.is_(None))
+        return Prepared(found.order_by(User.name_key, User.id).limit(sa.bindparam("most", type_=sa.Integer)))
+
+    @classmethod
+    def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
+        """The people who fit, by name."""
+        match = database.search_query(wanted.words, (), database.PERSON_MARK, False)
+        return rows(cls._people(database.engine_state().is_sqlite), match=match, most=most).all()
+
+    # -- actions
+
+    @classmethod
+    def follow(cls, notes: Mapping[str, int] | None = None) -> None:
+        """Index what the activities since the last time are about; all there is where that was never done."""
+        done = cls._indexed_until()
+        if done is None:
+            cls.fill()
+            return
+        recent = sa.and_(Activity.id > done - ACTIVITIES_AT_ONCE, Activity.at > utcnow() - LATE_COMMIT)
+        fresh = Activity.id > done
+        # On MySQL a lower number may be committed after a higher one: those of a moment ago are looked at again.
+        since = fresh if database.writes_one_by_one() else sa.or_(fresh, recent)
+        columns = sa.select(Activity.id, Activity.object_type, Activity.object_id)
+        found = rows(columns.where(since).order_by(Activity.id).limit(2 * ACTIVITIES_AT_ONCE)).all()
+        if found and found[-1].id > done:
+            cls._write(cls._values(cls._about(found)), done, found[-1].id)
+            cls.follow(notes)
+        elif left := (notes or {}).get("activities", 0):  # the unit that noted this may be about to commit
+            state().indexer.note("activities", left - 1)
+
+    @classmethod
+    def fill(cls, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Index everything that has no entry, in the order of time."""
+        done = cls._indexed_until()
+        last = rows(sa.select(sa.func.max(Activity.id).label("id"))).scalar() or 0
+        times = []
+        for kind, (model, at) in {
+            "person": (User, User.created_at),
+            "post": (Post, Post.published_at),
+            "comment": (Comment, Comment.created_at),
+            "file": (Attachment, Attachment.created_at),
+        }.items():
+            has = sa.exists().where(cls.kind == kind, cls.object_id == model.id)
+            times.append(sa.select(sa.literal(kind).label("kind"), model.id.label("id"), at.label("at")).where(~has))
+        every = sa.union_all(*times).subquery()
+        missing = [(row.kind, row.id) for row in rows(sa.select(every).order_by(every.c.at, every.c.kind, every.c.id))]
+        for start in range(0, len(missing), ENTRIES_AT_ONCE):
+            some = missing[start : start + ENTRIES_AT_ONCE]
+            values = cls._values({kind: {number for of, number in some if of == kind} for kind in INDEXED.values()})
+            cls._write({key: values[key] for key in some}, done, done)
+            advance(len(some))
+        cls._write({}, done, last)
+
+    @classmethod
+    def reindex(cls, advance: Callable[[int], None]) -> None:
+        """Throw all entries away and write them anew; what is not written yet is not found meanwhile."""
+        cls._clear()
+        cls.fill(advance)
+
+    @classmethod
+    @unit
+    def _clear(cls) -> None:
+        rows(sa.delete(Setting).where(Setting.name == INDEXED_UNTIL))
+        database.clear_search(cls.__table__)
+
+    @classmethod
+    def _indexed_until(cls, lock: bool = False) -> int | None:
+        """The number of the last activity that was indexed."""
+        row = rows(INDEXED_LOCK if lock else INDEXED_READ).first()
+        return int(row.value) if row else None
+
+    @classmethod
+    def _about(cls, activities: Sequence[Any]) -> dict[str, set[int]]:
+        """The ids, by kind, of what activities are about, and of the files that belong to it."""
+        ids: dict[str, set[int]] = {kind: set() for kind in INDEXED.values()}
+        for row in activities:
+            if row.object_type in INDEXED:
+                ids[INDEXED[row.object_type]].add(row.object_id)
+        below = sa.or_(Attachment.post_id.in_(ids["post"]), Attachment.comment_id.in_(ids["comment"]))
+        if ids["post"] or ids["comment"]:
+            ids["file"] |= {row.id for row in rows(sa.select(Attachment.id).where(below))}
+        return ids
+
+    @classmethod
+    def _values(cls, ids: Mapping[str, set[int]]) -> dict[tuple[str, int], dict[str, Any] | None]:
+        """What entries are to be for some things; None for what is not found. Made outside of the unit: nobody else
+        need wait while words are told apart."""
+        values: dict[tuple[str, int], dict[str, Any] | None] = {}
+        for kind, numbers in ids.items():
+            of, source = SEARCH_SOURCES[kind]
+            values |= dict.fromkeys((kind, number) for number in numbers)
+            for row in rows(source.where(of.id.in_(numbers))) if numbers else ():
+                owners = {name: getattr(row, name, None) for name in OWNERS}
+                place = {"kind": kind, "object_id": row.id, "at": row.at, **owners}
+                values[kind, row.id] = place | {"tokens": cls._tokens(kind, row)}
+        database.end_reading()
+        return values
+
+    @staticmethod
+    def _tokens(kind: str, row: Any) -> list[str]:
+        if kind == "person":
+            said = (row.username, row.title, row.department, row.location, row.phone, row.email)
+            return database.search_tokens(" ".join(filter(None, (row.name, *said))), database.PERSON_MARK)
+        of_kind = row.post_kind if kind == "post" else kind
+        return [*tokens_of(row.title, row.html), *database.search_flags(kind=of_kind, author=row.author_id)]
+
+    @classmethod
+    @lean_unit
+    def _write(cls, values: Mapping[tuple[str, int], Any], done: int | None, last: int | None) -> None:
+        """Write entries and, as `last`, how far the activities are indexed, unless another process did meanwhile."""
+        if cls._indexed_until(lock=True) != done:
+            return
+        if last is not None and last != done:
+            write = sa.insert(Setting) if done is None else sa.update(Setting).where(Setting.name == INDEXED_UNTIL)
+            rows(write, **({"name": INDEXED_UNTIL} if done is None else {}), value=str(last))
+        standing = cls._standing(values)
+        gone = {key for key, value in values.items() if value is None} & standing.keys()
+        if gone:
+            rows(sa.delete(cls).where(cls.id.in_([standing[key].id for key in gone])))
+        number, added = cls.last_id(), []
+        for key, value in cls._living(values).items():
+            here = standing.get(key)
+            number += here is None
+            entry = value | {"tokens": database.entry_tokens(here.id if here else number, value["tokens"])}
+            if here is None:
+                added.append(entry | {"id": number})
+            elif (entry["tokens"], entry["at"]) != (here.tokens, here.at):
+                rows(sa.update(cls).where(cls.id == here.id).values(entry))
+        if added:
+            database.connection().execute(sa.insert(cls), added)
+        database.note_words({token for value in values.values() if value for token in value["tokens"]})
+
+    @classmethod
+    def _standing(cls, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Any]:
+        """The entries that there are of some things."""
+        found: dict[tuple[str, int], Any] = {}
+        for kind, numbers in by_kind(keys).items():
+            columns = sa.select(cls.id, cls.kind, cls.object_id, cls.at, cls.tokens)
+            for row in rows(columns.where(cls.kind == kind, cls.object_id.in_(numbers))):
+                found[kind, row.object_id] = row
+        return found
+
+    @classmethod
+    def _living(cls, values: Mapping[tuple[str, int], Any]) -> dict[tuple[str, int], Any]:
+        """Those of some values whose things are still there, locked: the bin may have been emptied meanwhile."""
+        living = set()
+        for kind, numbers in by_kind(values).items():
+            of = SEARCH_SOURCES[kind][0]
+            there = sa.select(of.id).where(of.id.in_(numbers)).with_for_update(read=True)
+            living |= {(kind, row.id) for row in rows(there)}
+        return {key: value for key, value in values.items() if value is not None and key in living}
+
+
+def by_kind(keys: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    """Numbers in lists by what they are of."""
+    numbers: dict[str, list[int]] = {}
+    for kind, number in keys:
+        numbers.setdefault(kind, []).append(number)
+    return numbers
+
+
+@functools.lru_cache(maxsize=256)
+def tokens_of(title: str, html: str) -> tuple[str, ...]:
+    """The words of a text and, marked as such too, those of its title. Kept, for the demo repeats itself."""
+    in_title, text = database.search_tokens(title, ""), plain_text(html, len(html))
+    every = dict.fromkeys([*in_title, *database.search_tokens(text, "")])
+    marked_title = (database.TITLE_MARK + word for word in in_title)
+    return (*marked_title, *(database.WORD_MARK + word for word in every))
+
+
+sa.Index("ix_search_entries_comment_id", SearchEntry.comment_id, sqlite_where=SearchEntry.comment_id.is_not(None))
+sa.Index("ix_search_entries_attachment_id", SearchEntry.attachment_id,
+         sqlite_where=SearchEntry.attachment_id.is_not(None))  # fmt: skip
+sa.Index("ix_search_entries_person_id", SearchEntry.person_id, sqlite_where=SearchEntry.person_id.is_not(None))
+NEWEST_ENTRIES = 500  # of the two newest windows, among which MySQL looks for what the person may see
+ENOUGH_HITS = 50
+FOLLOWED_ROUNDS = 3  # so often it is looked for an activity whose unit has not committed yet
+ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 5000
+LATE_COMMIT = timedelta(seconds=10)
+INDEXED = {"post": "post", "comment": "comment", "attachment": "file", "user": "person"}  # by an activity's type
+INDEXED_UNTIL = "indexed_until"
+INDEXED_READ = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL))
+INDEXED_LOCK = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL).with_for_update())
+LAST_ENTRY = Prepared(sa.select(sa.func.max(SearchEntry.id).label("id")))
+OWNERS = ("post_id", "comment_id", "attachment_id", "person_id")
+# What is to be found, by kind: the model, and what an entry is made of. Drafts are not, until they are published.
+SEARCH_SOURCES: dict[str, tuple[Any, Columns]] = {
+    "person": (
+        User,
+        sa.select(
+            *(User.id, User.id.label("person_id"), User.created_at.label("at"), User.name, User.username),
+            *(User.title, User.department, User.location, User.phone, User.email),
+        ),
+    ),
+    "post": (
+        Post,
+        sa.select(
+            *(Post.id, Post.id.label("post_id"), Post.published_at.label("at"), Post.kind.label("post_kind")),
+            *(Post.author_id, Post.title, Post.html),
+        ).where(Post.published_at.is_not(None)),
+    ),
+    "comment": (
+        Comment,
+        sa.select(
+            *(Comment.id, Comment.id.label("comment_id"), Comment.post_id, Comment.created_at.label("at")),
+            *(Comment.author_id, sa.literal("").label("title"), Comment.html),
+        ),
+    ),
+    "file": (
+        Attachment,
+        sa.select(
+            *(Attachment.id, Attachment.id.label("attachment_id"), Attachment.comment_id),
+            sa.func.coalesce(Attachment.post_id, Comment.post_id).label("post_id"),
+            *(Attachment.created_at.label("at"), Attachment.uploader_id.label("author_id")),
+            *(Attachment.name.label("title"), sa.literal("").label("html")),
+        )
+        .outerjoin(Comment, Comment.id == Attachment.comment_id)
+        .where(sa.or_(Attachment.post_id.is_not(None), Attachment.comment_id.is_not(None))),
+    ),
+}
+
+
+class Found(NamedTuple):
+    """The best of what was found; how many there are, as far as they were counted; whether there are more."""
+
+    hits: Sequence[Any]
+    count: int
+    more: bool
+
+
+class Wanted(NamedTuple):
+    """What somebody looks for, and where."""
+
+    words: Sequence[database.Word]
+    flags: Sequence[str] = ()  # of the kind and the author
+    limits: Mapping[str, Any] = {}  # topic, since, before
 
 
 class Throttle(Model):
@@ -1823,6 +3056,149 @@ class Throttle(Model):
             rows(sa.delete(cls).where(cls.key == hash_token(key)))
         elif (row := db.session.get(cls, hash_token(key), with_for_update=True, populate_existing=True)) is not None:
             row.whole_at -= interval
+
+
+class Binned(NamedTuple):
+    """Something in the recycle bin."""
+
+    id: int
+    name: str  # a title, a name, or how a comment begins
+    within: str  # the topic of a post, the post of a comment
+    deleted_at: datetime
+    deleted_by: str
+    holds: int  # comments of a post, posts of a topic
+
+
+class Bin:
+    """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of four."""
+
+    KINDS = ("post", "comment", "file", "topic")
+
+    @classmethod
+    def page(cls, viewer: Permissions, kind: str, before: Cursor | None) -> tuple[list[Binned], str | None]:
+        """What is in the bin of one kind, deleted last first, as far as the person may see it; and the next place."""
+        statement, model = cls._list(kind)
+        if before:
+            earlier = sa.or_(model.deleted_at < before.when, model.id < before.id)
+            statement = statement.where(model.deleted_at <= before.when, earlier)
+        statement = statement.order_by(model.deleted_at.desc(), model.id.desc()).limit(PAGE_SIZE + 1)
+        listed = [Binned(*row) for row in rows(statement, viewer=viewer.id, now=utcnow())]
+        shown = listed[:PAGE_SIZE]
+        more = len(listed) > PAGE_SIZE
+        return shown, Cursor(shown[-1].deleted_at, shown[-1].id).encode() if more else None
+
+    @classmethod
+    def _list(cls, kind: str) -> tuple[Columns, Any]:
+        if kind == "topic":
+            held = sa.select(sa.func.count()).where(Post.topic_id == Topic.id, Post.deleted_at.is_(None))
+            columns = (Topic.id, Topic.name, sa.literal(""), Topic.deleted_at, User.name, held.scalar_subquery())
+            statement = sa.select(*columns).outerjoin(User, User.id == Topic.deleted_by_id)
+            return statement.where(cls.topics(), Topic.within_reach()), Topic
+        if kind == "comment":
+            said = sa.func.substr(Comment.body, 1, EXCERPT_MAX)
+            columns = (Comment.id, said, Post.title, Comment.deleted_at, User.name, sa.literal(0))
+            statement = sa.select(*columns).join(Post, Post.id == Comment.post_id)
+            statement = statement.outerjoin(User, User.id == Comment.deleted_by_id)
+            return statement.where(Comment.deleted_at.is_not(None), Post.visible()), Comment
+        if kind == "file":
+            statement = sa.select(*cls._file_columns()).outerjoin(User, User.id == Attachment.deleted_by_id)
+            stays = sa.or_(Attachment.post_id.is_not(None), Attachment.comment_id.is_not(None))
+            deleted = Attachment.deleted_at.is_not(None)
+            return statement.where(deleted, stays, Attachment.visible(deleted=True)), Attachment
+        columns = (Post.id, Post.title, Topic.name, Post.deleted_at, User.name, Post.comment_count)
+        statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
+        statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
+        return statement.where(Post.deleted_at.is_not(None), Post.reachable()), Post
+
+    @staticmethod
+    def _file_columns() -> tuple[Any, ...]:
+        """A file's line; what it was in is the title of its post, or of the one that its comment is below."""
+        below = sa.select(Comment.post_id).where(Comment.id == Attachment.comment_id).scalar_subquery()
+        title = sa.select(Post.title).where(Post.id == sa.func.coalesce(Attachment.post_id, below)).scalar_subquery()
+        return Attachment.id, Attachment.name, title, Attachment.deleted_at, User.name, sa.literal(0)
+
+    @staticmethod
+    def topics() -> sa.ColumnElement[bool]:
+        """Deleted topics; one that was merged into another is no more there to come back."""
+        return sa.and_(Topic.deleted_at.is_not(None), Topic.merged_into_id.is_(None))
+
+    @classmethod
+    def empty(cls, actor: Permissions | None, until: datetime) -> int:
+        """Remove for good what was deleted up to a time: what an administrator sees of it, or without one all of it.
+
+        Returns how many things that were. In batches, so that nobody waits for long; a stop in between loses nothing.
+        """
+        removed = 0
+        for kind in cls.KINDS:
+            while count := cls._empty_some(actor, kind, until):
+                removed += count
+        return removed
+
+    @classmethod
+    @unit
+    def _empty_some(cls, actor: Permissions | None, kind: str, until: datetime) -> int:
+        statement, model = cls._list(kind)
+        if actor is None:  # the site itself looks at all of it, whatever it stands in
+            gone = cls.topics() if kind == "topic" else model.deleted_at.is_not(None)
+            statement = sa.select(model.id).where(gone)
+        else:
+            User.acting(actor.id, Role.ADMIN)
+        chosen = statement.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(50)
+        ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0, now=utcnow())]
+        if not ids:
+            return 0
+        if kind == "topic":
+            held = [post.id for post in rows(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))]
+            model, ids = (Post, held) if held else (Topic, ids)  # what a topic holds goes before it, not all at once
+        database.remove(db.metadata.tables[model.__tablename__], ids)
+        Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(len(ids), 'thing')} removed for good")
+        return len(ids)
+
+
+class JobRun(Model):
+    """When a job ran, and when it is due. Whoever runs it holds a lease on its row, so that no two processes do."""
+
+    __tablename__ = "jobs"
+    name: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(Timestamp)
+    lease: Mapped[str] = mapped_column(sa.String(32))  # empty while nobody runs it
+    leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
+    started_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    result: Mapped[str] = mapped_column(sa.String(200))
+    failures: Mapped[int]  # since it went well last
+
+    @classmethod
+    @unit
+    def claim(cls, name: str, early: bool = False) -> str | None:
+        """Take a job that is due (or `early`, before that). Returns the lease, None where there is nothing to do."""
+        now, lease = utcnow(), secrets.token_hex(16)
+        first = {"due_at": now, "lease": "", "result": "", "failures": 0}
+        database.insert_if_absent(db.metadata.tables["jobs"], {"name": name} | first)
+        free = sa.or_(cls.lease == "", cls.leased_until < now)
+        statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else cls.due_at <= now)
+        taken = rows(statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None))
+        return lease if taken.rowcount == 1 else None
+
+    @classmethod
+    @unit
+    def finish(cls, name: str, lease: str, every: timedelta, result: str, failed: bool) -> None:
+        """Say how a job went, and when it is due again: after a failure soon, and later each time it fails."""
+        now = utcnow()
+        mine = sa.and_(cls.name == name, cls.lease == lease)  # not when the lease ran out and somebody else took it
+        failures = (db.session.scalar(sa.select(cls.failures).where(mine)) or 0) + 1 if failed else 0
+        pause = min(every, JOB_RETRY * 2 ** min(failures - 1, 10)) if failed else every
+        ended = {"lease": "", "leased_until": None, "ended_at": now, "due_at": now + pause}
+        rows(sa.update(cls).where(mine).values(**ended, result=result[:200], failures=failures))
+
+    @classmethod
+    def known(cls) -> dict[str, Any]:
+        """What is written down of each job that ever ran, by its name."""
+        return {row.name: row for row in rows(sa.select(*cls.__table__.columns))}
+
+
+JOB_LEASE = timedelta(minutes=15)  # how long a process that was killed keeps its job from others
+JOB_RETRY = timedelta(minutes=1)
 
 
 def hash_token(token: str) -> str:
@@ -2191,7 +3567,8 @@ def ask_to_sign_in() -> ResponseReturnValue:
     if wants_json():
         abort(401)
     if request.method in ("GET", "HEAD"):
-        target = request.full_path.rstrip("?")
+        query = request.query_string.decode("latin-1")
+        target = quote(request.path) + (f"?{query}" if query else "")  # quoted: a file's name may hold spaces
         return redirect(url_for("auth.login", next=target if target != "/" else None), 302)
     kept = _keep_typed() if g.get("ended_user_id") and _view_keeps_typed() else None
     return login_page(LoginForm(formdata=None), resume=kept, status=401)
@@ -2400,6 +3777,7 @@ class ProfileForm(SiteForm):
     location = line("Where to find you", PROFILE_MAX, description="Such as Hall B, or Tuesdays from home")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you are away, or empty")
     stand_in = SelectField("Who stands in", coerce=int, default=0, description="Whom to ask meanwhile")
+    picture = FileField("Picture of you", description="Cut to a square")
 
 
 class AppearanceForm(SiteForm):
@@ -2414,7 +3792,7 @@ class AppearanceForm(SiteForm):
     timezone = SelectField("Time zone")
     shortcuts = BooleanField(
         "Keyboard shortcuts",
-        description="/ searches, n writes a post, ? lists the keys. Off if they get in your way",
+        description="/ finds a person, n writes a post, ? lists the keys. Off if they get in your way",
     )
 
 
@@ -2424,13 +3802,64 @@ class PasswordForm(SiteForm):
     confirm = repeated()
 
 
+# -- Forms of posts ----------------------------------------------------------------------------------------------------
+
+
+def within_reach(_form: Any, field: Field) -> None:
+    """Validator: a day that every time zone and database can tell."""
+    if field.data and not 2000 <= field.data.year <= 2100:
+        raise ValidationError("Choose a day between 2000 and 2100.")
+
+
 class PostForm(SiteForm):
     title = line("Title", TITLE_MAX, shortest=1)
     body = text("Text", BODY_MAX)
+    upload = MultipleFileField("Pictures and files")
     topic = SelectField("Topic", coerce=int)
-    kind = HiddenField(default="news")
+    owner = SelectField("Who looks after it", coerce=int, default=0, description="Told when it is time to look again")
+    review = SelectField(
+        "Look at it again",
+        coerce=int,
+        default=0,
+        choices=[SelectChoice(str(n), f"Every {n} months" if n else "Never") for n in REVIEW_MONTHS],
+    )
+    kind = SelectField(
+        "Where it belongs", validate_choice=False, default="news",
+        choices=[SelectChoice("news", "News"), SelectChoice("page", "Handbook")],
+    )  # fmt: skip
+    appears = DateTimeLocalField(
+        "Appears",
+        format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
+        validators=[Optional(), within_reach],
+        description="By itself, at that time. Empty: at once",
+    )
+    leaves = DateField(
+        "Leaves Home after", validators=[Optional(), within_reach],
+        description="From then on it is found in its topic only, and marked. Empty: it stays",
+    )  # fmt: skip
     form_id = form_id_field()
     version = version_field()
+
+    def allow_gaps(self) -> None:
+        """Ask nothing to be filled in yet: a draft may be unfinished."""
+        for field, longest in ((self.title, TITLE_MAX), (self.body, BODY_MAX)):
+            field.validators = [Length(max=longest, message=f"Use at most {longest:,} characters.")]
+
+
+class MustReadForm(SiteForm):
+    audience = RadioField(
+        "Who is to read it",
+        choices=[SelectChoice("all", "Everybody who may see it"), SelectChoice("some", "Only those chosen below")],
+        default="all",
+    )
+    roles = SelectMultipleField("By role", coerce=int)
+    people = SelectMultipleField("By name", coerce=int)
+    due = DateField("Until the end of", validators=[Optional(), within_reach], description="Empty: as soon as they can")
+    anew = BooleanField("Ask everybody to read it again, as it stands now")
+
+
+class PinForm(SiteForm):
+    until = DateField("Until the end of", validators=[Optional(), within_reach])
 
 
 class CommentForm(SiteForm):
@@ -2495,6 +3924,14 @@ class SettingsForm(SiteForm):
         "Role of those who register", choices=[SelectChoice("reader", "Reader"), SelectChoice("member", "Member")]
     )
 
+    bin_days = SelectField(
+        "Remove for good what was deleted",
+        choices=[
+            *(SelectChoice(str(days), f"After {days} days") for days in (7, 30, 90, 365)),
+            SelectChoice("0", "Never: an administrator empties the bin"),
+        ],
+    )
+
     def validate_registration_domains(self, field: Field) -> None:
         names = (field.data or "").replace(",", " ").split()
         if self.registration.data == "domains" and not names:
@@ -2514,8 +3951,10 @@ class AppState:
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.password_work = PasswordWork(app.config["THREADS"])
+        self.picture_work = threading.BoundedSemaphore(PICTURES_AT_ONCE)
         self.visits = database.WriteBehind(app, User.note_visits)
-        self.indexer = database.WriteBehind(app, SearchEntry.catch_up, seconds=0.5)
+        self.indexer = database.WriteBehind(app, SearchEntry.follow, seconds=0.5)
+        self.jobs = JobRunner(app)
         self.site = Site()
         self.settings_version: str | None = None
         self.assets: dict[tuple[str, str], str] = {}
@@ -2591,6 +4030,7 @@ def drawn(viewer: Viewer, template: str, key: tuple[Any, ...], find: Callable[[]
 class PersonName(NamedTuple):
     name: str
     username: str
+    picture: int | None  # the id of an attachment
 
 
 class TopicLink(NamedTuple):
@@ -2609,9 +4049,12 @@ class Directory(NamedTuple):
 
     @classmethod
     def read(cls, version: str) -> Directory:
-        people = rows(sa.select(User.id, User.name, User.username))
+        picture = sa.select(sa.func.max(Attachment.id)).where(
+            Attachment.person_id == User.id, Attachment.deleted_at.is_(None)
+        )
+        people = rows(sa.select(User.id, User.name, User.username, picture.scalar_subquery().label("picture")))
         topics = rows(sa.select(Topic.id, Topic.name, Topic.slug, Topic.private))
-        named = {row.id: PersonName(row.name, row.username) for row in people}
+        named = {row.id: PersonName(row.name, row.username, row.picture) for row in people}
         return cls(version, named, {row.id: TopicLink._make(row) for row in topics})
 
 
@@ -2707,9 +4150,12 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
     return [SelectChoice(str(value), label) for value, label in pairs]
 
 
+# -- Beside the lists --------------------------------------------------------------------------------------------------
+
+
 @functools.cache
 def _sidebar_statement() -> Prepared:
-    """What stands beside the lists, three short ones in one statement."""
+    """What stands beside the lists, and what is asked of this person: short lists in one statement."""
     none = sa.null()
     stand_in, editor = aliased(User), aliased(User)
     changed = (
@@ -2717,7 +4163,7 @@ def _sidebar_statement() -> Prepared:
                   none.label("flag"), Post.updated_at.label("at"))
         .select_from(Post)
         .join(editor, editor.id == Post.editor_id)
-        .where(Post.visible(), Post.kind == "page")
+        .where(Post.listed(), Post.kind == "page")
         .order_by(Post.updated_at.desc(), Post.id.desc())
         .limit(5)
     )  # fmt: skip
@@ -2735,14 +4181,38 @@ def _sidebar_statement() -> Prepared:
         .order_by(Topic.position, Topic.id)
         .limit(40)
     )
-    parts = (sa.select(part.subquery()) for part in (database.in_table_order(changed), away, topics))
+    lists = (database.in_table_order(changed), away, topics, *_asked_of_viewer())
+    parts = (sa.select(part.subquery()) for part in lists)
     return Prepared(sa.union_all(*parts))
+
+
+def _asked_of_viewer() -> tuple[Columns, Columns]:
+    """The pages that a person is to look at again, and the posts that they still owe to read."""
+    none = sa.null()
+    waiting = (
+        sa.select(sa.literal("waiting"), Post.id, Post.title, none, none, none)
+        .where(Post.visible(), Post.owner_id == VIEWER, Post.kind == "page")
+        .where(Post.review_by < sa.bindparam("today", type_=sa.Date))
+        .order_by(Post.review_by, Post.id)
+        .limit(PAGE_SIZE)
+    )
+    owed = (
+        sa.select(sa.literal("owed"), Post.id, Post.title, none, sa.cast(Post.must_read_due, sa.String(10)),
+                  Post.must_read_since)
+        .select_from(Post)
+        .join(User, User.id == VIEWER)
+        .where(Acknowledgement.owed())
+        .order_by(Post.must_read_due.is_(None), Post.must_read_due, Post.id)
+        .limit(OWED_MOST)
+    )  # fmt: skip
+    return waiting, owed
 
 
 class Away(NamedTuple):
     id: int
     name: str
     username: str
+    picture: int | None
     stand_in_name: str
     away_until: date
 
@@ -2754,30 +4224,309 @@ class Changed(NamedTuple):
     updated_at: datetime
 
 
+class Owed(NamedTuple):
+    id: int
+    title: str
+    due: date | None
+    is_overdue: bool
+
+
 class Sidebar(NamedTuple):
+    """What is read for Home besides its posts."""
+
     away: tuple[Away, ...]
     changed: tuple[Changed, ...]
     topics: tuple[TopicLink, ...]
+    waiting: tuple[int, ...]  # pages of this person's own that are to be looked at again
+    owed: tuple[Owed, ...]
 
 
 def sidebar(viewer: Viewer) -> Sidebar:
     """Who is away, what changed in the handbook, and the topics, as this person may see them."""
     day = today()
-    return unchanged(viewer, ("sidebar", day), lambda: _read_sidebar(viewer, day))
+    return unchanged(viewer, ("sidebar", day, *clock()), lambda: _read_sidebar(viewer, day))
 
 
 def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
-    away, changed, topics = [], [], []
-    for row in rows(_sidebar_statement(), viewer=viewer.id, today=day):
+    away, changed, topics, waiting, owed = [], [], [], [], []
+    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day):
         part, id_, name, more, flag, at = tuple(row)
         if part == "changed":
             changed.append(Changed(id_, name, more, at))
+        elif part == "waiting":
+            waiting.append(id_)
         elif part == "away":
             username, _, stand_in = more.partition("\n")
-            away.append(Away(id_, name, username, stand_in, date.fromisoformat(flag)))
+            away.append(Away(id_, name, username, picture_of(id_), stand_in, date.fromisoformat(flag)))
+        elif part == "owed":
+            due = date.fromisoformat(flag) if flag else None
+            owed.append(Owed(id_, name, due, due is not None and due < day))
         else:
             topics.append(TopicLink(id_, name, more, flag == "1"))
-    return Sidebar(tuple(away), tuple(changed), tuple(topics))
+    # SQL promises no order for the parts of a UNION; those with a day come first.
+    owed.sort(key=lambda post: (post.due is None, post.due or day, post.id))
+    return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
+
+
+# -- Uploads: from a request to the data folder ------------------------------------------------------------------------
+
+DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class Kept(NamedTuple):
+    """A file that is on the disk, to the last byte, and has no row yet."""
+
+    name: str
+    ending: str
+    size: int
+    sha256: str
+    stored: str
+    width: int | None = None
+    height: int | None = None
+
+
+def files_folder() -> Path:
+    return Path(this_app().config["DATA_DIR"]) / "files"
+
+
+def stored_path(stored: str, suffix: str = "") -> Path:
+    """Where a file lies: in one of 256 folders, because some systems are slow with many in one."""
+    return files_folder() / stored[:2] / (stored + suffix)
+
+
+def unlink_stored(stored: str) -> bool:
+    """Delete a file and its small version. False where it is in use, as on Windows while it is sent."""
+    try:
+        for suffix in (".thumb", ""):
+            stored_path(stored, suffix).unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def is_older(path: Path, moment: float) -> bool:
+    """Whether a file of ours was written before a moment (in seconds of the epoch)."""
+    ours = re.fullmatch(r"[0-9a-f]{32}(\.thumb)?", path.name)
+    try:
+        return ours is not None and path.stat().st_mtime < moment
+    except OSError:  # gone meanwhile
+        return False
+
+
+def take_uploads(form: PostForm) -> list[FileView]:
+    """What a post's form brings along and what was uploaded for it before. Refusals stand beside the form's field."""
+    ids: list[int] = request.form.getlist("attached", type=as_id)
+    # Shown again, a form is not carried out: its token was not checked.
+    sent = [] if g.get("showing_again") else request.files.getlist("upload")
+    for given in sent[:FILES_MOST]:
+        try:
+            ids += [take_upload(given)] if given else []
+        except Refused as refused:
+            form.upload.process_errors = [*form.upload.process_errors, refused.message]
+    return Attachment.uploaded(current_user, ids)
+
+
+def take_upload(given: FileStorage) -> int:
+    """Keep an uploaded file and write its row. Returns its id. Raises `Refused`."""
+    # The file stays whatever comes of the row: a commit whose answer was lost may have happened.
+    return Attachment.create(current_user, keep_upload(given))
+
+
+def keep_upload(given: FileStorage) -> Kept:
+    """Write an uploaded file to the disk. Raises `Refused` for what is not taken, `NoRoom` when the disk is full."""
+    name = tidy_filename(given.filename)
+    ending = name.rpartition(".")[2]
+    if "." not in name or ending not in PICTURES.keys() | OTHER_FILES:
+        what = f"files that end in .{ending}" if "." in name else "files without an ending"
+        raise Refused("upload", f"{name}: {what} are not taken here.")
+    with told_when_full(name):
+        if ending in PICTURES:
+            return keep_picture(given.stream, name, ending)
+        size, sha256, stored = write_file(given.stream)
+        if not size:
+            unlink_stored(stored)
+            raise Refused("upload", f"{name} is empty.")
+        return Kept(name, ending, size, sha256, stored)
+
+
+@contextlib.contextmanager
+def told_when_full(name: str) -> Iterator[None]:
+    """Say in plain words that a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        log.error("no room for an upload: %s", error)
+        words = f"There is no room left for {name} on the server. Tell an administrator; what you wrote is not lost."
+        raise NoRoom("upload", words) from error
+
+
+def write_file(content: IO[bytes], stored: str = "", suffix: str = "") -> tuple[int, str, str]:
+    """Copy a stream to a new file, down to the disk. Returns size, SHA-256 and name; what fails leaves nothing."""
+    stored = stored or secrets.token_hex(16)
+    path, size, digest = stored_path(stored, suffix), 0, hashlib.sha256()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with open(path, "xb") as file:
+            while chunk := content.read(CHUNK):
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return size, digest.hexdigest(), stored
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a new name to the disk; Windows does that by itself, and opens no folder."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- Pictures: read and written anew, so that only what shows is kept --------------------------------------------------
+
+
+@functools.cache
+def pillow() -> Any:
+    """Pillow, told to refuse small files that unpack to huge pictures."""
+    import PIL.Image
+    import PIL.ImageOps
+
+    PIL.Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
+    warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+    return PIL
+
+
+def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
+    """Write a picture and its small version. Raises `Refused`."""
+    with read_picture(content, name) as image:
+        with refused_unless_readable(name):  # all of a GIF has to be read to count
+            frames = getattr(image, "n_frames", 1) if PICTURES[ending] != "JPEG" and image.format != "MPO" else 1
+        if image.width * image.height * frames > PICTURE_PIXELS:
+            raise too_many_pixels(name)
+        with refused_unless_readable(name), tempfile.SpooledTemporaryFile(2**22) as made:
+            shown = save_moving(image, made, ending) if frames > 1 else save_still(image, made, ending)
+            made.seek(0)
+            size, sha256, stored = write_file(made)
+        try:
+            keep_small(pillow().ImageOps.contain(shown, (THUMB_PIXELS, THUMB_PIXELS)), stored)
+        except BaseException:
+            unlink_stored(stored)
+            raise
+        return Kept(name, ending, size, sha256, stored, shown.width, shown.height)
+
+
+def keep_avatar(given: FileStorage) -> Kept:
+    """Write a picture of a person: its middle, as a small square. Raises `Refused` for the field `picture`."""
+    name = tidy_filename(given.filename)
+    try:
+        with told_when_full(name), read_picture(given.stream, name) as image, refused_unless_readable(name):
+            upright = plain_colors(pillow().ImageOps.exif_transpose(image))
+            square = pillow().ImageOps.fit(upright, (AVATAR_PIXELS, AVATAR_PIXELS))
+            with tempfile.SpooledTemporaryFile(2**20) as made:
+                square.save(made, "WEBP", quality=85)
+                made.seek(0)
+                size, sha256, stored = write_file(made)
+    except Refused as refused:
+        raise type(refused)("picture", refused.message) from None
+    return Kept("picture.webp", "webp", size, sha256, stored, AVATAR_PIXELS, AVATAR_PIXELS)
+
+
+@contextlib.contextmanager
+def read_picture(content: IO[bytes], name: str) -> Iterator[Any]:
+    """A picture while it is worked on; few at once, because each takes so much memory."""
+    if not state().picture_work.acquire(timeout=PICTURE_WAIT_SECONDS):
+        raise Refused("upload", f"{name} has to wait: many pictures come at this moment. Try again in a minute.")
+    try:
+        with refused_unless_readable(name):
+            image = pillow().Image.open(content, formats=tuple({*PICTURES.values()}))
+        if image.width * image.height > PICTURE_PIXELS:
+            raise too_many_pixels(name)
+        with image:
+            yield image
+    finally:
+        state().picture_work.release()
+
+
+@contextlib.contextmanager
+def refused_unless_readable(name: str) -> Iterator[None]:
+    """Whatever a broken or hostile picture makes its decoder raise, it is refused in plain words."""
+    bombs = (pillow().Image.DecompressionBombWarning, pillow().Image.DecompressionBombError)
+    try:
+        yield
+    except bombs:
+        raise too_many_pixels(name) from None
+    except Exception as error:
+        if isinstance(error, Refused) or getattr(error, "errno", None) in DISK_FULL:
+            raise
+        log.info("a picture that cannot be read: %r", error)
+        raise Refused("upload", f"{name} cannot be read as a picture. Is it damaged, or of another kind?") from None
+
+
+def too_many_pixels(name: str) -> Refused:
+    return Refused("upload", f"{name} has too many pixels: at most {PICTURE_PIXELS // 1_000_000} million.")
+
+
+def save_still(image: Any, made: IO[bytes], ending: str) -> Any:
+    """Write a picture upright and without what the camera noted: place, time, device. Returns it as it shows."""
+    upright = pillow().ImageOps.exif_transpose(image)
+    if PICTURES[ending] == "JPEG" and upright.mode not in ("RGB", "L"):
+        upright = on_white(upright)
+    elif upright.mode in ("CMYK", "YCbCr", "LAB"):
+        upright = plain_colors(upright)
+    only_colors(upright)
+    upright.save(made, PICTURES[ending], quality=90)
+    return plain_colors(upright)
+
+
+def save_moving(image: Any, made: IO[bytes], ending: str) -> Any:
+    """Write all frames of a picture that moves. Returns the first."""
+    image.save(made, PICTURES[ending], save_all=True, comment=b"", exif=b"", xmp=b"", pnginfo=None)
+    image.seek(0)
+    return plain_colors(image)
+
+
+def only_colors(image: Any) -> None:
+    """Forget all that a file said beside its pixels, but what their colors are."""
+    image.info = {name: image.info[name] for name in ("icc_profile", "transparency") if name in image.info}
+
+
+def plain_colors(image: Any) -> Any:
+    """A picture in red, green and blue; a profile that speaks of printing inks says nothing about these."""
+    clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    plain = image.convert("RGBA" if clear else "RGB")
+    if image.mode in ("CMYK", "LAB"):
+        plain.info.pop("icc_profile", None)
+    return plain
+
+
+def on_white(image: Any) -> Any:
+    """A picture for JPEG, which knows no transparency."""
+    plain = plain_colors(image)
+    if plain.mode == "RGB":
+        return plain
+    white = pillow().Image.new("RGB", plain.size, "white")
+    white.paste(plain, mask=plain.getchannel("A"))
+    return white
+
+
+def keep_small(image: Any, stored: str) -> None:
+    """Write the small version of a picture beside it."""
+    only_colors(image)
+    with tempfile.SpooledTemporaryFile(2**20) as made:
+        image.save(made, "WEBP", quality=80)
+        made.seek(0)
+        write_file(made, stored, ".thumb")
 
 
 # ======================================================================================================================
@@ -2886,8 +4635,12 @@ def profile() -> ResponseReturnValue:
     form.stand_in.choices = choices([(0, "Nobody in particular"), *((row.id, row.name) for row in others)])
     if form.validate_on_submit():
         values = {name: form[name].data for name in PROFILE_FIELDS}
+        given = request.files.get("picture")
         try:
+            picture = keep_avatar(given) if given else None  # a file without a name was not chosen, and is false
             User.edit_profile(current_user, **values, stand_in_id=form.stand_in.data or None)
+            if picture:
+                Attachment.set_avatar(current_user, picture)
         except Refused as refused:
             form.refuse(refused)
         else:
@@ -2961,7 +4714,7 @@ def end_others() -> ResponseReturnValue:
     return done("/account/sessions", "All other devices are signed out.")
 
 
-# -- posts: Home, news, the handbook, comments -------------------------------------------------------------------------
+# -- posts: Home, news, the handbook -----------------------------------------------------------------------------------
 
 posts = Blueprint("posts", __name__)
 
@@ -2978,7 +4731,7 @@ def index() -> ResponseReturnValue:
 
 def _home(viewer: Viewer, before: Cursor | None) -> dict[str, Any]:
     find = functools.partial(Post.page, viewer, "home", before) if before else functools.partial(Post.front, viewer)
-    return {"page": unchanged(viewer, ("home", before), find), "sidebar": sidebar(viewer)}
+    return {"page": unchanged(viewer, ("home", before, *clock()), find), "sidebar": sidebar(viewer)}
 
 
 @posts.get("/handbook")
@@ -2992,7 +4745,7 @@ def handbook() -> ResponseReturnValue:
 
 
 def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, Any]:
-    found_pages = unchanged(viewer, ("handbook", place), lambda: Post.handbook(viewer, place))  # type: ignore[arg-type]
+    found_pages = unchanged(viewer, ("handbook", place, *clock()), lambda: Upkeep.pages(viewer, place))  # type: ignore[arg-type]
     shown = found_pages[:HANDBOOK_PER_PAGE]
     sections: list[tuple[TopicLink, list[Any]]] = []
     for row in shown:
@@ -3001,7 +4754,10 @@ def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, A
         sections[-1][1].append(row)
     last = shown[-1] if len(found_pages) > HANDBOOK_PER_PAGE else None
     more = encode_place(last.position, last.topic_id, last.title_key, last.id) if last else None
-    return {"sections": sections, "more": more, "is_first": place is None}
+    day = today()
+    # Beyond what one page of the list holds, editors are shown the way there whether anything waits or not.
+    waiting = any(Upkeep.waits_for(viewer, page, day) for page in shown) or (viewer.is_editor and last is not None)
+    return {"sections": sections, "more": more, "is_first": place is None, "waiting": waiting, "day": day}
 
 
 @posts.get("/posts/<int:post_id>")
@@ -3018,18 +4774,23 @@ class Thread(NamedTuple):
     title: str
     article: Markup
     comments: Markup
+    is_out: bool  # published: others see it, and may comment
 
 
 def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
     post = Post.fetch(viewer, post_id)
+    attached = Attachment.below(post) if post.has_files else ()
     comments, earlier = Comment.below(viewer, post, before)
     below = this_app().jinja_env.get_template("posts/_comments.html")
     shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
-    return Thread(post.id, post.title, post_article(post), Markup(shown))
+    return Thread(
+        post.id, post.title, post_article(post, attached), Markup(shown), post.state in ("published", "expired")
+    )
 
 
-def _is_short(thread: Thread) -> bool:
-    return len(thread.article) + len(thread.comments) <= FOUND_TEXT
+def _may_be_kept(thread: Thread) -> bool:
+    """Whether a thread is short enough; drafts are not kept, because saving them by themselves records nothing."""
+    return thread.is_out and len(thread.article) + len(thread.comments) <= FOUND_TEXT
 
 
 def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200) -> ResponseReturnValue:
@@ -3037,7 +4798,7 @@ def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200)
     assert viewer is not None
     before = request.args.get("before", type=as_id)
     key = ("post", post_id, before, *clock())
-    thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _is_short)
+    thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _may_be_kept)
     return render_template("posts/show.html", thread=thread, form=form), status
 
 
@@ -3047,21 +4808,24 @@ def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200)
 def new() -> ResponseReturnValue:
     """Write news, or as an editor a page of the handbook."""
     form = PostForm(kind="page" if request.args.get("kind") == "page" else "news")
-    kind = "page" if form.kind.data == "page" else "news"
+    kind = _kind_of(form)
     if not current_user.may_write_kind(kind):
         abort(403)
     audience = _offer_topics(form)
+    _offer_owners(form, kind)
     if request.method == "GET":
         wanted = request.args.get("topic")
         form.topic.data = next((id_ for id_, topic in audience.items() if topic.slug == wanted), None)
+    attached = take_uploads(form)
     if form.validate_on_submit():
+        placed, form_id = _placed(form), checked_form_id(form.form_id)
         try:
-            post_id = Post.create(current_user, kind=kind, form_id=checked_form_id(form.form_id), **_written(form))
+            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **_written(form, attached))
         except Refused as refused:
             form.refuse(refused)
         else:
-            return done(f"/posts/{post_id}", "Published.")
-    return _edit_page(form, None, kind, audience)
+            return done(f"/posts/{post_id}", _what_was_done(placed, "Published."))
+    return _edit_page(form, None, kind, audience, attached)
 
 
 @posts.route("/posts/<int:post_id>/edit", methods=["GET", "POST"])
@@ -3072,26 +4836,74 @@ def edit(post_id: int) -> ResponseReturnValue:
     post = found(Post.visible_to(current_user).where(Post.id == post_id))
     if not post.editable_by(current_user):
         abort(403)
-    form = PostForm(obj=post, topic=post.topic_id)
-    audience = _offer_topics(form)
+    appears, leaves = as_local(post.published_at), last_day(post.expires_at)
+    form, audience = _form_for(post, obj=post, appears=appears, leaves=leaves)
+    attached = take_uploads(form)
     if form.validate_on_submit():
+        placed, wishes = _placed(form), {name: name in request.form for name in ("tell", "anew")}
         try:
-            Post.edit(current_user, post_id, form.version.data, **_written(form))
+            Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form, attached))
         except Refused as refused:
             form.refuse(refused)
         except Conflict as conflict:
-            return _conflict_page(form, conflict, f"/posts/{post_id}", audience)
+            return _conflict_page(form, conflict, _history_of(post), audience, attached)
         else:
-            return done(f"/posts/{post_id}", "Saved.")
-    return _edit_page(form, post, post.kind, audience)
+            out = post.published_at is not None and post.published_at <= utcnow()
+            return done(f"/posts/{post_id}", "Saved." if out else _what_was_done(placed, "Published."))
+    return _edit_page(form, post, post.kind, audience, attached)
 
 
-def _written(form: PostForm) -> dict[str, Any]:
-    return {"topic_id": form.topic.data, "title": form.title.data, "body": form.body.data}
+def _kind_of(form: PostForm) -> str:
+    return "page" if form.kind.data == "page" else "news"
+
+
+def _written(form: PostForm, attached: Iterable[FileView] | None = None) -> dict[str, Any]:
+    text = {"topic_id": form.topic.data, "title": form.title.data or "", "body": form.body.data or ""}
+    upkeep = {"owner_id": form.owner.data or None, "review_every": form.review.data or None} if form.owner else {}
+    files = {"files": [file.id for file in attached]} if attached is not None else {}
+    return text | upkeep | files
+
+
+def _form_for(post: Post, **data: Any) -> tuple[PostForm, dict[int, SimpleNamespace]]:
+    """The form for a post with what there is to choose from, and who sees each topic."""
+    form = PostForm(**data, topic=post.topic_id, owner=post.owner_id or 0, review=post.review_every or 0)
+    audience = _offer_topics(form)
+    _offer_owners(form, post.kind, post.topic_id)
+    return form, audience
+
+
+def _offer_owners(form: PostForm, kind: str, topic_id: int | None = None) -> None:
+    """Fill in who might look after a page: whoever sees its topic. News have no such field."""
+    if kind != "page":
+        del form.owner, form.review
+        return
+    people = sa.select(User.id, User.name).where(User.deactivated_at.is_(None))
+    members = sa.select(TopicMember.user_id).where(TopicMember.topic_id == topic_id)
+    closed = sa.exists().where(Topic.id == topic_id, Topic.private)
+    people = people.where(sa.or_(~closed, User.id.in_(members))).order_by(User.name_key, User.id)
+    offered = [(0, "Nobody"), *((row.id, row.name) for row in rows(people))]
+    form.owner.choices = choices(offered)
+    if form.owner.data not in dict(offered) and not form.owner.raw_data:
+        form.owner.data = 0  # who did is gone, or sees the topic no more
+
+
+def _placed(form: PostForm) -> Placing:
+    """When and where the post of a form appears; its times are those of the person's zone."""
+    appears = as_utc(form.appears.data) if form.appears.data else None
+    leaves = end_of_day(form.leaves.data) if form.leaves.data else None
+    return Placing(_kind_of(form), "draft" in request.form, appears, leaves)
+
+
+def _what_was_done(placed: Placing, published: str) -> str:
+    if placed.draft:
+        return "Saved as a draft. Only you see it."
+    return "Scheduled. It appears by itself." if placed.published_at else published
 
 
 def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
     """Fill in the topics to choose from. Each says who will see the post, which nobody should have to guess."""
+    if "draft" in request.form:
+        form.allow_gaps()
     audience = Topic.audiences(current_user)
     form.topic.choices = [
         SelectChoice(
@@ -3104,18 +4916,32 @@ def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
     return audience
 
 
-def _edit_page(form: PostForm, post: Any, kind: str, audience: Mapping[int, Any]) -> ResponseReturnValue:
-    preview = render_markdown(form.body.data or "") if "preview" in request.form else None
-    return form_page("posts/edit.html", form, post=post, kind=kind, audience=audience, preview=preview)
+def _edit_page(
+    form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
+) -> ResponseReturnValue:
+    preview = render_body(current_user, form.body.data or "") if "preview" in request.form else None
+    state = PostView.state_at(post, utcnow()) if post else "draft"
+    context = {"post": post, "kind": kind, "state": state, "audience": audience}
+    context |= {"attached": attached, "preview": preview}
+    return form_page("posts/edit.html", form, **context)
 
 
-def _conflict_page(form: Any, conflict: Conflict, address: str, audience: Any = None) -> ResponseReturnValue:
-    """Both texts, and the form ready to be sent over what stands now."""
-    mine = SimpleNamespace(title=form.title.data if "title" in form else "", body=form.body.data)
-    form.version.data = conflict.theirs.version
-    form.version.raw_data = None
-    context = {"form": form, "theirs": conflict.theirs, "mine": mine, "audience": audience, "address": address}
-    return render_template("posts/conflict.html", **context), 409
+def _conflict_page(
+    form: Any, conflict: Conflict, of: History, audience: Any = None, attached: Sequence[FileView] = ()
+) -> ResponseReturnValue:
+    """Both texts, how they differ, what each changed; and the form ready to be sent over what stands now."""
+    theirs = conflict.theirs
+    mine = SimpleNamespace(title=form.title.data or "" if "title" in form else "", body=form.body.data or "")
+    try:
+        read = Revision.fetch(of.post_id, of.comment_id, form.version.data)
+    except NotVisible:
+        read = None  # a version that was made up, or is not kept
+    form.version.data, form.version.raw_data = theirs.version, None
+    changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
+    moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
+    context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
+    context["attached"] = attached
+    return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
 
 
 @posts.post("/posts/preview")
@@ -3123,7 +4949,7 @@ def _conflict_page(form: Any, conflict: Conflict, address: str, audience: Any = 
 def preview() -> ResponseReturnValue:
     """What a text will look like, as a fragment for the script."""
     body = tidy_text(request.form.get("body"))[:BODY_MAX]
-    return render_template("posts/_preview.html", html=render_markdown(body))
+    return render_template("posts/_preview.html", html=render_body(current_user, body))
 
 
 @posts.post("/posts/<int:post_id>/delete")
@@ -3146,8 +4972,10 @@ def restore(post_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def pin(post_id: int) -> ResponseReturnValue:
     """Keep a post at the top of Home, or let it go."""
-    pinned = request.form.get("pinned") == "1"
-    Post.pin(current_user, post_id, pinned)
+    pinned, form = request.form.get("pinned") == "1", PinForm()
+    if not form.validate_on_submit():
+        raise Refused("until", "That is no day until which something could be pinned.")
+    Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned and form.until.data else None)
     return done(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "No longer pinned.")
 
 
@@ -3163,6 +4991,9 @@ def comment(post_id: int) -> ResponseReturnValue:
     form_id = checked_form_id(form.form_id)
     comment_id = Comment.create(current_user, post_id, body=body, form_id=form_id)
     return done(f"/posts/{post_id}#comment-{comment_id}")
+
+
+# -- posts: comments by themselves -------------------------------------------------------------------------------------
 
 
 @posts.get("/comments/<int:comment_id>")
@@ -3189,7 +5020,7 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
         try:
             Comment.edit(current_user, comment_id, form.version.data, body=form.body.data)
         except Conflict as conflict:
-            return _conflict_page(form, conflict, f"/comments/{comment_id}")
+            return _conflict_page(form, conflict, _history_of(target))
         return done(address, "Saved.")
     return form_page("posts/edit_comment.html", form, comment=target)
 
@@ -3208,6 +5039,343 @@ def restore_comment(comment_id: int) -> ResponseReturnValue:
     """Bring a deleted comment back."""
     post_id = Comment.restore(current_user, comment_id)
     return done(f"/posts/{post_id}#comment-{comment_id}", "The comment is back.")
+
+
+# -- posts: what they said before, and keeping the handbook true -------------------------------------------------------
+
+
+class History(NamedTuple):
+    """What versions are of: a post or a comment that the person may see."""
+
+    post_id: int
+    comment_id: int | None
+    title: str
+    address: str
+    version: int
+    can_edit: bool
+
+    @property
+    def noun(self) -> str:
+        return "comment" if self.comment_id else "post"
+
+
+def _history_of(post_or_comment: Post | Comment) -> History:
+    change = post_or_comment.editable_by(current_user)
+    if isinstance(post_or_comment, Comment):
+        comment_id, post_id = post_or_comment.id, post_or_comment.post_id
+        return History(post_id, comment_id, "", f"/comments/{comment_id}", post_or_comment.version, change)
+    post = post_or_comment
+    return History(post.id, None, post.title, f"/posts/{post.id}", post.version, change)
+
+
+def _post_history(post_id: int) -> History:
+    return _history_of(found(Post.visible_to(current_user).where(Post.id == post_id)))
+
+
+def _comment_history(comment_id: int) -> History:
+    return _history_of(found(Comment.visible_to(current_user).where(Comment.id == comment_id)))
+
+
+class Changes(NamedTuple):
+    """How two versions differ, in title and text."""
+
+    title: Difference
+    body: Difference
+
+    @classmethod
+    def of(cls, old: Any, new: Any) -> Changes:
+        return cls(Difference(old.title, new.title), Difference(old.body, new.body))
+
+    @property
+    def complete(self) -> bool:
+        return self.title.complete and self.body.complete
+
+
+@posts.get("/posts/<int:post_id>/history")
+@login_required
+def history(post_id: int) -> ResponseReturnValue:
+    """The versions of a post, any two of which can be compared."""
+    return _history_page(_post_history(post_id))
+
+
+@posts.get("/comments/<int:comment_id>/history")
+@login_required
+def comment_history(comment_id: int) -> ResponseReturnValue:
+    """The versions of a comment."""
+    return _history_page(_comment_history(comment_id))
+
+
+def _history_page(of: History) -> ResponseReturnValue:
+    """A page of versions. What was chosen on the page before stays above it, so that any two can be compared."""
+    before = request.args.get("before", type=as_id)
+    chosen = [request.args.get(name, type=as_id) for name in ("old", "new")]
+    listed = Revision.page(of.post_id, of.comment_id, before, [number for number in chosen if number])
+    earlier = [version for version in listed if before is None or version.number < before]
+    above = listed[: len(listed) - len(earlier)]
+    shown = earlier[:PAGE_SIZE]
+    older = shown[-1].number if len(earlier) > PAGE_SIZE else None
+    numbers = [version.number for version in (*above, *shown)]
+    old, new = (number if number in numbers else None for number in chosen)
+    picked = {"new": new or (numbers or [0])[0], "old": old or (numbers[1:2] or [0])[0]}
+    sizes = {later.number: later.words - earlier.words for later, earlier in itertools.pairwise(earlier)}
+    context = {"above": above, "shown": shown, "sizes": sizes, "older": older, "is_first": before is None}
+    return render_template("posts/history.html", of=of, picked=picked, **context)
+
+
+@posts.get("/posts/<int:post_id>/history/compare")
+@login_required
+def compare(post_id: int) -> ResponseReturnValue:
+    """How two versions of a post differ, word by word."""
+    return _compare_page(_post_history(post_id))
+
+
+@posts.get("/comments/<int:comment_id>/history/compare")
+@login_required
+def compare_comment(comment_id: int) -> ResponseReturnValue:
+    """How two versions of a comment differ, word by word."""
+    return _compare_page(_comment_history(comment_id))
+
+
+def _compare_page(of: History) -> ResponseReturnValue:
+    chosen = [request.args.get(name, type=as_id) for name in ("old", "new")]
+    if not all(chosen):
+        return redirect(f"{of.address}/history")
+    old, new = (Revision.fetch(of.post_id, of.comment_id, number) for number in sorted(filter(None, chosen)))
+    return render_template("posts/compare.html", of=of, old=old, new=new, changes=Changes.of(old, new))
+
+
+@posts.get("/posts/<int:post_id>/history/<int:version>")
+@login_required
+def show_version(post_id: int, version: int) -> ResponseReturnValue:
+    """What a post said in one of its versions."""
+    return _version_page(_post_history(post_id), version)
+
+
+@posts.get("/comments/<int:comment_id>/history/<int:version>")
+@login_required
+def show_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
+    """What a comment said in one of its versions."""
+    return _version_page(_comment_history(comment_id), version)
+
+
+def _version_page(of: History, number: int) -> ResponseReturnValue:
+    version = Revision.fetch(of.post_id, of.comment_id, number)
+    return render_template("posts/version.html", of=of, version=version, html=render_markdown(version.body))
+
+
+@posts.post("/posts/<int:post_id>/history/<int:version>/restore")
+@role_required(Role.MEMBER)
+def restore_version(post_id: int, version: int) -> ResponseReturnValue:
+    """Save what an older version said as the newest one; whoever saved in between is noticed."""
+    of, seen = _post_history(post_id), _seen_version()
+    try:
+        now = Post.revert(current_user, post_id, seen, version)
+    except Conflict as conflict:
+        post = found(Post.visible_to(current_user).where(Post.id == post_id))
+        form, audience = _form_for(post, formdata=None)
+        return _conflict_page(_with_text(form, of, version, seen), conflict, of, audience)
+    return _restored(of, version, seen, now)
+
+
+@posts.post("/comments/<int:comment_id>/history/<int:version>/restore")
+@role_required(Role.MEMBER)
+def restore_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
+    """Save what an older version of a comment said as the newest one; whoever saved in between is noticed."""
+    of, seen = _comment_history(comment_id), _seen_version()
+    try:
+        now = Comment.revert(current_user, comment_id, seen, version)
+    except Conflict as conflict:
+        return _conflict_page(_with_text(EditCommentForm(formdata=None), of, version, seen), conflict, of)
+    return _restored(of, version, seen, now)
+
+
+def _seen_version() -> int:
+    """The newest version when the button was drawn: in its form, or in its address where the button is all there is."""
+    return request.form.get("version", type=as_id) or request.args.get("version", type=as_id) or 0
+
+
+def _with_text(form: Any, of: History, wanted: int, seen: int) -> Any:
+    """A form that holds what a version said, as if it had been typed over another."""
+    old = Revision.fetch(of.post_id, of.comment_id, wanted)
+    form.body.data, form.version.data = old.body, seen
+    if "title" in form:
+        form.title.data = old.title
+    return form
+
+
+def _restored(of: History, version: int, seen: int, now: int) -> ResponseReturnValue:
+    if now == seen:
+        return done(of.address, "That is what it says already.")
+    undo = f"{of.address}/history/{seen}/restore?version={now}"
+    return done(of.address, f"Version {version} is back, as version {now}.", undo=undo)
+
+
+@posts.get("/handbook/review")
+@login_required
+def review() -> ResponseReturnValue:
+    """The pages of the handbook to look at again: for editors all of them, for others those they look after."""
+    viewer, place, day = viewer_or_none(), place_from_request(str, int), today()
+    assert viewer is not None
+    try:
+        listed = Upkeep.due(viewer, day, place)  # type: ignore[arg-type]
+    except ValueError:
+        abort(404)
+    shown = listed[:PAGE_SIZE]
+    last = shown[-1] if len(listed) > PAGE_SIZE else None
+    more = encode_place((last.review_by or date.max).isoformat(), last.id) if last else None
+    return render_template("posts/review.html", pages=shown, more=more, is_first=place is None, day=day)
+
+
+@posts.post("/posts/<int:post_id>/still-right")
+@login_required
+def still_right(post_id: int) -> ResponseReturnValue:
+    """Say that a page of the handbook is still right, and look at it again next time."""
+    again = Upkeep.renew(current_user, post_id, today())
+    return done(f"/posts/{post_id}", f"Thank you. Look at it again by {day_in_words(again)}.")
+
+
+# -- posts: drafts -----------------------------------------------------------------------------------------------------
+
+
+@posts.get("/posts/drafts")
+@role_required(Role.MEMBER)
+def drafts() -> ResponseReturnValue:
+    """What one has begun and not published yet, and what waits for its time."""
+    return render_template("posts/drafts.html", drafts=Draft.mine(current_user))
+
+
+@posts.post("/posts/autosave")
+@role_required(Role.MEMBER)
+def begin_draft() -> ResponseReturnValue:
+    """Keep what is being typed into the form of a new post, for the script: where the draft is from now on."""
+    return _autosave(None)
+
+
+@posts.post("/posts/<int:post_id>/autosave")
+@role_required(Role.MEMBER)
+def autosave(post_id: int) -> ResponseReturnValue:
+    """Keep a draft as it is being typed, for the script."""
+    return _autosave(post_id)
+
+
+def _autosave(post_id: int | None) -> ResponseReturnValue:
+    form = PostForm()
+    form.allow_gaps()
+    _offer_topics(form)
+    _offer_owners(form, _kind_of(form))
+    for field in (form.appears, form.leaves):  # not kept by itself, so not looked at
+        field.validators = [Optional()]
+    if not form.validate_on_submit() or not (form.title.data or form.body.data):
+        raise Refused("body", "There is nothing to keep yet.")
+    values = _written(form) | {"kind": _kind_of(form), "form_id": checked_form_id(form.form_id)}
+    post = Draft.autosave(current_user, post_id, form.version.data, **values)
+    return jsonify(id=post.id, version=post.version)
+
+
+# -- posts: must-read --------------------------------------------------------------------------------------------------
+
+
+@posts.post("/posts/<int:post_id>/acknowledge")
+@login_required
+def acknowledge(post_id: int) -> ResponseReturnValue:
+    """Say that one has read a post."""
+    Acknowledgement.give(current_user, post_id, request.form.get("version", 0, type=as_id))
+    return done(f"/posts/{post_id}", "Thank you. It is noted that you have read this.")
+
+
+@posts.route("/posts/<int:post_id>/must-read", methods=["GET", "POST"])
+@role_required(Role.EDITOR)
+@keeps_typed
+def must_read(post_id: int) -> ResponseReturnValue:
+    """Choose who is to read a post, and until when; or ask nobody any more."""
+    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    form = _must_read_form(post)
+    if form.validate_on_submit():
+        if "end" in request.form:
+            Acknowledgement.stop_asking(current_user, post_id)
+            return done(f"/posts/{post_id}", "Nobody is asked to read this any more. Who has read it stays on record.")
+        try:
+            Acknowledgement.ask(current_user, post_id, **_asked_for(form))
+        except Refused as refused:
+            form.refuse(refused)
+        else:
+            return done(f"/posts/{post_id}/report", "They are asked to read it.")
+    return form_page("posts/must_read.html", form, post=post)
+
+
+def _must_read_form(post: Post) -> MustReadForm:
+    roles = [role for role in Role if (post.must_read_roles or 0) & Acknowledgement.bit(role)]
+    named = list(db.session.scalars(sa.select(MustReadPerson.user_id).where(MustReadPerson.post_id == post.id)))
+    everybody = (not post.must_read_roles and not named) or len(roles) == len(Role)
+    chosen = {"roles": [] if everybody else [int(role) for role in roles], "people": named}
+    form = MustReadForm(audience="all" if everybody else "some", due=post.must_read_due, **chosen)
+    form.roles.choices = choices((int(role), role.label) for role in Role)
+    seeing = sa.select(User.id, User.name).select_from(User).join(Topic, Topic.id == post.topic_id)
+    seeing = seeing.where(User.deactivated_at.is_(None), Topic.visible(User)).order_by(User.name_key, User.id)
+    form.people.choices = choices((row.id, row.name) for row in rows(seeing))
+    return form
+
+
+def _asked_for(form: MustReadForm) -> dict[str, Any]:
+    everybody = form.audience.data == "all"
+    roles = list(Role) if everybody else [Role(number) for number in form.roles.data or ()]
+    people = [] if everybody else form.people.data or []
+    return {"roles": roles, "people": people, "due": form.due.data, "anew": form.anew.data}
+
+
+@posts.get("/posts/<int:post_id>/report")
+@login_required
+def report(post_id: int) -> ResponseReturnValue:
+    """Who has read a must-read post, and who has not."""
+    return _report_page(_reported(post_id))
+
+
+def _reported(post_id: int) -> Post:
+    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    if not Acknowledgement.reportable(post.author_id, current_user):
+        abort(403)
+    return post
+
+
+def _report_page(post: Post, refused: Refused | None = None) -> ResponseReturnValue:
+    again = post.reminded_at + REMIND_EVERY if post.reminded_at else None
+    context = {"post": post, "report": Acknowledgement.report(post), "refused": refused}
+    may_remind = post.editable_by(current_user) and (again is None or again <= utcnow())
+    return render_template("posts/report.html", may_remind=may_remind, **context), 422 if refused else 200
+
+
+@posts.get("/posts/<int:post_id>/report.csv")
+@login_required
+def report_csv(post_id: int) -> ResponseReturnValue:
+    """The same as a table for a spreadsheet; times are those of the person's zone."""
+    said = {"read": "has read it", "owes": "has not read it", "past": "not asked any more"}
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+    writer.writerow(["Name", "Username", "Department", "State", "Version", "When", "Earlier versions"])
+    for line in Acknowledgement.report(_reported(post_id)).lines:
+        given = [(str(version), f"{as_local(at):%Y-%m-%d %H:%M}") for version, at in line.given]
+        latest, earlier = given[-1] if given else ("", ""), "; ".join(f"{one} on {at}" for one, at in given[:-1])
+        cells = (line.name, line.username, line.department, said[line.state], *latest, earlier)
+        writer.writerow([harmless_cell(cell) for cell in cells])
+    headers = {"Content-Disposition": f'attachment; filename="must-read-{post_id}.csv"'}
+    return Response("\ufeff" + file.getvalue(), headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def harmless_cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula (OWASP, CSV Injection)."""
+    return "'" + text if text.lstrip()[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%") and text else text
+
+
+@posts.post("/posts/<int:post_id>/remind")
+@role_required(Role.MEMBER)
+def remind(post_id: int) -> ResponseReturnValue:
+    """Remind those who have not read a post yet."""
+    post = _reported(post_id)
+    try:
+        count = Acknowledgement.remind(current_user, post_id)
+    except Refused as refused:
+        return _report_page(db.session.get_one(Post, post.id), refused)
+    return done(f"/posts/{post_id}/report", f"{plural(count, 'person', 'people').capitalize()} will be reminded.")
 
 
 # -- topics: their pages, and how editors keep them in order -----------------------------------------------------------
@@ -3298,8 +5466,35 @@ def merge(topic_id: int) -> ResponseReturnValue:
             form.refuse(refused)
         else:
             return done("/admin/topics", f"Everything is in {into.name} now.")
-    count = db.session.scalar(sa.select(sa.func.count()).where(Post.topic_id == topic_id, Post.deleted_at.is_(None)))
+    count = db.session.scalar(
+        Post.visible_to(current_user).where(Post.topic_id == topic_id).with_only_columns(sa.func.count())
+    )
     return form_page("topics/merge.html", form, topic=topic, posts_count=count)
+
+
+@topics.post("/admin/topics/<int:topic_id>/delete", endpoint="delete")
+@role_required(Role.EDITOR)
+def delete_topic(topic_id: int) -> ResponseReturnValue:
+    """Put a topic with all that is in it into the bin."""
+    try:
+        Topic.delete(current_user, topic_id)
+    except Refused as refused:
+        flash(refused.message, "danger")
+        return redirect(f"/admin/topics/{topic_id}", 303)
+    undo = f"/admin/topics/{topic_id}/restore"
+    return done("/admin/topics", "The topic is in the bin, with all that is in it.", undo=undo)
+
+
+@topics.post("/admin/topics/<int:topic_id>/restore", endpoint="restore")
+@role_required(Role.EDITOR)
+def restore_topic(topic_id: int) -> ResponseReturnValue:
+    """Bring a topic back from the bin."""
+    try:
+        topic = Topic.restore(current_user, topic_id)
+    except Refused as refused:
+        flash(refused.message + " Rename that one first.", "danger")
+        return redirect("/admin/bin?kind=topic", 303)
+    return done(f"/topics/{topic.slug}", "The topic is back, with all that is in it.")
 
 
 @topics.post("/admin/topics/<int:topic_id>/join")
@@ -3359,35 +5554,112 @@ def show_person(username: str) -> ResponseReturnValue:
     return render_template("people/show.html", person=person, page=page, stand_in=stand_in)
 
 
+# -- files: what people upload -----------------------------------------------------------------------------------------
+
+files = Blueprint("files", __name__)
+
+
+@files.get("/files/<int:file_id>/<file:name>", endpoint="show")
+@login_required
+def show_file(file_id: int, name: str) -> ResponseReturnValue:
+    """A file, to whom may see what it belongs to: pictures and PDF to be shown, anything else to be saved."""
+    file = Attachment.fetch(current_user, file_id)
+    if file.name != name:
+        abort(404)
+    kind = SHOWN_TYPES.get(file.ending)
+    return _send(stored_path(file.stored), kind or "application/octet-stream", file.sha256, file.name, kind is None)
+
+
+@files.get("/files/<int:file_id>/thumb")
+@login_required
+def thumb(file_id: int) -> ResponseReturnValue:
+    """The small version of a picture."""
+    file = Attachment.fetch(current_user, file_id)
+    if file.width is None:
+        abort(404)
+    return _send(stored_path(file.stored, ".thumb"), "image/webp", f"{file.sha256}-thumb", "thumb.webp", False)
+
+
+def _send(path: Path, kind: str, etag: str, name: str, save: bool) -> ResponseReturnValue:
+    try:
+        response = send_file(path, kind, as_attachment=save, download_name=name, conditional=True, etag=etag)
+    except FileNotFoundError:
+        log.error("a file is missing from the data folder: %s", path.name)
+        abort(404)
+    if request.method == "HEAD" or response.status_code == 304:
+        response.close()  # the file, which nobody else would
+    request.environ["corkboard.policy"] = PDF_POLICY if kind == SHOWN_TYPES["pdf"] else FILE_POLICY
+    return response
+
+
+@files.post("/files")
+@role_required(Role.MEMBER)
+def upload() -> ResponseReturnValue:
+    """Take files at once that are chosen, dropped or pasted. Answers, for the script, with their lines of a list."""
+    given = [file for file in request.files.getlist("upload")[:FILES_MOST] if file]
+    if not given:
+        return "Choose a file first.", 422, {"Content-Type": "text/plain; charset=utf-8"}
+    try:
+        ids = [take_upload(file) for file in given]
+    except Refused as refused:
+        status = 507 if isinstance(refused, NoRoom) else 422
+        return refused.message, status, {"Content-Type": "text/plain; charset=utf-8"}
+    return render_template("files/_attached.html", attached=Attachment.uploaded(current_user, ids))
+
+
+@files.post("/files/<int:file_id>/delete", endpoint="delete")
+@login_required
+def delete_file(file_id: int) -> ResponseReturnValue:
+    """Remove a file; it can be brought back."""
+    home = Attachment.delete(current_user, file_id)
+    return done(home, "The file is removed.", undo=f"/files/{file_id}/restore")
+
+
+@files.post("/files/<int:file_id>/restore", endpoint="restore")
+@login_required
+def restore_file(file_id: int) -> ResponseReturnValue:
+    """Bring a removed file back."""
+    home = Attachment.restore(current_user, file_id)
+    return done(home, "The file is back.")
+
+
 # -- search: everything that one may read ------------------------------------------------------------------------------
 
 search = Blueprint("search", __name__)
 
-SEARCH_KINDS = {"post": "News", "page": "Handbook", "comment": "Comments", "person": "People"}
+SEARCH_KINDS = {"post": "News", "page": "Handbook", "comment": "Comments", "file": "Files", "person": "People"}
+HIT_ICONS = {"post": "newspaper", "page": "book", "comment": "chat", "file": "file-earmark"}
 
 
 class Hit(NamedTuple):
     """Something that was found, as the page shows it."""
 
-    kind: str
+    kind: str  # one of SEARCH_KINDS
     address: str
     title: Markup
     snippet: Markup
     author_id: int
     topic_id: int
     at: datetime
+    is_over: bool
+    home: tuple[str, str] | None  # address and title of the post that a comment or a file is below
+
+    @property
+    def icon(self) -> str:
+        return HIT_ICONS[self.kind]
 
 
 @search.get("/search", endpoint="index")
 @login_required
 def search_all() -> ResponseReturnValue:
-    """What fits the words that somebody typed: people first, then posts, pages and comments, the best first."""
+    """What fits the words that somebody typed: people first, then posts, pages, comments and files, the best first."""
     viewer = viewer_or_none()
     assert viewer is not None
     asked = {name: request.args.get(name, "") for name in ("kind", "topic", "author", "since", "before")}
     query = tidy(request.args.get("q"))[:QUERY_MAX]
-    results = _results(viewer, asked["kind"], _wanted(viewer, query, asked), live=request.args.get("part") == "live")
-    if request.args.get("part") == "live":
+    live = request.args.get("part") == "live"
+    results = _results(viewer, asked["kind"], _wanted(viewer, query, asked), live)
+    if live:
         return render_template("search/_live.html", q=query, **results)
     people = sorted(directory(viewer).people.values(), key=lambda person: sort_key(person.name))
     choice = {"kinds": SEARCH_KINDS, "everybody": people, "topics": Topic.audiences(viewer).values()}
@@ -3397,15 +5669,14 @@ def search_all() -> ResponseReturnValue:
 def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:
     """What was found, for the page or, in short, for the box in the header."""
     people: Sequence[Any] = ()
-    hits: Sequence[Any] = ()
-    count, more = 0, False
+    found = Found((), 0, False)
     if wanted.words and not wanted.limits and (kind == "person" or not wanted.flags):
         people = SearchEntry.people(wanted, RESULTS if kind == "person" else FOUND_PEOPLE)
     if wanted.words and kind != "person":
-        hits, count, more = SearchEntry.hits(viewer, wanted)
-    shown = _shown(viewer, wanted, hits[:LIVE_RESULTS] if live else hits)
-    known = directory(viewer, (hit.author_id for hit in shown))
-    return {"people": people, "hits": shown, "count": count, "more": more, "names": known}
+        found = SearchEntry.hits(viewer, wanted)
+    hits = _shown(viewer, wanted, found.hits[:LIVE_RESULTS] if live else found.hits)
+    known = directory(viewer, (hit.author_id for hit in hits))
+    return {"people": people, "hits": hits, "count": found.count, "more": found.more, "names": known}
 
 
 def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
@@ -3421,40 +5692,55 @@ def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
     for name in ("since", "before"):
         if (moment := _midnight(asked[name])) is not None:
             limits[name] = moment
-    return Wanted(database.query_words(query), database.search_filter(asked["kind"], author_id), limits)
+    return Wanted(database.query_words(query), database.search_flags(kind=asked["kind"], author=author_id), limits)
 
 
 def _midnight(day: str) -> datetime | None:
     """When a day begins where this request's person is, as times are stored; None where it is no day."""
     try:
-        begun = datetime.combine(date.fromisoformat(day), datetime.min.time(), clock()[1])
-        return begun.astimezone(UTC).replace(tzinfo=None)
+        return as_utc(datetime.combine(date.fromisoformat(day), datetime.min.time()))
     except (ValueError, OverflowError):
         return None
 
 
 def _shown(viewer: Viewer, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
     """What was found, read for showing: once more only what the person may see."""
-    texts = {hit.object_id for hit in hits if hit.kind == "comment"}
-    found_posts = sa.select(Post.id, Post.title, Post.html, Post.author_id, Post.topic_id, Post.published_at)
-    found_posts = found_posts.where(Post.visible(), Post.id.in_({hit.post_id for hit in hits}))
-    posts_by_id = {row.id: row for row in rows(found_posts, viewer=viewer.id)} if hits else {}
-    said = sa.select(Comment.id, Comment.html, Comment.author_id, Comment.created_at)
-    said = said.where(Comment.id.in_(texts), Comment.deleted_at.is_(None))
-    comments_by_id = {row.id: row for row in rows(said)} if texts else {}
+    if not hits:
+        return []
+    ids = by_kind((hit.kind, hit.object_id) for hit in hits)
+    columns = sa.select(Post.id, Post.kind, Post.title, Post.html, Post.author_id, Post.topic_id, Post.expires_at)
+    listed = columns.where(Post.listed(), Post.id.in_({hit.post_id for hit in hits}))
+    posts_by_id = {row.id: row for row in rows(listed, viewer=viewer.id, now=g.now)}
+    said = sa.select(Comment.id, Comment.html, Comment.author_id)
+    said = said.where(Comment.id.in_(ids.get("comment", ())), Comment.deleted_at.is_(None))
+    kept = sa.select(*(getattr(Attachment, name) for name in (*FileView._fields, "uploader_id", "comment_id")))
+    kept = kept.where(Attachment.id.in_(ids.get("file", ())), Attachment.deleted_at.is_(None))
+    below = {"post": posts_by_id}
+    for kind, statement in (("comment", said), ("file", kept)):
+        below[kind] = {row.id: row for row in rows(statement)} if kind in ids else {}
     shown = []
     for hit in hits:
-        post, comment = posts_by_id.get(hit.post_id), comments_by_id.get(hit.object_id)
-        if post is None or (hit.kind == "comment" and comment is None):
-            continue  # deleted or hidden in this very moment
-        is_comment = hit.kind == "comment"
-        source = comment if is_comment else post
-        at = comment.created_at if is_comment else post.published_at  # type: ignore[union-attr]
-        address = f"/comments/{hit.object_id}" if is_comment else f"/posts/{post.id}"
-        text = plain_text(source.html, len(source.html))  # type: ignore[union-attr]
-        title, snippet = marked(post.title, wanted.words), marked(excerpt(text, wanted.words), wanted.words)
-        shown.append(Hit(hit.kind, address, title, snippet, source.author_id, post.topic_id, at))  # type: ignore[union-attr]
+        post, own = posts_by_id.get(hit.post_id), below[hit.kind].get(hit.object_id)
+        if post is not None and own is not None:  # else deleted or hidden in this very moment
+            shown.append(_hit(hit, post, own, wanted.words))
     return shown
+
+
+def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
+    """Something that was found: the row of its post, and its own."""
+    home = (f"/posts/{post.id}", post.title)
+    is_over = post.expires_at is not None and post.expires_at <= g.now
+    rest = (post.topic_id, hit.at, is_over)
+    if hit.kind == "file":
+        file = FileView._make(own[: len(FileView._fields)])
+        home = (f"/comments/{own.comment_id}" if own.comment_id else home[0], post.title)
+        return Hit("file", file.address, marked(file.name, words), Markup(), own.uploader_id, *rest, home)
+    text = plain_text(own.html, len(own.html))
+    snippet = marked(excerpt(text, words), words)
+    if hit.kind == "comment":
+        return Hit("comment", f"/comments/{own.id}", marked(post.title, words), snippet, own.author_id, *rest, home)
+    kind = "page" if post.kind == "page" else "post"
+    return Hit(kind, home[0], marked(post.title, words), snippet, post.author_id, *rest, None)
 
 
 def _fits(word: database.Word, wanted: Iterable[database.Word]) -> bool:
@@ -3576,6 +5862,30 @@ def settings() -> ResponseReturnValue:
     return form_page("admin/settings.html", form)
 
 
+@admin.get("/bin", endpoint="bin")
+@role_required(Role.EDITOR)
+def recycle_bin() -> ResponseReturnValue:
+    """What was deleted and can come back."""
+    kind = request.args.get("kind", "post")
+    if kind not in Bin.KINDS:
+        abort(404)
+    before = Cursor.from_request()
+    things, more = Bin.page(current_user, kind, before)
+    days = int(current_site().bin_days)
+    return render_template("admin/bin.html", kind=kind, things=things, more=more, is_first=before is None, days=days)
+
+
+@admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
+@role_required(Role.ADMIN)
+def empty_bin_now() -> ResponseReturnValue:
+    """Remove for good what is in the bin, after saying what that means."""
+    form = SiteForm()
+    if form.validate_on_submit():
+        removed = Bin.empty(current_user, utcnow())
+        return done("/admin/bin", f"{plural(removed, 'thing').capitalize()} removed for good.")
+    return form_page("admin/empty_bin.html", form)
+
+
 class NextStep(NamedTuple):
     """Something that a new site still needs."""
 
@@ -3590,7 +5900,7 @@ def next_steps() -> list[NextStep]:
     config = current_app.config
     alone = is_loopback(config["HOST"]) and not config["TRUSTED_PROXY"]
     company = db.session.scalar(sa.select(sa.func.count()).select_from(User)) or 0
-    written = db.session.scalar(sa.select(Post.id).limit(1)) is not None
+    written = db.session.scalar(sa.select(Post.id).where(Post.published_at.is_not(None)).limit(1)) is not None
     reach = "Only this computer can open the site so far. " if alone else "Other computers can open the site. "
     return [
         NextStep(not alone, "Let other computers in", reach + reach_advice(config)),
@@ -3694,6 +6004,34 @@ def today() -> date:
     return minute.replace(tzinfo=UTC).astimezone(zone).date()
 
 
+def as_local(moment: datetime | None) -> datetime | None:
+    """A stored time as the clock of this request's person shows it."""
+    return moment and moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
+
+
+def as_utc(moment: datetime) -> datetime:
+    """What a person typed, in their own zone, as it is stored."""
+    return moment.replace(tzinfo=clock()[1]).astimezone(UTC).replace(tzinfo=None)
+
+
+def end_of_day(day: date) -> datetime:
+    """When a day is over where this request's person is, as it is stored."""
+    return as_utc(datetime.combine(day + timedelta(days=1), datetime.min.time()))
+
+
+def last_day(moment: datetime | None) -> date | None:
+    """The day that is over at a stored time: what `end_of_day` was given."""
+    local = as_local(moment)
+    return (local - timedelta(microseconds=1)).date() if local else None
+
+
+def moment_in_words(moment: datetime) -> str:
+    """A time to come as people say it: 'Thursday 3 December, 12:30'."""
+    local = as_local(moment)
+    assert local is not None
+    return f"{WEEKDAYS[local.weekday()]} {_day(local.date(), g.now.year)}, {local:%H:%M}"
+
+
 @functools.lru_cache(maxsize=4096)
 def _ago(moment: datetime, minute: datetime, zone: ZoneInfo) -> Markup:
     """The same words for a whole minute, so that a minute's pages share them."""
@@ -3737,6 +6075,21 @@ def initials(name: str) -> str:
     return "".join(letters).upper()[:2]
 
 
+def file_size(count: int) -> str:
+    """How large a file is, as people say it: '640 bytes', '12 KB', '3.4 MB'."""
+    if count < 1000:
+        return plural(count, "byte")
+    name, one = next(named for named in (("KB", 1e3), ("MB", 1e6), ("GB", 1e9)) if count < named[1] * 999.5)
+    size = count / one
+    return f"{size:.{1 if size < 9.95 else 0}f} {name}"
+
+
+def picture_of(user_id: int) -> int | None:
+    """The id of a person's picture, None where they have none and their initials stand for it."""
+    viewer = viewer_or_none()
+    return directory(viewer, (user_id,)).people[user_id].picture if viewer else None
+
+
 def hue(number: int) -> int:
     """Which of the avatars' colors belongs to an id."""
     return number % HUES
@@ -3747,6 +6100,8 @@ def icon(name: str) -> Markup:
     """An icon of Bootstrap's font, for the eye only."""
     return Markup('<i class="bi bi-{}" aria-hidden="true"></i>').format(name)
 
+
+# -- Fragments: pieces of pages that are drawn once and kept -----------------------------------------------------------
 
 # Fragments kept: how many, and how long a text in one may be. At most some MB.
 FRAGMENTS, FRAGMENT_TEXT = 4096, 4000
@@ -3772,7 +6127,7 @@ _INDENTED = re.compile(r"\n\s+")  # a tenth of a page's bytes, and white space m
 
 def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") -> Markup:
     """The posts of a list, one below the other. What all rows share is looked up once: this is the hottest loop."""
-    viewer, (minute, zone) = viewer_or_none(), clock()
+    viewer, (minute, zone), now = viewer_or_none(), clock(), utcnow()
     assert viewer is not None
     names = directory(viewer, (row.author_id for row in posts))
     is_new, people, topics = viewer.is_new, names.people, names.topics
@@ -3785,16 +6140,17 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
             is_new(row.published_at, row.author_id),
             people[row.author_id],
             topics[row.topic_id],
+            row.expires_at is not None and row.expires_at <= now,
         )
         for row in posts
     ]
     return Markup("".join(cards))  # not Markup.join: each card is drawn already, and would be looked at again
 
 
-def post_article(post: PostView) -> Markup:
+def post_article(post: PostView, attached: tuple[FileView, ...] = ()) -> Markup:
     """A post as its page shows it; a long one is drawn anew each time, so that what is kept stays small."""
     draw = fragment if len(post.html) < FRAGMENT_TEXT else _fragment.__wrapped__
-    return draw("posts/_article.html", post, clock())
+    return draw("posts/_article.html", post, clock(), today(), picture_of(post.author_id), attached)
 
 
 def comment_cards(comments: Sequence[CommentView]) -> Markup:
@@ -3831,6 +6187,7 @@ class Header(NamedTuple):
     username: str
     name: str
     role: Role
+    picture: int | None
 
 
 PLACES = {"/", "/handbook", "/people"}
@@ -3840,7 +6197,24 @@ def page_header() -> Markup:
     """The header for whoever is signed in, the place they are at marked."""
     viewer, here = viewer_or_none(), request.path if request.path in PLACES else ""
     person = (viewer.id, viewer.username, viewer.name, viewer.role) if viewer else (0, "", "", Role.READER)
-    return fragment("_header.html", Header(current_site().name, here, *person))
+    picture = picture_of(viewer.id) if viewer else None
+    return fragment("_header.html", Header(current_site().name, here, *person, picture))
+
+
+def drawn_difference(found: Difference) -> Markup:
+    """What was added and removed, in words also for those who do not see it."""
+    kinds = {"added": "<ins{}><span class=\"visually-hidden\">added: </span>{}</ins>",
+             "removed": "<del{}><span class=\"visually-hidden\">removed: </span>{}</del>"}  # fmt: skip
+    drawn = []
+    for kind, text in found.folded():
+        if kind == "folded":
+            drawn.append(Markup('<span class="fold">… {} unchanged …</span>').format(plural(int(text), "line")))
+        elif kind == "same":
+            drawn.append(escape(text))
+        else:
+            blank = Markup("" if text.strip() else ' class="blank"')
+            drawn.append(Markup(kinds[kind]).format(blank, text))
+    return Markup("").join(drawn)
 
 
 def page_head() -> Markup:
@@ -3902,10 +6276,13 @@ def template_context() -> dict[str, Any]:
 
 
 def register_template_helpers(app: Flask) -> None:
+    """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    filters = (ago, plural, initials, hue, post_cards, post_article, comment_cards, page_sidebar)
+    words = (ago, plural, initials, hue, file_size, picture_of, drawn_difference)
+    filters = (*words, post_cards, post_article, comment_cards, page_sidebar)
     helpers = (icon, asset, pagination, page_head, page_header, page_flashes, page_dialogs, reply_fields)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
+    app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
     app.context_processor(template_context)
 
@@ -3928,7 +6305,8 @@ class PlainCommand(click.Command):
 
 
 def register_commands(app: Flask) -> None:
-    for command in (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command):
+    commands = (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command, jobs_group)
+    for command in commands:
         app.cli.add_command(command)
     app.cli.add_command(reindex_command)
 
@@ -4098,7 +6476,8 @@ def _database_findings() -> Iterator[Finding]:
 def reindex_command() -> None:
     """Make what the search finds anew. People can go on working; the search finds more and more of it meanwhile."""
     database.check_schema()
-    length = sum(rows(sa.select(sa.func.count()).select_from(model)).scalar() or 0 for model in (User, Post, Comment))
+    models = (User, Post, Comment, Attachment)
+    length = sum(rows(sa.select(sa.func.count()).select_from(model)).scalar() or 0 for model in models)
     with click.progressbar(length=length, label="Reading everything") as bar:
         SearchEntry.reindex(bar.update)
     click.echo("The search is up to date.")
@@ -4130,7 +6509,9 @@ def seed_demo_command(wanted: int, force: bool) -> None:
     extra = max(0, wanted - sum(entry.kind == "news" for entry in entries))
     with click.progressbar(length=len(entries) + extra, label="Writing posts") as bar:
         company.publish(entries, bar.update)
-        company.repeat([entry for entry in entries if entry.kind == "news" and not entry.private], extra, bar.update)
+        out = [entry for entry in entries if not {"draft", "appears"} & entry.fields.keys()]
+        company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
+    SearchEntry.fill()
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
     for username, role, password in passwords:
@@ -4159,7 +6540,6 @@ class DemoCompany:
         self.people: dict[str, int] = {}
         self.topics: dict[str, int] = {}
         self.private: set[str] = set()
-        self.indexed: dict[str, dict[str, Any]] = {}  # by title
 
     def hire(self) -> list[tuple[str, str, str]]:
         """Add the people and the topics. Returns username, role and password of each."""
@@ -4228,12 +6608,17 @@ class DemoCompany:
             if "edited_by" in entry.fields:
                 post["editor_id"] = self.people[entry.fields["edited_by"]]
                 post["updated_at"] = post["edited_at"] = self._ago(entry.fields.get("edited_days", "1"))
+            if "owner" in entry.fields:
+                post |= self._upkeep(entry.fields)
+            post |= self._timed(entry)
             post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
             self._keep(post, post_id)
+            for username in filter(None, entry.fields.get("read_by", "").split()):
+                read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
+                rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
             advance(1)
-        SearchEntry.catch_up()
         self._record()
 
     def repeat(self, entries: Sequence[DemoEntry], count: int, advance: Callable[[int], None]) -> None:
@@ -4261,19 +6646,7 @@ class DemoCompany:
             for post_id, post in zip(made, batch, strict=True)
         ]  # fmt: skip
         connection.execute(sa.insert(Revision), kept)
-        entries = [self._entry(revision["post_id"], post) for revision, post in zip(kept, batch, strict=True)]
-        connection.execute(sa.insert(SearchEntry), entries)
         self._record()
-
-    def _entry(self, post_id: int, post: dict[str, Any]) -> dict[str, Any]:
-        """What the search finds of a post; the words of texts that come again and again are looked up."""
-        same = self.indexed.setdefault(post["title"], {})
-        if not same:
-            text = plain_text(post["html"], len(post["html"]))
-            same.update(SearchEntry.values("post", 0, 0, 0, self.now, post["title"], text))
-        own = database.search_flags("post", post_id, post["author_id"])
-        place = {"object_id": post_id, "post_id": post_id, "at": post["published_at"]}
-        return same | place | {"tokens": " ".join([same["tokens"].partition(f" {database.FLAG_MARK}")[0], *own])}
 
     def _record(self) -> None:
         """Tell a site that is being served meanwhile that its lists have changed."""
@@ -4294,16 +6667,170 @@ class DemoCompany:
             "updated_at": when, "edited_at": None, "pinned_at": None,
         }  # fmt: skip
 
+    def _upkeep(self, fields: Mapping[str, str]) -> dict[str, Any]:
+        """Who looks after a page; and, where it tells when somebody last did, by when it is to be done again."""
+        kept: dict[str, Any] = {"owner_id": self.people[fields["owner"]]}
+        if "looked_days" in fields:
+            looked = self._ago(fields["looked_days"])
+            kept |= {"review_every": 6, "reviewed_at": looked, "review_by": months_after(looked.date(), 6)}
+        return kept
+
+    def _timed(self, entry: DemoEntry) -> dict[str, Any]:
+        """What waits, is over, or must be read: only what differs from any other post."""
+        fields, timed = entry.fields, {}
+        if "draft" in fields:
+            timed["published_at"] = None
+        if "appears" in fields:
+            timed["published_at"] = self._ago("-" + fields["appears"])
+        if "expired" in fields:
+            timed["expires_at"] = self._ago(fields["expired"])
+        if "due" in fields:
+            due = (self.now + timedelta(days=float(fields["due"]))).date()
+            asked = {"must_read_since": self._ago(fields["days"]), "must_read_version": 1, "must_read_roles": 15}
+            timed |= asked | {"must_read_due": due}
+        return timed
+
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
-        text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"]}
+        text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"] or post["updated_at"]}
         Revision.keep(post_id=post_id, comment_id=None, editor_id=post["author_id"], version=1, **text)
 
     def _comment(self, post_id: int, fields: Mapping[str, str], said: str) -> None:
         author, when = self.people[fields["author"]], self._ago(fields["days"])
         values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16), "version": 1}
         text = {"body": said, "html": render_markdown(said), "renderer": RENDERER_VERSION, "created_at": when}
-        comment_id = rows(COMMENT_INSERT, **values, **text).inserted_primary_key[0]  # type: ignore[index]
-        Revision.keep(post_id=post_id, comment_id=comment_id, editor_id=author, version=1, body=said, created_at=when)
+        rows(COMMENT_INSERT, **values, **text)
+
+
+# -- jobs: what the served process does by itself ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that is done again and again; `run` returns in a few words what came of it."""
+
+    name: str
+    every: timedelta
+    about: str
+    run: Callable[[], str]
+
+
+def empty_bin() -> str:
+    state().use_settings()
+    days = int(state().site.bin_days)
+    if not days:
+        return "The bin is emptied by hand only."
+    return f"{plural(Bin.empty(None, utcnow() - timedelta(days=days)), 'thing')} removed for good."
+
+
+def remove_orphaned_files() -> str:
+    return f"{plural(Attachment.prune_orphans(), 'file')} removed that nothing has."
+
+
+def forget_old_sign_ins() -> str:
+    return f"{plural(SignIn.forget_ended(), 'sign-in')} forgotten."
+
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
+        Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
+        Job("forget-sign-ins", timedelta(days=1), "Forgets sign-ins that ended long ago.", forget_old_sign_ins),
+    )
+}
+
+
+def run_job(job: Job, early: bool = False) -> str | None:
+    """Run a job if it is due (or `early`) and nobody else is at it. Returns what came of it; a failure is logged."""
+    lease = JobRun.claim(job.name, early)
+    if lease is None:
+        return None
+    try:
+        result, failed = job.run(), False
+    except Exception as error:
+        log.exception("the job %s failed, and will be tried again", job.name)
+        result, failed = f"Failed: {type(error).__name__}. The log tells more.", True
+    db.session.rollback()
+    JobRun.finish(job.name, lease, job.every, result, failed)
+    return result
+
+
+def run_due_jobs() -> list[str]:
+    """Run what is due, one after the other. Returns the names of what ran."""
+    now, known = utcnow(), JobRun.known()
+    database.end_reading()
+    due = [job for job in JOBS.values() if job.name not in known or known[job.name].due_at <= now]
+    return [job.name for job in due if run_job(job) is not None]
+
+
+class JobRunner:
+    """The thread that looks now and then for what is due."""
+
+    def __init__(self, app: Flask, seconds: float = 30) -> None:
+        self.app, self.seconds = app, seconds
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self.thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Let the job in hand end, but not for longer than a stop may take: its lease runs out by itself."""
+        self.stopping.set()
+        if self.thread is not None:
+            self.thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self.stopping.wait(self.seconds):
+            try:
+                with self.app.app_context():
+                    run_due_jobs()
+            except Exception:
+                log.exception("the jobs could not be looked through; the next try is in %s seconds", self.seconds)
+
+
+@click.group("jobs")
+def jobs_group() -> None:
+    """What the served process does by itself: look at it, or do it now."""
+
+
+@jobs_group.command("list", cls=PlainCommand)
+@with_appcontext
+def list_jobs_command() -> None:
+    """Show each job: when it ran last, how long that took, what came of it, when it is due."""
+    known, zone = JobRun.known(), state().zone("")
+
+    def said(moment: datetime | None) -> str:
+        return f"{moment.replace(tzinfo=UTC).astimezone(zone):%Y-%m-%d %H:%M}" if moment else "never"
+
+    for job in JOBS.values():
+        run = known.get(job.name)
+        ended = run.ended_at if run else None
+        took = f", took {(ended - run.started_at).total_seconds():.1f} s" if run and ended else ""
+        click.echo(f"{job.name}: {job.about}")
+        click.echo(f"    last run {said(run.started_at if run else None)}{took}{f': {run.result}' if run else ''}")
+        click.echo(f"    due {said(run.due_at) if run else 'as soon as the site runs'}")
+
+
+@jobs_group.command("run", cls=PlainCommand)
+@click.argument("name", type=click.Choice(list(JOBS)), required=False)
+@click.option("--due", is_flag=True, help="Run what is due: for a site that another server serves.")
+@with_appcontext
+def run_job_command(name: str | None, due: bool) -> None:
+    """Run a job now, whether it is due or not."""
+    if bool(name) == due:
+        raise click.UsageError("Name a job, or say --due.")
+    database.check_schema()
+    if name is None:
+        click.echo(f"Ran: {', '.join(run_due_jobs()) or 'nothing, for nothing is due'}.")
+        return
+    result = run_job(JOBS[name], early=True)
+    if result is None:
+        raise click.ClickException(f"{name} is being run already, by this site or another process.")
+    click.echo(result)
+    if JobRun.known()[name].failures:
+        raise SystemExit(1)
 
 
 # ======================================================================================================================
@@ -4318,7 +6845,7 @@ ERROR_WORDS = {
     404: ("Nothing here", "There is no such page, or it is not for you. It may have been moved or deleted."),
     405: ("Not this way", "This address is not meant to be opened like this. Go back and use the button there."),
     409: ("Changed meanwhile", "Somebody else changed this at the same time. Go back, load it anew and try again."),
-    413: ("Too large", "What you sent is larger than this site takes."),
+    413: ("Too large", "What you sent is larger than this site takes. Go back: what you typed is still there."),
     415: ("Not this kind", "This site does not take that kind of content."),
     422: ("Please check", "Something in what you sent is not right. Go back and correct it."),
     429: ("A little slower", "That was tried too often. Wait a moment and try again."),
@@ -4431,7 +6958,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app = Corkboard(__name__)
     app.config.from_object(settings)
     app.session_interface = SessionInterface()
-    app.url_map.converters["int"] = IdConverter
+    app.url_map.converters |= {"int": IdConverter, "file": FileNameConverter}
     app.wsgi_app = SecurityHeaders(app.wsgi_app)
     app.config["FINDINGS"] = settings.findings()
     configure_logging(app)
@@ -4441,7 +6968,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.before_request(begin_request)  # before the CSRF check, which may have to show a page
     csrf.init_app(app)
     app.after_request(finish_response)
-    for blueprint in (auth, account, posts, topics, people, search, admin, health):
+    for blueprint in (auth, account, posts, topics, people, files, search, admin, health):
         app.register_blueprint(blueprint)
     register_template_helpers(app)
     register_error_handlers(app)
@@ -4452,13 +6979,19 @@ def create_app(config: Config | str | None = None) -> Flask:
 
 def start_background(app: Flask) -> None:
     """Before serving: have the search catch up with what a process that was killed, or an older version, left."""
-    app.extensions["corkboard"].indexer.note("start", True)
+    app.extensions["corkboard"].indexer.note("activities", 0)
 
 
 def stop_background(app: Flask) -> None:
-    """Write what is still noted, before the process ends."""
+    """Let a job end, and write what is still noted, before the process does."""
+    app.extensions["corkboard"].jobs.stop()
     app.extensions["corkboard"].visits.stop()
     app.extensions["corkboard"].indexer.stop()
+
+
+def start_jobs(app: Flask) -> None:
+    """Have this process do what the site does by itself; several may, since each job is claimed."""
+    app.extensions["corkboard"].jobs.start()
 
 
 # -- Hooks of a request ------------------------------------------------------------------------------------------------
@@ -4488,7 +7021,8 @@ def finish_response(response: Response) -> Response:
     if this_app().config["SESSION_COOKIE_SECURE"]:
         headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
     if asked.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
-        headers["Cache-Control"] = "private, no-store"
+        kept = asked.endpoint in FILE_ENDPOINTS and response.status_code in (200, 206, 304)
+        headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"
     elif "fonts/" not in asked.path and asked.full_path != asset(asked.endpoint, **asked.view_args or {}):
         headers["Cache-Control"] = "no-cache"  # without its hash an address may mean another content tomorrow
     log_request(response.status_code)
@@ -4512,22 +7046,28 @@ def log_request(status: int) -> None:
         return
     milliseconds = (time.perf_counter() - held.started) * 1000
     viewer = held.get("viewer")
-    said = (held.request_id, this_request().method, logged_path(), status, milliseconds, viewer.id if viewer else "-")
+    user = viewer.id if viewer else "-"
+    said = (held.request_id, this_request().method, logged_path(), status, round(milliseconds, 1), user)
     # Not access_log.info(…): it would search the stack for the line that called it, and that is always this one.
-    record = access_log.makeRecord(access_log.name, logging.INFO, __file__, 0, "%s %s %s %s %.1fms user=%s", said, None)
+    record = access_log.makeRecord(access_log.name, logging.INFO, __file__, 0, "%s %s %s %s %sms user=%s", said, None)
     if access_log.isEnabledFor(logging.INFO):
         access_log.handle(record)
 
 
 class SecurityHeaders:
-    """Puts `SECURITY_HEADERS` on every answer, whoever made it; below Flask, where it costs next to nothing."""
+    """Puts `SECURITY_HEADERS` on every answer, whoever made it; below Flask, where it costs next to nothing.
+
+    A view that wants a stricter policy says so in the environment.
+    """
 
     def __init__(self, wsgi_app: Callable[..., Any]) -> None:
         self.wsgi_app, self.headers = wsgi_app, list(SECURITY_HEADERS.items())
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            return start_response(status, headers + self.headers, *error)
+            own = environ.get("corkboard.policy")
+            ours = [*(SECURITY_HEADERS | {"Content-Security-Policy": own}).items()] if own else self.headers
+            return start_response(status, headers + ours, *error)
 
         return self.wsgi_app(environ, start)
 
@@ -4575,6 +7115,13 @@ class IdConverter(IntegerConverter):
         super().__init__(url_map, max=ID_MAX)
 
 
+class FileNameConverter(BaseConverter):
+    """The name of a file, which has an ending; what is done to a file (`/files/5/delete`) has none."""
+
+    regex = r"[^/]+\.[^/]+"
+    part_isolating = True
+
+
 class SessionInterface(SecureCookieSessionInterface):
     """Flask's, which checks the signature of each cookie that a browser sends only the first time it sends it.
 
@@ -4608,6 +7155,7 @@ class SessionInterface(SecureCookieSessionInterface):
 # -- Logs --------------------------------------------------------------------------------------------------------------
 
 LOG_BYTES, LOG_FILES = 5 * 2**20, 5
+ACCESS_FIELDS = ("request", "method", "path", "status", "ms", "user")
 
 
 class PatientRotatingFileHandler(RotatingFileHandler):
@@ -4693,16 +7241,14 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record."""
+    """A line of JSON for each record; what is known of a request stands in fields of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {"at": datetime.fromtimestamp(record.created, UTC).isoformat()}
-        entry |= {
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            "process": os.getpid(),
-        }
+        entry |= {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.name == access_log.name and isinstance(record.args, tuple):
+            entry |= dict(zip(ACCESS_FIELDS, record.args, strict=False))
+        entry["process"] = os.getpid()
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=str)

@@ -428,6 +428,7 @@ def _run_in_batch(state: Engine, work: Callable[[], R]) -> R:
     return result
 
 
+TAKEN_BACK = "SQLite took the transaction back, as it does on a full disk"
 BATCH_MOST = 32
 BATCH_SECONDS = 0.01  # how long a batch waits for somebody who was coming, and gave up
 
@@ -454,8 +455,11 @@ class Batch:
         state.batch = self
 
     def run(self, work: Callable[[], R]) -> R:
+        """Run a unit's work as a member; whatever it raises takes back its own work only."""
         self.size += 1
         if self.size > 1:  # the first is alone in the transaction: all that is in it is its own
+            if not self.line.driver.in_transaction:  # a savepoint would begin another one, without the others' work
+                raise DatabaseBusy(TAKEN_BACK)
             self.line.driver.execute("SAVEPOINT member")
         token = _in_unit.set(self.line.connection)
         try:
@@ -483,7 +487,7 @@ class Batch:
         self.state.batch = None
         try:
             if not self.line.driver.in_transaction:
-                raise DatabaseBusy("SQLite took the transaction back")
+                raise DatabaseBusy(TAKEN_BACK)
             self.line.commit()
         except BaseException as error:
             self.error = error
@@ -578,6 +582,7 @@ class Prepared:
         self.plans: dict[tuple[str, ...], Plan] = {}  # by the engine, and by what is given: an INSERT's columns
 
     def execute(self, begun: sa.Connection, parameters: Mapping[str, Any]) -> Answer:
+        """Execute on a connection. Raises what SQLAlchemy would."""
         if not begun.in_transaction():
             begun.begin()
         dialect, counting = begun.dialect, begun.engine.dispatch.before_cursor_execute
@@ -609,6 +614,9 @@ def _wrapped(begun: sa.Connection, sql: str, error: Exception) -> BaseException:
     return DBAPIError.instance(sql, None, error, base, hide_parameters=True, connection_invalidated=lost)
 
 
+REQUIRED: Any = object()  # instead of the value of a parameter that has none by itself
+
+
 class Plan:
     """A compiled statement: its text, and what turns values of Python into the driver's and back."""
 
@@ -621,6 +629,7 @@ class Plan:
 
     @classmethod
     def of(cls, statement: Any, dialect: sa.Dialect, parameters: Mapping[str, Any]) -> Plan:
+        """Compile a statement. Raises `TypeError` where it has a default that Python would have to make."""
         # Of a plain INSERT the columns are those that are given. An IN over constants is written out.
         columns = list(parameters) if statement.is_insert and statement.select is None else None
         options = {"render_postcompile": True}
@@ -633,8 +642,11 @@ class Plan:
             bind = compiled.binds.get(name)
             return bind.type.dialect_impl(dialect).bind_processor(dialect) if bind is not None else None
 
-        names = compiled.positiontup if compiled.positional else compiled.bind_names.values()
-        binds = [(name, constants[name], processor(name)) for name in names]
+        def is_constant(name: str) -> bool:
+            return name not in compiled.binds or not compiled.binds[name].required
+
+        names = compiled.positiontup if compiled.positional else constants
+        binds = [(name, constants[name] if is_constant(name) else REQUIRED, processor(name)) for name in names]
         found = list(statement.selected_columns) if statement.is_select else []
         readers = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in found]
         plan = cls(str(compiled), binds, [column.key for column in found], readers)
@@ -646,6 +658,8 @@ class Plan:
         values = []
         for name, constant, processor in self.binds:
             value = parameters.get(name, constant)
+            if value is REQUIRED:
+                raise TypeError(f"the statement needs {name}")
             values.append(processor(value) if processor else value)
         return tuple(values) if self.positional else dict(zip([bind[0] for bind in self.binds], values, strict=True))
 
@@ -721,6 +735,20 @@ def unless_present(statement: sa.Insert) -> sa.Insert:
 def insert_if_absent(table: sa.Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless one with the same unique key stands. Returns whether it was inserted."""
     return rows(unless_present(table.insert()), **values).rowcount == 1
+
+
+def remove(table: sa.Table, ids: Sequence[int]) -> None:
+    """Delete rows and, before them, whatever refers to them by a foreign key, however far; as part of a unit."""
+    if not ids:
+        return
+    keys = (key for child in db.metadata.tables.values() for key in child.foreign_keys if key.column.table is table)
+    for key in keys:
+        child, refers = key.parent.table, key.parent.in_(ids)
+        if "id" in child.c:
+            remove(child, [row.id for row in rows(sa.select(child.c.id).where(refers))])
+        else:
+            rows(sa.delete(child).where(refers))
+    rows(sa.delete(table).where(table.c.id.in_(ids)))
 
 
 def in_table_order(statement: Columns) -> Columns:
@@ -898,12 +926,12 @@ def prepare_served_start(app: Flask) -> None:
 # One tokenizer of ours makes words out of a text for both engines, so that both find the same: SQLite by FTS5, MySQL
 # by FULLTEXT. They are handed nothing but a-z, 0-9 and _, with three letters in front of each: so none is a stop word
 # or shorter than MySQL indexes (which a site cannot set), none is an operator, and none is what people typed.
-WORD_MARK, FLAG_MARK = "zzz", "qqq"
-WORD_MAX, TOKEN_MAX = 40, 80  # InnoDB passes over what is longer than 84 characters
+WORD_MARK, TITLE_MARK, PERSON_MARK, FLAG_MARK = "zzz", "ttt", "ppp", "qqq"
+WORD_MAX, TOKEN_MAX = 40, 72  # InnoDB passes over what is longer than 84 characters, marks and all
 QUERY_WORDS = 8
-HITS_MOST = 2000  # of words that are everywhere only the newest hits are ranked
-WINDOW = 2048  # entries of a kind that share a flag; see `search_passes`
-WINDOW_ENOUGH = 50  # hits
+WINDOW = 2048  # entries that MySQL is asked about at once; see `entry_tokens`
+LISTED_LENGTHS = (5, 6)  # of beginnings, with the mark, that FTS5 keeps lists of
+EXPANDED_MOST = 24
 
 _UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 _ACCENTS = re.compile("[\u0300-\u036f]")  # not the marks of kana or Hindi, which make other letters
@@ -969,8 +997,8 @@ def query_words(query: str) -> list[Word]:
 def _spelt(word: str) -> str:
     """A word in the characters that both engines take for parts of one."""
     if word.isascii() and word.isalnum():
-        return (WORD_MARK + word)[:TOKEN_MAX]
-    return (WORD_MARK + "".join(map(_spelt_character, word)))[:TOKEN_MAX]
+        return word[:TOKEN_MAX]
+    return "".join(map(_spelt_character, word))[:TOKEN_MAX]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -978,7 +1006,7 @@ def _spelt_character(char: str) -> str:
     return char if char.isascii() and char.isalnum() else f"_{ord(char):05x}"
 
 
-def search_tokens(text: str) -> list[str]:
+def search_tokens(text: str, mark: str = WORD_MARK) -> list[str]:
     """What is indexed of a text: its words, each once; 'C++' also as 'c', 'e-mail' also as 'email'."""
     tokens: dict[str, None] = {}
     before, joined = Word("", -1, -1), ""
@@ -990,73 +1018,86 @@ def search_tokens(text: str) -> list[str]:
         if joined != word.text and len(joined) <= WORD_MAX:
             tokens[_spelt(joined)] = None
         before = word
-    return list(tokens)
+    return [mark + token for token in tokens]
 
 
-def search_flags(kind: str, object_id: int, author_id: int) -> list[str]:
-    """What else an entry is found by, indexed as words are: its kind, its author, and its place in time."""
-    return [*search_filter(kind, author_id), f"{FLAG_MARK}w{kind}{object_id // WINDOW}"]
+def search_flags(**flags: Any) -> list[str]:
+    """What else an entry is found by, indexed as words are: `kind`, `author`."""
+    return [f"{FLAG_MARK}{name}{value}" for name, value in flags.items() if value]
 
 
-def search_filter(kind: str = "", author_id: int | None = None) -> list[str]:
-    """The flags that an entry of that kind, by that person, bears."""
-    return [f"{FLAG_MARK}k{kind}"] * bool(kind) + [f"{FLAG_MARK}a{author_id}"] * (author_id is not None)
+def entry_tokens(entry_id: int, tokens: Sequence[str]) -> str:
+    """What an entry's column holds. For MySQL each word comes a second time, with the entry's place in time before it.
 
+    InnoDB finds everything that has a word before it takes the newest: a quarter of a second for what stands in
+    100,000 entries. By these it is asked about the newest few thousand entries only.
+    """
+    if engine_state().is_sqlite:
+        return " ".join(tokens)
+    window = _window(entry_id)
+    return " ".join([*tokens, *(window + token for token in tokens if token[0] in WORD_MARK + TITLE_MARK)])
+
+
+def _window(entry_id: int) -> str:
+    return f"n{entry_id // WINDOW}n"
+
+
+# -- Asking: FTS5 is walked from the newest entry on until there are enough, InnoDB asked about windows of time --------
 
 _FTS = sa.table("search_fts", sa.column("rowid", sa.Integer))
+_WORDS = sa.table("search_fts_words", sa.column("word", sa.String))
 _MATCH = sa.bindparam("match", type_=sa.String)
+_BEGUN = Prepared(
+    sa.select(_WORDS.c.word)
+    .where(_WORDS.c.word >= sa.bindparam("start"), _WORDS.c.word < sa.bindparam("end"))
+    .limit(EXPANDED_MOST + 1)
+)
 
 
-def search_match(entries: sa.Table, sqlite: bool) -> tuple[Any, sa.ColumnElement[bool], Any]:
+def search_match(entries: Any, sqlite: bool, newest: int = 0) -> tuple[Any, Any, Any]:
     """What to select from, the condition that an entry matches (`match`), and what orders the newest first.
 
     Neither engine is asked how well one matches: FTS5 would count the rows of each word, a tenth of a second for one
-    that stands in a million. What makes a hit good, that a title says it and that it is new, the entry itself tells.
+    that stands in a million. With `newest` InnoDB hands over only so many, of which the person may see some.
     """
     if sqlite:
         joined = sa.join(_FTS, entries, entries.c.id == _FTS.c.rowid)
         return joined, sa.literal_column("search_fts").op("MATCH", is_comparison=True)(_MATCH), _FTS.c.rowid.desc()
-    return entries, mysql.match(entries.c.tokens, against=_MATCH).in_boolean_mode(), entries.c.id.desc()
+    matches = mysql.match(entries.c.tokens, against=_MATCH).in_boolean_mode()
+    if not newest:
+        return entries, matches, entries.c.id.desc()
+    ids = sa.select(entries.c.id).where(matches).order_by(entries.c.id.desc()).limit(newest).subquery()
+    return sa.join(ids, entries, entries.c.id == ids.c.id), sa.true(), entries.c.id.desc()
 
 
-def by_search_index(statement: Columns, entries: sa.Table, posts: sa.Table | None = None) -> Columns:
-    """Have SQLite read entries, and posts, from the indexes that lie beside the search's own."""
-    statement = statement.with_hint(entries, "INDEXED BY search_fts_entries", "sqlite")
-    return statement if posts is None else statement.with_hint(posts, "INDEXED BY search_fts_posts", "sqlite")
+def search_query(words: Sequence[Word], flags: Sequence[str], mark: str, whole: bool, last: int = 0) -> str:
+    """What to ask the engine for as `match`: all the words, as they are or (unless `whole`) as beginnings.
 
-
-def search_passes(words: Sequence[Word], flags: Sequence[str], newest: Callable[[], Mapping[str, int]]) -> list[str]:
-    """What to ask the engine for as `match`, one after the other until there are `WINDOW_ENOUGH` hits.
-
-    FTS5 finds the newest first and stops. InnoDB finds everything before it sorts, half a second for what stands in
-    100,000 entries: it is first asked about the newest of each kind, whose number `newest` tells, then about all.
+    With `last`, the highest id of an entry, MySQL is asked about the two newest windows only.
     """
-    exact = [*flags, *(_spelt(word.text) for word in words if word.whole)]
-    begun = [_spelt(word.text) for word in words if not word.whole]
+    sought = [(mark + _spelt(word.text), whole or word.whole) for word in words]
     if engine_state().is_sqlite:
-        return [" AND ".join([f'"{token}"' for token in exact] + [f'"{token}"*' for token in begun])]
+        return " AND ".join([*(f'"{flag}"' for flag in flags), *(_fts5_word(*one) for one in sought)])
     # The longest first: it is likely the rarest, and InnoDB looks through what it found for the first.
-    sought = sorted([*exact, *(token + "*" for token in begun)], key=len, reverse=True)
-    everywhere = " ".join("+" + token for token in sought)
-    windows = [
-        f"{FLAG_MARK}w{kind}{number}"
-        for kind, last in newest().items()
-        for number in range(max(0, last // WINDOW - 1), last // WINDOW + 1)
-    ]
-    return [f"+({' '.join(windows)}) {everywhere}", everywhere]
+    ordered = sorted(sought, key=lambda one: len(one[0]), reverse=True)
+    windows = [_window(last), _window(max(0, last - WINDOW))] if last else [""]
+    every = [" ".join(f"{window}{token}{'' if exact else '*'}" for window in windows) for token, exact in ordered]
+    return " ".join([*(f"+({token})" for token in every), *(f"+{flag}" for flag in flags)])
 
 
-def in_title(title: Any, words: Sequence[str]) -> sa.ColumnElement[int]:
-    """How well a title fits, up to 6: 4 for beginning words as those bound by these names do, 6 for being them."""
-    begun = [sa.case((sa.func.instr(title, sa.bindparam(name, type_=sa.String)) > 0, 4), else_=0) for name in words]
-    same = [sa.func.instr(title, sa.bindparam(name, type_=sa.String) + " ") > 0 for name in words]
-    points: Any = sum(begun) + sum(sa.case((fits, 2), else_=0) for fits in same)
-    return points / len(words)
+def _fts5_word(token: str, exact: bool) -> str:
+    """A word as FTS5 is asked for it. A beginning is spelt out where few words have it: each of them is walked from
+    the newest entry on, while for a beginning that has no list of its own everything would be gathered first."""
+    if exact:
+        return f'"{token}"'
+    if len(token) not in LISTED_LENGTHS:
+        begun = rows(_BEGUN, start=token, end=token + "\x7f").all()
+        if len(begun) <= EXPANDED_MOST:
+            return "(" + " OR ".join(f'"{row.word}"' for row in begun) + ")" if begun else f'"{token}"'
+    return f'"{token}"*'
 
 
-def title_word(word: Word) -> str:
-    """A word as it stands in a title's column, where each has a space before and behind it."""
-    return " " + _spelt(word.text)
+# -- The index ---------------------------------------------------------------------------------------------------------
 
 
 def create_search_index(connection: sa.Connection) -> None:
@@ -1064,24 +1105,25 @@ def create_search_index(connection: sa.Connection) -> None:
 
     On SQLite triggers keep it in step with the entries, whoever writes them.
     """
-    for statement in _SQLITE_SEARCH if connection.dialect.name == "sqlite" else ():
-        connection.exec_driver_sql(statement)
-    if connection.dialect.name != "sqlite":
-        made = {index["name"] for index in sa.inspect(connection).get_indexes("search_entries")}
-        if "ft_search_entries_tokens" not in made:
-            connection.exec_driver_sql("CREATE FULLTEXT INDEX ft_search_entries_tokens ON search_entries (tokens)")
+    if connection.dialect.name == "sqlite":
+        for statement in _SQLITE_SEARCH:
+            connection.exec_driver_sql(statement)
+        return
+    made = {index["name"] for index in sa.inspect(connection).get_indexes("search_entries")}
+    if "ft_search_entries_tokens" not in made:
+        connection.exec_driver_sql("CREATE FULLTEXT INDEX ft_search_entries_tokens ON search_entries (tokens)")
 
 
 _TAKE_OUT = "INSERT INTO search_fts (search_fts, rowid, tokens) VALUES ('delete', old.id, old.tokens);"
 _PUT_IN = "INSERT INTO search_fts (rowid, tokens) VALUES (new.id, new.tokens);"
-# No positions and no sizes, because nothing asks for them; beginnings of two to four letters have a list of their own.
+# No positions and no sizes, because nothing asks for them; beginnings of two and three letters have lists of their own.
+# What is written goes to the disk in large parts, or most of building it would be merging small ones.
 _SQLITE_SEARCH = (
-    # Two thousand hits a search are asked when and where they are: here that lies side by side, without the texts.
-    "CREATE INDEX IF NOT EXISTS search_fts_entries ON search_entries (id, kind, object_id, post_id, at, title)",
-    # (Between id and topic stands a column that nobody asks for, or each of the person's topics would be looked up.)
-    "CREATE INDEX IF NOT EXISTS search_fts_posts ON posts (id, kind, topic_id, deleted_at)",
-    "CREATE VIRTUAL TABLE IF NOT EXISTS search_fts USING fts5(tokens, content='search_entries', "
-    "content_rowid='id', detail=none, columnsize=0, prefix='5 6 7', tokenize=\"ascii tokenchars '_'\")",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS search_fts USING fts5(tokens, content='search_entries', content_rowid='id', "
+    f"detail=none, columnsize=0, prefix='{' '.join(map(str, LISTED_LENGTHS))}', tokenize=\"ascii tokenchars '_'\")",
+    "INSERT INTO search_fts (search_fts, rank) VALUES ('hashsize', 32000000)",
+    "INSERT INTO search_fts (search_fts, rank) VALUES ('crisismerge', 200)",
+    "CREATE TABLE IF NOT EXISTS search_fts_words (word TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID",
     f"CREATE TRIGGER IF NOT EXISTS search_inserted AFTER INSERT ON search_entries BEGIN {_PUT_IN} END",
     f"CREATE TRIGGER IF NOT EXISTS search_deleted AFTER DELETE ON search_entries BEGIN {_TAKE_OUT} END",
     "CREATE TRIGGER IF NOT EXISTS search_updated AFTER UPDATE OF tokens ON search_entries "
@@ -1089,14 +1131,21 @@ _SQLITE_SEARCH = (
 )
 
 
+def note_words(tokens: set[str]) -> None:
+    """Remember words that entries have, as part of the unit that writes these: see `_fts5_word`."""
+    if engine_state().is_sqlite and tokens:
+        values = [{"word": token} for token in tokens]
+        connection().execute(unless_present(sa.insert(_WORDS)), values)
+
+
 def drop_search_index(connection: sa.Connection) -> None:
     """Undo `create_search_index`, except for what goes with the table."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("DROP TABLE IF EXISTS search_fts")
-        connection.exec_driver_sql("DROP INDEX IF EXISTS search_fts_posts")
+        connection.exec_driver_sql("DROP TABLE IF EXISTS search_fts_words")
 
 
-def clear_search(entries: sa.Table) -> None:
+def clear_search(entries: Any) -> None:
     """Throw all entries away and the index over them, as part of the caller's unit; faster than one by one."""
     if not engine_state().is_sqlite:
         rows(sa.text(f"TRUNCATE TABLE {entries.name}"))
@@ -1104,6 +1153,7 @@ def clear_search(entries: sa.Table) -> None:
     rows(sa.text("DROP TRIGGER search_deleted"))
     rows(sa.delete(entries))
     rows(sa.text("INSERT INTO search_fts (search_fts) VALUES ('delete-all')"))
+    rows(sa.delete(_WORDS))
     create_search_index(connection())
 
 

@@ -33,10 +33,7 @@ from waitress.utilities import Error
 
 gc.disable()  # while the libraries are read: nothing of them is garbage, and looking for some is a tenth of a start
 import database  # noqa: E402
-from app import announce_setup, create_app, site_address, start_background, stop_background  # noqa: E402
-
-gc.freeze()  # or the first look for garbage would look at all of that, for as long as a tenth of this import
-gc.enable()
+from app import announce_setup, create_app, site_address, start_background, start_jobs, stop_background  # noqa: E402
 
 # == 1. The start ======================================================================================================
 
@@ -64,6 +61,7 @@ def start() -> None:
             start_background(app)
             stop = "To stop it, press Ctrl+C." if terminal else ""
             tell(*where_it_runs(app.config), *filter(None, [setup, stop]))
+            start_jobs(app)
             settle_memory()
             settle_threads()
             serve(app, listener)
@@ -77,6 +75,7 @@ def settle_memory() -> None:
     """Spare the garbage collector what the start has made and the process keeps: a tenth of what a page costs."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def settle_threads() -> None:
@@ -421,8 +420,8 @@ class Server:
         if self.stopping:
             raise SystemExit(1)
         # Nothing is raised here: in the middle of taking a request up, that would lose it.
+        self.stopping = True  # before the loop wakes up: from another thread it would see nothing, and sleep on
         self.waitress.pull_trigger()
-        self.stopping = True
 
     def finish(self, seconds: float = GRACE_SECONDS) -> int:
         """Listen no more; let the views that have begun end and their answers leave. How many could not is returned."""
@@ -432,7 +431,7 @@ class Server:
         while (self.dispatcher.threads or self.waitress.active_channels) and time.monotonic() < end:
             self._let_go()
             self._close_stalled(STALLED_SECONDS)
-            self._turn(seconds=0.1)
+            self._turn(seconds=0.02)
         left = len(self.dispatcher.threads)
         if not left:  # a thread that is left would wake the loop through a number that may mean another file by then
             wasyncore.close_all(self.sockets, ignore_all=True)
@@ -492,3 +491,5 @@ if __name__ == "__main__":
     sys.exit(main())
 else:
     app = create_app()
+    gc.freeze()  # or the first look for garbage would look at all of that: a tenth of what the import takes
+    gc.enable()

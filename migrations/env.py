@@ -13,7 +13,11 @@ def run() -> None:
     """Upgrade (or whatever was asked) in one transaction on SQLite; MySQL commits each DDL statement by itself."""
     with current_app.app_context(), database.for_writing(), database.db.engine.connect() as connection:
         sqlite = connection.dialect.name == "sqlite"
-        if not sqlite:
+        if sqlite:
+            # A table that is made anew is dropped for a moment (sqlite.org/lang_altertable.html, section 7); the
+            # connection is closed at the end, not given back to where somebody would meet it like this.
+            connection.connection.driver_connection.execute("PRAGMA foreign_keys = OFF")
+        else:
             connection.execute(text("SELECT GET_LOCK(:name, 60)"), {"name": ONE_AT_A_TIME})
         context.configure(
             connection=connection,
@@ -27,7 +31,9 @@ def run() -> None:
             context.run_migrations()
         if connection.in_transaction():
             connection.commit()
-        if not sqlite:
+        if sqlite:
+            connection.invalidate()
+        else:
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": ONE_AT_A_TIME})
 
 

@@ -1,9 +1,11 @@
 // Corkboard's one script. Every page works without it; it reads data attributes and makes some things quicker.
 //   data-swap="#id"      a form (or its button) posts in the background and renews this region
 //   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
+//   data-autosave="/…"   what is typed is kept on the site as a draft, some seconds after each change
 //   data-editor="/…"     Write and Preview tabs, formatting buttons     data-audience="id"  who will see it
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
 //   data-live="#id"      the search in the header shows what it finds here while typing
+//   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
 (() => {
   "use strict";
@@ -91,6 +93,57 @@
   });
   addEventListener("beforeunload", (event) => {
     if (!sending && $$("[data-draft]").some(isDirty)) event.preventDefault();
+  });
+
+  // == Drafts on the site: kept by themselves some seconds after a change, so that they survive a closed browser ==
+  const AUTOSAVE_AFTER = 4000;
+  let autosaving; // the timer; one form at a time is written in
+  let underway = false;
+
+  function scheduleAutosave(form) {
+    clearTimeout(autosaving);
+    autosaving = setTimeout(() => autosave(form), AUTOSAVE_AFTER);
+  }
+
+  async function autosave(form) {
+    if (sending || !isDirty(form)) return;
+    if (underway) return scheduleAutosave(form);
+    underway = true;
+    const sent = textsOf(form).map((field) => [field, field.value]);
+    try {
+      const answer = await fetch(form.dataset.autosave, {
+        method: "POST", body: new URLSearchParams(new FormData(form)), headers: { "X-Requested-With": "fetch" },
+      });
+      if (answer.status === 409) return tellAutosaved("This draft was changed in another window. What you type here is kept in this tab only.");
+      if (answer.ok && !answer.redirected) nowIsDraft(form, await answer.json(), sent);
+      else if (answer.status !== 422) tellAutosaved("Not saved just now. What you type is kept in this tab.");
+    } catch {
+      tellAutosaved("Not saved just now. What you type is kept in this tab.");
+    } finally {
+      underway = false;
+    }
+  }
+
+  function nowIsDraft(form, { id, version }, sent) {
+    if (sending) return;
+    sessionStorage.removeItem(draftKey(form));
+    for (const [field, value] of sent) if (field.type !== "hidden") field.defaultValue = value;
+    $("[name=version]", form).value = version;
+    form.setAttribute("action", `/posts/${id}/edit`);
+    form.dataset.autosave = `/posts/${id}/autosave`;
+    if (location.pathname !== form.getAttribute("action")) history.replaceState(null, "", `/posts/${id}/edit`);
+    tellAutosaved(`Saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`);
+    if (isDirty(form)) { keepDraft(form); scheduleAutosave(form); }
+  }
+
+  function tellAutosaved(words) {
+    const place = $("#autosaved");
+    if (place && place.textContent !== words) place.textContent = words;
+  }
+
+  on("input", (event) => {
+    const form = event.target.form;
+    if (form && "autosave" in form.dataset) scheduleAutosave(form);
   });
 
   // == Sending forms: asking first, never twice, in the background where a region can be renewed ==
@@ -284,6 +337,117 @@
     const moves = event.key === "ArrowLeft" || event.key === "ArrowRight";
     if (moves && event.target.matches("[role=tab]")) $$("[role=tab]").find((tab) => tab !== event.target).focus();
   });
+
+  // == Uploading: what is chosen, dropped or pasted goes at once, and what shows or links it goes into the text ==
+  const noticed = (form) => { // where it is told how far it is and what went wrong: in the field for files, or below the text
+    let place = $(".uploading", form);
+    if (!place) {
+      place = document.createElement("p");
+      place.className = "uploading";
+      place.innerHTML = '<progress max="1" aria-label="Upload"></progress><span></span>';
+      const list = $("[data-uploads] .attached", form);
+      if (list) list.before(place);
+      else $("textarea", form).after(place);
+    }
+    return place;
+  };
+
+  function refuseUpload(form, words) {
+    const field = $("[data-uploads] input[type=file]", form) || $("textarea", form);
+    mark(field, words);
+    if (words) announce(words);
+  }
+
+  function sendFile(file, tell) { // not fetch, which does not tell how far an upload is
+    return new Promise((done) => {
+      const [asked, body] = [new XMLHttpRequest(), new FormData()];
+      body.append("upload", file, file.name || "picture.png");
+      asked.upload.addEventListener("progress", (event) => { if (event.lengthComputable) tell(event.loaded / event.total); });
+      asked.addEventListener("load", () => { done({ status: asked.status, words: asked.responseText }); });
+      asked.addEventListener("error", () => { done({ status: 0, words: "" }); });
+      asked.open("POST", "/files");
+      asked.setRequestHeader("X-CSRFToken", token());
+      asked.setRequestHeader("X-Requested-With", "fetch");
+      asked.send(body);
+    });
+  }
+
+  function whyNot({ status, words }, file) {
+    if (status === 401) return "You are signed out. Save what you wrote, sign in again, and then add the file.";
+    if (status === 413) return `${file.name} is too large.`;
+    return status === 422 || status === 507 ? words : `${file.name} did not arrive. Try again in a moment.`;
+  }
+
+  async function uploadAll(form, given) {
+    const place = noticed(form);
+    const refused = [];
+    form.dataset.uploading = String((form.dataset.uploading | 0) + 1);
+    place.hidden = false;
+    for (const [i, file] of given.entries()) {
+      const [bar, count] = [$("progress", place), given.length > 1 ? ` (${i + 1} of ${given.length})` : ""];
+      bar.value = 0;
+      $("span", place).textContent = `Uploading ${file.name}${count}`;
+      const tooLarge = file.size > form.dataset.upload * 1024 * 1024 - 2000; // what surrounds it counts, too
+      const answer = tooLarge ? { status: 413 } : await sendFile(file, (part) => { bar.value = part; });
+      if (answer.status === 200) takeUploaded(form, answer.words);
+      else refused.push(whyNot(answer, file));
+    }
+    form.dataset.uploading = String(form.dataset.uploading - 1);
+    if (form.dataset.uploading === "0") finishUploads(form, place);
+    refuseUpload(form, refused.join(" "));
+    if (!refused.length) announce(`${counted(given.length, "file is", "files are")} there.`);
+  }
+
+  function finishUploads(form, place) {
+    place.hidden = true;
+    delete form.dataset.uploading;
+    if (!form.sendAfter) return;
+    const button = form.sendAfter;
+    delete form.sendAfter;
+    form.requestSubmit(button);
+  }
+
+  function takeUploaded(form, lines) {
+    const list = $("[data-uploads] .attached", form);
+    const fresh = new DOMParser().parseFromString(`<ul>${lines}</ul>`, "text/html");
+    const field = $("textarea", form);
+    const words = $$("[data-markdown]", fresh).map((line) => line.dataset.markdown).join("\n\n");
+    if (list) list.append(...$$("li", fresh));
+    if ("editor" in form.dataset && $("#write-panel").hidden) showPreview(form, false);
+    field.focus();
+    const before = field.value.slice(0, field.selectionStart);
+    const gap = before && !before.endsWith("\n\n") ? (before.endsWith("\n") ? "\n" : "\n\n") : "";
+    type(`${gap}${words}\n\n`);
+  }
+
+  on("submit", (event) => { // whoever sends while a file is on its way sends when it is there
+    if (!event.target.dataset.uploading) return;
+    event.preventDefault();
+    event.target.sendAfter = event.submitter || undefined;
+  }, true);
+  on("change", (event) => {
+    const form = event.target.closest?.("form[data-upload]");
+    if (!form || event.target.type !== "file") return;
+    const given = [...event.target.files];
+    event.target.value = ""; // or they would be sent a second time with the form
+    if (given.length) uploadAll(form, given);
+  });
+  on("paste", (event) => {
+    const form = event.target.closest?.("form[data-upload]");
+    const given = [...(event.clipboardData?.files || [])];
+    if (!form || !given.length || event.clipboardData.types.includes("text/plain")) return; // words from an office program
+    event.preventDefault();
+    uploadAll(form, given);
+  });
+  for (const type of ["dragover", "dragleave", "drop"]) {
+    on(type, (event) => {
+      const form = event.target.closest?.("form[data-upload]");
+      if (!form || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      $("textarea", form).classList.toggle("is-over", type === "dragover");
+      if (type === "drop") uploadAll(form, [...event.dataTransfer.files]);
+    });
+  }
 
   function tellAudience(select) {
     const { name, people, private: closed } = select.selectedOptions[0]?.dataset || {};

@@ -2,10 +2,14 @@
 
 Every test that asks for `app` (or for anything made of it) runs on SQLite, and on MySQL/MariaDB where TEST_MYSQL_URL
 names an empty database that the tests may fill and clear. With CORKBOARD_TEST_REQUIRE=all a skip is a failure.
+
+A folder of tests runs in as many processes as there are cores (pytest-xdist), each with databases of its own; a single
+file, which is sooner done in one, does not. `-n 0` or `-p no:xdist` keeps everything in one process.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import sys
@@ -21,11 +25,12 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.exc import DBAPIError
 from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, Role, Topic, User
+from app import Comment, Post, Role, Setting, Topic, User
 from config import TestingConfig
 from database import db
 
@@ -35,6 +40,38 @@ CHEAP_HASH = generate_password_hash(PASSWORD, method="scrypt:1024:1:1")
 REQUIRE_ALL = os.environ.get("CORKBOARD_TEST_REQUIRE") == "all"
 MYSQL_URL = os.environ.get("TEST_MYSQL_URL", "")
 NO_MYSQL = "TEST_MYSQL_URL is not set (Debian: apt-get install mariadb-server)"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, …; empty where there is one process
+PROCESSES_MAX = 8  # each has to read the libraries and make two databases first
+
+
+# -- The run -----------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Without pytest-xdist the options that pyproject.toml gives it mean nothing."""
+    if not pluginmanager.hasplugin("xdist"):
+        parser.addoption("--numprocesses", help="needs pytest-xdist")
+        parser.addoption("--dist", help="needs pytest-xdist")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One for each core where folders are asked for and each can have a database; 0 is: all in this one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    whole = any(Path(argument).is_dir() for argument in config.args)
+    return min(cores, PROCESSES_MAX) if whole and cores > 1 and (not MYSQL_URL or may_create_databases()) else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What loads the whole machine by itself stays in one process; all else goes wherever there is room."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "alone" if nodeid.startswith(("tests/browser/", "tests/faults/")) else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -44,6 +81,54 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = outcome.get_result()
     if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"skipped, but CORKBOARD_TEST_REQUIRE=all: {call.excinfo}"
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now is no garbage, and to look for some in it again and again is a tenth of the run."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+# -- Databases ---------------------------------------------------------------------------------------------------------
+
+
+def given_database() -> sa.URL:
+    """The address that TEST_MYSQL_URL names, as SQLAlchemy takes it."""
+    return sa.make_url(MYSQL_URL.replace("mysql://", "mysql+pymysql://", 1))
+
+
+def on_server(statement: str) -> list[Any]:
+    """What a statement gives in the database that TEST_MYSQL_URL names, sent by a connection of its own."""
+    engine = sa.create_engine(given_database())
+    try:
+        with engine.connect() as connection:
+            result = connection.exec_driver_sql(statement)
+            return list(result) if result.returns_rows else []
+    finally:
+        engine.dispose()
+
+
+def create_database(name: str) -> str:
+    """An empty database beside the one that TEST_MYSQL_URL names. Returns its address."""
+    drop_database(name)
+    url = given_database()
+    url = url.set(database=f"{url.database}_{name}")
+    on_server(f"CREATE DATABASE `{url.database}` CHARACTER SET utf8mb4")
+    return url.render_as_string(hide_password=False)
+
+
+def drop_database(name: str) -> None:
+    on_server(f"DROP DATABASE IF EXISTS `{given_database().database}_{name}`")
+
+
+def may_create_databases() -> bool:
+    try:
+        create_database("gw0")
+        drop_database("gw0")
+    except DBAPIError:
+        return False
+    return True
 
 
 # -- The application ---------------------------------------------------------------------------------------------------
@@ -86,19 +171,32 @@ def drop_everything() -> None:
 @pytest.fixture(scope="session", params=["sqlite", "mysql"])
 def engine_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     """One application an engine, for the whole run; `app` gives it to a test with an empty database."""
-    if request.param == "mysql" and not MYSQL_URL:
-        pytest.skip(NO_MYSQL)
     folder = tmp_path_factory.mktemp(request.param)
-    url = MYSQL_URL if request.param == "mysql" else f"sqlite:///{(folder / 'corkboard.db').as_posix()}"
+    url = f"sqlite:///{(folder / 'corkboard.db').as_posix()}"
+    if request.param == "mysql":
+        url = request.getfixturevalue("mysql_url")
     with made_app(folder, url) as app:
         yield app
 
 
+@pytest.fixture(scope="session")
+def mysql_url() -> Iterator[str]:
+    """The database that this process may fill and clear."""
+    if not MYSQL_URL:
+        pytest.skip(NO_MYSQL)
+    if not WORKER:
+        yield MYSQL_URL
+        return
+    yield create_database(WORKER)
+    drop_database(WORKER)
+
+
 @pytest.fixture
-def app(engine_app: Flask) -> Iterator[Flask]:
+def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
     """The application on one engine, its database empty, with a context pushed that lasts as long as the test."""
     with engine_app.app_context():
-        empty_database()
+        if "world" not in request.fixturenames:  # which puts its own rows back: quicker from what the last test left
+            empty_database()
         forget(engine_app)
         corkboard.g.now = database.utcnow()
         yield engine_app
@@ -106,17 +204,30 @@ def app(engine_app: Flask) -> Iterator[Flask]:
 
 
 def empty_database() -> None:
-    sqlite = database.engine_state().is_sqlite
-    with db.engine.begin() as connection:
-        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
-        for table in reversed(db.metadata.sorted_tables):
-            if table.name == "settings":
-                connection.execute(table.delete().where(table.c.name.not_in(["version", "directory"])))
-                connection.execute(table.update().values(value=str(secrets.randbelow(10**9))))
-            else:
+    with db.engine.begin() as connection, without_foreign_keys(connection):
+        for table in filled_tables(connection):
+            if table.name != "settings":
                 connection.execute(table.delete())
-        if not sqlite:
-            connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
+        settings = Setting.__table__
+        connection.execute(settings.delete().where(settings.c.name.not_in(["version", "directory"])))
+        connection.execute(settings.update().values(value=str(secrets.randbelow(10**9))))
+
+
+@contextmanager
+def without_foreign_keys(connection: sa.Connection) -> Iterator[None]:
+    """Rows may be taken away and put back in any order meanwhile."""
+    sqlite = database.engine_state().is_sqlite
+    connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
+    yield
+    if not sqlite:
+        connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
+
+
+def filled_tables(connection: sa.Connection) -> list[sa.Table]:
+    """The tables that have rows, asked for by one statement: a way to the server costs more than what it does there."""
+    tables = db.metadata.sorted_tables
+    found = connection.execute(sa.select(*(sa.exists(sa.select(1).select_from(table)) for table in tables))).one()
+    return [table for table, filled in zip(tables, found, strict=True) if filled]
 
 
 def forget(app: Flask) -> None:

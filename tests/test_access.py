@@ -674,7 +674,7 @@ COLUMNS = {column.name for table in db.metadata.tables.values() for column in ta
 VALUES = {"role": "40", "kind": "page", "registration": "open", "registration_role": "admin"}
 SMUGGLED = {name: VALUES.get(name, "1") for name in {*COLUMNS, "pinned", "is_admin", "admin", "access"}}
 GENUINE = {"topics.manage": {"private"}, "topics.edit": {"private"}}  # checkboxes that the filling leaves empty
-RANDOM = {"form_id", "token_hash", "password_hash", "key", "object_id"}
+RANDOM = {"form_id", "token_hash", "password_hash", "key", "object_id", "stored"}
 
 
 def comparable(rows: Rows, world: World) -> dict[str, list[dict[str, Any]]]:
@@ -690,7 +690,7 @@ def comparable(rows: Rows, world: World) -> dict[str, list[dict[str, Any]]]:
             {
                 name: "new" if name in targets and value and value not in known[targets[name]] else value
                 for name, value in entry.items()
-                if name not in RANDOM and not name.endswith("_at") and name != "at"
+                if name not in RANDOM and not name.endswith(("_at", "_since")) and name != "at"
             }
             for entry in rows[table.name]
         ]
@@ -738,6 +738,7 @@ KEPT = {
     "posts.comment": "A new remark",
     "posts.edit": "Another text",
     "posts.edit_comment": "Another remark",
+    "posts.must_read": "2026-12-24",
     "posts.new": "A new text",
     "topics.edit": "Another name",
     "topics.manage": "What belongs here",

@@ -6,6 +6,7 @@ import re
 import secrets
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -303,6 +304,232 @@ def test_who_waits_too_long_for_the_write_lock_is_told_and_readers_do_not_wait(a
     assert kept("one") == "kept"
 
 
+# -- Units that share a commit -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def commits(monkeypatch):
+    """What is committed by SQLite's writer: how many rows each commit brought."""
+    seen: list[int] = []
+    commit = database.Line.commit
+
+    def counted(line: database.Line) -> None:
+        before = kept_names()
+        commit(line)
+        seen.append(len(kept_names() - before))
+
+    monkeypatch.setattr(database.Line, "commit", counted)
+    return seen
+
+
+def kept_names() -> set[str]:
+    with db.engine.connect() as reading:
+        return set(reading.scalars(sa.select(Setting.name)))
+
+
+def waiting_for_one_another(app, *actions) -> list:
+    """Run lean units that all begin to wait while somebody else writes; what each returned or raised."""
+    state = database.engine_state()
+
+    def let_go() -> None:
+        deadline = time.monotonic() + 10
+        while state.coming.value < len(actions) and time.monotonic() < deadline:
+            pass
+        state.write_lock.release()
+
+    state.write_lock.acquire()
+    return together(app, *actions, let_go)[:-1]
+
+
+def keeper(name: str):
+    return lambda: database.lean_unit(keep)(name)
+
+
+@only_sqlite
+def test_units_that_wait_for_one_another_share_a_commit(app, commits):
+    outcomes = waiting_for_one_another(app, *[keeper(f"n{number}") for number in range(6)])
+    assert outcomes == [None] * 6
+    assert commits == [6]
+
+
+@only_sqlite
+def test_one_that_fails_in_a_shared_commit_takes_back_only_its_own(app, commits):
+    def fail(name: str):
+        @database.lean_unit
+        def action() -> None:
+            keep(name)
+            keep(name)
+
+        return action
+
+    actions = [fail("x0"), keeper("a"), fail("x1"), keeper("b"), fail("x2"), keeper("c"), fail("x3")]
+    outcomes = waiting_for_one_another(app, *actions)
+    assert [isinstance(outcome, IntegrityError) for outcome in outcomes] == [True, False] * 3 + [True]
+    assert sum(commits) == 3
+    assert {"a", "b", "c"} <= kept_names()
+    assert not {"x0", "x1", "x2", "x3"} & kept_names()
+
+
+@only_sqlite
+def test_nobody_is_told_that_it_is_written_before_it_is(app, monkeypatch):
+    def full(line: database.Line) -> None:
+        raise OperationalError("COMMIT", None, sqlite3.OperationalError("database or disk is full"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database.Line, "commit", full)
+        outcomes = waiting_for_one_another(app, *[keeper(f"n{number}") for number in range(4)])
+    assert all(isinstance(outcome, OperationalError) for outcome in outcomes), outcomes
+    assert not {f"n{number}" for number in range(4)} & kept_names()
+    database.lean_unit(keep)("afterwards")
+    assert kept("afterwards") == "kept"
+
+
+@only_sqlite
+def test_when_sqlite_takes_the_transaction_back_everybody_in_it_is_told(app):
+    @database.lean_unit
+    def take_back() -> None:
+        database.engine_state().writing_line().driver.execute("ROLLBACK")
+
+    outcomes = waiting_for_one_another(app, keeper("a"), take_back, keeper("b"), keeper("c"))
+    stored = {"a", "b", "c"} & kept_names()
+    for name, outcome in zip(("a", None, "b", "c"), outcomes, strict=True):
+        if name:
+            assert (name in stored) == (outcome is None), (name, outcome)
+    assert isinstance(outcomes[1], database.DatabaseBusy)
+
+
+@only_sqlite
+def test_another_kind_of_unit_commits_what_waits_for_company(app):
+    """Here nobody is really coming, so the lean unit leaves its transaction to the one that comes after all."""
+    state = database.engine_state()
+    state.coming.add(1)
+    try:
+        together(app, keeper("lean"), lambda: unit(keep)("other"))
+    finally:
+        state.coming.add(-1)
+    assert {"lean", "other"} <= kept_names()
+
+
+@only_sqlite
+def test_who_waits_for_somebody_that_gave_up_commits_alone(app, commits):
+    state = database.engine_state()
+    state.coming.add(1)
+    try:
+        database.lean_unit(keep)("alone")
+    finally:
+        state.coming.add(-1)
+    assert commits == [1]
+    assert state.batch is None
+
+
+def test_a_lean_unit_within_a_unit_joins_it(app):
+    @unit
+    def outer() -> None:
+        database.lean_unit(keep)("inner")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        outer()
+    assert kept("inner") is None
+
+
+# -- Prepared statements -----------------------------------------------------------------------------------------------
+
+NAMES = ("one", "two", "three")
+BY_NAME = database.Prepared(sa.select(Setting.name, Setting.value).where(Setting.name == sa.bindparam("name")))
+KEEP = database.Prepared(sa.insert(Throttle))
+OF_NAMES = database.Prepared(sa.select(Setting.name.label("called")).where(Setting.name.in_(NAMES)))
+
+
+def test_a_prepared_statement_finds_what_sqlalchemy_finds(app):
+    for name in NAMES:
+        unit(keep)(name, f"'{name}' %s ?")
+    row = database.rows(BY_NAME, name="two").first()
+    assert (row.name, row.value) == ("two", "'two' %s ?")
+    assert database.rows(BY_NAME, name="four").first() is None
+    assert database.rows(BY_NAME, name="four").all() == []
+    assert {row.called for row in database.rows(OF_NAMES)} == set(NAMES)
+
+
+def test_values_of_python_go_through_a_prepared_statement_and_come_back(app, people):
+    columns = (User.id, User.role, User.shortcuts, User.created_at, User.away_until, User.deactivated_at)
+    statement = database.Prepared(sa.select(*columns).where(User.id == sa.bindparam("id")))
+    change = database.Prepared(
+        sa.update(User)
+        .where(User.id == sa.bindparam("which"))
+        .values({name: sa.bindparam(name, type_=User.__table__.c[name].type) for name in ("away_until", "created_at")})
+    )
+    day = date(2026, 3, 1)
+    assert unit(database.rows)(change, which=people.editor.id, away_until=day, created_at=NOW).rowcount == 1
+    row = database.rows(statement, id=people.editor.id).first()
+    assert tuple(row) == (people.editor.id, Role.EDITOR, True, NOW, day, None)
+    assert row.role is Role.EDITOR
+
+
+def test_an_insert_writes_the_columns_that_are_given(app):
+    keeping = database.Prepared(sa.insert(Setting))
+    unit(database.rows)(keeping, name="first", value="1")
+    unit(database.rows)(keeping, value="2", name="second")
+    assert (kept("first"), kept("second")) == ("1", "2")
+    with pytest.raises(IntegrityError):
+        unit(database.rows)(keeping, name="first", value="again")
+    with pytest.raises((IntegrityError, OperationalError)):
+        unit(database.rows)(keeping, name="third")
+
+
+def test_a_default_that_python_makes_has_to_be_given(app):
+    with pytest.raises(TypeError, match="created_at"):
+        unit(database.rows)(database.Prepared(sa.insert(Topic)), name="N", name_key="n", slug="n", position=1)
+
+
+def test_a_prepared_statement_fails_as_sqlalchemy_does_and_tells_no_values(app):
+    nowhere = database.Prepared(
+        sa.select(sa.column("x")).select_from(sa.table("nowhere")).where(sa.column("x") == "hidden")
+    )
+    with pytest.raises(sa.exc.DBAPIError) as caught:
+        database.rows(nowhere)
+    assert type(caught.value).__name__ in ("OperationalError", "ProgrammingError")
+    assert "nowhere" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    database.end_reading()
+    assert database.rows(sa.select(Setting.name)).all(), "the connection is as good as before"
+
+
+@only_mysql
+def test_a_prepared_statement_on_a_lost_connection_gives_it_up(app):
+    number = database.connection().exec_driver_sql("SELECT CONNECTION_ID()").scalar()
+    with db.engine.connect() as other:
+        other.exec_driver_sql(f"KILL {number}")
+    with pytest.raises(OperationalError) as caught:
+        database.rows(BY_NAME, name="version")
+    assert caught.value.connection_invalidated
+    database.end_reading()
+    assert database.rows(BY_NAME, name="version").first()
+
+
+def test_a_glance_sees_what_was_just_committed_and_in_a_unit_what_it_wrote_itself(app):
+    assert database.glance(BY_NAME, name="new").first() is None
+    unit(keep)("new")
+    assert database.glance(BY_NAME, name="new").first().value == "kept"
+
+    @unit
+    def writes_and_looks() -> str:
+        keep("newer", "from inside")
+        return database.glance(BY_NAME, name="newer").first().value
+
+    assert writes_and_looks() == "from inside"
+
+
+def test_a_glance_leaves_no_transaction_open_and_joins_the_one_that_is(app):
+    database.glance(BY_NAME, name="version")
+    if database.engine_state().is_sqlite:
+        assert not database.engine_state().reading_line().driver.in_transaction
+    database.rows(BY_NAME, name="later")
+    together(app, lambda: unit(keep)("later"))
+    seen = database.glance(BY_NAME, name="later").first()
+    assert (seen is None) == database.engine_state().is_sqlite, "SQLite's open read keeps to its moment"
+
+
 # -- What is told to each connection -----------------------------------------------------------------------------------
 
 
@@ -535,7 +762,9 @@ def columns_as_made() -> dict[str, tuple]:
 def test_nothing_but_keys_and_foreign_keys_is_compared_by_name(app):
     inspector = sa.inspect(db.engine)
     for table in db.metadata.tables.values():
-        made = {key["name"]: key["constrained_columns"] for key in inspector.get_foreign_keys(table.name)}
+        keys = [(key["name"], key["constrained_columns"]) for key in inspector.get_foreign_keys(table.name)]
+        # SQLAlchemy does not read the name of a key that SQLite was given together with a later column.
+        made = {name or f"fk_{table.name}_{columns[0]}": columns for name, columns in keys}
         meant = {str(key.name): [c.name for c in key.columns] for key in table.foreign_key_constraints}
         assert made == meant
         assert inspector.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key]
@@ -637,8 +866,8 @@ def ruin(kind: str, monkeypatch) -> None:
     elif kind == "newer":
         set_revision("9999")
     else:
-        _, known = database._script_heads()
-        monkeypatch.setattr(database, "_script_heads", lambda: ({"later"}, {*known, "later"}))
+        known = database._script_heads()[1]
+        monkeypatch.setattr(database, "_script_heads", lambda: ({"later"}, {"later", *known}))
 
 
 @pytest.mark.parametrize(("kind", "words"), [
@@ -794,7 +1023,7 @@ def test_a_comment_costs_few_statements(app, people, team, sign_in):
 
 def get_addresses(app, team, topic: int, person: int) -> list[str]:
     values = {"post_id": team.post, "comment_id": 0, "slug": "everyone", "username": "member", "topic_id": topic,
-              "user_id": person, "filename": "app.css"}  # fmt: skip
+              "user_id": person, "filename": "app.css", "version": 1, "file_id": 0, "name": "a.png"}  # fmt: skip
     with db.engine.connect() as connection:
         values["comment_id"] = connection.scalar(sa.select(sa.func.max(Comment.id)))
     rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]
@@ -802,7 +1031,8 @@ def get_addresses(app, team, topic: int, person: int) -> list[str]:
     return [re.sub(r"<(?:\w+:)?(\w+)>", lambda found: str(values[found[1]]), rule.rule) for rule in rules]
 
 
-def test_no_page_that_is_looked_at_writes(app, people, topics, team, sign_in):
+def test_no_page_that_is_looked_at_writes(app, people, topics, team, sign_in, monkeypatch):
+    monkeypatch.setattr(database.WriteBehind, "note", lambda *_: None)  # its thread writes while nobody looks
     addresses = get_addresses(app, team, topics.open.id, people.member.id)
     assert len(addresses) > 20
     browsers = [app.test_client(), *(sign_in(getattr(people, who)) for who in ("reader", "editor", "admin"))]

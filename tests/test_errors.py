@@ -367,6 +367,10 @@ def test_as_json_each_line_is_an_object(logged, people, monkeypatch):
     request_line = next(entry for entry in entries if entry["logger"] == "corkboard.access")
     assert answer.headers["X-Request-ID"] in request_line["message"]
     assert request_line["level"] == "INFO"
+    told = {name: request_line[name] for name in ("request", "method", "path", "status", "user")}
+    asked = {"method": "GET", "path": "/nowhere", "status": 404, "user": "-"}
+    assert told == {"request": answer.headers["X-Request-ID"], **asked}
+    assert request_line["ms"] > 0
     assert re.match(r"\d{4}-\d\d-\d\dT.*\+00:00$", request_line["at"])
     broken = entries[-1]
     assert broken["message"] == "it broke: é"

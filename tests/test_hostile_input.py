@@ -283,7 +283,7 @@ def opaque(parts: Any) -> str:
 
 PLACES = st.one_of(SHAPED.map(opaque), PARTS.map(opaque), HOSTILE, NUMBERS.map(str))
 SEGMENTS = HOSTILE | NUMBERS.map(str) | st.sampled_from(["%", "%00", "%ff%fe", "%c0%af", "a%2fb", ";", "~"])
-LISTS = ["/", "/handbook", "/people", "/topics/open", "/people/member", "/admin/people"]
+LISTS = ["/", "/handbook", "/handbook/review", "/people", "/topics/open", "/people/member", "/admin/people"]
 PREFIXES = [
     "/posts/",
     "/comments/",
@@ -291,6 +291,7 @@ PREFIXES = [
     "/people/",
     "/admin/topics/",
     "/admin/people/",
+    "/files/",
     "/static/",
     "/invite/",
     "/",
@@ -311,9 +312,22 @@ def test_a_place_in_a_list_that_was_made_up_is_answered_calmly(world: World) -> 
 @pytest.mark.parametrize("number", [2**31, 2**63 - 1, 2**63, 10**30, "9" * 4301, "-1", "1.5", "0"])
 def test_ids_of_any_size_are_not_there(world: World, number: Any) -> None:
     browser, before = world.browser("admin"), dump()
-    for path in ("/posts/{}", "/posts/{}/edit", "/comments/{}", "/admin/topics/{}", "/admin/people/{}"):
+    for path in (
+        "/posts/{}",
+        "/posts/{}/edit",
+        "/comments/{}",
+        "/admin/topics/{}",
+        "/admin/people/{}",
+        "/files/{}/a.png",
+    ):
         check(browser.get(path.format(number)), (404,))
-    for path in ("/posts/{}/delete", "/posts/{}/comments", "/comments/{}/delete", "/account/sessions/{}/end"):
+    for path in (
+        "/posts/{}/delete",
+        "/posts/{}/comments",
+        "/comments/{}/delete",
+        "/account/sessions/{}/end",
+        "/files/{}/delete",
+    ):
         check(browser.submit(path.format(number), {"body": "x"}), (404,))
     check(browser.get(f"/posts/{world.posts['members']}?before={number}"), (200, 404))
     for endpoint, field in (("posts.new", "topic"), ("admin.edit_person", "role"), ("account.profile", "stand_in")):

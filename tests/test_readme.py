@@ -20,7 +20,7 @@ STEP = re.compile(r"^ *<!-- own-page: (?P<where>.+?) -->\n *```\w+\n(?P<code>.*?
 def project(tmp_path: Path) -> Path:
     """A copy of the project, as somebody has it who is about to extend it."""
     copy = tmp_path / "corkboard"
-    ignore = shutil.ignore_patterns("instance", ".git", ".venv", "browser", "bench", "faults", "*cache*")
+    ignore = shutil.ignore_patterns("instance", ".git", ".venv", "browser", "bench", "faults", "*cache*", ".hypothesis")
     return Path(shutil.copytree(PROJECT, copy, ignore=ignore))
 
 

@@ -169,7 +169,8 @@ def test_what_the_code_imports_is_required():
     modules = {
         "alembic": "alembic", "flask": "Flask", "flask_bootstrap": "Bootstrap-Flask", "flask_migrate": "Flask-Migrate",
         "flask_sqlalchemy": "Flask-SQLAlchemy", "flask_wtf": "Flask-WTF", "markdown_it": "markdown-it-py",
-        "nh3": "nh3", "sqlalchemy": "SQLAlchemy", "waitress": "waitress", "werkzeug": "Werkzeug", "wtforms": "WTForms",
+        "nh3": "nh3", "PIL": "Pillow",
+        "sqlalchemy": "SQLAlchemy", "waitress": "waitress", "werkzeug": "Werkzeug", "wtforms": "WTForms",
         "dotenv": "python-dotenv", "click": "Flask", "itsdangerous": "Flask", "markupsafe": "Flask",
     }  # fmt: skip
     own = {"app", "config", "database"}

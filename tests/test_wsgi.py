@@ -21,6 +21,7 @@ from types import ModuleType, SimpleNamespace
 import click
 import pytest
 from flask import Flask, request
+from waitress.task import ThreadedTaskDispatcher
 
 import config
 
@@ -29,8 +30,11 @@ MEGABYTE = 1024 * 1024
 on_posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM to send")
 
 SMALL_APP = """
+import os
+import sys
 import time
 from flask import Flask, request
+from waitress.task import ThreadedTaskDispatcher
 from config import load
 
 def create_app(config=None):
@@ -48,10 +52,12 @@ def create_app(config=None):
     def home():
         return "home"
 
-    @app.get("/slow/<name>/<float:seconds>")
-    def slow(name, seconds):
+    @app.get("/slow/<name>")
+    def slow(name):
         write(f"begun {name}")
-        time.sleep(seconds)
+        end = time.monotonic() + 20
+        while not (app.config["DATA_DIR"] / "go_on").exists() and time.monotonic() < end:
+            time.sleep(0.01)
         write(f"ended {name}")
         return "slow but done"
 
@@ -66,10 +72,19 @@ def site_address(settings):
     return settings["SITE_URL"] or f"http://{settings['HOST']}:{settings['PORT']}"
 
 def announce_setup(app, terminal):
+    if "STALLED_SECONDS" in os.environ:
+        sys.modules["__main__"].STALLED_SECONDS = float(os.environ["STALLED_SECONDS"])
+    if "WAITRESS_SECONDS" in os.environ:
+        ThreadedTaskDispatcher.shutdown.__defaults__ = (True, float(os.environ["WAITRESS_SECONDS"]))
     return f"set up on a terminal: {terminal}"
 
 def start_background(app):
     pass
+
+
+def start_jobs(app):
+    pass
+
 
 def stop_background(app):
     app.write("background stopped")
@@ -365,6 +380,7 @@ def test_after_a_refusal_what_is_thrown_away_does_not_keep_the_connection(serve)
         connection.sendall(post(2 * MEGABYTE))
         read_all(connection)
         (channel,) = site.server.waitress.active_channels.values()
+        wait_for(lambda: channel.draining and not channel.requests)  # the thread that answered is done with it
         before = channel.last_activity
         connection.sendall(b"x" * MEGABYTE)
         assert channel.last_activity == before
@@ -459,6 +475,7 @@ def test_connections_that_stay_silent_are_closed(serve, often):
         assert status(ask(site.port, get("/page", "Connection: close"))) == 200
         assert channel.connected
         channel.last_activity -= 2
+        site.server.waitress.pull_trigger()  # or the loop would look after it only in a second
         assert read_all(connection) == b""
 
 
@@ -494,6 +511,7 @@ def test_who_stops_reading_is_let_go(serve, often):
         wait_for(lambda: channel.total_outbufs_len and not channel.requests)
         assert not channel.has_stalled(20)
         channel.last_activity -= 21
+        site.server.waitress.pull_trigger()  # or the loop would look after it only in a second
         wait_for(lambda: not site.server.waitress.active_channels)
 
 
@@ -691,16 +709,20 @@ class Process:
     def wait(self, seconds=15):
         return self.popen.wait(seconds)
 
+    def let_go(self):
+        """Let the views that have begun come to their end."""
+        (self.data / "go_on").touch()
+
     def end(self):
         if self.popen.poll() is None:
             self.popen.kill()
         self.popen.wait(10)
 
 
-def begin(process, name, seconds, *headers):
-    """A request whose view has begun."""
+def begin(process, name, *headers):
+    """A request whose view has begun, and goes on until `let_go`."""
     connection = connect(process.port)
-    connection.sendall(get(f"/slow/{name}/{seconds:.1f}", *headers))
+    connection.sendall(get(f"/slow/{name}", *headers))
     wait_for(lambda: f"begun {name}" in process.notes)
     return connection
 
@@ -753,11 +775,15 @@ def test_idle_connections_and_half_sent_requests_do_not_hold_the_end(start, numb
 
 
 @on_posix
-@pytest.mark.slow
 def test_a_view_that_has_begun_gets_longer_than_the_five_seconds_of_waitress(start):
-    process = start()
-    with begin(process, "one", 6.5) as connection:
+    """Of which this makes less than one, because it is the order of the two that counts."""
+    assert ThreadedTaskDispatcher.shutdown.__defaults__ == (True, 5)
+    process = start(WAITRESS_SECONDS="0.3")
+    with begin(process, "one") as connection:
         process.signal()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.8)
+        process.let_go()
         answer = read_all(connection)
     assert body(answer) == b"slow but done"
     assert process.wait() == 0
@@ -767,11 +793,12 @@ def test_a_view_that_has_begun_gets_longer_than_the_five_seconds_of_waitress(sta
 @on_posix
 def test_what_waits_for_a_free_thread_does_not_hold_the_end(start):
     process = start(THREADS="2")
-    with begin(process, "one", 2) as one, begin(process, "two", 2) as two, connect(process.port) as waiting:
-        waiting.sendall(get("/slow/three/2.0"))
+    with begin(process, "one") as one, begin(process, "two") as two, connect(process.port) as waiting:
+        waiting.sendall(get("/slow/three"))
         process.signal()
         with contextlib.suppress(ConnectionResetError):  # the server may not even have read it
             assert read_all(waiting) == b""
+        process.let_go()
         assert {body(read_all(one)), body(read_all(two))} == {b"slow but done"}
     assert process.wait() == 0
     assert "begun three" not in process.notes
@@ -780,10 +807,11 @@ def test_what_waits_for_a_free_thread_does_not_hold_the_end(start):
 @on_posix
 def test_while_it_stops_nobody_new_is_let_in(start):
     process = start()
-    with begin(process, "one", 1.5) as connection:
+    with begin(process, "one") as connection:
         process.signal()
         wait_for(lambda: not process.answers(), seconds=2)
         assert process.popen.poll() is None
+        process.let_go()
         assert status(read_all(connection)) == 200
     assert process.wait() == 0
 
@@ -802,20 +830,20 @@ def test_a_large_answer_leaves_in_full(start):
 
 
 @on_posix
-@pytest.mark.slow
-def test_who_stops_reading_holds_the_end_for_a_moment_only(start):
-    process = start()
+def test_who_stops_reading_holds_the_end_for_a_moment_only(wsgi, start):
+    assert wsgi.STALLED_SECONDS == 5
+    process = start(STALLED_SECONDS="0.5")
     with connect(process.port) as connection:
         connection.sendall(get("/large/24"))
         connection.recv(1000)
         process.signal()
-        assert process.wait(12) == 0
+        assert process.wait(5) == 0
 
 
 @on_posix
 def test_a_second_ctrl_c_ends_at_once(start):
     process = start()
-    with begin(process, "one", 20):
+    with begin(process, "one"):
         process.signal(signal.SIGINT)
         wait_for(lambda: not process.answers(), seconds=3)
         process.signal(signal.SIGINT)
@@ -826,11 +854,13 @@ def test_a_second_ctrl_c_ends_at_once(start):
 def test_signals_under_load_lose_no_answer_that_has_begun(start):
     process = start(THREADS="4")
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(begin(process, f"n{number}", 1.5)) for number in range(4)]
+        connections = [stack.enter_context(begin(process, f"n{number}")) for number in range(4)]
         crowd = [stack.enter_context(connect(process.port)) for _ in range(50)]
         for connection in crowd:
             connection.sendall(get("/") * 3)
         process.signal()
+        wait_for(lambda: not process.answers(), what="the end to begin")
+        process.let_go()
         assert [body(read_all(connection)) for connection in connections] == [b"slow but done"] * 4
     assert process.wait() == 0
 

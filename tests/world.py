@@ -1,27 +1,41 @@
 """A small site with one of everything that somebody may or may not see: made once an engine, then put back row by row.
 
 `stand_up(app)` gives it to a test. Its texts bear marks: what is HUSHED nobody of the cast may ever read, what is
-CONFIDENTIAL everybody but the stranger may.
+CONFIDENTIAL everybody but the stranger may, and what is DISCARDED only editors may, in the recycle bin.
 """
 
 from __future__ import annotations
 
 import secrets
+from datetime import date, timedelta
+from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
-from conftest import PASSWORD, Browser, add_comment, add_person, add_post, add_topic, forget
+from conftest import (
+    PASSWORD,
+    Browser,
+    add_comment,
+    add_person,
+    add_post,
+    add_topic,
+    empty_database,
+    filled_tables,
+    forget,
+    without_foreign_keys,
+)
 from flask import Flask
 from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, Role, Setting, SignIn, Topic, User
+from app import Acknowledgement, Attachment, Comment, Kept, Placing, Post, Role, Setting, SignIn, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
-HUSHED, CONFIDENTIAL = "hushhush", "confidential"
+HUSHED, CONFIDENTIAL, DISCARDED = "hushhush", "confidential", "discarded"
 MISSING = 999_999
 QUICK = "scrypt:1024:8:1"  # for tests that are about something else than how costly a hash is
 QUICK_HASH = generate_password_hash(PASSWORD, method=QUICK)
@@ -41,11 +55,18 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
-    "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "version": "1"},
+    "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "kind": "news", "version": "1"},
+    "posts.begin_draft": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "kind": "news"},
+    "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "version": "1"},
     "posts.preview": {"body": "**Bold**"},
     "posts.pin": {"pinned": "1"},
+    "posts.acknowledge": {"version": "1"},
+    "posts.must_read": {"audience": "all", "due": "2026-12-24"},
     "posts.comment": {"body": "A new remark"},
     "posts.edit_comment": {"body": "Another remark", "version": "1"},
+    "posts.restore_version": {"version": "1"},
+    "posts.restore_comment_version": {"version": "2"},
+    "files.upload": {"upload": (str(Path(__file__)), "notes.txt")},
     "topics.manage": {"name": "A new topic", "description": "What belongs here", "members": []},
     "topics.edit": {"name": "Another name {unique}", "description": "", "members": []},
     "topics.move": {"direction": "down"},
@@ -53,7 +74,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.new_person": {"name": "Ida", "username": "ida", "email": "", "role": "20", "password": PASSWORD},
     "admin.edit_person": {"name": "Somebody", "email": "", "role": "40", "active": "y"},
     "admin.settings": {"site_name": "Ours", "welcome": "Hello", "registration": "closed",
-                       "registration_domains": "", "registration_role": "member"},
+                       "registration_domains": "", "registration_role": "member", "bin_days": "30"},
 }  # fmt: skip
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -67,6 +88,7 @@ class World:
         self._people()
         self._topics()
         self._posts_and_comments()
+        self._files()
         self.users = {name: SimpleNamespace(id=user_id) for name, user_id in self.people.items()}
         self.rows = dump()
         self.nothing_here: dict[tuple[str, str], str] = {}  # what `test_role_matrix` compares each 404 with
@@ -92,6 +114,7 @@ class World:
         made["private"] = add_topic(editor, f"A {CONFIDENTIAL} matter", private=True, members=inside)
         made["merged_private"] = add_topic(editor, f"An old {CONFIDENTIAL} matter", private=True, members=inside)
         made["secret"] = add_topic(keeper, "Unnamed", private=True)
+        made["binned"] = add_topic(editor, f"A {DISCARDED} topic")
         self.topics = {name: topic.id for name, topic in made.items()} | {"missing": MISSING}
         self.slugs = {name: topic.slug for name, topic in made.items()} | {"missing": "missing"}
         Topic.merge(editor, self.topics["merged"], self.topics["open"])
@@ -106,29 +129,77 @@ class World:
             ("readers", "reader", "open", "plain"),
             ("private", "member", "private", CONFIDENTIAL),
             ("secret", "keeper", "secret", HUSHED),
-            ("deleted", "member", "open", HUSHED),
+            ("deleted", "member", "open", DISCARDED),
+            ("binned", "member", "binned", DISCARDED),
         ):
             writer = self.users[author]
             post = add_post(writer, self.topic[topic], f"The {mark} news", body=f"A {mark} text")
             self.posts[name] = post.id
             self.comments[name if name != "deleted" else "below_deleted"] = self._comment(writer, post, mark)
+        self._unpublished()
+        must = add_post(self.users["keeper"], self.topic["open"], "What all must read")
+        Acknowledgement.ask(self.users["keeper"], must.id, roles=[*Role])
+        self.posts["must"] = must.id
         page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")
         self.posts["page"] = page.id
-        self.comments["deleted"] = self._comment(self.users["member"], page, HUSHED)
+        set_columns(Post, page.id, owner_id=self.people["reader"], review_every=6, review_by=date(2026, 1, 1))
+        for name, below in (("edited", "members"), ("edited_private", "private")):
+            remark = add_comment(self.users["member"], SimpleNamespace(id=self.posts[below]), "A remark")  # type: ignore[arg-type]
+            Comment.edit(self.users["member"], remark.id, 1, body="A plain remark")
+            self.comments[name] = remark.id
+        self.comments["deleted"] = self._comment(self.users["member"], page, DISCARDED)
         Comment.delete(self.users["member"], self.comments["deleted"])
         Post.delete(self.users["member"], self.posts["deleted"])
+        Topic.delete(self.users["editor"], self.topics["binned"])
         set_columns(User, self.people["reader"], role=Role.READER)
         set_columns(User, self.people["gone"], deactivated_at=database.utcnow())
+
+    def _unpublished(self) -> None:
+        """The member's draft, which nobody else may read, and what editors see too: it is to appear in a year."""
+        soon = database.utcnow() + timedelta(days=365)
+        for name, placed in (("draft", Placing("news", draft=True)), ("scheduled", Placing("news", False, soon))):
+            writer = self.users["member"]
+            self.posts[name] = add_post(writer, self.topic["open"], f"What is {name}", placed=placed).id
+        set_columns(Post, self.posts["draft"], version=1)
 
     @staticmethod
     def _comment(author: User, post: Post, mark: str) -> int:
         return add_comment(author, post, f"A {mark} remark").id
+
+    def _files(self) -> None:
+        """A file of each post, one of a comment, one of nothing yet, and a picture of somebody; some are removed."""
+        self.files, self.on_disk = {"missing": MISSING}, []
+        for name in ("members", "readers", "private", "secret", "deleted", "removed"):
+            post = self.posts["members" if name == "removed" else name]
+            owner = "keeper" if name == "secret" else "reader" if name == "readers" else "member"
+            self.files[name] = self._file(
+                owner, post_id=post, mark=HUSHED if name in ("secret", "deleted") else "plain"
+            )
+        self.files["comment"] = self._file("member", comment_id=self.comments["members"])
+        self.files["gone"] = self._file("member", comment_id=self.comments["deleted"], mark=HUSHED)
+        self.files["unbound"] = self._file("member")
+        self.files["picture"] = self._file("member", person_id=self.people["member"])
+        Attachment.delete(self.users["member"], self.files["removed"])
+
+    def _file(self, owner: str, mark: str = "plain", **bound: int) -> int:
+        """Words where a picture should be: what an answer holds can then be read."""
+        size, sha256, stored = corkboard.write_file(BytesIO(mark.encode()))
+        corkboard.write_file(BytesIO(mark.encode()), stored, ".thumb")
+        self.on_disk.append((stored, mark.encode()))
+        keeper = self.users["editor"]
+        file_id = Attachment.create(keeper, Kept("a file.png", "png", size, sha256, stored, 1, 1))
+        set_columns(Attachment, file_id, uploader_id=self.people[owner], **bound)
+        return file_id
 
     # -- what tests do with it
 
     def restore(self) -> None:
         """Put back whatever a test changed."""
         put_back(self.rows)
+        for stored, content in self.on_disk:
+            for suffix in ("", ".thumb"):
+                if not corkboard.stored_path(stored, suffix).exists():  # other tests clear the folder
+                    corkboard.write_file(BytesIO(content), stored, suffix)
         forget(self.app)
 
     def browser(self, name: str = "anonymous") -> Browser:
@@ -153,6 +224,7 @@ WORLDS: dict[int, World] = {}
 def stand_up(app: Flask) -> World:
     """The world of an engine, as it was when it was made."""
     if id(app) not in WORLDS:
+        empty_database()
         WORLDS[id(app)] = World(app)
     world = WORLDS[id(app)]
     world.restore()
@@ -164,25 +236,22 @@ def stand_up(app: Flask) -> World:
 
 def dump() -> Rows:
     """Every row of every table."""
+    rows: Rows = {table.name: [] for table in db.metadata.sorted_tables}
     with db.engine.connect() as connection:
-        return {
-            table.name: [dict(row._mapping) for row in connection.execute(table.select().order_by(*table.primary_key))]
-            for table in db.metadata.sorted_tables
-        }
+        for table in filled_tables(connection):
+            found = connection.execute(table.select().order_by(*table.primary_key)).mappings()
+            rows[table.name] = [dict(row) for row in found]
+    return rows
 
 
 def put_back(rows: Rows) -> None:
     now = dump()
     tables = [table for table in db.metadata.sorted_tables if now[table.name] != rows[table.name]]
-    sqlite = database.engine_state().is_sqlite
-    with db.engine.begin() as connection:
-        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
+    with db.engine.begin() as connection, without_foreign_keys(connection):
         for table in tables:
             connection.execute(table.delete())
             if rows[table.name]:
                 connection.execute(table.insert(), rows[table.name])
-        if not sqlite:
-            connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
 
 
 def changed(before: Rows, after: Rows, but: tuple[str, ...] = ()) -> list[str]:

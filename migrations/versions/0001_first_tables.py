@@ -23,6 +23,7 @@ def define() -> sa.MetaData:
     tables = sa.MetaData()
     define_people(tables)
     define_posts(tables)
+    define_must_read(tables)
     return tables
 
 
@@ -42,6 +43,20 @@ def define_people(tables: sa.MetaData) -> None:
         sa.Column("whole_at", Timestamp, nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_throttles"),
         sa.Index("ix_throttles_whole_at", "whole_at"),
+        **MYSQL,
+    )
+    sa.Table(
+        "jobs",
+        tables,
+        sa.Column("name", sa.String(40), nullable=False),
+        sa.Column("due_at", Timestamp, nullable=False),
+        sa.Column("lease", sa.String(32), nullable=False),
+        sa.Column("leased_until", Timestamp, nullable=True),
+        sa.Column("started_at", Timestamp, nullable=True),
+        sa.Column("ended_at", Timestamp, nullable=True),
+        sa.Column("result", sa.String(200), nullable=False),
+        sa.Column("failures", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_jobs"),
         **MYSQL,
     )
     sa.Table(
@@ -129,9 +144,11 @@ def define_posts(tables: sa.MetaData) -> None:
         sa.Column("form_id", sa.String(32), nullable=False),
         sa.Column("created_at", Timestamp, nullable=False),
         sa.Column("deleted_at", Timestamp, nullable=True),
+        sa.Column("deleted_by_id", sa.Integer, nullable=True),
         sa.Column("merged_into_id", sa.Integer, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_topics"),
         sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_topics_author_id"),
+        sa.ForeignKeyConstraint(["deleted_by_id"], ["users.id"], name="fk_topics_deleted_by_id"),
         sa.ForeignKeyConstraint(["merged_into_id"], ["topics.id"], name="fk_topics_merged_into_id"),
         sa.UniqueConstraint("slug", name="uq_topics_slug"),
         sa.Index("uq_topics_author_id_form_id", "author_id", "form_id", unique=True),
@@ -152,23 +169,39 @@ def define_posts(tables: sa.MetaData) -> None:
         sa.Column("excerpt", sa.String(280), nullable=False),
         sa.Column("renderer", sa.SmallInteger, nullable=False),
         sa.Column("comment_count", sa.Integer, nullable=False),
-        sa.Column("published_at", Timestamp, nullable=False),
+        sa.Column("published_at", Timestamp, nullable=True),
         sa.Column("updated_at", Timestamp, nullable=False),
         sa.Column("edited_at", Timestamp, nullable=True),
         sa.Column("pinned_at", Timestamp, nullable=True),
         sa.Column("deleted_at", Timestamp, nullable=True),
         sa.Column("deleted_by_id", sa.Integer, nullable=True),
+        sa.Column("owner_id", sa.Integer, nullable=True),
+        sa.Column("review_every", sa.SmallInteger, nullable=True),
+        sa.Column("review_by", sa.Date, nullable=True),
+        sa.Column("reviewed_at", Timestamp, nullable=True),
+        sa.Column("pinned_until", Timestamp, nullable=True),
+        sa.Column("expires_at", Timestamp, nullable=True),
+        sa.Column("must_read_since", Timestamp, nullable=True),
+        sa.Column("must_read_due", sa.Date, nullable=True),
+        sa.Column("must_read_version", sa.Integer, nullable=True),
+        sa.Column("must_read_roles", sa.SmallInteger, nullable=True),
+        sa.Column("reminded_at", Timestamp, nullable=True),
         sa.Column("body", LongText, nullable=False),
         sa.Column("html", LongText, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_posts"),
         sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_posts_author_id"),
         sa.ForeignKeyConstraint(["deleted_by_id"], ["users.id"], name="fk_posts_deleted_by_id"),
+        sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name="fk_posts_owner_id"),
         sa.ForeignKeyConstraint(["editor_id"], ["users.id"], name="fk_posts_editor_id"),
         sa.ForeignKeyConstraint(["topic_id"], ["topics.id"], name="fk_posts_topic_id"),
         sa.Index("ix_posts_author", "author_id", "deleted_at", "published_at", "id"),
+        sa.Index("ix_posts_bin", "deleted_at", "id", sqlite_where=sa.text("deleted_at IS NOT NULL")),
         sa.Index("ix_posts_changed", "kind", "deleted_at", "updated_at", "id"),
+        sa.Index("ix_posts_must_read", "must_read_since"),
         sa.Index("ix_posts_news", "kind", "deleted_at", "published_at", "id"),
+        sa.Index("ix_posts_owner", "owner_id", "review_by"),
         sa.Index("ix_posts_pinned", "kind", "deleted_at", "pinned_at", "id"),
+        sa.Index("ix_posts_review", "kind", "deleted_at", "review_by", "id"),
         sa.Index("ix_posts_title", "topic_id", "kind", "deleted_at", "title_key", "id"),
         sa.Index("ix_posts_topic", "topic_id", "kind", "deleted_at", "published_at", "id"),
         sa.Index("uq_posts_author_id_form_id", "author_id", "form_id", unique=True),
@@ -204,6 +237,7 @@ def define_posts(tables: sa.MetaData) -> None:
         sa.ForeignKeyConstraint(["author_id"], ["users.id"], name="fk_comments_author_id"),
         sa.ForeignKeyConstraint(["deleted_by_id"], ["users.id"], name="fk_comments_deleted_by_id"),
         sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_comments_post_id"),
+        sa.Index("ix_comments_bin", "deleted_at", "id", sqlite_where=sa.text("deleted_at IS NOT NULL")),
         sa.Index("ix_comments_post", "post_id", "deleted_at", "id"),
         sa.Index("uq_comments_author_id_form_id", "author_id", "form_id", unique=True),
         **MYSQL,
@@ -225,6 +259,35 @@ def define_posts(tables: sa.MetaData) -> None:
         sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_revisions_post_id"),
         sa.Index("ix_revisions_comment_id", "comment_id"),
         sa.Index("ix_revisions_post", "post_id", "comment_id", "version"),
+        **MYSQL,
+    )
+
+
+def define_must_read(tables: sa.MetaData) -> None:
+    sa.Table(
+        "must_read_people",
+        tables,
+        sa.Column("post_id", sa.Integer, nullable=False),
+        sa.Column("user_id", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("post_id", "user_id", name="pk_must_read_people"),
+        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_must_read_people_post_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_must_read_people_user_id"),
+        sa.Index("ix_must_read_people_user_id", "user_id"),
+        **MYSQL,
+    )
+    sa.Table(
+        "acknowledgements",
+        tables,
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("post_id", sa.Integer, nullable=False),
+        sa.Column("user_id", sa.Integer, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("at", Timestamp, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_acknowledgements"),
+        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_acknowledgements_post_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_acknowledgements_user_id"),
+        sa.Index("ix_acknowledgements_user_id", "user_id"),
+        sa.Index("uq_acknowledgements_post_id_user_id_version", "post_id", "user_id", "version", unique=True),
         **MYSQL,
     )
 

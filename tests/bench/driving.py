@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,26 +86,40 @@ def worked(pid: int) -> float:
 
 def drive(port: int, pid: int, ask: Ask, seconds: float, core: int | None, folder: Path) -> Load:
     """Ask a process as often as possible. Raises `RuntimeError` unless every answer is a success or a redirect."""
-    whole = max(1, round(seconds))  # wrk knows no parts of a second
+    whole = max(1, round(seconds))  # wrk knows no parts of a second, and is interrupted after them
     command = ["wrk", "--threads=1", f"--connections={ask.connections}", f"--duration={whole}s", "--latency"]
     command += ["--timeout=15s", f"--header=Cookie: {ask.cookie}"]
     if ask.fields:
         command.append(f"--script={script(ask, folder)}")
     before = worked(pid)
     with on_core(core):
-        done = subprocess.run(
-            [*command, f"http://127.0.0.1:{port}{ask.paths[0]}"],
-            capture_output=True, text=True, timeout=whole + 60, check=True,
-        )  # fmt: skip
-    if wrong := re.findall(r"Non-2xx.*|Socket errors.*", done.stdout):
+        output = wrk([*command, f"http://127.0.0.1:{port}{ask.paths[0]}"], seconds if seconds < 1 else None)
+    if wrong := re.findall(r"Non-2xx.*|Socket errors.*", output):
         raise RuntimeError(f"{ask.paths[0]}: {'; '.join(wrong)}")
-    found = {key: re.search(pattern, done.stdout) for key, pattern in WRK_SAYS.items()}
+    found = {key: re.search(pattern, output) for key, pattern in WRK_SAYS.items()}
     said = {key: match.groups() for key, match in found.items() if match}
     if len(said) < len(WRK_SAYS):
-        raise RuntimeError(f"wrk said something unexpected about {ask.paths[0]}:\n{done.stdout}")
+        raise RuntimeError(f"wrk said something unexpected about {ask.paths[0]}:\n{output}")
     p50, p99 = (float(said[key][0]) * UNITS[said[key][1]] for key in ("p50", "p99"))
     requests = int(said["requests"][0])
     return Load(float(said["per_second"][0]), requests, p50, p99, (worked(pid) - before) / max(1, requests))
+
+
+def wrk(command: Sequence[str], interrupted_after: float | None) -> str:
+    """Run it to its end, or until Ctrl+C, at which it tells what it has measured so far."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        if interrupted_after:
+            time.sleep(interrupted_after)
+            process.send_signal(signal.SIGINT)
+        try:
+            output, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    if process.returncode == -signal.SIGINT:  # it had not begun to listen for that yet: then for as long as it takes
+        return wrk(command, None)
+    if process.returncode:
+        raise RuntimeError(f"wrk ended with {process.returncode}:\n{output}")
+    return output
 
 
 def script(ask: Ask, folder: Path) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
+from conftest import MYSQL_URL, NO_MYSQL, create_database, drop_database, given_database, on_server
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -24,9 +22,6 @@ from playwright.sync_api import (
 from sqlalchemy.exc import DBAPIError
 
 from .served import NO_CHROMIUM, SIZES, Site, find_chromium, launch, new_context
-
-MYSQL_URL = os.environ.get("TEST_MYSQL_URL", "")
-NO_MYSQL = "TEST_MYSQL_URL is not set (Debian: apt-get install mariadb-server)"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,37 +76,17 @@ def fresh_site(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest)
     finally:
         served.stop()
         if with_mysql:
-            drop_database(url)
+            drop_database("browser")
 
 
 def new_database() -> str:
     """A database beside the one that TEST_MYSQL_URL names, because other tests fill and clear that one."""
-    name = f"corkboard_browser_{secrets.token_hex(4)}"
-    given = sa.make_url(MYSQL_URL.replace("mysql://", "mysql+pymysql://", 1))
     try:
-        on_server(given.set(database=None), f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        return create_database("browser")
     except DBAPIError as error:
-        if on_server(given, "SHOW TABLES"):
+        if on_server("SHOW TABLES"):
             pytest.skip(f"TEST_MYSQL_URL may not create a database, and the one it names is in use: {error.orig}")
-        return given.render_as_string(hide_password=False)
-    return given.set(database=name).render_as_string(hide_password=False)
-
-
-def drop_database(url: str) -> None:
-    """Drop what `new_database` made; one that was there before stays."""
-    made = sa.make_url(url)
-    if str(made.database).startswith("corkboard_browser_"):
-        on_server(made.set(database=None), f"DROP DATABASE {made.database}")
-
-
-def on_server(url: sa.URL, statement: str) -> list[Any]:
-    engine = sa.create_engine(url)
-    try:
-        with engine.connect() as connection:
-            result = connection.exec_driver_sql(statement)
-            return list(result) if result.returns_rows else []
-    finally:
-        engine.dispose()
+        return given_database().render_as_string(hide_password=False)
 
 
 # -- Windows -----------------------------------------------------------------------------------------------------------
@@ -144,7 +119,7 @@ class Watch:
     def saw_response(self, response: Response) -> None:
         if response.status >= 500:
             self.faults.append(f"{response.status} for {response.url}")
-        elif response.status >= 400 and response.request.resource_type in ("document", "fetch"):
+        elif response.status >= 400 and response.request.resource_type in ("document", "fetch", "xhr"):
             self.refused.add(response.url)
 
     def heard(self, message: ConsoleMessage) -> None:

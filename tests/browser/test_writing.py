@@ -181,7 +181,7 @@ MISTAKES = [
     ("/account/password", "hattie", "Change password", {"current": "x", "password": "short", "confirm": "other"}),
     ("/posts/new", "hattie", "Publish", {}),
     ("/posts/new?kind=page", "hattie", "Publish", {"title": "Only a title"}),
-    ("/posts/1/edit", "hattie", "Save", {"title": "", "body": ""}),
+    ("/posts/1/edit", "hattie", "Save quietly", {"title": "", "body": ""}),
     ("/posts/1", "hattie", "Comment", {}),
     ("/comments/1/edit", "hattie", "Save", {"body": ""}),
     ("/admin/topics", "hattie", "Make the topic", {}),

@@ -1,0 +1,131 @@
+"""Files: dropped, pasted or chosen with the script, and in the plain field without it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from base64 import b64encode
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from .conftest import Visit
+from .looks import faults_of
+from .served import Site
+from .test_writing import written
+
+
+def picture(size: tuple[int, int] = (300, 200)) -> bytes:
+    made = BytesIO()
+    Image.new("RGB", size, (60, 120, 90)).save(made, "PNG")
+    return made.getvalue()
+
+
+def chosen(name: str, content: bytes, kind: str = "application/octet-stream") -> Any:
+    return {"name": name, "mimeType": kind, "buffer": content}
+
+
+HAND_OVER = """([field, how, name, content]) => {
+  const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+  const held = new DataTransfer();
+  held.items.add(new File([bytes], name, { type: "image/png" }));
+  const given = how === "paste" ? { clipboardData: held } : { dataTransfer: held };
+  const Kind = how === "paste" ? ClipboardEvent : DragEvent;
+  if (how === "drop") field.dispatchEvent(new Kind("dragover", { bubbles: true, cancelable: true, ...given }));
+  field.dispatchEvent(new Kind(how, { bubbles: true, cancelable: true, ...given }));
+}"""
+
+
+def hand_over(page: Page, how: str, name: str) -> None:
+    """Drop a picture on the text, or paste it there."""
+    field = page.get_by_label(re.compile("^(Text|Your comment)$"))
+    page.evaluate(HAND_OVER, [field.element_handle(), how, name, b64encode(picture()).decode()])
+
+
+@pytest.fixture
+def words() -> str:
+    return f"The oven {secrets.token_hex(4)}"
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_a_picture_that_is_handed_over_goes_at_once_and_shows_in_the_text(
+    site: Site, visit: Visit, words: str, how: str
+) -> None:
+    page = visit(site, "hattie")
+    written(page, words, "Before.")
+    hand_over(page, how, "oven (1).png")
+    expect(page.get_by_label("Text")).to_have_value(
+        re.compile(r"^Before\.\n\n!\[oven \(1\)\.png\]\(/files/\d+/oven%20%281%29\.png\)")
+    )
+    expect(page.get_by_role("checkbox", name="oven (1).png")).to_be_checked()
+    expect(page.locator(".uploading")).to_be_hidden()
+    page.get_by_role("button", name="Publish").click()
+    shown = page.get_by_role("img", name="oven (1).png")
+    expect(shown).to_have_js_property("naturalWidth", 300)
+    assert shown.get_attribute("width") == "300"
+    expect(page.locator(".files")).to_have_count(0)
+    assert not faults_of(page)
+
+
+def test_many_files_are_chosen_and_the_one_that_is_refused_is_told_beside_the_field(
+    site: Site, visit: Visit, words: str
+) -> None:
+    page = visit(site, "hattie")
+    written(page, words)
+    files = [chosen("a.png", picture()), chosen("plan.pdf", b"%PDF-1.4"), chosen("run.exe", b"x")]
+    page.get_by_label("Pictures and files").set_input_files(files)
+    expect(page.locator("#upload-error")).to_have_text(re.compile(r"run\.exe: files that end in \.exe are not taken"))
+    expect(page.locator(".attached li")).to_have_count(2)
+    assert not faults_of(page)
+    page.get_by_role("button", name="Publish").click()
+    expect(page.locator(".files").get_by_role("link", name="plan.pdf")).to_be_visible()
+    page.get_by_role("button", name="Remove plan.pdf").click()
+    expect(page.locator(".files")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".files").get_by_role("link", name="plan.pdf")).to_be_visible()
+
+
+def test_a_file_that_is_too_large_is_told_before_it_is_sent(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "hattie")
+    written(page, words)
+    page.get_by_label("Pictures and files").set_input_files(chosen("film.mp4", bytes(25 * 2**20)))
+    expect(page.locator("#upload-error")).to_have_text("film.mp4 is too large.")
+    expect(page.get_by_label("Text")).to_have_value("Some **words** that took an hour.")
+
+
+def test_a_picture_dropped_on_a_comment_is_part_of_it(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "hattie")
+    page.goto("/posts/5")
+    page.get_by_label("Your comment").fill(words)
+    hand_over(page, "drop", "oven.png")
+    expect(page.get_by_label("Your comment")).to_have_value(re.compile(r"!\[oven\.png\]"))
+    page.get_by_role("button", name="Comment", exact=True).click()
+    said = page.locator("article.comment", has_text=words)
+    expect(said.get_by_role("img", name="oven.png")).to_have_js_property("naturalWidth", 300)
+
+
+def test_without_the_script_files_go_with_the_form(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "hattie", java_script_enabled=False)
+    written(page, words)
+    page.get_by_label("Pictures and files").set_input_files([chosen("a.png", picture()), chosen("notes.txt", b"words")])
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("checkbox", name="notes.txt")).to_be_checked()
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    expect(page.locator(".files").get_by_role("link", name="notes.txt")).to_be_visible()
+    expect(page.locator(".files").get_by_role("img", name="a.png")).to_be_visible()
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["script", "no script"])
+def test_a_picture_of_oneself_stands_in_the_header(site: Site, visit: Visit, scripts: bool) -> None:
+    page = visit(site, "farida", java_script_enabled=scripts)
+    page.goto("/account")
+    page.get_by_label("Picture of you").set_input_files(chosen("me.png", picture()))
+    page.get_by_role("button", name="Save profile").click()
+    expect(page.locator("header img.avatar")).to_be_visible()
+    page.get_by_role("button", name="Remove your picture").click()
+    expect(page.locator("header img.avatar")).to_have_count(0)
+    expect(page.locator("header span.avatar")).to_be_visible()

@@ -1,0 +1,171 @@
+"""The recycle bin: what was deleted comes back with all that hangs on it, until it is removed for good."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from conftest import add_comment, add_post, add_topic
+from world import set_columns, value
+
+import app as corkboard
+from app import Activity, Bin, Comment, Post, Revision, Topic, utcnow
+from database import db
+
+
+def shown(browser, kind: str = "post") -> str:
+    return browser.get(f"/admin/bin?kind={kind}").text
+
+
+def count(model) -> int:
+    return value(sa.select(sa.func.count()).select_from(model.__table__))
+
+
+def test_what_is_deleted_is_in_the_bin_with_who_and_when_and_comes_back(people, topics, sign_in):
+    post = add_post(people.member, topics.open, "The old plan")
+    comment = add_comment(people.stranger, add_post(people.member, topics.open, "The new plan"), "Words to regret")
+    Post.delete(people.member, post.id)
+    Comment.delete(people.editor, comment.id)
+    browser = sign_in(people.editor)
+    assert "The old plan" in shown(browser)
+    assert "by Member" in shown(browser)
+    assert "Words to regret" in shown(browser, "comment")
+    assert "below The new plan" in shown(browser, "comment")
+    assert browser.submit(f"/posts/{post.id}/restore").status_code == 303
+    assert browser.submit(f"/comments/{comment.id}/restore").status_code == 303
+    assert "The old plan" not in shown(browser)
+    assert "Nothing is in the bin here" in shown(browser, "comment")
+    assert "The old plan" in browser.get("/").text
+
+
+def test_a_deleted_topic_takes_all_that_is_in_it_and_brings_it_back(people, topics, sign_in):
+    topic = add_topic(people.editor, "Summer party")
+    post = add_post(people.member, topic, "Who brings what", body="Salads")
+    add_comment(people.member, post, "Bread")
+    browser = sign_in(people.editor)
+    answer = browser.submit(f"/admin/topics/{topic.id}/delete", follow_redirects=True)
+    assert "with all that is in it" in answer.text
+    assert f"/admin/topics/{topic.id}/restore" in answer.text, "there is a way back at once"
+    for path in ("/", "/admin/topics", "/people/member"):
+        assert "Who brings what" not in browser.get(path).text
+    assert browser.get(f"/posts/{post.id}").status_code == 404
+    assert browser.get(f"/topics/{topic.slug}").status_code == 404
+    assert "with 1 post" in shown(browser, "topic")
+    browser.submit(f"/admin/topics/{topic.id}/restore")
+    assert "Who brings what" in browser.get("/").text
+    assert "Bread" in browser.get(f"/posts/{post.id}").text
+
+
+def test_the_last_topic_of_all_stays(people, topics, sign_in):
+    for other in db.session.scalars(sa.select(Topic.id).where(~Topic.private, Topic.id != topics.open.id)).all():
+        Topic.delete(people.editor, other)
+    browser = sign_in(people.editor)
+    answer = browser.submit(f"/admin/topics/{topics.open.id}/delete", follow_redirects=True)
+    assert "the last topic that everybody sees" in answer.text
+    assert value(sa.select(Topic.deleted_at).where(Topic.id == topics.open.id)) is None
+
+
+def test_a_topic_comes_back_only_to_a_name_that_is_free(people, topics, sign_in):
+    topic = add_topic(people.editor, "Garden")
+    Topic.delete(people.editor, topic.id)
+    again = add_topic(people.editor, "GARDEN")
+    browser = sign_in(people.editor)
+    assert "Rename that one first" in browser.submit(f"/admin/topics/{topic.id}/restore", follow_redirects=True).text
+    Topic.edit(people.editor, again.id, name="Terrace")
+    Topic.restore(people.editor, topic.id)
+    assert value(sa.select(Topic.deleted_at).where(Topic.id == topic.id)) is None
+
+
+def test_nobody_finds_what_a_private_topic_threw_away(people, topics, sign_in):
+    post = add_post(people.member, topics.private, "Salaries")
+    Post.delete(people.member, post.id)
+    Topic.edit(people.editor, topics.private.id, name="Private", private=True, members=[people.member.id])
+    outsider = sign_in(people.admin)
+    assert "Salaries" not in shown(outsider)
+    assert outsider.submit(f"/posts/{post.id}/restore").status_code == 404
+    outsider.submit("/admin/bin/empty")
+    assert value(sa.select(Post.id).where(Post.id == post.id)) == post.id, "nor removes it unseen"
+
+
+def test_the_bin_is_emptied_after_a_question_and_leaves_nothing(people, topics, sign_in):
+    post = add_post(people.member, topics.open, "Gone for good")
+    Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title="Gone for good", body="Second")
+    add_comment(people.member, post, "And this")
+    kept = add_post(people.member, topics.open, "Kept")
+    comment = add_comment(people.member, kept, "Taken back")
+    Comment.edit(people.member, comment.id, 1, body="Taken back twice")
+    topic = add_topic(people.editor, "Closed down")
+    ids = {topic.id}
+    add_post(people.member, topic, "With the topic")
+    old = add_topic(people.editor, "Older name")
+    ids.add(old.id)
+    Topic.merge(people.editor, old.id, topic.id)
+    Post.delete(people.member, post.id)
+    Comment.delete(people.member, comment.id)
+    Topic.delete(people.editor, topic.id)
+    browser = sign_in(people.admin)
+    question = browser.get("/admin/bin/empty")
+    assert "cannot be undone" in question.text
+    assert count(Post) == 3
+    assert "removed for good" in browser.submit("/admin/bin/empty", follow_redirects=True).text
+    assert (count(Post), count(Comment)) == (1, 0)
+    assert value(sa.select(sa.func.count()).select_from(Revision)) == 1
+    assert not ids & set(db.session.scalars(sa.select(Topic.id)))
+    actions = db.session.scalars(sa.select(Activity.action).where(Activity.actor_id == people.admin.id)).all()
+    assert "bin.emptied" in actions
+
+
+def test_the_site_empties_the_bin_by_itself_of_what_is_old(app, people, topics):
+    old, young = (add_post(people.member, topics.open, title) for title in ("Old", "Young"))
+    for post, days in ((old, 31), (young, 29)):
+        Post.delete(people.member, post.id)
+        set_columns(Post, post.id, deleted_at=utcnow() - timedelta(days=days))
+    assert corkboard.empty_bin() == "1 thing removed for good."
+    assert set(db.session.scalars(sa.select(Post.id))) == {young.id}
+
+
+def test_a_team_may_keep_everything(app, people, topics):
+    post = add_post(people.member, topics.open)
+    Post.delete(people.member, post.id)
+    set_columns(Post, post.id, deleted_at=utcnow() - timedelta(days=4000))
+    corkboard.Setting.change(people.admin, bin_days="0")
+    assert "by hand" in corkboard.empty_bin()
+    assert count(Post) == 1
+
+
+def test_a_full_bin_is_turned_page_by_page(people, topics, sign_in):
+    posts = [add_post(people.member, topics.open, f"Number {number:02d}") for number in range(corkboard.PAGE_SIZE + 5)]
+    for post in posts:
+        Post.delete(people.member, post.id)
+    first, more = Bin.page(people.editor, "post", None)
+    rest, end = Bin.page(people.editor, "post", cursor_of(more))
+    assert end is None
+    assert [thing.id for thing in (*first, *rest)] == [post.id for post in reversed(posts)]
+    assert "Deleted earlier" in sign_in(people.editor).get("/admin/bin").text
+
+
+def cursor_of(place: str | None) -> corkboard.Cursor:
+    with corkboard.current_app.test_request_context(f"/?before={place}"):
+        found = corkboard.Cursor.from_request()
+    assert found is not None
+    return found
+
+
+def test_only_those_who_may_remove_can(people, topics):
+    Post.delete(people.member, add_post(people.member, topics.open).id)
+    with pytest.raises(corkboard.Forbidden):
+        Bin.empty(people.editor, utcnow())
+    assert count(Post) == 1
+
+
+def test_whatever_refers_to_a_thing_goes_with_it(people, topics):
+    """However many tables there will be: each row that hangs on a post in any of them is gone with the post."""
+    post = add_post(people.member, topics.open)
+    add_comment(people.member, post, "Below it")
+    Post.delete(people.member, post.id)
+    Bin.empty(people.admin, utcnow())
+    for table in db.metadata.tables.values():
+        for key in table.foreign_keys:
+            if key.column.table.name in ("posts", "comments"):
+                assert not value(sa.select(sa.func.count()).where(key.parent.is_not(None))), key.parent

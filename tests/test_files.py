@@ -1,0 +1,645 @@
+"""Files: who may see them, how they are sent, what is kept of a picture, and what a crash or a full disk leaves."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import struct
+import time
+import zlib
+from datetime import timedelta
+from io import BytesIO
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from conftest import add_comment, add_post
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
+from sqlalchemy.exc import OperationalError
+from werkzeug.datastructures import FileStorage
+
+import app as corkboard
+import database
+from app import (
+    Activity,
+    Attachment,
+    Comment,
+    Forbidden,
+    NotVisible,
+    Post,
+    Refused,
+    files_folder,
+    render_markdown,
+    tidy_filename,
+)
+from database import db
+
+pytestmark = pytest.mark.usefixtures("cheap_hashes", "no_files")
+
+RED, BLUE = (200, 30, 30), (30, 30, 200)
+
+
+@pytest.fixture
+def no_files(request):
+    """An empty folder for the files of each test that has an application."""
+    if "app" in request.fixturenames:
+        request.getfixturevalue("app")
+        for path in stored_files():
+            path.unlink()
+
+
+def stored_files() -> list[Any]:
+    return sorted(path for path in files_folder().rglob("*") if path.is_file())
+
+
+def picture(size=(60, 40), form="PNG", mode="RGB", color: Any = RED, **how: Any) -> bytes:
+    made = BytesIO()
+    Image.new(mode, size, color).save(made, form, **how)
+    return made.getvalue()
+
+
+def photo() -> bytes:
+    """What a phone makes of something 60 wide and 40 high, red at its left: turned, with place, device and comment."""
+    shown = Image.new("RGB", (60, 40), BLUE)
+    shown.paste(RED, (0, 0, 30, 40))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "SecretPhone"  # turn it by 90° to the right; who made it
+    exif.get_ifd(0x8825)[1] = "N"
+    made = BytesIO()
+    turned = shown.transpose(Image.Transpose.ROTATE_90)
+    turned.save(made, "JPEG", exif=exif, comment=b"SecretComment", xmp=b"<x:xmpmeta>SecretPlace</x:xmpmeta>")
+    return made.getvalue()
+
+
+def upload(browser, content: bytes, name: str):
+    return browser.submit("/files", {"upload": (BytesIO(content), name)})
+
+
+def uploaded(browser, content: bytes, name: str) -> Any:
+    """The row of a file that is uploaded now."""
+    answer = upload(browser, content, name)
+    assert answer.status_code == 200, answer.text
+    return rows_of(int(re.search(r'value="(\d+)"', answer.text)[1]))[0]  # type: ignore[index]
+
+
+def rows_of(*ids: int) -> list[Any]:
+    db.session.rollback()
+    wanted = sa.select(Attachment.__table__).order_by(Attachment.id)
+    with db.engine.connect() as connection:
+        return list(connection.execute(wanted.where(Attachment.id.in_(ids)) if ids else wanted))
+
+
+def address(file: Any) -> str:
+    return corkboard.FileView(file.id, file.name, file.ending, file.size, file.width, file.height).address
+
+
+def bound(browser, topic, *ids: int, **typed: Any) -> int:
+    """A new post with files. Returns its id."""
+    form = {"title": "With files", "body": "Look", "topic": topic.id, "attached": [*ids]} | typed
+    answer = browser.submit("/posts/new", form)
+    assert answer.status_code == 303, answer.text
+    return int(answer.location.rpartition("/")[2])
+
+
+# -- Who may see them --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_nothing_yet_is_its_uploaders_alone(people, sign_in):
+    file = uploaded(sign_in(people.member), b"words", "notes.txt")
+    seen = {name: sign_in(who).get(address(file), buffered=True).status_code for name, who in vars(people).items()}
+    assert seen == {"reader": 404, "member": 200, "editor": 404, "admin": 404, "stranger": 404}
+    assert sign_in().get(address(file)).location.startswith("/login?next=/files/")
+
+
+def test_a_file_is_seen_with_its_post_and_no_longer_when_that_is_deleted(people, topics, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, b"words", "notes.txt")
+    post_id = bound(member, topics.private, file.id)
+    assert sign_in(people.reader).get(address(file), buffered=True).data == b"words"
+    assert sign_in(people.stranger).get(address(file)).status_code == 404
+    Post.delete(people.member, post_id)
+    assert member.get(address(file)).status_code == 404
+    assert member.submit(f"/files/{file.id}/delete").status_code == 404
+
+
+def test_a_picture_in_a_comment_is_seen_with_it(people, topics, sign_in):
+    member, post = sign_in(people.member), add_post(people.member, topics.private)
+    file = uploaded(member, picture(), "a.png")
+    said = f"See ![a]({address(file)})"
+    member.submit(f"/posts/{post.id}/comments", {"body": said})
+    (row,) = rows_of(file.id)
+    comment = db.session.scalar(sa.select(Comment))
+    assert row.comment_id == comment.id
+    assert f'<img src="{address(file)}" alt="a" width="60" height="40" loading="lazy">' in comment.html
+    assert sign_in(people.reader).get(address(file), buffered=True).status_code == 200
+    assert sign_in(people.stranger).get(address(file)).status_code == 404
+    Comment.delete(people.member, comment.id)
+    assert sign_in(people.reader).get(address(file)).status_code == 404
+
+
+def test_a_comment_that_is_edited_takes_its_new_picture(people, topics, sign_in):
+    comment = add_comment(people.member, add_post(people.member, topics.open))
+    file = uploaded(sign_in(people.member), picture(), "a.png")
+    Comment.edit(people.member, comment.id, 1, body=f"![a]({address(file)})")
+    assert rows_of(file.id)[0].comment_id == comment.id
+
+
+def test_nobody_takes_anothers_file_for_their_post(people, topics, sign_in):
+    file = uploaded(sign_in(people.member), picture(), "a.png")
+    post_id = bound(sign_in(people.stranger), topics.open, file.id, body=f"![a]({address(file)})")
+    assert rows_of(file.id)[0].post_id is None
+    html = sign_in(people.stranger).get(f"/posts/{post_id}").text
+    assert 'width="60"' not in html, "the size of what one may not see"
+
+
+def test_a_file_answers_to_its_own_name_only(people, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, b"%PDF-1.4", "plan.pdf")
+    assert member.get(f"/files/{file.id}/invoice.pdf").status_code == 404
+    assert member.get(f"/files/{file.id}/thumb").status_code == 404
+
+
+def test_a_file_that_is_gone_from_the_disk_is_404(people, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, b"words", "notes.txt")
+    corkboard.unlink_stored(file.stored)
+    assert member.get(address(file)).status_code == 404
+
+
+# -- How they are sent -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "content", "kind", "disposition"), [
+    ("a.png", picture(), "image/png", "inline"), ("a.JPG", picture(form="JPEG"), "image/jpeg", "inline"),
+    ("a.pdf", b"%PDF-1.4", "application/pdf", "inline"), ("a.txt", b"words", "application/octet-stream", "attachment"),
+    ("a.docx", b"<script>", "application/octet-stream", "attachment"),
+])  # fmt: skip
+def test_only_pictures_and_pdf_are_shown_and_nothing_in_a_file_runs(people, sign_in, name, content, kind, disposition):
+    member = sign_in(people.member)
+    answer = member.get(address(uploaded(member, content, name)), buffered=True)
+    assert answer.mimetype == kind
+    assert answer.headers["Content-Disposition"].startswith(disposition)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "private, no-cache"
+    (policy,) = answer.headers.getlist("Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert ("sandbox" in policy) == (kind != "application/pdf"), "no browser shows a PDF in a sandbox"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.svg", "a.html", "a.htm", "a.xhtml", "a.js", "a.exe", "a", "a.png.svg", "", "a.svgz"]
+)
+def test_what_a_browser_might_run_is_not_taken(people, sign_in, name):
+    answer = upload(sign_in(people.member), b"<svg onload=alert(1)>", name)
+    assert answer.status_code == 422
+    assert "not taken here" in answer.text or not name
+    assert answer.mimetype == "text/plain"
+    assert not rows_of()
+    assert not stored_files()
+
+
+BROKEN = [b"<svg onload=alert(1)>", b"<html><script>", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"", photo()[:400],
+          picture(form="GIF")[:30], picture(form="WEBP")[:40], picture()[:50]]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_what_calls_itself_a_picture_and_is_none_is_not_taken(people, sign_in, content):
+    answer = upload(sign_in(people.member), content, "a.png")
+    assert answer.status_code == 422
+    assert "cannot be read as a picture" in answer.text
+    assert not stored_files()
+
+
+def test_a_part_of_a_file_can_be_asked_for(people, sign_in):
+    member = sign_in(people.member)
+    file = address(uploaded(member, b"0123456789", "notes.txt"))
+    part = member.get(file, headers={"Range": "bytes=2-4"}, buffered=True)
+    assert (part.status_code, part.data, part.headers["Content-Range"]) == (206, b"234", "bytes 2-4/10")
+    assert member.get(file, headers={"Range": "bytes=20-"}).status_code == 416
+
+
+def test_what_a_browser_has_already_is_not_sent_again(people, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, picture(), "a.png")
+    for path in (address(file), f"/files/{file.id}/thumb"):
+        first = member.get(path, buffered=True)
+        again = member.get(path, headers={"If-None-Match": first.headers["ETag"]})
+        assert (again.status_code, again.data) == (304, b"")
+        assert again.headers["Cache-Control"] == "private, no-cache"
+    assert file.sha256 in member.get(address(file), buffered=True).headers["ETag"]
+    assert sign_in(people.stranger).get(address(file), headers={"If-None-Match": "*"}).status_code == 404
+
+
+def test_a_file_lies_under_a_random_name_and_its_hash_is_kept(people, sign_in):
+    content = os.urandom(300_000)
+    file = uploaded(sign_in(people.member), content, "Über.zip")
+    (path,) = stored_files()
+    assert re.fullmatch(r"[0-9a-f]{32}", path.name)
+    assert path.parent.name == path.name[:2]
+    assert path.read_bytes() == content
+    assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+# -- Pictures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_photo_is_turned_upright_and_tells_nothing_of_its_camera(people, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, photo(), "photo.jpg")
+    sent = member.get(address(file), buffered=True).data
+    shown = Image.open(BytesIO(sent))
+    assert shown.size == (file.width, file.height) == (60, 40)
+    assert shown.getpixel((5, 20))[0] > 150 > shown.getpixel((5, 20))[2]
+    assert not shown.getexif()
+    assert b"Secret" in photo()
+    assert b"Secret" not in sent + member.get(f"/files/{file.id}/thumb", buffered=True).data
+
+
+@pytest.mark.parametrize(("form", "ending"), [("PNG", "png"), ("WEBP", "webp"), ("GIF", "gif"), ("JPEG", "jpeg")])
+def test_no_kind_of_picture_keeps_what_was_noted_in_it(people, sign_in, form, ending):
+    from PIL.PngImagePlugin import PngInfo
+
+    noted = PngInfo()
+    noted.add_text("Comment", "SecretComment")
+    how = {"PNG": {"pnginfo": noted}, "GIF": {"comment": b"SecretComment"}, "JPEG": {"comment": b"SecretComment"}}
+    exif = Image.Exif()
+    exif[0x010F] = "SecretPhone"
+    content = picture(form=form, **how.get(form, {}), **({} if form == "GIF" else {"exif": exif}))
+    assert b"Secret" in content
+    member = sign_in(people.member)
+    assert b"Secret" not in member.get(address(uploaded(member, content, f"a.{ending}")), buffered=True).data
+
+
+@pytest.mark.parametrize(("form", "ending"), [("GIF", "gif"), ("WEBP", "webp"), ("PNG", "png")])
+def test_a_picture_that_moves_still_moves(people, sign_in, form, ending):
+    made = BytesIO()
+    frames = [Image.new("RGB", (20, 20), color) for color in (RED, BLUE, RED)]
+    comment = {"comment": b"Secret"} if form == "GIF" else {}
+    frames[0].save(made, form, save_all=True, append_images=frames[1:], duration=100, loop=0, **comment)
+    member = sign_in(people.member)
+    sent = member.get(address(uploaded(member, made.getvalue(), f"a.{ending}")), buffered=True).data
+    assert Image.open(BytesIO(sent)).n_frames == 3  # type: ignore[attr-defined]
+    assert b"Secret" not in sent
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "I;16", "CMYK"])
+def test_pictures_of_every_kind_of_color_are_taken(people, sign_in, mode):
+    member = sign_in(people.member)
+    inks = {"form": "JPEG", "color": (1, 2, 3, 4)} if mode == "CMYK" else {"color": 1}
+    content = picture(mode=mode, **inks)
+    for name in ("a.png", "a.jpg", "a.webp", "a.gif"):
+        file = uploaded(member, content, name)
+        sent = Image.open(BytesIO(member.get(address(file), buffered=True).data))
+        assert sent.format == corkboard.PICTURES[file.ending]
+        assert Image.open(BytesIO(member.get(f"/files/{file.id}/thumb", buffered=True).data)).format == "WEBP"
+
+
+def test_a_picture_that_unpacks_to_a_huge_one_is_refused(people, sign_in):
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    for side in (7_500, 20_000, 60_000):
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        bomb = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+        answer = upload(sign_in(people.member), bomb, "a.png")
+        assert answer.status_code == 422
+        assert "too many pixels" in answer.text
+    assert not stored_files()
+
+
+def test_the_small_version_is_small_and_shown_at_its_size(people, topics, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, picture((1200, 300)), "wide.png")
+    small = Image.open(BytesIO(member.get(f"/files/{file.id}/thumb", buffered=True).data))
+    assert small.size == (480, 120)
+    page = member.get(f"/posts/{bound(member, topics.open, file.id)}").text
+    assert re.search(rf'<img src="/files/{file.id}/thumb"\s+alt="wide.png"\s+width="240"\s+height="60"', page)
+
+
+# -- Names -------------------------------------------------------------------------------------------------------------
+
+ODD = st.sampled_from([*"/\\:*?\"<>|.% \u202e\u200f\u2066\ufeff\x00\n\x85\u0301e😀é", "con", "NUL", "COM1", "..",
+                       ".png", "👩\u200d🔧", "İ", "ß", "\ud800"])  # fmt: skip
+
+
+@hypothesis_settings(max_examples=400, deadline=None)
+@given(st.lists(ODD | st.characters(), max_size=40).map("".join))
+@example("../../etc/passwd.txt")
+@example("C:\\temp\\Plan.PDF")
+@example("con.txt")
+@example("x" * 400 + ".txt")
+@example("😀" * 100 + ".jpeg")
+@example("invoice\u202egpj.pdf")
+@example(" . .png")
+def test_a_name_can_be_saved_anywhere_and_looks_like_what_it_is(given_name):
+    name = tidy_filename(given_name)
+    assert tidy_filename(name) == name
+    assert 0 < len(name.encode()) <= 255
+    assert not re.search(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]', name)
+    assert not name.startswith((".", " "))
+    assert not name.endswith((".", " "))
+    assert not re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.IGNORECASE)
+    assert name == name.strip()
+
+
+@pytest.mark.parametrize(("given_name", "name"), [
+    ("Plan.PDF", "Plan.pdf"), ("C:\\temp\\a b.txt", "a b.txt"), ("../x.png", "x.png"), ("con.txt", "_con.txt"),
+    (".txt", "txt"), ("a\u202egpj.pdf", "agpj.pdf"), ("a:b?.txt", "a_b_.txt"), ("e\u0301.txt", "é.txt"),
+    (None, "file"), ("👩\u200d🔧.png", "👩\u200d🔧.png"), ("archive.tar.gz", "archive.tar.gz"),
+    ("x" * 300 + ".txt", "x" * 250 + ".txt"),
+])  # fmt: skip
+def test_a_name_is_tidied(given_name, name):
+    assert tidy_filename(given_name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["a b (1) [x].png", "100%.png", "Größe ☂ 😀.png", "a&b#c;d'e+f.png", "_con.png", "日本.png"]
+)
+def test_a_file_of_any_name_is_found_at_its_address_and_shown_in_a_text(people, topics, sign_in, name):
+    member = sign_in(people.member)
+    file = uploaded(member, picture(), name)
+    assert file.name == name
+    assert member.get(address(file), buffered=True).status_code == 200
+    view = corkboard.FileView(file.id, file.name, file.ending, file.size, file.width, file.height)
+    post_id = bound(member, topics.open, body=f"Before {view.markdown} after")
+    html = db.session.scalar(sa.select(Post.html).where(Post.id == post_id))
+    assert f'src="{view.address}"' in html
+    assert f'alt="{corkboard.html.escape(name, quote=False)}"' in html.replace("&#39;", "'")
+
+
+# -- In posts ----------------------------------------------------------------------------------------------------------
+
+
+def test_files_come_along_with_the_form_where_there_is_no_script(people, topics, sign_in):
+    member = sign_in(people.member)
+    given_files = [(BytesIO(picture()), "a.png"), (BytesIO(b"words"), "notes.txt")]
+    post_id = bound(member, topics.open, upload=given_files)
+    assert [row.post_id for row in rows_of()] == [post_id, post_id]
+    page = sign_in(people.reader).get(f"/posts/{post_id}").text
+    assert "notes.txt" in page
+    assert "5 bytes" in page
+    assert f"/files/{rows_of()[0].id}/thumb" in page
+    assert "Remove" not in page
+    assert member.get(f"/posts/{post_id}").text.count("Remove") == 2
+
+
+def test_a_form_that_comes_back_keeps_what_was_uploaded_and_what_was_typed(people, topics, sign_in):
+    member = sign_in(people.member)
+    typed = {"title": "", "body": "An hour of words", "topic": topics.open.id}
+    answer = member.submit("/posts/new", typed | {"upload": (BytesIO(b"words"), "notes.txt")})
+    assert answer.status_code == 422
+    (file,) = rows_of()
+    assert re.search(rf'name="attached"\s+value="{file.id}"', answer.text)
+    assert "An hour of words" in answer.text
+    assert bound(member, topics.open, file.id) == rows_of()[0].post_id
+
+
+def test_a_file_that_is_refused_is_told_beside_the_field_and_nothing_is_lost(people, topics, sign_in):
+    member = sign_in(people.member)
+    typed = {"title": "T", "body": "An hour of words", "topic": topics.open.id}
+    sent = [(BytesIO(b"x"), "run.exe"), (BytesIO(b"words"), "notes.txt"), (BytesIO(b""), "empty.txt")]
+    answer = member.submit("/posts/new", typed | {"upload": sent})
+    assert answer.status_code == 422
+    assert "run.exe: files that end in .exe are not taken here." in answer.text
+    assert "empty.txt is empty." in answer.text
+    assert "An hour of words" in answer.text
+    assert [row.name for row in rows_of()] == ["notes.txt"]
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(Post)) == 0
+
+
+def test_a_picture_that_the_text_shows_is_not_listed_again_below_it(people, topics, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, picture(), "a.png")
+    post_id = bound(member, topics.open, file.id, body=f"![a]({address(file)})")
+    page = member.get(f"/posts/{post_id}").text
+    assert f'<img src="{address(file)}" alt="a" width="60" height="40" loading="lazy">' in page
+    assert "/thumb" not in page
+    member.submit(f"/posts/{post_id}/edit", {"title": "T", "body": "No more", "topic": topics.open.id, "version": "1"})
+    assert f"/files/{file.id}/thumb" in member.get(f"/posts/{post_id}").text
+
+
+def test_files_are_added_to_a_post_without_a_new_version(people, topics, sign_in):
+    member, post = sign_in(people.member), add_post(people.member, topics.open, "T", body="B")
+    typed = {"title": "T", "body": "B", "topic": topics.open.id, "version": "1"}
+    member.get(f"/posts/{post.id}")
+    answer = member.submit(f"/posts/{post.id}/edit", typed | {"upload": (BytesIO(b"words"), "notes.txt")})
+    assert answer.status_code == 303
+    assert "notes.txt" in member.get(f"/posts/{post.id}").text
+    db.session.rollback()
+    assert db.session.scalar(sa.select(Post.version)) == 1
+
+
+def test_a_removed_file_comes_back_with_undo(people, topics, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, b"words", "notes.txt")
+    post_id = bound(member, topics.open, file.id)
+    assert member.submit(f"/files/{file.id}/delete").location == f"/posts/{post_id}"
+    page = member.get(f"/posts/{post_id}").text
+    assert f'formaction="/files/{file.id}/restore"' in page
+    assert 'class="files"' not in page
+    assert member.get(address(file)).status_code == 404
+    member.submit(f"/files/{file.id}/restore")
+    assert "notes.txt" in member.get(f"/posts/{post_id}").text
+    assert member.get(address(file), buffered=True).data == b"words"
+
+
+def test_whoever_may_not_change_the_post_removes_nothing_of_it(people, topics, sign_in):
+    file = uploaded(sign_in(people.editor), b"words", "notes.txt")
+    bound(sign_in(people.editor), topics.private, file.id)
+    with pytest.raises(Forbidden):
+        Attachment.delete(people.member, file.id)
+    with pytest.raises(NotVisible):
+        Attachment.delete(people.stranger, file.id)
+    assert rows_of(file.id)[0].deleted_at is None
+
+
+@pytest.mark.parametrize("source", [
+    "![x](https://evil.example/p.png)", "![x](//evil.example/files/1/p.png)", "![x](/posts/1)",
+    "![x](/files/1/../../x)",
+    '![x](/files/1/a.png "t")', "![x](/files/x/a.png)", "![x][y]\n\n[y]: /files/1/a.png", "![x](/files/1/thumb?x)",
+])  # fmt: skip
+def test_no_picture_but_our_own_is_shown(source):
+    assert "<img" not in render_markdown(source)
+
+
+def test_a_picture_of_ours_is_shown_with_its_words_as_they_are():
+    assert render_markdown('![a "b" <c>](/files/1/a.png)', {1: (3, 2)}) == (
+        '<p><img src="/files/1/a.png" alt="a &quot;b&quot; &lt;c&gt;" width="3" height="2" loading="lazy"></p>\n'
+    )
+    assert render_markdown("![a](/files/2/a.png)") == '<p><img src="/files/2/a.png" alt="a" loading="lazy"></p>\n'
+
+
+def test_many_beginnings_of_pictures_are_read_in_time():
+    begun = time.perf_counter()
+    render_markdown("![" * 20_000 + "![a](/files/1/" * 1_000)
+    assert time.perf_counter() - begun < 5
+
+
+def test_a_form_that_is_only_shown_again_uploads_nothing(people, topics, sign_in):
+    typed = {"title": "T", "body": "An hour of words", "topic": topics.open.id, "csrf_token": "another"}
+    answer = sign_in(people.member).post("/posts/new", data=typed | {"upload": (BytesIO(b"words"), "notes.txt")})
+    assert answer.status_code == 400
+    assert "An hour of words" in answer.text
+    assert not rows_of()
+    assert not stored_files()
+
+
+def test_two_who_save_at_once_keep_what_the_second_uploaded(people, topics, sign_in):
+    member, post = sign_in(people.member), add_post(people.member, topics.open)
+    Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title="Theirs", body="Theirs")
+    typed = {"title": "Mine", "body": "Mine", "topic": topics.open.id, "version": "1"}
+    answer = member.submit(f"/posts/{post.id}/edit", typed | {"upload": (BytesIO(b"words"), "notes.txt")})
+    assert answer.status_code == 409
+    assert f'name="attached" value="{rows_of()[0].id}"' in answer.text
+
+
+# -- Pictures of people ------------------------------------------------------------------------------------------------
+
+PROFILE = {"name": "Reader", "email": "", "stand_in": "0"}
+
+
+def test_a_picture_of_oneself_stands_wherever_the_initials_stood(people, topics, sign_in):
+    reader, member = sign_in(people.reader), sign_in(people.member)
+    post = add_post(people.member, topics.open)
+    add_comment(people.member, post)
+    Post.pin(people.editor, post.id, False)
+    pages = ["/", f"/posts/{post.id}", "/people", "/people/member", "/topics/everyone"]
+    before = [reader.get(page).text for page in pages]
+    typed = PROFILE | {"name": "Member", "picture": (BytesIO(photo()), "me.jpg")}
+    assert member.submit("/account", typed).status_code == 303
+    (file,) = rows_of()
+    assert (file.person_id, file.width, file.height) == (people.member.id, 128, 128)
+    shown = f'src="/files/{file.id}/picture.webp"'
+    for page, old in zip(pages, before, strict=True):
+        assert shown not in old
+        assert shown in reader.get(page).text, page
+    sent = member.get(f"/files/{file.id}/picture.webp", buffered=True)
+    assert Image.open(BytesIO(sent.data)).size == (128, 128)
+    assert b"Secret" not in sent.data
+
+
+def test_a_picture_of_oneself_is_replaced_removed_and_brought_back(people, sign_in):
+    reader = sign_in(people.reader)
+    for color in (RED, BLUE):
+        typed = PROFILE | {"picture": (BytesIO(picture(color=color)), "me.png")}
+        assert reader.submit("/account", typed).status_code == 303
+    first, second = rows_of()
+    assert first.deleted_at
+    assert f"/files/{second.id}/picture.webp" in reader.get("/people").text
+    assert sign_in(people.admin).submit(f"/files/{second.id}/delete").status_code == 303
+    assert "/picture.webp" not in reader.get("/people").text
+    assert reader.submit(f"/files/{first.id}/restore").status_code == 303
+    assert f"/files/{first.id}/picture.webp" in reader.get("/people").text
+    reader.submit(f"/files/{second.id}/restore")
+    assert [row.deleted_at is None for row in rows_of()] == [False, True]
+
+
+def test_a_picture_of_oneself_that_is_none_is_told_beside_its_field(people, sign_in):
+    reader = sign_in(people.reader)
+    answer = reader.submit("/account", PROFILE | {"title": "Baker", "picture": (BytesIO(b"<svg>"), "me.svg")})
+    assert answer.status_code == 422
+    assert "me.svg cannot be read as a picture" in answer.text
+    assert 'value="Baker"' in answer.text
+    assert not rows_of()
+    assert not stored_files()
+
+
+# -- A full disk, a crash, what nobody needs ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    def refuse(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    return lambda: monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.mark.parametrize(("content", "name"), [(b"words", "notes.txt"), (picture(), "a.png")])
+def test_a_full_disk_is_told_in_plain_words_and_leaves_nothing(people, topics, sign_in, full_disk, content, name):
+    full_disk()
+    member = sign_in(people.member)
+    answer = upload(member, content, name)
+    assert answer.status_code == 507
+    assert f"There is no room left for {name}" in answer.text
+    typed = {"title": "T", "body": "An hour of words", "topic": topics.open.id, "upload": (BytesIO(content), name)}
+    answer = member.submit("/posts/new", typed)
+    assert answer.status_code == 422
+    assert f"There is no room left for {name}" in answer.text
+    assert "An hour of words" in answer.text
+    assert not rows_of()
+    assert not stored_files()
+
+
+def test_a_crash_between_file_and_row_leaves_a_file_that_is_pruned_when_it_is_old(people, sign_in, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(Activity, "record", lambda *_: (_ for _ in ()).throw(OperationalError("x", None, Exception())))
+        broken.setattr(corkboard, "answer_database_error", corkboard.answer_crash)
+        with pytest.raises(OperationalError):
+            Attachment.create(people.member, corkboard.keep_upload(FileStorage(BytesIO(picture()), "a.png")))
+    assert not rows_of()
+    lost = stored_files()
+    assert len(lost) == 2
+    assert Attachment.prune_orphans() == 0, "it may be on its way into the database"
+    kept = uploaded(sign_in(people.member), picture(), "b.png")
+    for path in stored_files():
+        os.utime(path, (time.time() - 90_000,) * 2)
+    stranger = files_folder() / "ab" / "README.txt"
+    stranger.parent.mkdir(exist_ok=True)
+    stranger.write_text("not ours", encoding="utf-8")
+    os.utime(stranger, (0, 0))
+    assert Attachment.prune_orphans() == 1
+    assert {path.name for path in stored_files()} == {kept.stored, f"{kept.stored}.thumb", "README.txt"}
+    assert Attachment.prune_orphans(timedelta(days=2)) == 0
+
+
+def test_what_was_uploaded_and_never_saved_goes_after_a_month(people, topics, sign_in):
+    member = sign_in(people.member)
+    forgotten, saved = uploaded(member, b"words", "a.txt"), uploaded(member, b"words", "b.txt")
+    bound(member, topics.open, saved.id)
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(Attachment).values(created_at=database.utcnow() - timedelta(days=31)))
+    Attachment.prune_orphans()
+    assert [row.id for row in rows_of()] == [saved.id]
+    assert [path.name for path in stored_files()] == [saved.stored]
+    assert (
+        db.session.scalar(sa.select(Activity.object_id).where(Activity.action == "attachment.forgotten"))
+        == forgotten.id
+    )
+
+
+def test_too_many_pictures_at_once_are_asked_to_wait(app, people, sign_in, monkeypatch):
+    monkeypatch.setattr(corkboard, "PICTURE_WAIT_SECONDS", 0.01)
+    work = app.extensions["corkboard"].picture_work
+    held = [work.acquire() for _ in range(corkboard.PICTURES_AT_ONCE)]
+    try:
+        assert "Try again in a minute" in upload(sign_in(people.member), picture(), "a.png").text
+    finally:
+        for _ in held:
+            work.release()
+    assert upload(sign_in(people.member), picture(), "a.png").status_code == 200
+
+
+def test_the_turn_is_given_back_whatever_happens(app, people):
+    for content in (b"", b"x", photo()[:300], picture()[:60]):
+        with pytest.raises(Refused):
+            corkboard.keep_upload(FileStorage(BytesIO(content), "a.png"))
+    assert app.extensions["corkboard"].picture_work.acquire(blocking=False)
+    app.extensions["corkboard"].picture_work.release()
+
+
+def test_nothing_to_upload_is_told(people, sign_in):
+    assert sign_in(people.member).submit("/files").status_code == 422
+
+
+@pytest.mark.parametrize(("count", "said"), [
+    (0, "no bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 KB"), (12_345, "12 KB"), (3_400_000, "3.4 MB"),
+    (999_999, "1.0 MB"), (25_000_000, "25 MB"), (2_500_000_000, "2.5 GB"),
+])  # fmt: skip
+def test_a_size_is_told_in_words(count, said):
+    assert corkboard.file_size(count) == said

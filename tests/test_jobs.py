@@ -1,0 +1,157 @@
+"""Jobs: what the site does by itself, claimed by a lease, tried again after a failure, run by hand as well."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from conftest import together
+from world import set_columns, value
+
+import app as corkboard
+from app import Job, JobRun, utcnow
+from database import db
+
+HOUR = timedelta(hours=1)
+
+
+def job(run=lambda: "Done.", name: str = "probe") -> Job:
+    return Job(name, HOUR, "A job of the tests.", run)
+
+
+def row(name: str = "probe"):
+    return JobRun.known()[name]
+
+
+def make_due(name: str = "probe") -> None:
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(JobRun).where(JobRun.name == name).values(due_at=utcnow() - timedelta(seconds=1)))
+    db.session.rollback()
+    corkboard.database.end_reading()
+
+
+def test_a_job_runs_when_it_is_due_and_not_again_before_that(app):
+    assert corkboard.run_job(job()) == "Done."
+    assert corkboard.run_job(job()) is None
+    assert row().result == "Done."
+    assert timedelta(minutes=59) < row().due_at - utcnow() <= HOUR
+    make_due()
+    assert corkboard.run_job(job(lambda: "Again.")) == "Again."
+    assert row().result == "Again."
+
+
+def test_several_processes_never_run_one_twice(app):
+    ran = []
+    outcomes = together(app, *[lambda: corkboard.run_job(job(lambda: ran.append(1) or "Done."))] * 6)
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert ran == [1]
+    assert outcomes.count("Done.") == 1
+
+
+def test_a_job_that_is_at_work_is_not_begun_by_another_and_a_dead_one_is_once_its_lease_is_over(app):
+    lease = JobRun.claim("probe")
+    assert lease
+    assert JobRun.claim("probe", early=True) is None
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(JobRun).values(leased_until=utcnow() - timedelta(seconds=1)))
+    taken = JobRun.claim("probe")
+    assert taken not in (None, lease)
+    JobRun.finish("probe", lease, HOUR, "Late.", failed=False)
+    assert (row().lease, row().result) == (taken, ""), "who lost the lease has no say any more"
+
+
+def test_a_failure_is_logged_told_and_tried_again_later_each_time(app, caplog):
+    def fail() -> str:
+        raise LookupError("secret words")
+
+    pauses = []
+    for _ in range(3):
+        corkboard.run_job(job(fail), early=True)
+        pauses.append(row().due_at - row().ended_at)
+    assert [pause.seconds // 60 for pause in pauses] == [1, 2, 4]
+    assert row().failures == 3
+    assert row().result == "Failed: LookupError. The log tells more."
+    assert "the job probe failed" in caplog.text
+    assert "LookupError" in caplog.text
+    corkboard.run_job(job(), early=True)
+    assert (row().failures, row().result) == (0, "Done.")
+
+
+def test_the_runner_does_what_is_due_in_a_thread_and_stops(app, monkeypatch):
+    done = threading.Event()
+    monkeypatch.setattr(corkboard, "JOBS", {"probe": job(lambda: done.set() or "Done.")})
+    runner = corkboard.JobRunner(app, seconds=0.01)
+    runner.start()
+    try:
+        assert done.wait(10)
+    finally:
+        runner.stop()
+    assert not runner.thread.is_alive()
+
+
+def test_the_runner_outlives_what_goes_wrong(app, monkeypatch, caplog):
+    tries = []
+
+    def broken() -> list[str]:
+        tries.append(1)
+        if len(tries) > 2:
+            runner.stopping.set()
+        raise OSError("no database")
+
+    monkeypatch.setattr(corkboard, "run_due_jobs", broken)
+    runner = corkboard.JobRunner(app, seconds=0.01)
+    runner.start()
+    runner.thread.join(10)
+    assert len(tries) == 3
+    assert "the next try" in caplog.text
+
+
+def test_old_sign_ins_are_forgotten_and_living_ones_stay(app, people):
+    living, old = (corkboard.SignIn.start(people.member.id, False, "Firefox", "") for _ in range(2))
+    ids = {
+        token: value(sa.select(corkboard.SignIn.id).where(corkboard.SignIn.token_hash == corkboard.hash_token(token)))
+        for token in (living, old)
+    }
+    set_columns(corkboard.SignIn, ids[old], expires_at=utcnow() - timedelta(days=60))
+    assert corkboard.forget_old_sign_ins() == "1 sign-in forgotten."
+    assert set(db.session.scalars(sa.select(corkboard.SignIn.id))) >= {ids[living]}
+    assert ids[old] not in set(db.session.scalars(sa.select(corkboard.SignIn.id)))
+
+
+def test_each_job_is_listed_and_can_be_run_by_hand(app):
+    runner = app.test_cli_runner()
+    listed = runner.invoke(args=["jobs", "list"])
+    assert listed.exit_code == 0
+    for name in corkboard.JOBS:
+        assert f"{name}: " in listed.output
+        ran = runner.invoke(args=["jobs", "run", name])
+        assert ran.exit_code == 0, ran.output
+        assert ran.output.strip().endswith(".")
+    listed = runner.invoke(args=["jobs", "list"])
+    assert listed.output.count("took") == len(corkboard.JOBS)
+    assert "as soon as the site runs" not in listed.output
+    assert "nothing is due" in runner.invoke(args=["jobs", "run", "--due"]).output
+
+
+@pytest.mark.parametrize("wrong", [["jobs", "run"], ["jobs", "run", "nothing"], ["jobs", "run", "empty-bin", "--due"]])
+def test_a_job_that_is_not_named_well_is_asked_for(app, wrong):
+    assert app.test_cli_runner().invoke(args=wrong).exit_code == 2
+
+
+def test_a_job_that_is_being_run_is_not_run_by_hand_as_well(app):
+    JobRun.claim("empty-bin")
+    ran = app.test_cli_runner().invoke(args=["jobs", "run", "empty-bin"])
+    assert ran.exit_code == 1
+    assert "is being run already" in ran.output
+
+
+def test_a_job_that_fails_by_hand_says_so(app, monkeypatch):
+    def fail() -> str:
+        raise OSError
+
+    monkeypatch.setitem(corkboard.JOBS, "empty-bin", job(fail, "empty-bin"))
+    ran = app.test_cli_runner().invoke(args=["jobs", "run", "empty-bin"])
+    assert ran.exit_code == 1
+    assert "Failed: OSError" in ran.output

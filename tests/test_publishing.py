@@ -1,0 +1,396 @@
+"""Publishing: drafts, what is scheduled, what expires, pins that end, telling again, and turning news into a page."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import date, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy as sa
+from conftest import add_comment, add_post, together
+from test_posts import again, count, ids_in, written
+
+import app as corkboard
+from app import Activity, Conflict, Draft, Forbidden, NotVisible, Placing, Post, Refused, Revision, User
+from database import db
+
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+BEGUN = {"title": "Half a thought", "body": "It begins"}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The application's time, which stands still until a test moves it."""
+    clock = SimpleNamespace(now=datetime(2026, 3, 2, 9, 0))
+    monkeypatch.setattr(corkboard, "utcnow", lambda: clock.now)
+    return clock
+
+
+def a_draft(author, topic, **values) -> Post:
+    return add_post(author, topic, placed=Placing(values.get("kind", "news"), draft=True), **values)
+
+
+def scheduled(author, topic, when: datetime, **values) -> Post:
+    return add_post(author, topic, placed=Placing(values.get("kind", "news"), published_at=when), **values)
+
+
+def form_of(post: Post, **values) -> dict:
+    return {"title": post.title, "body": post.body, "topic": post.topic_id, "version": post.version} | values
+
+
+def recorded(post_id: int) -> list[str]:
+    db.session.rollback()
+    on_it = sa.select(Activity.action).where(Activity.object_type == "post", Activity.object_id == post_id)
+    return list(db.session.scalars(on_it.order_by(Activity.id)))
+
+
+# -- Drafts ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_draft_is_seen_by_its_author_and_nobody_else(people, topics, sign_in):
+    browser = sign_in(people.member)
+    answer = browser.submit("/posts/new", written(topics.open, title="Half a thought", draft="1"))
+    assert answer.status_code == 303
+    page = browser.get(answer.location).text
+    assert "nobody but you sees it" in page
+    assert "Half a thought" in browser.get("/posts/drafts").text
+    for who in ("reader", "editor", "admin", "stranger"):
+        other = sign_in(getattr(people, who))
+        assert other.get(answer.location).status_code == 404
+        for path in ("/", "/topics/everyone", "/people/member"):
+            assert "Half a thought" not in other.get(path).text
+        if who != "reader":
+            assert "Half a thought" not in other.get("/posts/drafts").text
+    for path in ("/", "/topics/everyone", "/people/member"):
+        assert "Half a thought" not in browser.get(path).text, "lists show what is published, to its author too"
+
+
+def test_a_draft_of_a_handbook_page_is_in_no_handbook_and_no_sidebar(people, topics, sign_in):
+    a_draft(people.editor, topics.open, title="Half a page", kind="page")
+    for who in (people.editor, people.admin):
+        for path in ("/handbook", "/"):
+            assert "Half a page" not in sign_in(who).get(path).text
+
+
+def test_nobody_else_changes_deletes_or_comments_on_a_draft(people, topics):
+    post = a_draft(people.member, topics.open)
+    for refused in (
+        lambda: Post.edit(people.editor, post.id, post.version, topic_id=topics.open.id, title="T", body="B"),
+        lambda: Post.delete(people.editor, post.id),
+        lambda: Post.restore(people.admin, post.id),
+        lambda: Post.pin(people.editor, post.id, True),
+        lambda: Draft.autosave(people.editor, post.id, post.version, topic_id=topics.open.id, title="T", body="B"),
+        lambda: add_comment(people.editor, post),
+    ):
+        with pytest.raises(NotVisible):
+            refused()
+    with pytest.raises(Forbidden):
+        add_comment(people.member, post)
+
+
+def test_a_draft_may_be_unfinished_and_what_is_published_may_not(people, topics, sign_in):
+    browser = sign_in(people.member)
+    answer = browser.submit("/posts/new", written(topics.open, title="", body="Only this", draft="1"))
+    assert answer.status_code == 303
+    assert "Untitled" in browser.get(answer.location).text
+    post = db.session.scalar(sa.select(Post))
+    refused = browser.submit(f"/posts/{post.id}/edit", form_of(post))
+    assert refused.status_code == 422
+    assert again(post).published_at is None
+
+
+def test_publishing_a_draft_is_what_the_others_see_first(people, topics, sign_in):
+    post, browser = a_draft(people.member, topics.open, title="At last"), sign_in(people.member)
+    reader = sign_in(people.reader)
+    assert ids_in(reader.get("/").text) == []
+    assert browser.submit(f"/posts/{post.id}/edit", form_of(post)).status_code == 303
+    assert ids_in(reader.get("/").text) == [post.id]
+    page = reader.get(f"/posts/{post.id}").text
+    assert "edited" not in page
+    assert recorded(post.id) == ["post.drafted", "post.published"]
+
+
+def test_what_was_saved_of_a_draft_stays_with_its_author(people, topics):
+    post = a_draft(people.member, topics.open, title="Rude words")
+    text = {"topic_id": topics.open.id, "body": "Kind words"}
+    Post.edit(people.member, post.id, post.version, title="Still rude", **text, placed=Placing("news", draft=True))
+    assert count(Revision, Revision.post_id == post.id) == 2
+    Post.edit(people.member, post.id, again(post).version, title="Kind", **text, placed=Placing("news"))
+    db.session.rollback()
+    kept = db.session.scalars(sa.select(Revision).where(Revision.post_id == post.id)).all()
+    assert [(row.version, row.title) for row in kept] == [(1, "Kind")]
+    assert again(post).version == 1
+
+
+def test_a_form_that_was_left_open_on_a_draft_is_noticed_after_publishing(people, topics):
+    post = a_draft(people.member, topics.open)
+    version, text = post.version, {"topic_id": topics.open.id, "title": "T"}
+    Post.edit(people.member, post.id, version, body="First", **text, placed=Placing("news"))
+    with pytest.raises(Conflict):
+        Post.edit(people.member, post.id, version, body="Second", **text, placed=Placing("news"))
+
+
+def test_a_published_post_never_becomes_a_draft(people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    sign_in(people.member).submit(f"/posts/{post.id}/edit", form_of(post, body="Changed", draft="1"))
+    assert again(post).published_at is not None
+    assert ids_in(sign_in(people.reader).get("/").text) == [post.id]
+
+
+# -- Autosaving --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_typed_is_kept_by_itself_and_survives_a_closed_browser(people, topics, sign_in):
+    browser, form = sign_in(people.member), BEGUN | {"topic": topics.open.id, "form_id": secrets.token_hex(16)}
+    first = browser.submit("/posts/autosave", form)
+    assert first.status_code == 200
+    later = form | {"body": "It goes on", "version": first.json["version"]}
+    second = browser.submit(f"/posts/{first.json['id']}/autosave", later)
+    assert second.json["id"] == first.json["id"]
+    page = sign_in(people.member).get("/posts/drafts").text
+    assert "Half a thought" in page
+    assert "It goes on" in sign_in(people.member).get(f"/posts/{first.json['id']}/edit").text
+    assert count(Revision) == 0, "what is kept by itself makes no revision"
+    assert recorded(first.json["id"]) == ["post.drafted"]
+
+
+def test_the_first_autosave_sent_twice_makes_one_draft(app, people, topics):
+    member, topic_id, form_id = SimpleNamespace(id=people.member.id), topics.open.id, secrets.token_hex(16)
+    keep = lambda: Draft.autosave(member, None, 0, form_id=form_id, topic_id=topic_id, **BEGUN).id  # noqa: E731
+    assert len({*together(app, *[keep] * 5)}) == 1
+    assert count(Post) == 1
+
+
+def test_publishing_from_a_page_that_does_not_know_its_draft_publishes_that_draft(people, topics, sign_in):
+    browser, form = sign_in(people.member), written(topics.open, title="Begun", body="Half")
+    begun = browser.submit("/posts/autosave", form).json["id"]
+    answer = browser.submit("/posts/new", form | {"body": "Whole"})
+    assert answer.location == f"/posts/{begun}"
+    assert browser.submit("/posts/new", form | {"body": "Sent again"}).location == answer.location
+    post = db.session.get(Post, begun)
+    assert (again(post).body, post.version) == ("Whole", 1)
+    assert post.published_at is not None
+
+
+@pytest.mark.parametrize("state", ["published", "scheduled"])
+def test_autosaving_never_touches_what_is_published_or_waits_to_be(people, topics, sign_in, state):
+    when = corkboard.utcnow() + DAY if state == "scheduled" else None
+    post, browser = scheduled(people.member, topics.open, when), sign_in(people.member)
+    answer = browser.submit(f"/posts/{post.id}/autosave", form_of(post, body="Half a change"))
+    assert answer.status_code == 422
+    assert browser.submit("/posts/autosave", form_of(post, body="Half", form_id=post.form_id)).status_code == 422
+    assert again(post).body == "Hall B opens again on **Thursday**."
+
+
+def test_two_windows_on_one_draft_do_not_overwrite_each_other(people, topics, sign_in):
+    post, browser = a_draft(people.member, topics.open), sign_in(people.member)
+    form = form_of(post, body="In the first window")
+    assert browser.submit(f"/posts/{post.id}/autosave", form).status_code == 200
+    assert browser.submit(f"/posts/{post.id}/autosave", form | {"body": "In the second"}).status_code == 409
+    assert browser.submit(f"/posts/{post.id}/edit", form | {"body": "In the second"}).status_code == 409
+    assert again(post).body == "In the first window"
+    same = browser.submit(f"/posts/{post.id}/edit", form)
+    assert same.status_code == 303, "the same text is no conflict: its answer may have been lost"
+
+
+def test_an_empty_form_begins_no_draft_and_a_member_begins_no_page(people, topics, sign_in):
+    browser, empty = sign_in(people.member), {"title": " ", "body": "", "topic": topics.open.id}
+    assert browser.submit("/posts/autosave", empty).status_code == 422
+    assert browser.submit("/posts/autosave", empty | {"title": "T", "kind": "page"}).status_code == 403
+    assert browser.submit("/posts/autosave", {"title": "T", "topic": 7777}).status_code == 422
+    assert count(Post) == 0
+
+
+def test_the_form_of_a_draft_is_kept_by_itself_and_that_of_a_published_post_is_not(people, topics, sign_in):
+    browser = sign_in(people.member)
+    draft, post = a_draft(people.member, topics.open), add_post(people.member, topics.open)
+    assert 'data-autosave="/posts/autosave"' in browser.get("/posts/new").text
+    assert f'data-autosave="/posts/{draft.id}/autosave"' in browser.get(f"/posts/{draft.id}/edit").text
+    assert "data-autosave" not in browser.get(f"/posts/{post.id}/edit").text
+
+
+# -- Scheduled ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_scheduled_appears_by_itself(people, topics, sign_in, clock):
+    post = scheduled(people.member, topics.open, clock.now + HOUR)
+    page = scheduled(people.editor, topics.open, clock.now + HOUR, kind="page", title="A page to come")
+    reader = sign_in(people.reader, remember=True)
+    paths = ("/", "/topics/everyone", "/people/member")
+    assert [ids_in(reader.get(path).text) for path in paths] == [[], [], []]
+    assert "A page to come" not in reader.get("/handbook").text + reader.get("/").text
+    assert [reader.get(f"/posts/{one.id}").status_code for one in (post, page)] == [404, 404]
+    clock.now += HOUR - timedelta(minutes=1)
+    assert ids_in(reader.get("/").text) == []
+    clock.now += timedelta(minutes=1)
+    assert [ids_in(reader.get(path).text) for path in paths] == [[post.id]] * 3
+    assert "A page to come" in reader.get("/handbook").text
+    assert "A page to come" in reader.get("/").text
+    assert [reader.get(f"/posts/{one.id}").status_code for one in (post, page)] == [200, 200]
+
+
+def test_the_author_and_editors_see_what_is_scheduled_and_when(people, topics, sign_in, clock):
+    post = scheduled(people.member, topics.open, datetime(2026, 3, 5, 14, 30))
+    User.edit_appearance(people.editor, "system", "Europe/Helsinki", True)
+    assert "Thursday 5 March, 14:30" in sign_in(people.member).get(f"/posts/{post.id}").text
+    assert "Thursday 5 March, 16:30" in sign_in(people.editor).get(f"/posts/{post.id}").text
+    assert sign_in(people.stranger).get(f"/posts/{post.id}").status_code == 404
+    private = scheduled(people.member, topics.private, datetime(2026, 3, 5, 14, 30))
+    User.administer(people.admin, people.stranger.id, role=corkboard.Role.EDITOR, active=True)
+    assert sign_in(people.stranger).get(f"/posts/{post.id}").status_code == 200
+    assert sign_in(people.stranger).get(f"/posts/{private.id}").status_code == 404
+
+
+def test_a_time_is_typed_and_shown_in_ones_own_zone(people, topics, sign_in, clock):
+    User.edit_appearance(people.member, "system", "America/New_York", True)
+    browser = sign_in(people.member)
+    answer = browser.submit("/posts/new", written(topics.open, appears="2026-03-05T09:30"))
+    post = db.session.scalar(sa.select(Post))
+    assert post.published_at == datetime(2026, 3, 5, 14, 30)
+    assert 'value="2026-03-05T09:30"' in browser.get(f"{answer.location}/edit").text
+    assert recorded(post.id) == ["post.scheduled"]
+
+
+def test_a_scheduled_post_is_moved_published_at_once_or_taken_back(people, topics, sign_in, clock):
+    post, browser = scheduled(people.member, topics.open, clock.now + HOUR), sign_in(people.member)
+    address = f"/posts/{post.id}/edit"
+    browser.submit(address, form_of(post, appears="2026-03-09T08:00"))
+    assert again(post).published_at == datetime(2026, 3, 9, 8)
+    browser.submit(address, form_of(post, body="Other words"))
+    assert again(post).published_at == datetime(2026, 3, 9, 8), "a form that does not speak of it leaves it"
+    browser.submit(address, form_of(post, draft="1"))
+    assert again(post).published_at is None
+    browser.submit(address, form_of(post, appears=""))
+    assert again(post).published_at == clock.now
+    assert post.edited_at is None
+
+
+@pytest.mark.parametrize("appears", ["2026-03-02T08:59", "1999-01-01T10:00", "9999-12-31T23:59", "yesterday"])
+def test_a_time_that_is_over_or_none_is_refused(people, topics, sign_in, clock, appears):
+    answer = sign_in(people.member).submit("/posts/new", written(topics.open, appears=appears))
+    assert answer.status_code == 422
+    assert "aria-invalid" in answer.text
+    assert count(Post) == 0
+
+
+def test_nobody_comments_before_a_post_appears(people, topics, sign_in, clock):
+    post = scheduled(people.member, topics.open, clock.now + HOUR)
+    assert 'id="reply"' not in sign_in(people.editor).get(f"/posts/{post.id}").text
+    with pytest.raises(Forbidden):
+        add_comment(people.editor, post)
+    assert again(post).comment_count == 0
+    clock.now += HOUR
+    add_comment(people.editor, post)
+
+
+def test_what_is_scheduled_is_new_when_it_appears(app, people, topics, sign_in, clock):
+    browser, visits = sign_in(people.reader, remember=True), app.extensions["corkboard"].visits
+    scheduled(people.member, topics.open, clock.now + 2 * HOUR)
+    browser.get("/")
+    visits.flush()
+    clock.now += 3 * HOUR
+    assert browser.get("/").text.count('<b class="new">') == 1
+
+
+# -- Expired, and pinned until -----------------------------------------------------------------------------------------
+
+
+def test_what_has_expired_leaves_home_and_is_found_and_marked(people, topics, sign_in, clock):
+    browser = sign_in(people.member, remember=True)
+    answer = browser.submit("/posts/new", written(topics.open, leaves="2026-03-02"))
+    post_id = int(answer.location.rsplit("/", 1)[1])
+    reader = sign_in(people.reader, remember=True)
+    assert ids_in(reader.get("/").text) == [post_id]
+    assert "Expired" not in reader.get("/topics/everyone").text
+    clock.now = datetime(2026, 3, 3, 0, 0)
+    assert ids_in(reader.get("/").text) == []
+    for path in ("/topics/everyone", "/people/member"):
+        assert ids_in(reader.get(path).text) == [post_id]
+        assert "Expired" in reader.get(path).text
+    assert "Expired" in reader.get(f"/posts/{post_id}").text
+
+
+def test_an_expired_post_is_changed_without_touching_its_day_and_brought_back_by_a_new_one(
+    people, topics, sign_in, clock
+):
+    post, browser = add_post(people.member, topics.open), sign_in(people.member, remember=True)
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, leaves="2026-03-02"))
+    clock.now += 5 * DAY
+    assert browser.submit(f"/posts/{post.id}/edit", form_of(post, body="A", leaves="2026-03-02")).status_code == 303
+    refused = browser.submit(f"/posts/{post.id}/edit", form_of(again(post), leaves="2026-03-04"))
+    assert refused.status_code == 422
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, leaves=""))
+    assert ids_in(browser.get("/").text) == [post.id]
+
+
+def test_a_pin_ends_by_itself(people, topics, sign_in, clock):
+    post, editor = add_post(people.member, topics.open), sign_in(people.editor, remember=True)
+    assert editor.submit(f"/posts/{post.id}/pin", {"pinned": "1", "until": "2026-03-03"}).status_code == 303
+    assert ids_in(editor.get("/").text, "note") == [post.id]
+    assert "until 3 March" in editor.get(f"/posts/{post.id}").text
+    clock.now = datetime(2026, 3, 4, 0, 0)
+    page = editor.get("/").text
+    assert (ids_in(page, "note"), ids_in(page)) == ([], [post.id])
+    assert "Unpin" not in editor.get(f"/posts/{post.id}").text
+    for until in ("2026-03-03", "tomorrow", "1000-01-01"):
+        assert editor.submit(f"/posts/{post.id}/pin", {"pinned": "1", "until": until}).status_code == 422
+    editor.submit(f"/posts/{post.id}/pin", {"pinned": "1", "until": ""})
+    assert ids_in(editor.get("/").text, "note") == [post.id]
+
+
+# -- Telling again -----------------------------------------------------------------------------------------------------
+
+
+def test_a_change_is_saved_quietly_or_told_again(people, topics, sign_in):
+    post, browser = add_post(people.member, topics.open), sign_in(people.member)
+    page = browser.get(f"/posts/{post.id}/edit").text
+    assert "Save quietly" in page
+    assert "Save and tell everyone again" in page
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, body="One"))
+    assert recorded(post.id) == ["post.created", "post.edited"]
+    browser.submit(f"/posts/{post.id}/edit", form_of(again(post), body="Two", tell="1"))
+    assert recorded(post.id)[2:] == ["post.edited", "post.told"]
+
+
+# -- News and pages ----------------------------------------------------------------------------------------------------
+
+
+def test_an_editor_turns_news_into_a_page_and_back(people, topics, sign_in):
+    post, browser = add_post(people.member, topics.open, "Parking"), sign_in(people.editor)
+    Post.pin(people.editor, post.id, True)
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, kind="page", leaves="2099-01-01"))
+    assert (again(post).kind, post.pinned_at, post.expires_at) == ("page", None, None)
+    assert "Parking" in browser.get("/handbook").text
+    page = browser.get("/").text
+    assert (ids_in(page, "note"), ids_in(page)) == ([], [])
+    assert "post.turned" in recorded(post.id)
+    browser.submit(f"/posts/{post.id}/edit", form_of(again(post), kind="news"))
+    assert ids_in(browser.get("/").text) == [post.id]
+    assert "Parking" not in re.sub(r"(?s)<aside.*?</aside>", "", browser.get("/handbook").text)
+
+
+def test_a_member_turns_nothing_into_a_page(people, topics, sign_in):
+    post, browser = add_post(people.member, topics.open), sign_in(people.member)
+    assert "Where it belongs" not in browser.get(f"/posts/{post.id}/edit").text
+    assert browser.submit(f"/posts/{post.id}/edit", form_of(post, kind="page")).status_code == 403
+    assert again(post).kind == "news"
+
+
+def test_the_days_of_the_form_are_whole_days_where_the_writer_is(people, topics, sign_in, clock):
+    User.edit_appearance(people.member, "system", "Pacific/Auckland", True)
+    browser = sign_in(people.member)
+    browser.submit("/posts/new", written(topics.open, leaves="2026-03-05"))
+    post = db.session.scalar(sa.select(Post))
+    assert post.expires_at == datetime(2026, 3, 5, 11, 0)
+    with corkboard.current_app.test_request_context():
+        corkboard.g.now, corkboard.g.viewer = clock.now, None
+        assert corkboard.last_day(corkboard.end_of_day(date(2026, 3, 5))) == date(2026, 3, 5)
+    with pytest.raises(Refused):
+        Post.create(
+            people.member, kind="news", topic_id=topics.open.id, title="T", body="B", form_id=secrets.token_hex(16),
+            placed=Placing("news", published_at=clock.now + DAY, expires_at=clock.now + HOUR),
+        )  # fmt: skip
