@@ -1,7 +1,7 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    User, SignIn, Topic, Post, Revision, Comment, Attachment, Activity, Setting, SearchEntry
+ 2. Models                    base, User, Topic, Post, Revision, Comment, Attachment, Activity, Setting, SearchEntry
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
@@ -2566,7 +2566,8 @@ class Activity(Model):
         rows(ACTIVITY_INSERT, at=utcnow(), actor_id=actor_id, action=action, address=client_address(), **subject)
         if action in CHANGES_DIRECTORY and not (isinstance(on, Post) and on.kind == "news"):
             rows(DIRECTORY_CHANGED)
-        state().indexer.note("activities", FOLLOWED_ROUNDS)
+        if request:  # a command leaves it to the process that serves
+            state().indexer.note("activities", FOLLOWED_ROUNDS)
 
 
 ACTIVITY_INSERT = Prepared(sa.insert(Activity))
@@ -2825,7 +2826,8 @@ class SearchEntry(Model):
             has = sa.exists().where(cls.kind == kind, cls.object_id == model.id)
             times.append(sa.select(sa.literal(kind).label("kind"), model.id.label("id"), at.label("at")).where(~has))
         every = sa.union_all(*times).subquery()
-        missing = [(row.kind, row.id) for row in rows(sa.select(every).order_by(every.c.at, every.c.kind, every.c.id))]
+        ordered = sa.select(every).order_by(every.c.at, every.c.kind, every.c.id)
+        missing = [(row.kind, row.id) for row in rows(ordered).all()]
         for start in range(0, len(missing), ENTRIES_AT_ONCE):
             some = missing[start : start + ENTRIES_AT_ONCE]
             values = cls._values({kind: {number for of, number in some if of == kind} for kind in INDEXED.values()})
@@ -2871,9 +2873,9 @@ class SearchEntry(Model):
         for kind, numbers in ids.items():
             of, source = SEARCH_SOURCES[kind]
             values |= dict.fromkeys((kind, number) for number in numbers)
-            for row in rows(source.where(of.id.in_(numbers))) if numbers else ():
-                owners = {name: getattr(row, name, None) for name in OWNERS}
-                place = {"kind": kind, "object_id": row.id, "at": row.at, **owners}
+            for row in rows(source.where(of.id.in_(numbers))).all() if numbers else ():
+                owners = {name: value for name, value in row._mapping.items() if name in OWNERS}
+                place = {"kind": kind, "object_id": row.id, "at": row.at, **NO_OWNER, **owners}
                 values[kind, row.id] = place | {"tokens": cls._tokens(kind, row)}
         database.end_reading()
         return values
@@ -2883,7 +2885,7 @@ class SearchEntry(Model):
         if kind == "person":
             said = (row.username, row.title, row.department, row.location, row.phone, row.email)
             return database.search_tokens(" ".join(filter(None, (row.name, *said))), database.PERSON_MARK)
-        of_kind = row.post_kind if kind == "post" else kind
+        of_kind = "page" if kind == "post" and row.post_kind == "page" else kind
         return [*tokens_of(row.title, row.html), *database.search_flags(kind=of_kind, author=row.author_id)]
 
     @classmethod
@@ -2909,7 +2911,7 @@ class SearchEntry(Model):
             elif (entry["tokens"], entry["at"]) != (here.tokens, here.at):
                 rows(sa.update(cls).where(cls.id == here.id).values(entry))
         if added:
-            database.connection().execute(sa.insert(cls), added)
+            database.add_entries(cls.__table__, added)
         database.note_words({token for value in values.values() if value for token in value["tokens"]})
 
     @classmethod
@@ -2929,7 +2931,7 @@ class SearchEntry(Model):
         for kind, numbers in by_kind(values).items():
             of = SEARCH_SOURCES[kind][0]
             there = sa.select(of.id).where(of.id.in_(numbers)).with_for_update(read=True)
-            living |= {(kind, row.id) for row in rows(there)}
+            living |= {(kind, row.id) for row in rows(there).all()}
         return {key: value for key, value in values.items() if value is not None and key in living}
 
 
@@ -2957,14 +2959,15 @@ sa.Index("ix_search_entries_person_id", SearchEntry.person_id, sqlite_where=Sear
 NEWEST_ENTRIES = 500  # of the two newest windows, among which MySQL looks for what the person may see
 ENOUGH_HITS = 50
 FOLLOWED_ROUNDS = 3  # so often it is looked for an activity whose unit has not committed yet
-ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 5000
+ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 20_000
 LATE_COMMIT = timedelta(seconds=10)
 INDEXED = {"post": "post", "comment": "comment", "attachment": "file", "user": "person"}  # by an activity's type
 INDEXED_UNTIL = "indexed_until"
 INDEXED_READ = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL))
 INDEXED_LOCK = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL).with_for_update())
 LAST_ENTRY = Prepared(sa.select(sa.func.max(SearchEntry.id).label("id")))
-OWNERS = ("post_id", "comment_id", "attachment_id", "person_id")
+OWNERS = frozenset(["post_id", "comment_id", "attachment_id", "person_id"])
+NO_OWNER = dict.fromkeys(OWNERS)
 # What is to be found, by kind: the model, and what an entry is made of. Drafts are not, until they are published.
 SEARCH_SOURCES: dict[str, tuple[Any, Columns]] = {
     "person": (

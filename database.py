@@ -1103,7 +1103,7 @@ def _fts5_word(token: str, exact: bool) -> str:
 def create_search_index(connection: sa.Connection) -> None:
     """Make the index over `search_entries` where it is missing; part of a migration, may be run again.
 
-    On SQLite triggers keep it in step with the entries, whoever writes them.
+    On SQLite triggers keep it in step with the entries that are changed or go; `add_entries` adds.
     """
     if connection.dialect.name == "sqlite":
         for statement in _SQLITE_SEARCH:
@@ -1124,10 +1124,28 @@ _SQLITE_SEARCH = (
     "INSERT INTO search_fts (search_fts, rank) VALUES ('hashsize', 32000000)",
     "INSERT INTO search_fts (search_fts, rank) VALUES ('crisismerge', 200)",
     "CREATE TABLE IF NOT EXISTS search_fts_words (word TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID",
-    f"CREATE TRIGGER IF NOT EXISTS search_inserted AFTER INSERT ON search_entries BEGIN {_PUT_IN} END",
     f"CREATE TRIGGER IF NOT EXISTS search_deleted AFTER DELETE ON search_entries BEGIN {_TAKE_OUT} END",
     "CREATE TRIGGER IF NOT EXISTS search_updated AFTER UPDATE OF tokens ON search_entries "
     f"BEGIN {_TAKE_OUT} {_PUT_IN} END",
+)
+
+
+def add_entries(entries: Any, values: Sequence[dict[str, Any]]) -> None:
+    """Insert entries with ids higher than any, as part of the caller's unit.
+
+    FTS5 is handed all of them by one statement: at the begin of each it writes down what the one before brought.
+    """
+    connection().execute(sa.insert(entries), values)
+    add_to_index(values[0]["id"])
+
+
+def add_to_index(first: int) -> None:
+    if engine_state().is_sqlite:
+        rows(_INDEX_ADDED, first=first)
+
+
+_INDEX_ADDED = sa.text(
+    "INSERT INTO search_fts (rowid, tokens) SELECT id, tokens FROM search_entries WHERE id >= :first ORDER BY id"
 )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import secrets
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_person, add_post, add_topic
+from conftest import add_comment, add_person, add_post, add_topic, together
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_hostile_input import ATTACKS
+from world import set_columns
 
 import app as corkboard
 import database
-from app import Comment, Post, SearchEntry, Topic, User
+from app import Attachment, Bin, Comment, Draft, Placing, Post, SearchEntry, Topic, User
 from database import db
 
 # What stands in a post, and what finds it there or does not.
@@ -58,14 +60,25 @@ def browser(app, people, topics, sign_in):
     return sign_in(people.member)
 
 
+def index() -> None:
+    """Index what was written, as a thread does in a served process."""
+    SearchEntry.follow({})
+
+
 def find(query: str, viewer: User, **narrowed) -> list[tuple[str, int]]:
-    """What the search finds for a person: kind and id, the best first."""
-    flags = database.search_filter(narrowed.pop("kind", ""), narrowed.pop("author", None))
+    """What the search finds for a person once everything is indexed: kind and id, the best first."""
+    index()
+    return find_now(query, viewer, **narrowed)
+
+
+def find_now(query: str, viewer: User, **narrowed) -> list[tuple[str, int]]:
+    flags = database.search_flags(kind=narrowed.pop("kind", ""), author=narrowed.pop("author", None))
     wanted = corkboard.Wanted(database.query_words(query), flags, narrowed)
+    corkboard.g.now = database.utcnow()
     database.end_reading()
-    hits, count, more = SearchEntry.hits(viewer, wanted) if wanted.words else ((), 0, False)  # type: ignore[arg-type]
-    assert (count, more) == (len(hits), False)
-    return [(hit.kind, hit.object_id) for hit in hits]
+    found = SearchEntry.hits(viewer, wanted) if wanted.words else corkboard.Found((), 0, False)  # type: ignore[arg-type]
+    assert (found.count, found.more) == (len(found.hits), False)
+    return [(hit.kind, hit.object_id) for hit in found.hits]
 
 
 def entries() -> list[tuple]:
@@ -73,11 +86,18 @@ def entries() -> list[tuple]:
     database.end_reading()
     columns = [column for column in SearchEntry.__table__.columns if column.name != "id"]
     with db.engine.connect() as connection:
-        return sorted(tuple(row) for row in connection.execute(sa.select(*columns)))
+        return sorted(tuple(map(str, row)) for row in connection.execute(sa.select(*columns)))
 
 
-def index_comments() -> None:
-    corkboard.state().indexer.flush()
+def add_file(owner: User, name: str, text: str = "", **below: int) -> int:
+    """A file of nothing yet, or one bound to a post or a comment."""
+    ending = name.rpartition(".")[2]
+    kept = corkboard.Kept(name, ending, 3, "0" * 64, secrets.token_hex(16), None, None)
+    file_id = Attachment.create(owner, kept)
+    if below:
+        bind = database.unit(Attachment.bind)
+        bind(owner.id, text, [file_id], **below)
+    return file_id
 
 
 # -- What is found -----------------------------------------------------------------------------------------------------
@@ -91,7 +111,6 @@ def test_each_of_these_finds_the_text_it_stands_beside(app, people, topics, plac
         wanted = ("post", post.id)
         if place == "comment":
             wanted = ("comment", add_comment(people.member, post, text).id)
-            index_comments()
         for query in queries:
             assert wanted in find(query, people.reader), (text, query)
 
@@ -129,13 +148,13 @@ def test_whatever_is_typed_is_answered(app, people, topics, browser):
 @given(st.text(max_size=60))
 def test_any_text_gives_tokens_that_both_engines_take_as_they_are(text):
     tokens = database.search_tokens(text)
-    assert all(re.fullmatch(r"zzz[a-z0-9_]{1,77}", token) for token in tokens)
+    assert all(re.fullmatch(r"zzz[a-z0-9_]{1,72}", token) for token in tokens)
     words = list(database.words_of(text))
     assert all(0 <= word.start < word.end <= len(text) for word in words)
-    spelt = [database._spelt(word.text) for word in words]
+    spelt = ["zzz" + database._spelt(word.text) for word in words]
     assert {*spelt} <= {*tokens}
     for word in database.query_words(text):
-        sought = database._spelt(word.text)
+        sought = "zzz" + database._spelt(word.text)
         assert any(token == sought or (not word.whole and token.startswith(sought)) for token in
                    database.search_tokens(database.unicodedata.normalize("NFC", text))), word  # fmt: skip
 
@@ -143,29 +162,53 @@ def test_any_text_gives_tokens_that_both_engines_take_as_they_are(text):
 # -- What one may not see ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_private_or_deleted_leaves_no_trace(app, people, topics, sign_in):
+@pytest.fixture
+def walruses(people, topics):
+    """One of each kind in the private topic and below a post that everybody sees; whether a stranger finds it."""
     hidden = add_post(people.member, topics.private, "The walrus plan", body="A walrus")
-    gone = add_post(people.member, topics.open, "The walrus party")
-    add_comment(people.member, hidden, "A walrus of a plan")
-    below = add_comment(people.member, add_post(people.member, topics.open, "Lunch"), "No walrus today")
-    index_comments()
-    assert len(find("walrus", people.reader)) == 4
-    Post.delete(people.member, gone.id)
-    Comment.delete(people.member, below.id)
-    assert find("walrus", people.stranger) == []
-    assert len(find("walrus", people.reader)) == 2
+    remark = add_comment(people.member, hidden, "A walrus of a plan")
+    lunch = add_post(people.member, topics.open, "Lunch")
+    below = add_comment(people.member, lunch, "No walrus today")
+    return {
+        ("post", hidden.id): False, ("comment", remark.id): False, ("comment", below.id): True,
+        ("file", add_file(people.member, "walrus plan.pdf", post_id=hidden.id)): False,
+        ("file", add_file(people.member, "walrus-fees.xlsx", comment_id=remark.id)): False,
+        ("file", add_file(people.member, "walrus_menu.pdf", post_id=lunch.id)): True,
+        ("file", add_file(people.member, "Walrus.pdf", comment_id=below.id)): True,
+    }  # fmt: skip
+
+
+def test_what_is_private_is_found_by_those_inside_only(people, topics, walruses):
+    assert {*find("walrus", people.reader)} == {*walruses}
+    assert {*find("walrus", people.stranger)} == {key for key, seen in walruses.items() if seen}
+    Topic.edit(people.editor, topics.private.id, name="Management", private=False)
+    assert {*find("walrus", people.stranger)} == {*walruses}
+
+
+@pytest.mark.parametrize("way", ["deleted", "taken away", "its topic deleted", "removed for good", "made private"])
+def test_what_is_gone_leaves_no_trace(people, topics, sign_in, way):
+    topic = add_topic(people.editor, "Fish")
+    post = add_post(people.member, topic, "The walrus party", body="All walruses")
+    comment = add_comment(people.member, post, "My walrus comes")
+    for below in ({"post_id": post.id}, {"comment_id": comment.id}):
+        add_file(people.member, "walrus.pdf", **below)
+    index()
+    assert len(find("walrus", people.stranger)) == 4
+    if way == "its topic deleted":
+        Topic.delete(people.editor, topic.id)
+    elif way == "made private":
+        Topic.edit(people.editor, topic.id, name="Fish", private=True, members=[people.editor.id])
+    else:
+        Post.delete(people.member, post.id)
+    if way == "removed for good":
+        Bin.empty(people.admin, database.utcnow())
+        assert not any("walrus" in row[-1] for row in entries())
+    assert find_now("walrus", people.stranger) == []
     stranger = sign_in(people.stranger)
-    for address in (
-        "/search?q={}",
-        "/search?q={}&part=live",
-        "/search?q={}&kind=comment",
-        "/search?q={}&author=member",
-    ):
-        nothing, page = stranger.get(address.format("zyzzyva")), stranger.get(address.format("walrus"))
+    for address in ("", "&part=live", "&kind=comment", "&kind=file", "&author=member"):
+        nothing, page = (stranger.get(f"/search?q={word}{address}") for word in ("zyzzyva", "walrus"))
         assert (page.status_code, nothing.status_code) == (200, 200)
         assert uncounted(page.text, "walrus") == uncounted(nothing.text, "zyzzyva")
-    assert stranger.get(f"/search?q=walrus&topic={topics.private.slug}").status_code == 404
-    assert topics.private.name not in stranger.get("/search?q=walrus").text
 
 
 def uncounted(page: str, query: str) -> str:
@@ -175,8 +218,41 @@ def uncounted(page: str, query: str) -> str:
     )
 
 
-def test_the_hidden_do_not_crowd_out_what_one_may_see(app, people, topics, monkeypatch):
-    monkeypatch.setattr(database, "HITS_MOST", 3)
+def test_a_private_topic_cannot_be_searched_from_outside(people, topics, walruses, sign_in):
+    index()
+    stranger = sign_in(people.stranger)
+    assert stranger.get(f"/search?q=walrus&topic={topics.private.slug}").status_code == 404
+    assert topics.private.name not in stranger.get("/search?q=walrus").text
+
+
+def test_drafts_and_what_is_scheduled_are_found_by_nobody_and_from_its_time_on_by_all(people, topics):
+    now = database.utcnow()
+    values = {"topic_id": topics.open.id, "body": "A walrus"}
+    draft = add_post(people.member, topics.open, "A walrus draft", placed=Placing("news", draft=True))
+    waits = add_post(people.member, topics.open, "A walrus to come",
+                     placed=Placing("news", published_at=now + timedelta(hours=1)))  # fmt: skip
+    for who in (people.member, people.editor, people.admin, people.reader):
+        assert find("walrus", who) == []
+    set_columns(Post, waits.id, published_at=now - timedelta(minutes=1))
+    assert find("walrus", people.reader) == [("post", waits.id)]
+    Draft.autosave(people.member, draft.id, form_id="", version=draft.version, **values, title="Still a walrus draft",
+                   kind="news")  # fmt: skip
+    assert find("walrus", people.member) == [("post", waits.id)]
+    version = db.session.get(Post, draft.id, populate_existing=True).version  # type: ignore[union-attr]
+    Post.edit(people.member, draft.id, version, **values, title="No walrus draft", placed=Placing("news"))
+    assert {*find("walrus", people.reader)} == {("post", waits.id), ("post", draft.id)}
+
+
+def test_what_has_expired_is_found_and_says_so(people, topics, sign_in):
+    post = add_post(people.member, topics.open, "The walrus party")
+    set_columns(Post, post.id, expires_at=database.utcnow() - timedelta(hours=1))
+    assert find("walrus", people.reader) == [("post", post.id)]
+    assert "Expired" in sign_in(people.reader).get("/search?q=walrus").text
+
+
+def test_the_hidden_do_not_crowd_out_what_one_may_see(people, topics, monkeypatch):
+    monkeypatch.setattr(corkboard, "NEWEST_ENTRIES", 3)
+    monkeypatch.setattr(corkboard, "ENOUGH_HITS", 1)
     SearchEntry._hits.cache_clear()
     seen = add_post(people.member, topics.open, "The walrus party")
     for number in range(5):
@@ -185,8 +261,15 @@ def test_the_hidden_do_not_crowd_out_what_one_may_see(app, people, topics, monke
     SearchEntry._hits.cache_clear()
 
 
+def test_what_is_below_the_newest_windows_is_found_too(people, topics, monkeypatch):
+    monkeypatch.setattr(database, "WINDOW", 2)
+    made = [("post", add_post(people.member, topics.open, f"The walrus plan {number}").id) for number in range(9)]
+    assert find("walrus", people.reader) == made[::-1]
+
+
 def test_people_who_are_gone_are_not_found(app, people, topics, sign_in):
     add_person("walter", title="Walrus keeper")
+    index()
     browser = sign_in(people.admin)
     assert "/people/walter" in browser.get("/search?q=walrus").text
     walter = db.session.scalar(sa.select(User).where(User.username == "walter"))
@@ -194,16 +277,18 @@ def test_people_who_are_gone_are_not_found(app, people, topics, sign_in):
     User.administer(people.admin, walter.id, active=False, **values)
     assert 'class="who" href="/people/walter"' not in browser.get("/search?q=walrus").text
     User.administer(people.admin, walter.id, active=True, **values | {"name": "Sealman"})
+    index()
     assert "/people/walter" in browser.get("/search?q=sealman&kind=person").text
 
 
 # -- In step -----------------------------------------------------------------------------------------------------------
 
 
-def test_edits_deletes_and_restores_are_followed(app, people, topics):
+def test_edits_deletes_and_restores_are_followed(people, topics):
     post = add_post(people.member, topics.open, "The walrus party", body="At noon")
     remark = add_comment(people.member, post, "Bring herring")
-    index_comments()
+    file = add_file(people.member, "Tickets.pdf", post_id=post.id)
+    index()
     Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title="The seal party", body="At night")
     Comment.edit(people.member, remark.id, 1, body="Bring salmon")
     for query in ("walrus", "noon", "herring"):
@@ -211,16 +296,37 @@ def test_edits_deletes_and_restores_are_followed(app, people, topics):
     assert find("seal night", people.reader) == [("post", post.id)]
     assert find("salmon", people.reader) == [("comment", remark.id)]
     Comment.delete(people.member, remark.id)
-    assert find("salmon", people.reader) == []
+    Attachment.delete(people.member, file)
+    assert find("salmon", people.reader) == find("tickets", people.reader) == []
     Comment.restore(people.member, remark.id)
+    Attachment.restore(people.member, file)
     Post.delete(people.member, post.id)
-    assert find("salmon", people.reader) == find("seal", people.reader) == []
+    assert find("salmon", people.reader) == find("seal", people.reader) == find("tickets", people.reader) == []
     Post.restore(people.member, post.id)
     assert find("salmon", people.reader) == [("comment", remark.id)]
     assert find("seal", people.reader) == [("post", post.id)]
+    assert find("tickets", people.reader) == [("file", file)]
+    Post.revert(people.member, post.id, 2, 1)
+    Comment.revert(people.member, remark.id, 2, 1)
+    assert find("walrus noon", people.reader) == [("post", post.id)]
+    assert find("herring", people.reader) == [("comment", remark.id)]
+    assert find("seal", people.reader) == find("salmon", people.reader) == []
 
 
-def test_merging_and_closing_topics_is_followed(app, people, topics):
+def test_a_file_is_found_from_when_it_hangs_on_something(people, topics):
+    post = add_post(people.member, topics.open)
+    file = add_file(people.member, "Walrus prices 2024.xlsx")
+    assert find("walrus", people.member) == []
+    Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title=post.title, body=post.body, files=[file])
+    assert find("walrus 2024 xlsx", people.reader) == [("file", file)]
+    said = add_file(people.member, "Seal.png")
+    remark = Comment.create(people.member, post.id, body=f"![](/files/{said}/Seal.png)", form_id=secrets.token_hex(16))
+    assert ("file", said) in find("seal", people.reader)
+    Comment.delete(people.member, remark)
+    assert find("seal", people.reader) == []
+
+
+def test_merging_and_closing_topics_is_followed(people, topics):
     other = add_topic(people.editor, "Fish")
     post = add_post(people.member, other, "The walrus party")
     assert find("walrus", people.reader, topic=other.id) == [("post", post.id)]
@@ -231,28 +337,70 @@ def test_merging_and_closing_topics_is_followed(app, people, topics):
     assert find("walrus", people.stranger) == [("post", post.id)]
 
 
-def test_comments_are_found_after_a_kill_too(app, people, topics):
-    post = add_post(people.member, topics.open)
-    first = add_comment(people.member, post, "A walrus")
-    index_comments()
-    second, third = add_comment(people.member, post, "A second walrus"), add_comment(people.member, post, "No walrus")
-    Comment.delete(people.member, third.id)
-    app.extensions["corkboard"].indexer.notes.clear()  # the process died with what it had in mind
-    assert find("walrus", people.reader) == [("comment", first.id)]
+def test_news_that_becomes_a_page_changes_its_kind(people, topics):
+    post = add_post(people.editor, topics.open, "The walrus party")
+    assert find("walrus", people.reader, kind="page") == []
+    Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title=post.title, body=post.body,
+              placed=Placing("page"))  # fmt: skip
+    assert find("walrus", people.reader, kind="page") == [("post", post.id)]
+    assert find("walrus", people.reader, kind="post") == []
+
+
+def test_what_is_written_is_found_a_moment_later_and_after_a_kill_too(app, people, topics, sign_in):
+    index()
+    indexer = app.extensions["corkboard"].indexer
+    first = add_post(people.member, topics.open)
+    assert not indexer.notes
+    typed = {"body": "A walrus", "form_id": "a" * 32}
+    assert sign_in(people.member).submit(f"/posts/{first.id}/comments", typed).status_code == 303
+    assert find_now("walrus", people.reader) == []
+    indexer.flush()
+    db.session.rollback()
+    said = db.session.scalar(sa.select(Comment.id))
+    assert find_now("walrus", people.reader) == [("comment", said)]
+    second = add_comment(people.member, first, "A second walrus")
+    indexer.notes.clear()  # the process died with what it had in mind
     corkboard.start_background(app)
-    index_comments()
-    assert {*find("walrus", people.reader)} == {("comment", first.id), ("comment", second.id)}
+    indexer.flush()
+    assert {*find_now("walrus", people.reader)} == {("comment", said), ("comment", second.id)}
 
 
-def test_reindexing_writes_the_same_entries(app, people, topics):
+def test_a_unit_that_commits_late_is_indexed_too(app, people, topics):
+    index()
+    indexer = app.extensions["corkboard"].indexer
+    indexer.notes.clear()
+    indexer.note("activities", 2)
+    indexer.flush()
+    assert indexer.notes == {"activities": 1}, "it looks again"
+    post = add_post(people.member, topics.open, "A walrus")
+    indexer.flush()
+    assert find_now("walrus", people.reader) == [("post", post.id)]
+
+
+def test_two_processes_index_the_same_once(app, people, topics):
+    index()
+    for number in range(5):
+        add_post(people.member, topics.open, f"Walrus {number}")
+    assert together(app, index, index) == [None, None]
+    assert len(find_now("walrus", people.reader)) == 5
+
+
+def everything(people, topics) -> None:
     for text, _ in FOUND:
         post = add_post(people.member, topics.open, text, body=text, kind="news")
         add_comment(people.member, post, text)
+        add_file(people.member, "walrus.pdf", post_id=post.id)
     add_post(people.editor, topics.open, "A page", kind="page")
-    index_comments()
+    add_post(people.editor, topics.open, "A draft", placed=Placing("news", draft=True))
     Comment.delete(people.member, Comment.create(people.member, post.id, body="Gone", form_id="0" * 32))
+
+
+def test_reindexing_writes_the_same_entries(app, people, topics):
+    index()
+    everything(people, topics)
+    index()
     before = entries()
-    assert len(before) == 2 * len(FOUND) + 1 + 5
+    assert len(before) == 3 * len(FOUND) + 1 + 1 + 5
     for _ in range(2):
         done = app.test_cli_runner().invoke(args=["db-reindex"])
         assert (done.exit_code, done.output.splitlines()[-1]) == (0, "The search is up to date.")
@@ -264,15 +412,23 @@ def test_reindexing_writes_the_same_entries(app, people, topics):
 
 
 def test_a_site_that_had_no_search_is_indexed_when_it_starts(app, people, topics):
-    post = add_post(people.member, topics.open, "The walrus party")
+    index()
+    everything(people, topics)
+    index()
     before = entries()
-    with db.engine.begin() as connection:
-        connection.execute(sa.delete(SearchEntry))
-    assert find("walrus", people.reader) == []
+    SearchEntry._clear()
+    assert find_now("crane", people.reader) == []
     corkboard.start_background(app)
-    index_comments()
-    assert find("walrus", people.reader) == [("post", post.id)]
+    app.extensions["corkboard"].indexer.flush()
+    assert len(find_now("crane", people.reader)) == 2
     assert entries() == before
+
+
+def test_the_demo_is_found_at_once(app, sign_in):
+    assert app.test_cli_runner().invoke(args=["seed-demo", "--force", "--posts", "80"]).exit_code == 0
+    viewer = db.session.scalar(sa.select(User).order_by(User.id).limit(1))
+    corkboard.g.now = database.utcnow()
+    assert SearchEntry.hits(viewer, corkboard.Wanted(database.query_words("oven"))).count  # type: ignore[arg-type]
 
 
 # -- Ranks and filters -------------------------------------------------------------------------------------------------
@@ -293,25 +449,27 @@ def test_filters_narrow_by_kind_topic_author_and_time(app, people, topics, sign_
     page = add_post(people.editor, other, "The walrus page", kind="page")
     remark = add_comment(people.editor, post, "The walrus remark")
     add_person("walrus")
-    index_comments()
+    file = add_file(people.member, "walrus.pdf", post_id=post.id)
+    index()
     browser = sign_in(people.reader)
-    here = {"post": f'"/posts/{post.id}"', "page": f'"/posts/{page.id}"', "comment": f'"/comments/{remark.id}"',
-            "person": '"who" href="/people/walrus"'}  # fmt: skip
+    here = {"post": f"/posts/{post.id}", "page": f"/posts/{page.id}", "comment": f"/comments/{remark.id}",
+            "person": "/people/walrus", "file": f"/files/{file}/walrus.pdf"}  # fmt: skip
     today = corkboard.g.now.date()
     for query, expected in (
-        ("", {"post", "page", "comment", "person"}),
+        ("", {"post", "page", "comment", "person", "file"}),
         *((f"&kind={kind}", {kind}) for kind in here),
         (f"&topic={other.slug}", {"page"}),
-        (f"&topic={topics.open.slug}", {"post", "comment"}),
+        (f"&topic={topics.open.slug}", {"post", "comment", "file"}),
         ("&author=editor", {"page", "comment"}),
         ("&author=EDITOR&kind=comment", {"comment"}),
-        (f"&since={today - timedelta(days=2)}", {"post", "page", "comment"}),
+        (f"&since={today - timedelta(days=2)}", {"post", "page", "comment", "file"}),
         (f"&since={today + timedelta(days=2)}", set()),
         (f"&before={today - timedelta(days=2)}", set()),
-        (f"&before={today + timedelta(days=2)}", {"post", "page", "comment"}),
+        (f"&before={today + timedelta(days=2)}", {"post", "page", "comment", "file"}),
     ):
         text = browser.get(f"/search?q=walrus{query}").text
-        assert {kind for kind, link in here.items() if f"href={link}" in text or link in text} == expected, query
+        found = re.findall(r'<h3>\s*<a (?:class="who" )?href="([^"]+)', text)
+        assert {kind for kind, link in here.items() if link in found} == expected, query
     for wrong in ("kind=x", "topic=x", "author=nobody"):
         assert browser.get(f"/search?q=walrus&{wrong}").status_code == 404
 
@@ -319,6 +477,7 @@ def test_filters_narrow_by_kind_topic_author_and_time(app, people, topics, sign_
 def test_the_words_are_marked_where_they_stand(app, people, topics, browser):
     text = "At noon. " * 60 + "The <b>Wálrus</b> & 東京都 eat."
     add_post(people.member, topics.open, "Lunch with WALRUSES", body=text.replace("<b>", "`<b>`").replace("</b>", ""))
+    index()
     page = browser.get("/search?q=walrus 東京").text
     assert "Lunch with <mark>WALRUSES</mark>" in page
     assert "&lt;b&gt; <mark>Wálrus</mark> &amp; <mark>東京</mark>都" in re.sub(r"&gt;(?=<mark>)", "&gt; ", page)
