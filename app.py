@@ -2727,9 +2727,9 @@ class SearchEntry(Model):
 
     @classmethod
     @functools.cache
-    def _hits(cls, sqlite: bool, newest: int, narrowed: tuple[str, ...]) -> Prepared:
+    def _hits(cls, sqlite: bool, newest: int, narrowed: tuple[str, ...], checks: int) -> Prepared:
         """The newest entries that match and that `viewer` may see."""
-        source, matches, newest_first = database.search_match(cls.__table__, sqlite, newest)
+        source, matches, newest_first = database.search_match(cls.__table__, sqlite, newest, checks)
         limits = {
             "topic": Post.topic_id == sa.bindparam("topic"),
             "since": cls.at >= sa.bindparam("since", type_=Timestamp),
@@ -2746,25 +2746,26 @@ class SearchEntry(Model):
 
         Best is what has the words in its title, then what begins a title's words, then the rest; of each the newest.
         """
-        sqlite = database.engine_state().is_sqlite
-        found = Found((), 0, False)
-        for last in (0,) if sqlite else (cls.last_id(), 0):
-            found = cls._found(
-                viewer, wanted, cls._hits(sqlite, NEWEST_ENTRIES if last else 0, (*wanted.limits,)), last
-            )
-            if found.count >= ENOUGH_HITS or not last:
-                break
-        return found
+        newest = 0 if database.engine_state().is_sqlite else cls.last_id()
+        if newest >= 2 * database.WINDOW:  # else there is nothing but the newest
+            found = cls._found(viewer, wanted, newest)
+            if found.count >= ENOUGH_HITS:
+                return found
+        return cls._found(viewer, wanted, 0)
 
     @classmethod
-    def _found(cls, viewer: Viewer, wanted: Wanted, statement: Prepared, last: int) -> Found:
+    def _found(cls, viewer: Viewer, wanted: Wanted, last: int) -> Found:
+        """What was found; with `last`, the number of the newest entry, by MySQL among the newest only."""
         ranked: dict[int, tuple[int, Any]] = {}
         given, found = {"viewer": viewer.id, "now": g.now, **wanted.limits}, ()
+        sqlite, newest = database.engine_state().is_sqlite, NEWEST_ENTRIES if last else 0
         marks = ((database.TITLE_MARK, True), (database.TITLE_MARK, False), (database.WORD_MARK, False))
         for worth, (mark, whole) in enumerate(marks):
             match = database.search_query(wanted.words, wanted.flags, mark, whole, last)
+            checks = database.search_checks(wanted.words, mark, whole)
             most = COUNTED_MOST + 1 if mark == database.WORD_MARK else RESULTS
-            found = rows(statement, match=match, most=most, **given).all()
+            statement = cls._hits(sqlite, newest, (*wanted.limits,), len(checks))
+            found = rows(statement, match=match, most=most, **given, **checks).all()
             ranked = {hit.id: (-worth, hit) for hit in found} | ranked
         best = sorted(ranked.values(), key=lambda one: (one[0], one[1].at, one[1].id), reverse=True)
         count = min(len(found), COUNTED_MOST)
@@ -2777,8 +2778,8 @@ class SearchEntry(Model):
 
     @classmethod
     @functools.cache
-    def _people(cls, sqlite: bool) -> Prepared:
-        source, matches, _newest_first = database.search_match(cls.__table__, sqlite)
+    def _people(cls, sqlite: bool, checks: int) -> Prepared:
+        source, matches, _newest_first = database.search_match(cls.__table__, sqlite, checks=checks)
         columns = sa.select(User.id, User.name, User.username, User.title, User.department)
         found = database.in_table_order(columns).select_from(source).join(User, User.id == cls.person_id)
         found = found.where(matches, User.deactivated_at.is_(None))
@@ -2788,7 +2789,9 @@ class SearchEntry(Model):
     def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
         """The people who fit, by name."""
         match = database.search_query(wanted.words, (), database.PERSON_MARK, False)
-        return rows(cls._people(database.engine_state().is_sqlite), match=match, most=most).all()
+        checks = database.search_checks(wanted.words, database.PERSON_MARK, False)
+        statement = cls._people(database.engine_state().is_sqlite, len(checks))
+        return rows(statement, match=match, most=most, **checks).all()
 
     # -- actions
 
@@ -2957,7 +2960,7 @@ sa.Index("ix_search_entries_attachment_id", SearchEntry.attachment_id,
          sqlite_where=SearchEntry.attachment_id.is_not(None))  # fmt: skip
 sa.Index("ix_search_entries_person_id", SearchEntry.person_id, sqlite_where=SearchEntry.person_id.is_not(None))
 NEWEST_ENTRIES = 500  # of the two newest windows, among which MySQL looks for what the person may see
-ENOUGH_HITS = 50
+ENOUGH_HITS = RESULTS
 FOLLOWED_ROUNDS = 3  # so often it is looked for an activity whose unit has not committed yet
 ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 20_000
 LATE_COMMIT = timedelta(seconds=10)

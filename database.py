@@ -1035,7 +1035,8 @@ def entry_tokens(entry_id: int, tokens: Sequence[str]) -> str:
     if engine_state().is_sqlite:
         return " ".join(tokens)
     window = _window(entry_id)
-    return " ".join([*tokens, *(window + token for token in tokens if token[0] in WORD_MARK + TITLE_MARK)])
+    twice = [*tokens, *(window + token for token in tokens if token[0] in WORD_MARK + TITLE_MARK)]
+    return f" {' '.join(twice)} "  # each between spaces, as `search_checks` looks for them
 
 
 def _window(entry_id: int) -> str:
@@ -1054,16 +1055,20 @@ _BEGUN = Prepared(
 )
 
 
-def search_match(entries: Any, sqlite: bool, newest: int = 0) -> tuple[Any, Any, Any]:
+def search_match(entries: Any, sqlite: bool, newest: int = 0, checks: int = 0) -> tuple[Any, Any, Any]:
     """What to select from, the condition that an entry matches (`match`), and what orders the newest first.
 
     Neither engine is asked how well one matches: FTS5 would count the rows of each word, a tenth of a second for one
-    that stands in a million. With `newest` InnoDB hands over only so many, of which the person may see some.
+    that stands in a million. With `newest` InnoDB hands over only so many, of which the person may see some; `checks`
+    is how many `search_checks` there are, bound as `check0` and so on.
     """
     if sqlite:
         joined = sa.join(_FTS, entries, entries.c.id == _FTS.c.rowid)
         return joined, sa.literal_column("search_fts").op("MATCH", is_comparison=True)(_MATCH), _FTS.c.rowid.desc()
-    matches = mysql.match(entries.c.tokens, against=_MATCH).in_boolean_mode()
+    there = (
+        sa.func.instr(entries.c.tokens, sa.bindparam(f"check{number}", type_=sa.String)) for number in range(checks)
+    )
+    matches = sa.and_(mysql.match(entries.c.tokens, against=_MATCH).in_boolean_mode(), *(found > 0 for found in there))
     if not newest:
         return entries, matches, entries.c.id.desc()
     ids = sa.select(entries.c.id).where(matches).order_by(entries.c.id.desc()).limit(newest).subquery()
@@ -1079,10 +1084,28 @@ def search_query(words: Sequence[Word], flags: Sequence[str], mark: str, whole: 
     if engine_state().is_sqlite:
         return " AND ".join([*(f'"{flag}"' for flag in flags), *(_fts5_word(*one) for one in sought)])
     # The longest first: it is likely the rarest, and InnoDB looks through what it found for the first.
-    ordered = sorted(sought, key=lambda one: len(one[0]), reverse=True)
+    short = _short(words)
+    ordered = sorted((one for one, word in zip(sought, words, strict=True) if word not in short), key=_length)[::-1]
     windows = [_window(last), _window(max(0, last - WINDOW))] if last else [""]
     every = [" ".join(f"{window}{token}{'' if exact else '*'}" for window in windows) for token, exact in ordered]
     return " ".join([*(f"+({token})" for token in every), *(f"+{flag}" for flag in flags)])
+
+
+def search_checks(words: Sequence[Word], mark: str, whole: bool) -> dict[str, str]:
+    """What of a query MySQL looks for in what it found by the rest of it: words so short that they are everywhere."""
+    short = [] if engine_state().is_sqlite else _short(words)
+    sought = (f" {mark}{_spelt(word.text)}{' ' if whole or word.whole else ''}" for word in short)
+    return {f"check{number}": text for number, text in enumerate(sought)}
+
+
+def _short(words: Sequence[Word]) -> list[Word]:
+    long = [word for word in words if len(word.text) > 3 or not word.text.isascii()]
+    longest = max(words, key=lambda word: len(word.text))
+    return [word for word in words if word not in (long or [longest])]
+
+
+def _length(sought: tuple[str, bool]) -> int:
+    return len(sought[0])
 
 
 def _fts5_word(token: str, exact: bool) -> str:

@@ -490,7 +490,7 @@
   // == Live results below the search in the header ==
   const [find, live] = [$("#find"), $("#live")];
   const options = () => $$("[role=option]", live);
-  let [asking, asked] = [null, ""];
+  let [asking, asked] = [null, null]; // the timer before the next question, and what ends the last one
   if (find) {
     for (const [name, value] of Object.entries({ role: "combobox", "aria-expanded": "false", "aria-controls": "live", "aria-autocomplete": "list" })) find.setAttribute(name, value);
     find.addEventListener("input", () => {
@@ -502,7 +502,8 @@
     find.addEventListener("keydown", (event) => {
       const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
       const chosen = $("[aria-selected=true]", live);
-      if (event.key === "Enter" && chosen && !live.hidden) chosen.click();
+      if (event.key === "Escape" && !live.hidden) { event.stopPropagation(); closeLive(); }
+      else if (event.key === "Enter" && chosen && !live.hidden) chosen.click();
       else if (step && !live.hidden) choose(step, chosen);
       else return;
       event.preventDefault();
@@ -511,14 +512,17 @@
     live.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the box until the click
   }
   async function showLive(words) {
-    asked = words;
-    const answer = await fetch(`/search?part=live&q=${encodeURIComponent(words)}`).catch(() => null);
-    if (!answer?.ok || answer.redirected || asked !== words || document.activeElement !== find) return;
-    live.innerHTML = await answer.text();
+    asked?.abort();
+    const mine = asked = new AbortController();
+    const answer = await fetch(`/search?part=live&q=${encodeURIComponent(words)}`, { signal: mine.signal }).catch(() => null);
+    const html = answer?.ok && !answer.redirected ? await answer.text().catch(() => "") : "";
+    if (!html || mine.signal.aborted || document.activeElement !== find) return;
+    live.innerHTML = html;
     live.hidden = false;
     find.setAttribute("aria-expanded", "true");
     find.removeAttribute("aria-activedescendant");
-    announce(`${counted(Number($("[data-count]", live).dataset.count), "result", "results")} found`);
+    const { count, more } = $("[data-count]", live).dataset;
+    announce(`${more === undefined ? "" : "More than "}${counted(Number(count), "result", "results")} found`);
   }
   function choose(step, chosen) {
     const all = options();
@@ -529,7 +533,7 @@
   }
   function closeLive() {
     clearTimeout(asking);
-    asked = "";
+    asked?.abort();
     live.hidden = true;
     find.setAttribute("aria-expanded", "false");
     find.removeAttribute("aria-activedescendant");
