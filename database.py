@@ -35,10 +35,9 @@ import sqlalchemy as sa
 from flask import Flask, current_app, g
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
-from sqlalchemy.dialects import mysql
-from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
 
 if TYPE_CHECKING:
@@ -64,13 +63,31 @@ MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 # ======================================================================================================================
 
 # Binary comparison everywhere: the default collations of MySQL find 'Anna', 'anna ' and 'änna' equal and SQLite does
-# not. Whatever shall compare loosely has a key column, made by `fold` or `sort_key` below.
+# not. Whatever shall compare loosely has a key column, made by `fold` or `sort_key` below. Migrations state it for
+# each table; the models do not, because stating it loads MySQL's dialect, which most sites never need.
 MYSQL_TABLE = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 
-# MySQL's DATETIME drops microseconds and its TEXT ends at 64 KB.
-Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+class TimestampType(sa.DateTime):
+    """A moment to the microsecond, which MySQL's DATETIME drops unless told otherwise."""
+
+
+class LongTextType(sa.Text):
+    """Text of up to 16 MB, where MySQL's TEXT ends at 64 KB."""
+
+
+@compiles(TimestampType, "mysql", "mariadb")
+def _mysql_timestamp(_type: TimestampType, _compiler: Any, **_given: Any) -> str:
+    return "DATETIME(6)"
+
+
+@compiles(LongTextType, "mysql", "mariadb")
+def _mysql_long_text(_type: LongTextType, _compiler: Any, **_given: Any) -> str:
+    return "MEDIUMTEXT"
+
+
+Timestamp = TimestampType()
+LongText = LongTextType()
 
 
 def utcnow() -> datetime:
@@ -107,7 +124,6 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    __table_args__: Any = MYSQL_TABLE
 
 
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
@@ -237,18 +253,10 @@ def init_db(app: Flask) -> None:
     event.listen(engine, "connect", _greet_sqlite if state.is_sqlite else _greet_mysql)
     if state.is_sqlite:
         event.listen(engine, "begin", _begin_sqlite)
-        engine.dialect.statement_compiler = HintingCompiler
     event.listen(engine, "handle_error", _mark_disconnect)
     app.teardown_appcontext(end_reading)
     app.cli.commands.pop("db", None)
     app.cli.add_command(_LazyMigrations(name="db", help="Migrations of the schema (Flask-Migrate)."))
-
-
-class HintingCompiler(SQLiteCompiler):
-    """SQLAlchemy's for SQLite, which passes over what `with_hint` says of a table."""
-
-    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:
-        return text
 
 
 def _sqlite_options(app: Flask) -> dict[str, Any]:
@@ -1065,6 +1073,8 @@ def search_match(entries: Any, sqlite: bool, newest: int = 0, checks: int = 0) -
     if sqlite:
         joined = sa.join(_FTS, entries, entries.c.id == _FTS.c.rowid)
         return joined, sa.literal_column("search_fts").op("MATCH", is_comparison=True)(_MATCH), _FTS.c.rowid.desc()
+    from sqlalchemy.dialects import mysql
+
     there = (
         sa.func.instr(entries.c.tokens, sa.bindparam(f"check{number}", type_=sa.String)) for number in range(checks)
     )

@@ -19,6 +19,8 @@ def run() -> None:
             connection.connection.driver_connection.execute("PRAGMA foreign_keys = OFF")
         else:
             connection.execute(text("SELECT GET_LOCK(:name, 60)"), {"name": ONE_AT_A_TIME})
+        for table in database.db.metadata.tables.values():
+            table.kwargs.update(database.MYSQL_TABLE)  # for what `flask db migrate` writes of it
         context.configure(
             connection=connection,
             target_metadata=database.db.metadata,

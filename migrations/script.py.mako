@@ -6,6 +6,8 @@ run again.
 
 import sqlalchemy as sa
 from alembic import op
+
+import database  # noqa: F401 (types of columns)
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
