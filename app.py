@@ -2758,19 +2758,21 @@ class SearchEntry(Model):
     def _found(cls, viewer: Viewer, wanted: Wanted, last: int) -> Found:
         """What was found; with `last`, the number of the newest entry, by MySQL among the newest only."""
         ranked: dict[int, tuple[int, Any]] = {}
-        given, found = {"viewer": viewer.id, "now": g.now, **wanted.limits}, ()
+        given, count = {"viewer": viewer.id, "now": g.now, "oldest": 0, **wanted.limits}, 0
         sqlite, newest = database.engine_state().is_sqlite, NEWEST_ENTRIES if last else 0
-        marks = ((database.TITLE_MARK, True), (database.TITLE_MARK, False), (database.WORD_MARK, False))
+        marks = ((database.WORD_MARK, False), (database.TITLE_MARK, False), (database.TITLE_MARK, True))
         for worth, (mark, whole) in enumerate(marks):
             match = database.search_query(wanted.words, wanted.flags, mark, whole, last)
             checks = database.search_checks(wanted.words, mark, whole)
-            most = COUNTED_MOST + 1 if mark == database.WORD_MARK else RESULTS
             statement = cls._hits(sqlite, newest, (*wanted.limits,), len(checks))
+            most = RESULTS if worth else COUNTED_MOST + 1
             found = rows(statement, match=match, most=most, **given, **checks).all()
-            ranked = {hit.id: (-worth, hit) for hit in found} | ranked
+            ranked |= {hit.id: (worth, hit) for hit in found}
+            if not worth:
+                count = len(found)
+                given["oldest"] = database.search_oldest(match) if count > COUNTED_MOST else 0
         best = sorted(ranked.values(), key=lambda one: (one[0], one[1].at, one[1].id), reverse=True)
-        count = min(len(found), COUNTED_MOST)
-        return Found([hit for _, hit in best[:RESULTS]], count, len(found) > count or bool(last))
+        return Found([hit for _, hit in best[:RESULTS]], min(count, COUNTED_MOST), count > COUNTED_MOST or bool(last))
 
     @classmethod
     def last_id(cls) -> int:
@@ -2792,7 +2794,7 @@ class SearchEntry(Model):
         match = database.search_query(wanted.words, (), database.PERSON_MARK, False)
         checks = database.search_checks(wanted.words, database.PERSON_MARK, False)
         statement = cls._people(database.engine_state().is_sqlite, len(checks))
-        return rows(statement, match=match, most=most, **checks).all()
+        return rows(statement, match=match, most=most, oldest=0, **checks).all()
 
     # -- actions
 
@@ -2817,8 +2819,7 @@ class SearchEntry(Model):
 
     @classmethod
     def fill(cls, advance: Callable[[int], None] = lambda _: None) -> None:
-        """Index everything that has no entry, in the order of time."""
-        done = cls._indexed_until()
+        """Index everything that has no entry, in the order of time. Others may write, and index, meanwhile."""
         last = rows(sa.select(sa.func.max(Activity.id).label("id"))).scalar() or 0
         times = []
         for kind, (model, at) in {
@@ -2835,9 +2836,9 @@ class SearchEntry(Model):
         for start in range(0, len(missing), ENTRIES_AT_ONCE):
             some = missing[start : start + ENTRIES_AT_ONCE]
             values = cls._values({kind: {number for of, number in some if of == kind} for kind in INDEXED.values()})
-            cls._write({key: values[key] for key in some}, done, done)
+            cls._add({key: values[key] for key in some})
             advance(len(some))
-        cls._write({}, done, last)
+        cls._follow_from(last)
 
     @classmethod
     def reindex(cls, advance: Callable[[int], None]) -> None:
@@ -2894,29 +2895,43 @@ class SearchEntry(Model):
 
     @classmethod
     @lean_unit
-    def _write(cls, values: Mapping[tuple[str, int], Any], done: int | None, last: int | None) -> None:
+    def _write(cls, values: Mapping[tuple[str, int], Any], done: int, last: int) -> None:
         """Write entries and, as `last`, how far the activities are indexed, unless another process did meanwhile."""
         if cls._indexed_until(lock=True) != done:
             return
-        if last is not None and last != done:
-            write = sa.insert(Setting) if done is None else sa.update(Setting).where(Setting.name == INDEXED_UNTIL)
-            rows(write, **({"name": INDEXED_UNTIL} if done is None else {}), value=str(last))
+        rows(sa.update(Setting).where(Setting.name == INDEXED_UNTIL).values(value=str(last)))
         standing = cls._standing(values)
-        gone = {key for key, value in values.items() if value is None} & standing.keys()
+        gone = [standing[key].id for key, value in values.items() if value is None and key in standing]
         if gone:
-            rows(sa.delete(cls).where(cls.id.in_([standing[key].id for key in gone])))
-        number, added = cls.last_id(), []
-        for key, value in cls._living(values).items():
-            here = standing.get(key)
-            number += here is None
-            entry = value | {"tokens": database.entry_tokens(here.id if here else number, value["tokens"])}
-            if here is None:
-                added.append(entry | {"id": number})
-            elif (entry["tokens"], entry["at"]) != (here.tokens, here.at):
-                rows(sa.update(cls).where(cls.id == here.id).values(entry))
+            rows(sa.delete(cls).where(cls.id.in_(gone)))
+        for key, here in standing.items():
+            if value := values[key]:
+                entry = value | {"tokens": database.entry_tokens(here.id, value["tokens"])}
+                if (entry["tokens"], entry["at"]) != (here.tokens, here.at):
+                    rows(sa.update(cls).where(cls.id == here.id).values(entry))
+                    database.note_words({*value["tokens"]})
+        cls._add({key: value for key, value in values.items() if key not in standing})
+
+    @classmethod
+    @lean_unit
+    def _add(cls, values: Mapping[tuple[str, int], Any]) -> None:
+        """Write the entries of what has none yet and still is there."""
+        standing, living, last = cls._standing(values), cls._living(values), cls.last_id()
+        new = [value for key, value in living.items() if key not in standing]
+        added = [
+            value | {"id": number, "tokens": database.entry_tokens(number, value["tokens"])}
+            for number, value in enumerate(new, last + 1)
+        ]
         if added:
             database.add_entries(cls.__table__, added)
-        database.note_words({token for value in values.values() if value for token in value["tokens"]})
+            database.note_words({token for value in new for token in value["tokens"]})
+
+    @classmethod
+    @lean_unit
+    def _follow_from(cls, last: int) -> None:
+        """Begin to follow the activities after this one, unless that was begun."""
+        if cls._indexed_until() is None:
+            rows(sa.insert(Setting), name=INDEXED_UNTIL, value=str(last))
 
     @classmethod
     def _standing(cls, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Any]:

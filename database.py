@@ -940,6 +940,7 @@ QUERY_WORDS = 8
 WINDOW = 2048  # entries that MySQL is asked about at once; see `entry_tokens`
 LISTED_LENGTHS = (5, 6)  # of beginnings, with the mark, that FTS5 keeps lists of
 EXPANDED_MOST = 24
+RANKED_MOST = 2000
 
 _UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 _ACCENTS = re.compile("[\u0300-\u036f]")  # not the marks of kana or Hindi, which make other letters
@@ -1056,6 +1057,10 @@ def _window(entry_id: int) -> str:
 _FTS = sa.table("search_fts", sa.column("rowid", sa.Integer))
 _WORDS = sa.table("search_fts_words", sa.column("word", sa.String))
 _MATCH = sa.bindparam("match", type_=sa.String)
+_MATCHES = sa.literal_column("search_fts").op("MATCH", is_comparison=True)(_MATCH)
+_OLDEST = Prepared(
+    sa.select(_FTS.c.rowid).where(_MATCHES).order_by(_FTS.c.rowid.desc()).limit(1).offset(RANKED_MOST - 1)
+)
 _BEGUN = Prepared(
     sa.select(_WORDS.c.word)
     .where(_WORDS.c.word >= sa.bindparam("start"), _WORDS.c.word < sa.bindparam("end"))
@@ -1067,12 +1072,12 @@ def search_match(entries: Any, sqlite: bool, newest: int = 0, checks: int = 0) -
     """What to select from, the condition that an entry matches (`match`), and what orders the newest first.
 
     Neither engine is asked how well one matches: FTS5 would count the rows of each word, a tenth of a second for one
-    that stands in a million. With `newest` InnoDB hands over only so many, of which the person may see some; `checks`
-    is how many `search_checks` there are, bound as `check0` and so on.
+    that stands in a million; it is given ids from `oldest` on. With `newest` InnoDB hands over only so many, of which
+    the person may see some; `checks` is how many `search_checks` there are, bound as `check0` and so on.
     """
     if sqlite:
         joined = sa.join(_FTS, entries, entries.c.id == _FTS.c.rowid)
-        return joined, sa.literal_column("search_fts").op("MATCH", is_comparison=True)(_MATCH), _FTS.c.rowid.desc()
+        return joined, sa.and_(_MATCHES, _FTS.c.rowid >= sa.bindparam("oldest")), _FTS.c.rowid.desc()
     from sqlalchemy.dialects import mysql
 
     there = (
@@ -1099,6 +1104,13 @@ def search_query(words: Sequence[Word], flags: Sequence[str], mark: str, whole: 
     windows = [_window(last), _window(max(0, last - WINDOW))] if last else [""]
     every = [" ".join(f"{window}{token}{'' if exact else '*'}" for window in windows) for token, exact in ordered]
     return " ".join([*(f"+({token})" for token in every), *(f"+{flag}" for flag in flags)])
+
+
+def search_oldest(match: str) -> int:
+    """How far back (an entry's id) FTS5 is walked for what has the words in its title, too: of what is everywhere
+    the newest `RANKED_MOST` are ranked."""
+    oldest = rows(_OLDEST, match=match).first() if engine_state().is_sqlite else None
+    return oldest.rowid if oldest else 0
 
 
 def search_checks(words: Sequence[Word], mark: str, whole: bool) -> dict[str, str]:

@@ -424,6 +424,25 @@ def test_a_site_that_had_no_search_is_indexed_when_it_starts(app, people, topics
     assert entries() == before
 
 
+def test_people_go_on_working_while_everything_is_indexed(people, topics, monkeypatch):
+    """An edit that comes between reading and writing, indexed by another process or not yet, is not lost."""
+    index()
+    posts = [add_post(people.member, topics.open, f"Walrus {number}") for number in range(4)]
+    monkeypatch.setattr(corkboard, "ENTRIES_AT_ONCE", 3)
+    add = SearchEntry._add
+
+    def meanwhile(values):
+        monkeypatch.setattr(SearchEntry, "_add", add)
+        for post in posts:
+            Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title="Seal", body="Only a seal")
+        add(values)
+
+    monkeypatch.setattr(SearchEntry, "_add", meanwhile)
+    SearchEntry.reindex(lambda _: None)
+    assert len(find("seal", people.reader)) == 4
+    assert find("walrus", people.reader) == []
+
+
 def test_the_demo_is_found_at_once(app, sign_in):
     assert app.test_cli_runner().invoke(args=["seed-demo", "--force", "--posts", "80"]).exit_code == 0
     viewer = db.session.scalar(sa.select(User).order_by(User.id).limit(1))
