@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask, url_for
-from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, QUICK, QUICK_HASH, World, changed, dump, stand_up
+from flask import Flask
+from snapshot import changed, dump
+from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, QUICK, QUICK_HASH, World, stand_up
 
 # `in` is to the sign-in: 302 there and back for GET, 401 with the form for POST. The other cells are statuses.
 # The stranger is a member who is not in the private topic; in the secret one is nobody of the cast.
@@ -131,6 +132,20 @@ posts.restore_comment POST   members                                in        40
 posts.restore_comment POST   editors,readers                        in        403    403    303    303   403
 posts.restore_comment POST   private,deleted                        in        403    303    303    303   404
 posts.restore_comment POST   secret,below_deleted,missing           in        403    404    404    404   404
+posts.react           GET    members,editors,readers,page           in        200    200    200    200   200
+posts.react           GET    private                                in        200    200    200    200   404
+posts.react           GET    draft,scheduled                        in        404    404    404    404   404
+posts.react           GET    secret,deleted,binned,missing          in        404    404    404    404   404
+posts.react           POST   members,editors,readers,page           in        303    303    303    303   303
+posts.react           POST   private                                in        303    303    303    303   404
+posts.react           POST   draft,scheduled                        in        404    404    404    404   404
+posts.react           POST   secret,deleted,binned,missing          in        404    404    404    404   404
+posts.react_comment   GET    members,editors,readers                in        200    200    200    200   200
+posts.react_comment   GET    private                                in        200    200    200    200   404
+posts.react_comment   GET    secret,deleted,below_deleted,missing   in        404    404    404    404   404
+posts.react_comment   POST   members,editors,readers                in        303    303    303    303   303
+posts.react_comment   POST   private                                in        303    303    303    303   404
+posts.react_comment   POST   secret,deleted,below_deleted,missing   in        404    404    404    404   404
 posts.history         GET    members,editors,readers,page           in        200    200    200    200   200
 posts.history         GET    private                                in        200    200    200    200   404
 posts.history         GET    secret,deleted,missing                 in        404    404    404    404   404
@@ -185,6 +200,7 @@ topics.join           POST   open,private,secret                    in        40
 topics.join           POST   merged,missing                         in        403    403    403    404   403
 
 people.index          GET    -                                      in        200    200    200    200   200
+people.suggest        GET    -                                      in        200    200    200    200   200
 people.show           GET    own,other                              in        200    200    200    200   200
 people.show           GET    gone                                   in        404    404    404    200   404
 people.show           GET    missing                                in        404    404    404    404   404
@@ -291,8 +307,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
     }
     chosen = {name: known[name] for name in wanted} or STANDS_ALONE[cell.target]
     assert None not in chosen.values(), f"there is no object {cell.target!r} for {endpoint}"
-    with world.app.test_request_context():
-        return url_for(endpoint, **chosen)
+    return world.app.url_map.bind("localhost").build(endpoint, chosen)
 
 
 def ask(world: World, endpoint: str, method: str, cell: Cell) -> Any:

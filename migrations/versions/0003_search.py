@@ -10,7 +10,7 @@ from sqlalchemy.dialects import mysql
 from database import create_search_index, drop_search_index
 
 revision = "0003"
-down_revision = "0002"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
