@@ -148,6 +148,7 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
     app.test_client_class = Browser
     for buffer in background(app):
         buffer.stopping.set()  # no thread writes while a test looks: those that want that ask for it
+    app.extensions["corkboard"].indexer.seconds = 3600  # tests index comments when they want them found
     with app.app_context():
         if not url.startswith("sqlite"):
             drop_everything()
@@ -221,7 +222,7 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
 def forget(app: Flask) -> None:
     """What a process keeps in memory, as if it had just started."""
     state = app.extensions["corkboard"]
-    for buffer in (state.visits, *background(app)):
+    for buffer in (state.visits, state.indexer, *background(app)):
         buffer.notes.clear()
     state.looked.clear()
     state.settings_version, state.site = None, corkboard.Site()

@@ -231,6 +231,8 @@ files.restore         POST   unbound                                in        40
 files.restore         POST   removed                                in        404    303    303    303   404
 files.restore         POST   secret,deleted,gone,missing            in        404    404    404    404   404
 
+search.index          GET    -                                      in        200    200    200    200   200
+
 notifications.index   GET    -                                      in        200    200    200    200   200
 notifications.poll    GET    -                                      in        200    200    200    200   200
 notifications.read_all     POST -                                   in        303    303    303    303   303
