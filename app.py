@@ -314,6 +314,7 @@ ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}
 ALLOWED_ATTRIBUTES |= {"img": {"src", "alt", "width", "height", "loading"}}
 # Of fields only the box of a task, which nobody can use: Markdown makes no other, and these are the only values.
 TASK_BOX = {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}
+ALLOWED_VALUES = {"input": TASK_BOX, "a": {"class": {"bare"}}}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">')
 _SPACES = re.compile(r"\s+")
@@ -343,6 +344,7 @@ def _markdown() -> Any:
     parser.add_render_rule("image", _draw_picture)
     parser.inline.ruler.before("link", "page_link", _page_link)
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
+    parser.add_render_rule("link_open", _draw_link)
     parser.add_render_rule("task", lambda _self, tokens, place, _options, _sizes: tokens[place].content)
     return parser.enable(["table", "strikethrough", "linkify"])
 
@@ -354,6 +356,13 @@ def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any
     size = sizes.get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
     return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+
+
+def _draw_link(renderer: Any, tokens: Sequence[Any], place: int, options: Any, sizes: Any) -> str:
+    """A link; one that shows its address is marked, so that paper does not show it twice."""
+    if tokens[place].info == "auto":
+        tokens[place].attrSet("class", "bare")
+    return renderer.renderToken(tokens, place, options, sizes)
 
 
 def _page_link(now: Any, silent: bool) -> bool:
@@ -406,7 +415,7 @@ def _sanitizer() -> Any:
     return nh3.Cleaner(
         tags=ALLOWED_TAGS,
         attributes=ALLOWED_ATTRIBUTES,
-        tag_attribute_values={"input": TASK_BOX},
+        tag_attribute_values=ALLOWED_VALUES,
         url_schemes={"http", "https", "mailto", "tel"},
         link_rel="noopener noreferrer",
     )

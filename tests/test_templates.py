@@ -168,7 +168,7 @@ def test_bootstraps_files_have_addresses_of_the_same_kind(app):
     ("[x](https://example.com \"t\")",
      '<p><a href="https://example.com" title="t" rel="noopener noreferrer">x</a></p>\n'),
     ("[x](/handbook)", '<p><a href="/handbook" rel="noopener noreferrer">x</a></p>\n'),
-    ("https://example.com", '<p><a href="https://example.com" rel="noopener noreferrer">https://example.com</a></p>\n'),
+    ("https://example.com", '<p><a href="https://example.com" class="bare" rel="noopener noreferrer">https://example.com</a></p>\n'),
     ("<b>x</b>", "<p>&lt;b&gt;x&lt;/b&gt;</p>\n"), ("", ""),
 ])  # fmt: skip
 def test_markdown_becomes_html(source, rendered):
