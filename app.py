@@ -2475,7 +2475,7 @@ class Attachment(Model):
     def create(cls, actor: Permissions, kept: Kept) -> int:
         """Write down a file that is on the disk already. Returns its id."""
         user = User.acting(actor.id, Role.MEMBER)
-        file_id = cls._insert(user, kept)
+        file_id = cls.insert(user.id, kept)
         Activity.record(user, "attachment.uploaded", ("attachment", file_id), kept.name)
         return file_id
 
@@ -2485,7 +2485,7 @@ class Attachment(Model):
         """Make a file on the disk one's picture, in the place of the one before."""
         user = User.acting(actor.id)
         cls._drop_avatar(user.id, user)
-        cls._insert(user, kept, person_id=user.id)
+        cls.insert(user.id, kept, person_id=user.id)
         Activity.record(user, "person.picture", user)
 
     @classmethod
@@ -2539,8 +2539,9 @@ class Attachment(Model):
         return [row.stored for row in found]
 
     @classmethod
-    def _insert(cls, user: User, kept: Kept, **owner: int) -> int:
-        values = {"uploader_id": user.id, "created_at": utcnow(), **kept._asdict(), **owner}
+    def insert(cls, uploader_id: int, kept: Kept, **owner: int) -> int:
+        """Write the row of a file on the disk, as part of the caller's unit. Returns its id."""
+        values = {"uploader_id": uploader_id, "created_at": utcnow(), **kept._asdict(), **owner}
         return rows(sa.insert(cls), **values).inserted_primary_key[0]  # type: ignore[index]
 
     @classmethod
@@ -5519,9 +5520,13 @@ def list_people() -> ResponseReturnValue:
     query = tidy(request.args.get("q"))[:NAME_MAX]
     viewer, place = viewer_or_none(), request.args.get("before")
     assert viewer is not None
-    key = ("people", query, place)
-    shown, before = unchanged(viewer, key, lambda: _people_page(viewer, PERSON_COLUMNS, query))
-    return render_template("people/index.html", people=shown, q=query, before=before)
+
+    def find() -> dict[str, Any]:
+        shown, more = _people_page(viewer, PERSON_COLUMNS, query)
+        return {"people": shown, "q": query, "before": more, "is_first": not place, "day": today()}
+
+    content = drawn(viewer, "people/_cards.html", ("people", query, place), find)
+    return render_template("people/index.html", content=content, q=query)
 
 
 @people.get("/people/<username>", endpoint="show")
@@ -6359,7 +6364,7 @@ def seed_demo_command(wanted: int, force: bool) -> None:
     extra = max(0, wanted - sum(entry.kind == "news" for entry in entries))
     with click.progressbar(length=len(entries) + extra, label="Writing posts") as bar:
         company.publish(entries, bar.update)
-        out = [entry for entry in entries if not {"draft", "appears"} & entry.fields.keys()]
+        out = [entry for entry in entries if not {"draft", "appears", "deleted", "files"} & entry.fields.keys()]
         company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
@@ -6405,8 +6410,11 @@ class DemoCompany:
         for person, hashed in zip(people, hashes, strict=True):
             away, role = person.pop("away_days"), Role[person.pop("role").upper()]
             until = self.now.date() + timedelta(days=away) if away is not None else None
+            picture = person.pop("picture", "")
             user = User.create(None, password_hash=hashed, role=role, away_until=until, **person)
             self.people[user.username] = user.id
+            if picture:
+                self._attach(user.id, picture, keep_avatar, person_id=user.id)
         for username, stand_in in stand_ins.items():
             values = {"stand_in_id": self.people.get(stand_in)}
             rows(sa.update(User).where(User.id == self.people[username]).values(values))
@@ -6451,16 +6459,15 @@ class DemoCompany:
     def publish(self, entries: Sequence[DemoEntry], advance: Callable[[int], None]) -> None:
         """Write posts with their comments and first revisions, at the times they tell."""
         for entry in entries:
+            files = [self._attach_to(entry, name) for name in entry.fields.get("files", "").split()]
             post = self._row(entry, self._ago(entry.fields["days"]))
             if "pinned" in entry.fields:
                 post["pinned_at"] = post["published_at"]
-            if "edited_by" in entry.fields:
-                post["editor_id"] = self.people[entry.fields["edited_by"]]
-                post["updated_at"] = post["edited_at"] = self._ago(entry.fields.get("edited_days", "1"))
             if "owner" in entry.fields:
                 post |= self._upkeep(entry.fields)
-            post |= self._timed(entry)
+            post |= self._edited(entry.fields) | self._timed(entry)
             post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
+            Attachment.bind(post["author_id"], "", files, post_id=post_id)
             self._keep(post, post_id)
             for username in filter(None, entry.fields.get("read_by", "").split()):
                 read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
@@ -6510,7 +6517,7 @@ class DemoCompany:
 
     def _row(self, entry: DemoEntry, when: datetime) -> dict[str, Any]:
         author = self.people[entry.fields["author"]]
-        rendered = render_markdown(entry.body)
+        rendered = render_body(SimpleNamespace(id=author), entry.body)  # type: ignore[arg-type]
         return {
             "kind": entry.kind, "topic_id": self.topics[entry.fields["topic"]], "author_id": author,
             "editor_id": author, "form_id": secrets.token_hex(16), "version": 1, "title": entry.title,
@@ -6518,6 +6525,24 @@ class DemoCompany:
             "excerpt": plain_text(rendered), "comment_count": len(entry.comments), "published_at": when,
             "updated_at": when, "edited_at": None, "pinned_at": None,
         }  # fmt: skip
+
+    def _attach_to(self, entry: DemoEntry, name: str) -> int:
+        """Keep a file that an entry brings, and have its text name it by its address."""
+        file_id = self._attach(self.people[entry.fields["author"]], name, keep_upload)
+        entry.body = entry.body.replace(f"(/files/{name})", f"(/files/{file_id}/{name})")
+        return file_id
+
+    @staticmethod
+    def _attach(uploader_id: int, name: str, keep: Callable[[FileStorage], Kept], **owner: int) -> int:
+        with open(DEMO / "files" / name, "rb") as content:
+            return Attachment.insert(uploader_id, keep(FileStorage(content, filename=name)), **owner)
+
+    def _edited(self, fields: Mapping[str, str]) -> dict[str, Any]:
+        """Who changed it since; the version before lacked the end, so that there is something to compare."""
+        if "edited_by" not in fields:
+            return {}
+        edited = self._ago(fields.get("edited_days", "1"))
+        return {"version": 2, "editor_id": self.people[fields["edited_by"]], "updated_at": edited, "edited_at": edited}
 
     def _upkeep(self, fields: Mapping[str, str]) -> dict[str, Any]:
         """Who looks after a page; and, where it tells when somebody last did, by when it is to be done again."""
@@ -6536,6 +6561,8 @@ class DemoCompany:
             timed["published_at"] = self._ago("-" + fields["appears"])
         if "expired" in fields:
             timed["expires_at"] = self._ago(fields["expired"])
+        if "deleted" in fields:
+            timed |= {"deleted_at": self._ago(fields["deleted"]), "deleted_by_id": self.people[fields["author"]]}
         if "due" in fields:
             due = (self.now + timedelta(days=float(fields["due"]))).date()
             asked = {"must_read_since": self._ago(fields["days"]), "must_read_version": 1, "must_read_roles": 15}
@@ -6543,8 +6570,13 @@ class DemoCompany:
         return timed
 
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
-        text = {"title": post["title"], "body": post["body"], "created_at": post["published_at"] or post["updated_at"]}
-        Revision.keep(post_id=post_id, comment_id=None, editor_id=post["author_id"], version=1, **text)
+        first = post["body"].rpartition("\n\n")[0] if post["version"] == 2 else post["body"]
+        of = {"post_id": post_id, "comment_id": None, "title": post["title"]}
+        begun = post["published_at"] or post["updated_at"]
+        Revision.keep(**of, editor_id=post["author_id"], version=1, body=first, created_at=begun)
+        if post["version"] == 2:
+            now = {"body": post["body"], "created_at": post["updated_at"]}
+            Revision.keep(**of, editor_id=post["editor_id"], version=2, **now)
 
     def _comment(self, post_id: int, fields: Mapping[str, str], said: str) -> None:
         author, when = self.people[fields["author"]], self._ago(fields["days"])

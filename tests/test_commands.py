@@ -18,7 +18,7 @@ from conftest import PASSWORD, PASSWORD_HASH, add_person, add_topic, close, sett
 
 import app as corkboard
 import database
-from app import Acknowledgement, Activity, Comment, Post, Revision, Role, Setting, SignIn, Topic, User
+from app import Acknowledgement, Activity, Attachment, Comment, Post, Revision, Role, Setting, SignIn, Topic, User
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -279,12 +279,15 @@ def quick_hashes(monkeypatch):
 def test_the_demo_is_a_believable_company(app, run, quick_hashes, sign_in):
     result = run("seed-demo")
     assert result.code == 0
-    assert (count(User), count(Topic), count(Post, Post.kind == "news")) == (12, 5, 62)
+    assert (count(User), count(Topic), count(Post, Post.kind == "news")) == (12, 5, 63)
     assert count(Post, Post.kind == "page") >= 5
     assert count(Comment) >= 20
     assert count(Post, Post.expires_at < database.utcnow()) == count(Post, Post.must_read_since.is_not(None)) == 1
     assert count(Acknowledgement) == 5
-    assert count(Revision) >= count(Post)
+    assert count(Revision) > count(Post) == count(Revision, Revision.version == 1, Revision.comment_id.is_(None))
+    assert count(Post, Post.deleted_at.is_not(None)) == 1
+    assert count(Attachment, Attachment.person_id.is_not(None)) == 6
+    assert count(Attachment, Attachment.post_id.is_not(None)) == count(Attachment) - 6 == 2
     passwords = re.findall(r"^  (\w+) +(reader|member|editor|admin) +([a-z2-9-]{19})$", result.said, re.MULTILINE)
     assert len(passwords) == len({password for _, _, password in passwords}) == 12
     wrong = sa.select(Post.id).where(
@@ -309,7 +312,7 @@ def test_the_demo_can_be_added_to_a_site_in_use_and_leaves_its_name(people, run,
     assert run("seed-demo").code == 1
     result = run("seed-demo", "--force")
     assert result.code == 0, result.said
-    assert (count(User), count(Topic), count(Post, Post.kind == "news")) == (17, 5, 62)
+    assert (count(User), count(Topic), count(Post, Post.kind == "news")) == (17, 5, 63)
     assert corkboard.Setting.read()[1].name == "Ours"
     again = run("seed-demo", "--force")
     assert again.code == 1
