@@ -314,7 +314,7 @@ ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}
 ALLOWED_ATTRIBUTES |= {"img": {"src", "alt", "width", "height", "loading"}}
 # Of fields only the box of a task, which nobody can use: Markdown makes no other, and these are the only values.
 TASK_BOX = {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}
-ALLOWED_VALUES = {"input": TASK_BOX, "a": {"class": {"bare"}}}
+ALLOWED_CLASSES = {"a": {"bare"}}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">')
 _SPACES = re.compile(r"\s+")
@@ -415,7 +415,8 @@ def _sanitizer() -> Any:
     return nh3.Cleaner(
         tags=ALLOWED_TAGS,
         attributes=ALLOWED_ATTRIBUTES,
-        tag_attribute_values=ALLOWED_VALUES,
+        tag_attribute_values={"input": TASK_BOX},
+        allowed_classes=ALLOWED_CLASSES,
         url_schemes={"http", "https", "mailto", "tel"},
         link_rel="noopener noreferrer",
     )
@@ -2710,6 +2711,7 @@ class PageLink(Model):
 
 
 sa.Index("ix_page_links_post", PageLink.post_id, PageLink.comment_id)
+sa.Index("ix_posts_called", Post.title_key, Post.kind)
 LINKS_MOST = 500  # of one text
 LINKING_MOST = 50  # how many posts a page lists that link to it
 

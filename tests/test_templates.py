@@ -224,7 +224,8 @@ class Checker(HTMLParser):
             self.wrong.append((tag, attrs))
         for name, value in attrs:
             free = name in corkboard.ALLOWED_ATTRIBUTES.get(tag, set()) or (tag, name) == ("a", "rel")
-            if not free and value not in corkboard.ALLOWED_VALUES.get(tag, {}).get(name, ()):
+            classes = corkboard.ALLOWED_CLASSES.get(tag, set()) if name == "class" else set()
+            if not free and value not in classes | (corkboard.TASK_BOX.get(name, set()) if tag == "input" else set()):
                 self.wrong.append((tag, name, value))
             if name == "src" and not re.match(r"/files/[0-9]", value or ""):
                 self.wrong.append(value)

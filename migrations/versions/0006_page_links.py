@@ -14,8 +14,15 @@ MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": 
 def define() -> sa.MetaData:
     """The table as this revision makes it, and as much of those it refers to as a foreign key needs."""
     tables = sa.MetaData()
-    for name in ("posts", "comments"):
-        sa.Table(name, tables, sa.Column("id", sa.Integer, primary_key=True))
+    sa.Table("comments", tables, sa.Column("id", sa.Integer, primary_key=True))
+    sa.Table(
+        "posts",
+        tables,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("kind", sa.String(8)),
+        sa.Column("title_key", sa.String(200)),
+        sa.Index("ix_posts_called", "title_key", "kind"),
+    )
     sa.Table(
         "page_links",
         tables,
@@ -38,12 +45,14 @@ def define() -> sa.MetaData:
 
 
 def upgrade() -> None:
-    connection = op.get_bind()
-    table = define().tables["page_links"]
-    table.create(connection, checkfirst=True)
-    for index in table.indexes:
+    connection, tables = op.get_bind(), define().tables
+    tables["page_links"].create(connection, checkfirst=True)
+    for index in (*tables["page_links"].indexes, *tables["posts"].indexes):
         index.create(connection, checkfirst=True)
 
 
 def downgrade() -> None:
-    define().tables["page_links"].drop(op.get_bind(), checkfirst=True)
+    connection, tables = op.get_bind(), define().tables
+    tables["page_links"].drop(connection, checkfirst=True)
+    for index in tables["posts"].indexes:
+        index.drop(connection, checkfirst=True)
