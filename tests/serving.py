@@ -148,7 +148,7 @@ class Client:
         try:
             self.connection.request(method, path, body or None, {"Cookie": self.cookie, **(headers or {})})
             answer = self.connection.getresponse()
-            text = answer.read().decode()
+            text = answer.read().decode(errors="replace")  # pictures are no text
         except LOST:
             self.connection.close()  # the next request opens a new one
             raise

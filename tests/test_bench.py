@@ -29,10 +29,11 @@ def test_it_measures_everything():
     result = json.loads(done.stdout)
     (site,) = result["sites"]
     pages = ["home", "deepest home page", "post, 10 comments", "handbook", "people"]
-    assert list(site["rows"]) == [*pages, "comment (POST)", "sign-in (POST)"]
+    files = ["file, 18 KB", "file, unchanged (304)"]
+    assert list(site["rows"]) == [*pages, *files, "comment (POST)", "sign-in (POST)"]
     for row in site["rows"].values():
         assert all(row[name] > 0 for name in ("per_second", "p50", "p99", "share", "statements"))
-    assert not any(site["rows"][page]["writes"] for page in pages)
+    assert not any(site["rows"][page]["writes"] for page in (*pages, *files))
     assert site["rows"]["comment (POST)"]["writes"]
     assert result["writers"]["errors"] == 0
     assert 0 < result["process"]["first_answer"] < 20

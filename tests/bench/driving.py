@@ -56,12 +56,16 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 class Ask(NamedTuple):
-    """A request: to one or several addresses in turn, with a cookie, and by POST where there are fields."""
+    """A request: to one or several addresses in turn, with a cookie, and by POST where there are fields.
+
+    With an `etag` the one who asks has the answer already, and expects to hear that nothing has changed (304).
+    """
 
     paths: Sequence[str]
     cookie: str = ""
     fields: Mapping[str, str] = {}
     connections: int = CONNECTIONS
+    etag: str = ""
 
 
 class Load(NamedTuple):
@@ -89,6 +93,8 @@ def drive(port: int, pid: int, ask: Ask, seconds: float, core: int | None, folde
     whole = max(1, round(seconds))  # wrk knows no parts of a second, and is interrupted after them
     command = ["wrk", "--threads=1", f"--connections={ask.connections}", f"--duration={whole}s", "--latency"]
     command += ["--timeout=15s", f"--header=Cookie: {ask.cookie}"]
+    if ask.etag:
+        command.append(f"--header=If-None-Match: {ask.etag}")
     if ask.fields:
         command.append(f"--script={script(ask, folder)}")
     before = worked(pid)

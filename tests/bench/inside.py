@@ -20,7 +20,7 @@ from flask import Flask
 
 import app as corkboard
 import database
-from app import Comment, Cursor, Post, Role, Topic, User, rows
+from app import Attachment, Comment, Cursor, Post, Role, Topic, User, rows
 from database import db
 
 COMMENTS = 10
@@ -48,7 +48,9 @@ def prepare(app: Flask, username: str) -> dict[str, Any]:
         oldest = Post.visible_to(person).where(Post.kind == "news").order_by(Post.published_at, Post.id)
         place = db.session.scalars(oldest.offset(corkboard.PAGE_SIZE).limit(1)).one()
         deepest = f"/?before={Cursor(place.published_at, place.id).encode()}"
-    return {"post": made[0], "targets": made[1:], "deepest": deepest}
+        picture = rows(sa.select(Attachment.id, Attachment.name).where(Attachment.post_id.is_not(None))).first()
+    file = f"/files/{picture.id}/{picture.name}"
+    return {"post": made[0], "targets": made[1:], "deepest": deepest, "file": file}
 
 
 def statements(app: Flask) -> dict[str, Any]:
@@ -68,10 +70,10 @@ def statements(app: Flask) -> dict[str, Any]:
         for _ in range(WARM_UP):
             seen.clear()
             form = asked["fields"] and asked["fields"] | {"form_id": form_id()}
-            headers = {"Cookie": asked["cookie"]}
+            headers = {"Cookie": asked["cookie"]} | ({"If-None-Match": asked["etag"]} if asked["etag"] else {})
             method = "POST" if form else "GET"
             answer = client.open(asked["paths"][0], method=method, data=form or None, headers=headers)
-            if answer.status_code not in (200, 303):
+            if answer.status_code not in ((304,) if asked["etag"] else (200, 303)):
                 raise SystemExit(f"{name}: {answer.status_code}")
         writes = [text for text in seen if not text.lstrip().upper().startswith(("SELECT", "WITH"))]
         result[name] = {"statements": len(seen), "writes": len(writes)}

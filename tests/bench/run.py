@@ -37,8 +37,9 @@ READER = "soren"  # of the demo: a member, as most people are
 SAID = "Thank you, that helps. I take the long trays on Thursday, and the rye starter stays where it is."
 
 HOME, DEEPEST, POST, HANDBOOK, PEOPLE = PAGES = ("home", "deepest home page", "post, 10 comments", "handbook", "people")
+FILE, FILE_AGAIN = "file, 18 KB", "file, unchanged (304)"
 COMMENT, SIGN_IN = "comment (POST)", "sign-in (POST)"
-ROWS = (*PAGES, COMMENT, SIGN_IN)
+ROWS = (*PAGES, FILE, FILE_AGAIN, COMMENT, SIGN_IN)
 
 
 def main() -> int:
@@ -134,6 +135,7 @@ class Board:
         names = {"username": READER, "password": password, "csrf_token": stranger.csrf_token}
         addresses = ("/", made["deepest"], f"/posts/{made['post']}", "/handbook", "/people")
         asks = {row: Ask([path], reader.cookie) for row, path in zip(PAGES, addresses, strict=True)}
+        asks |= {FILE: Ask([made["file"]], reader.cookie), FILE_AGAIN: self.again(reader, made["file"])}
         asks[COMMENT] = Ask([f"/posts/{post}/comments" for post in made["targets"]], reader.cookie, comment)
         # The site hashes two passwords at a time, and turns away who would have to wait for too long.
         asks[SIGN_IN] = Ask(["/login"], stranger.cookie, names, connections=2)
@@ -142,6 +144,11 @@ class Board:
         reader.close()
         stranger.close()
         return asks
+
+    @staticmethod
+    def again(reader: Client, address: str) -> Ask:
+        """What a browser asks that has the answer already."""
+        return Ask([address], reader.cookie, etag=reader.get(address).headers["ETag"])
 
     def __exit__(self, *_: object) -> None:
         self.site.stop()
