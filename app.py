@@ -2654,6 +2654,14 @@ class PageLink(Model):
         return found
 
     @classmethod
+    def once_called(cls, viewer: Permissions, title: str) -> PageName | None:
+        """The page that somebody linked to by that title, whatever it is called now, as far as the person sees it."""
+        bound = sa.select(Post.id, Post.title).join(cls, cls.target_id == Post.id)
+        bound = bound.where(cls.title_key == title, Post.listed()).order_by(cls.id).limit(1)
+        row = rows(bound, viewer=viewer.id, now=utcnow()).first()
+        return PageName._make(row) if row else None
+
+    @classmethod
     def _mine(cls, post_id: int, comment_id: int | None) -> sa.ColumnElement[bool]:
         return sa.and_(
             cls.post_id == post_id, cls.comment_id.is_(None) if comment_id is None else cls.comment_id == comment_id
@@ -5214,7 +5222,7 @@ def _preview_of(body: str, post_id: int = 0) -> str:
 def find_page() -> ResponseReturnValue:
     """To the page of the handbook of a title: so a link leads there that is read elsewhere than on a page of ours."""
     title = sort_key(tidy(request.args.get("title")))
-    page = PageLink.called(current_user, {title}).get(title)
+    page = PageLink.called(current_user, {title}).get(title) or PageLink.once_called(current_user, title)
     return redirect(f"/posts/{page.id}") if page else abort(404)
 
 

@@ -194,6 +194,11 @@ def test_the_address_of_a_title_leads_to_the_page_as_far_as_one_sees_it(pages, p
     hidden, missing = stranger.get("/pages?title=wages"), stranger.get("/pages?title=nowhere")
     assert hidden.status_code == missing.status_code == stranger.get("/pages").status_code == 404
     assert stranger.get("/pages?title=the+dishes").location == f"/posts/{pages.dishes.id}"
+    for post, title in ((pages.dishes, "Crockery"), (pages.wages, "Raises")):
+        edit(people, post, title=title)
+    assert stranger.get("/pages?title=the+dishes").location == f"/posts/{pages.dishes.id}"
+    assert member.get("/pages?title=wages").location == f"/posts/{pages.wages.id}"
+    assert stranger.get("/pages?title=wages").status_code == 404
 
 
 @pytest.mark.parametrize(
