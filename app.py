@@ -2686,14 +2686,13 @@ class PageLink(Model):
         """Write down which pages a text names. Where it led before, it still leads."""
         named, mine = cls.named_in(rendered), cls._mine(post_id, comment_id)
         before = {row.title_key: row.target_id for row in rows(sa.select(cls.title_key, cls.target_id).where(mine))}
-        waiting = {key for key in named if before.get(key) is None}
-        if not waiting and named == before.keys():
+        found = cls.called(writer_id, {key for key in named if before.get(key) is None}, post_id)
+        targets = {key: found[key].id if key in found else before.get(key) for key in sorted(named)}
+        if targets == before:
             return
-        found = {key: page.id for key, page in cls.called(writer_id, waiting, post_id).items()}
         if before:
             rows(sa.delete(cls).where(mine))
-        for key in sorted(named):
-            target_id = before.get(key) or found.get(key)
+        for key, target_id in targets.items():
             rows(sa.insert(cls), post_id=post_id, comment_id=comment_id, title_key=key, target_id=target_id)
 
     @classmethod
