@@ -181,6 +181,16 @@ EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
 DRAFT_VERSIONS = 1_000_000  # where a draft's versions begin: what is published counts from 1, and is none of these
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
+# What one may say without words: how it is shown, and what it is called.
+REACTIONS = {
+    "like": ("👍", "Like"),
+    "love": ("❤️", "Love"),
+    "cheer": ("🎉", "Hooray"),
+    "laugh": ("😂", "Funny"),
+    "look": ("👀", "Having a look"),
+    "done": ("✅", "Done"),
+}
+
 PAGE_SIZE = 20
 PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
@@ -314,7 +324,7 @@ ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}
 ALLOWED_ATTRIBUTES |= {"img": {"src", "alt", "width", "height", "loading"}}
 # Of fields only the box of a task, which nobody can use: Markdown makes no other, and these are the only values.
 TASK_BOX = {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}
-ALLOWED_CLASSES = {"a": {"bare"}}
+ALLOWED_CLASSES = {"a": {"bare", "mention"}}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">')
 _SPACES = re.compile(r"\s+")
@@ -324,12 +334,19 @@ _DRAWN_PAGE_LINK = re.compile(r'<a href="/pages\?title=([^"&#]*)" rel="noopener 
 _HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
 _OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
+# A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
+_MENTION = re.compile(
+    r"(?<![^\W_])(?<![^\W_]_)(?<![.@/\\=&#%+-])@([A-Za-z0-9][A-Za-z0-9._\-]{0,30}[A-Za-z0-9_\-])(?!\.*[\w@-])"
+)
+MENTIONS_MOST = 100
+SUGGESTED_MOST = 8
 # A line of words that means to Markdown just what it says, as many comments are: no parser and no sanitizer needed.
 _PLAIN_SENTENCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9 ,;'?()]|[.!:](?= |$))*(?<! )")
 
 
 @functools.cache
-def _markdown() -> Any:
+def _markdown(mentions: bool) -> Any:
+    """The parser; what can mention nobody has one without that rule, which would be asked at each punctuation mark."""
     from markdown_it import MarkdownIt
     from markdown_it.rules_inline import image, linkify
 
@@ -346,14 +363,19 @@ def _markdown() -> Any:
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
     parser.add_render_rule("link_open", _draw_link)
     parser.add_render_rule("task", lambda _self, tokens, place, _options, _sizes: tokens[place].content)
+    if mentions:
+        parser.inline.ruler.push("mention", _mention)
+        parser.add_render_rule("mention", _draw_mention)
     return parser.enable(["table", "strikethrough", "linkify"])
 
 
-def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, sizes: Mapping[int, Any]) -> str:
+def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Mapping[str, Any]) -> str:
     """A picture of ours, with its size where it is known, so that nothing jumps when it comes."""
-    source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, sizes)
+    for token in tokens[place].children or ():
+        token.type = "text" if token.type == "mention" else token.type  # a description is words, and tells nobody
+    source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, env)
     number = _OWN_FILE.match(source)
-    size = sizes.get(int(number[1])) if number else None
+    size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
     return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
 
@@ -396,14 +418,53 @@ def _draw_task(done: bool) -> str:
     return f'<input type="checkbox" aria-label="{"Done" if done else "To do"}" disabled{" checked" if done else ""}>'
 
 
-def render_markdown(source: str, sizes: Mapping[int, tuple[int, int]] | None = None) -> str:
-    """Render Markdown to HTML that is safe to show as it is; `sizes` are those of the pictures in it, by their ids."""
+def _mention(now: Any, silent: bool) -> bool:
+    """Markdown's rule for a name after an @: not within words, addresses or links. Who exists is asked when drawing."""
+    if now.src[now.pos] != "@" or now.linkLevel or (named := _MENTION.match(now.src, now.pos)) is None:
+        return False
+    if not silent:
+        now.push("mention", "", 0).content = named[0]
+    now.pos += len(named[0])
+    return True
+
+
+def _draw_mention(_renderer: Any, tokens: Sequence[Any], place: int, _options: Any, env: Mapping[str, Any]) -> str:
+    """The name as it was typed, because a person's may change; a link where somebody bears it."""
+    typed = tokens[place].content
+    known = fold(typed[1:]) in env["people"]
+    return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if known else typed
+
+
+def _mentions_in(tokens: Iterable[Any]) -> frozenset[str]:
+    inner = (token for block in tokens for token in block.children or () if token.type == "mention")
+    return frozenset(itertools.islice(dict.fromkeys(fold(token.content[1:]) for token in inner), MENTIONS_MOST))
+
+
+def mentioned_names(source: str) -> frozenset[str]:
+    """The usernames, folded, that a Markdown source mentions, as far as people bear them: what is linked in its HTML.
+
+    The first `MENTIONS_MOST` of them; code, links and descriptions of pictures mention nobody.
+    """
+    return _mentions_in(_markdown(True).parse(source)) if _MENTION.search(source) else frozenset()
+
+
+def render_markdown(
+    source: str,
+    sizes: Mapping[int, tuple[int, int]] | None = None,
+    people: Callable[[frozenset[str]], Iterable[str]] = lambda _names: (),
+) -> str:
+    """Render Markdown to HTML that is safe to show as it is.
+
+    `sizes` are those of the pictures in it, by their ids; `people` finds which of some folded usernames exist.
+    """
     if _PLAIN_SENTENCE.fullmatch(source):
         return f"<p>{source}</p>\n"
-    parser = _markdown()
+    parser = _markdown("@" in source)
     tokens = parser.parse(source)
     _level_headings([token for token in tokens if token.type in ("heading_open", "heading_close")])
-    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, sizes or {}))
+    mentioned = _mentions_in(tokens)
+    env = {"sizes": sizes or {}, "people": {*people(mentioned)} if mentioned else ()}
+    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, env))
     return _sanitizer().clean(rendered)
 
 
@@ -729,6 +790,35 @@ class User(Permissions, Model):
     @classmethod
     def exists(cls) -> bool:
         return db.session.scalar(sa.select(cls.id).limit(1)) is not None
+
+    @classmethod
+    def bearing(cls, names: Iterable[str]) -> set[str]:
+        """Those of some folded usernames that somebody bears who is here."""
+        here = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
+        return {row.username_key for row in rows(here)}
+
+    @classmethod
+    def _sees(cls, topic_id: int | None) -> sa.ColumnElement[bool]:
+        """Whether the person of a row sees a topic; without one, everybody does."""
+        return sa.exists().where(Topic.id == topic_id, Topic.visible(cls)).correlate(cls) if topic_id else sa.true()
+
+    @classmethod
+    def suggested(cls, user: Permissions, typed: str, topic_id: int | None) -> Sequence[Any]:
+        """Whom a person may mean by the beginning of a name or username; first those who see a topic."""
+        name, sees = sort_key(typed), cls._sees(topic_id).label("sees")
+        begun = (cls.name_key.startswith(name, autoescape=True), cls.name_key.contains(f" {name}", autoescape=True))
+        fits = sa.or_(*begun, cls.username_key.startswith(fold(typed), autoescape=True))
+        others = sa.select(cls.id, cls.name, cls.username, sees).where(cls.deactivated_at.is_(None), cls.id != user.id)
+        return rows(others.where(fits).order_by(sees.desc(), cls.name_key, cls.id).limit(SUGGESTED_MOST)).all()
+
+    @classmethod
+    def out_of_reach(cls, user: Permissions, names: Iterable[str], topic_id: int) -> list[str]:
+        """The names of those with some folded usernames who do not see a topic that `user` sees."""
+        blind = sa.select(cls.name).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
+        mine = sa.exists().where(Topic.id == topic_id, Topic.visible())
+        return [
+            row.name for row in rows(blind.where(mine, ~cls._sees(topic_id)).order_by(cls.name_key), viewer=user.id)
+        ]
 
     # -- predicates
 
@@ -1275,6 +1365,7 @@ class Post(Timed, Model):
     must_read_version: Mapped[int | None]  # acknowledgements count from that version on
     must_read_roles: Mapped[int | None] = mapped_column(sa.SmallInteger)  # a bit for each role that is asked
     reminded_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    reacted: Mapped[str | None] = mapped_column(LongText)  # see `Reaction.summary`
     # Last, because SQLite reads a row from its front: lists, which want neither, pass no long text on their way.
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
@@ -1761,6 +1852,7 @@ POST_COLUMNS = (
     Post.must_read_version,
     Post.updated_at,
     Post.edited_at,
+    Post.reacted,
     Post.html,
     User.name.label("author_name"),
     User.username.label("author_username"),
@@ -2121,6 +2213,7 @@ class Comment(Model):
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
     deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    reacted: Mapped[str | None] = mapped_column(LongText)
 
     # -- queries
 
@@ -2137,7 +2230,7 @@ class Comment(Model):
     @classmethod
     @functools.cache
     def _below(cls, continued: bool) -> Prepared:
-        columns = (cls.id, cls.html, cls.created_at, cls.edited_at, cls.version, cls.author_id)
+        columns = (cls.id, cls.html, cls.created_at, cls.edited_at, cls.version, cls.author_id, cls.reacted)
         statement = sa.select(*columns).where(cls.post_id == sa.bindparam("post"), cls.deleted_at.is_(None))
         if continued:
             statement = statement.where(cls.id < sa.bindparam("last"))
@@ -2336,7 +2429,7 @@ COMMENT_COUNT = Prepared(
     .values(comment_count=Post.comment_count + sa.bindparam("by", type_=sa.Integer))
 )
 
-_COMMENT_FIELDS = "id html created_at edited_at version author_id is_new can_edit can_delete"
+_COMMENT_FIELDS = "id html created_at edited_at version author_id reacted is_new can_edit can_delete"
 
 
 class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
@@ -2821,8 +2914,76 @@ NOTHING_AROUND = Around((), {}, ())
 
 
 def render_body(writer: Permissions, body: str) -> str:
-    """Render what somebody wrote, its pictures with their sizes."""
-    return render_markdown(body, Attachment.sizes(writer, body))
+    """Render what somebody wrote, its pictures with their sizes and the people it mentions linked."""
+    return render_markdown(body, Attachment.sizes(writer, body), User.bearing)
+
+
+class Reaction(Model):
+    """What somebody said to a post or a comment without words: each kind once.
+
+    Posts and comments keep a `summary` of theirs, so that showing them costs no statement.
+    """
+
+    __tablename__ = "reactions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"))
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    at: Mapped[datetime] = mapped_column(Timestamp)
+
+    # -- queries
+
+    @classmethod
+    def visible_to(cls, user: Permissions, model: Any) -> sa.Select[Any]:
+        """The posts, or the comments, to which a person may react: those that others see, too."""
+        seen = sa.select(model)
+        if model is Comment:
+            seen = seen.join(Post, Post.id == Comment.post_id).where(Comment.deleted_at.is_(None))
+        return seen.where(Post.listed()).params(viewer=user.id, now=utcnow())
+
+    @classmethod
+    def summary(cls, **on: int) -> str | None:
+        """Who reacted to what `post_id` or `comment_id` names, as it is kept there: 'like 3 12;done 7'."""
+        found = rows(sa.select(cls.kind, cls.user_id).filter_by(**on).order_by(cls.id)).all()
+        said = {kind: [str(row.user_id) for row in found if row.kind == kind] for kind in REACTIONS}
+        return ";".join(f"{kind} {' '.join(ids)}" for kind, ids in said.items() if ids) or None
+
+    @staticmethod
+    def read(summary: str | None) -> list[tuple[str, list[int]]]:
+        """The kinds in a summary, each with the ids of those who gave it."""
+        parts = [part.split() for part in summary.split(";")] if summary else []
+        return [(kind, [int(number) for number in ids]) for kind, *ids in parts]
+
+    # -- actions
+
+    @classmethod
+    @unit
+    def change(cls, actor: Permissions, kind: str, given: bool, **on: int) -> str | None:
+        """Give a reaction to what `post_id` or `comment_id` names, or take it back. Again: nothing more happens.
+
+        Returns the new summary. Raises `NotVisible`, or `Refused` for a kind that there is not.
+        """
+        if kind not in REACTIONS:
+            raise Refused("kind", "Choose one of the reactions.")
+        user, model = User.acting(actor.id), Post if "post_id" in on else Comment
+        seen = cls.visible_to(user, model).where(model.id == next(iter(on.values()))).with_for_update(of=model)
+        target = db.session.scalar(seen.execution_options(populate_existing=True))
+        if target is None:
+            raise NotVisible
+        mine = {"user_id": user.id, "kind": kind, **on}
+        if given:
+            changed = database.insert_if_absent(db.metadata.tables["reactions"], mine | {"at": utcnow()})
+        else:
+            changed = bool(rows(sa.delete(cls).filter_by(**mine)).rowcount)
+        if changed:
+            target.reacted = cls.summary(**on)
+            Activity.record(user, "reaction.added" if given else "reaction.removed", target, kind)
+        return target.reacted
+
+
+sa.Index("uq_reactions_post_id_kind_user_id", Reaction.post_id, Reaction.kind, Reaction.user_id, unique=True)
+sa.Index("uq_reactions_comment_id_kind_user_id", Reaction.comment_id, Reaction.kind, Reaction.user_id, unique=True)
 
 
 class Activity(Model):
@@ -4729,6 +4890,7 @@ class Thread(NamedTuple):
     """A post and the comments below it, as drawn for a person."""
 
     post_id: int
+    topic_id: int
     title: str
     article: Markup
     comments: Markup
@@ -4747,7 +4909,8 @@ def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
     shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
     article = post_article(post._replace(html=text), around.files, outline, around.linking)
     beside = outline if post.kind == "page" else Markup("")
-    return Thread(post.id, post.title, article, Markup(shown), post.state in ("published", "expired"), beside)
+    is_out = post.state in ("published", "expired")
+    return Thread(post.id, post.topic_id, post.title, article, Markup(shown), is_out, beside)
 
 
 OUTLINE_LEAST = 3  # headings
@@ -4893,10 +5056,12 @@ def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
 def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
 ) -> ResponseReturnValue:
-    preview = _preview_of(form.body.data or "", post.id if post else 0) if "preview" in request.form else None
+    wanted, body = "preview" in request.form, form.body.data or ""
+    preview = _preview_of(body, post.id if post else 0) if wanted else None
+    untold = _untold(body, form.topic.data) if wanted else []
     state = PostView.state_at(post, utcnow()) if post else "draft"
     context = {"post": post, "kind": kind, "state": state, "audience": audience}
-    context |= {"attached": attached, "preview": preview}
+    context |= {"attached": attached, "preview": preview, "untold": untold}
     return form_page("posts/edit.html", form, **context)
 
 
@@ -4980,7 +5145,7 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
     target = found(Comment.visible_to(current_user).where(Comment.id == comment_id))
     if not target.editable_by(current_user):
         abort(403)
-    form = EditCommentForm(obj=target)
+    form, below = EditCommentForm(obj=target), db.session.get(Post, target.post_id)
     address = f"/posts/{target.post_id}#comment-{target.id}"
     if form.validate_on_submit():
         try:
@@ -4988,7 +5153,7 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
         except Conflict as conflict:
             return _conflict_page(form, conflict, _history_of(target))
         return done(address, "Saved.")
-    return form_page("posts/edit_comment.html", form, comment=target)
+    return form_page("posts/edit_comment.html", form, comment=target, topic_id=below and below.topic_id)
 
 
 @posts.post("/comments/<int:comment_id>/delete")
@@ -5005,6 +5170,44 @@ def restore_comment(comment_id: int) -> ResponseReturnValue:
     """Bring a deleted comment back."""
     post_id = Comment.restore(current_user, comment_id)
     return done(f"/posts/{post_id}#comment-{comment_id}", "The comment is back.")
+
+
+# -- posts: reactions --------------------------------------------------------------------------------------------------
+
+
+@posts.route("/posts/<int:post_id>/react", methods=["GET", "POST"])
+@login_required
+def react(post_id: int) -> ResponseReturnValue:
+    """React to a post, or see who did."""
+    if request.method == "POST":
+        return _reacted(f"/posts/{post_id}", f"/posts/{post_id}#reactions-posts-{post_id}", post_id=post_id)
+    post = found(Reaction.visible_to(current_user, Post).where(Post.id == post_id))
+    return _reactions_page(post.reacted, f"/posts/{post_id}", post.title)
+
+
+@posts.route("/comments/<int:comment_id>/react", methods=["GET", "POST"])
+@login_required
+def react_comment(comment_id: int) -> ResponseReturnValue:
+    """React to a comment, or see who did."""
+    address = f"/comments/{comment_id}"
+    if request.method == "POST":
+        return _reacted(address, address, comment_id=comment_id)
+    target = found(Reaction.visible_to(current_user, Comment).where(Comment.id == comment_id))
+    return _reactions_page(target.reacted, address, plain_text(target.html))
+
+
+def _reactions_page(summary: str | None, address: str, to: str) -> ResponseReturnValue:
+    given = {said.kind: said for said in reactions(summary)}
+    return render_template("posts/react.html", given=given, address=address, to=to)
+
+
+def _reacted(address: str, back: str, **on: int) -> ResponseReturnValue:
+    """Do what the button said: `add` or `remove` is the kind. The script is told the reactions, others go back."""
+    given = "add" in request.form
+    summary = Reaction.change(current_user, request.form.get("add" if given else "remove", ""), given, **on)
+    if request.headers.get("X-Requested-With") == "fetch":
+        return render_template("posts/_reactions.html", address=address, said=reactions(summary))
+    return done(back)
 
 
 # -- posts: what they said before, and keeping the handbook true -------------------------------------------------------
@@ -5208,12 +5411,18 @@ def still_right(post_id: int) -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def preview() -> ResponseReturnValue:
     """What a text will look like, as a fragment for the script."""
-    body = tidy_text(request.form.get("body"))[:BODY_MAX]
-    return render_template("posts/_preview.html", html=_preview_of(body))
+    body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
+    return render_template("posts/_preview.html", html=_preview_of(body), untold=_untold(body, topic_id))
 
 
 def _preview_of(body: str, post_id: int = 0) -> str:
     return PageLink.lead(current_user, render_body(current_user, body), post_id)
+
+
+def _untold(body: str, topic_id: int | None) -> list[str]:
+    """Whom a text mentions although they do not see the topic it is for."""
+    names = mentioned_names(body) if topic_id else ()
+    return User.out_of_reach(current_user, names, topic_id) if topic_id and names else []
 
 
 @posts.get("/pages")
@@ -5547,6 +5756,17 @@ def show_person(username: str) -> ResponseReturnValue:
     here = sa.select(User).where(User.id == person.stand_in_id, User.deactivated_at.is_(None))
     stand_in = db.session.scalar(here) if person.stand_in_id else None
     return render_template("people/show.html", person=person, page=page, stand_in=stand_in)
+
+
+@people.get("/mentions")
+@login_required
+def suggest() -> ResponseReturnValue:
+    """Whom one may mean by what stands after an @, as a fragment for the script; those first who see the topic."""
+    topic_id = request.args.get("topic", type=as_id)
+    if topic_id:
+        found(Topic.visible_to(current_user).where(Topic.id == topic_id))
+    typed = tidy(request.args.get("q"))[:NAME_MAX]
+    return render_template("people/_suggest.html", people=User.suggested(current_user, typed, topic_id))
 
 
 # -- files: what people upload -----------------------------------------------------------------------------------------
@@ -5999,8 +6219,40 @@ def post_article(
 ) -> Markup:
     """A post as its page shows it; a long one is drawn anew each time, so that what is kept stays small."""
     draw = fragment if len(post.html) < FRAGMENT_TEXT else _fragment.__wrapped__
-    more = (picture_of(post.author_id), attached, outline, linking)
+    more = (picture_of(post.author_id), attached, outline, linking, reactions(post.reacted))
     return draw("posts/_article.html", post, clock(), today(), *more)
+
+
+class Said(NamedTuple):
+    """A reaction as it is shown to a person."""
+
+    kind: str
+    symbol: str
+    label: str
+    count: int
+    is_mine: bool
+    names: tuple[str, ...]  # of all who gave it, one's own first
+
+    @property
+    def who(self) -> str:
+        """The first of the names, and how many others there are."""
+        more = self.count - WHO_MOST
+        return ", ".join(self.names[:WHO_MOST]) + (f" and {plural(more, 'other')}" if more > 0 else "")
+
+
+WHO_MOST = 10
+
+
+def reactions(summary: str | None) -> tuple[Said, ...]:
+    """The reactions to a post or a comment, with the names of who gave them."""
+    viewer = viewer_or_none()
+    assert viewer is not None
+    said = []
+    for kind, ids in Reaction.read(summary):
+        people, is_mine = directory(viewer, ids).people, viewer.id in ids
+        names = tuple(people[number].name for number in ids if number != viewer.id)
+        said.append(Said(kind, *REACTIONS[kind], len(ids), is_mine, ("You", *names) if is_mine else names))
+    return tuple(said)
 
 
 def comment_cards(comments: Sequence[CommentView]) -> Markup:
@@ -6011,7 +6263,8 @@ def comment_cards(comments: Sequence[CommentView]) -> Markup:
     cards = []
     for row in comments:
         draw = _fragment if len(row.html) < FRAGMENT_TEXT and not current_app.debug else _fragment.__wrapped__
-        cards.append(draw("posts/_comment.html", row, _ago(row.created_at, minute, zone), people[row.author_id]))
+        said = reactions(row.reacted) if row.reacted else ()
+        cards.append(draw("posts/_comment.html", row, _ago(row.created_at, minute, zone), people[row.author_id], said))
     return Markup("".join(cards))
 
 
@@ -6160,7 +6413,7 @@ def register_template_helpers(app: Flask) -> None:
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
-    app.jinja_env.globals.update(KEYS=KEYS, WRITING_KEYS=WRITING_KEYS)
+    app.jinja_env.globals.update(KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
     app.context_processor(template_context)
 
 
@@ -6481,6 +6734,7 @@ class DemoCompany:
             for username in filter(None, entry.fields.get("read_by", "").split()):
                 read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
                 rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
+            self._react(entry.fields, post_id=post_id)
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
             advance(1)
@@ -6590,8 +6844,21 @@ class DemoCompany:
     def _comment(self, post_id: int, fields: Mapping[str, str], said: str) -> None:
         author, when = self.people[fields["author"]], self._ago(fields["days"])
         values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16), "version": 1}
-        text = {"body": said, "html": render_markdown(said), "renderer": RENDERER_VERSION, "created_at": when}
-        rows(COMMENT_INSERT, **values, **text)
+        rendered = render_body(SimpleNamespace(id=author), said)  # type: ignore[arg-type]
+        text = {"body": said, "html": rendered, "renderer": RENDERER_VERSION, "created_at": when}
+        made = rows(COMMENT_INSERT, **values, **text)
+        self._react(fields, comment_id=made.inserted_primary_key[0])  # type: ignore[index]
+
+    def _react(self, fields: Mapping[str, str], **on: int) -> None:
+        """Write down what `reactions: like ana bo, love ana` says of a post or a comment."""
+        given = [words.split() for words in fields.get("reactions", "").split(",") if words.strip()]
+        at, table = self._ago(fields["days"]), db.metadata.tables["reactions"]
+        for number, (kind, username) in enumerate((kind, name) for kind, *names in given for name in names):
+            reaction = {"user_id": self.people[username], "kind": kind, "at": at + timedelta(minutes=number)}
+            rows(table.insert(), **reaction, **on)
+        if given:
+            model, thing = (Post, "post_id") if "post_id" in on else (Comment, "comment_id")
+            rows(sa.update(model).where(model.id == on[thing]).values(reacted=Reaction.summary(**on)))
 
 
 # -- jobs: what the served process does by itself ----------------------------------------------------------------------

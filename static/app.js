@@ -6,6 +6,8 @@
 //   data-key="e"         a key that opens or presses this               data-step           j and k come by here, too
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
+//   data-mentions="id"   an @ in this form offers people, first those who see that topic (or the one chosen in the form)
+//   data-react           a link that opens the reactions to choose from
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
 (() => {
   "use strict";
@@ -299,7 +301,7 @@
     if (!shown) return $("textarea", body).focus();
     try {
       const answer = await fetch(form.dataset.editor, {
-        method: "POST", body: new URLSearchParams({ body: $("textarea", body).value }),
+        method: "POST", body: new URLSearchParams({ body: $("textarea", body).value, topic: form.elements.topic?.value || "" }),
         headers: { "X-CSRFToken": token(), "X-Requested-With": "fetch" },
       });
       if (!answer.ok) throw new Error(answer.status);
@@ -552,6 +554,179 @@
       $("textarea", form).classList.toggle("is-over", type === "dragover");
       if (type === "drop") uploadAll(form, [...event.dataTransfer.files]);
     });
+  }
+
+  // == Mentions: people are offered while a name is typed after an @ ==
+  const NAME_BEGUN = /(?:^|[^\p{L}\p{N}.@/\\=&#%+_-])@([\p{L}\p{N}._-]{0,32})$/u;
+  const knownOffers = new Map(); // by their address, so that going back over a name asks for nothing
+  let offers = null; // what is open: the field, the list, where the @ stands
+  let refusedAt = -1; // the @ at which somebody closed the list
+
+  const nameBegun = (field) => NAME_BEGUN.exec(field.value.slice(Math.max(0, field.selectionEnd - 34), field.selectionEnd))?.[1];
+
+  function closeOffers() {
+    if (!offers) return;
+    offers.list.remove();
+    for (const name of ["aria-controls", "aria-activedescendant", "aria-autocomplete"]) offers.field.removeAttribute(name);
+    offers = null;
+  }
+
+  async function offerPeople(field) {
+    const typed = nameBegun(field);
+    const at = field.selectionEnd - 1 - (typed?.length ?? 0);
+    if (typed === undefined) refusedAt = -1;
+    if (typed === undefined || at === refusedAt) return closeOffers();
+    const topic = field.form.elements.topic?.value || field.form.dataset.mentions;
+    const address = `/mentions?${new URLSearchParams({ q: typed, topic })}`;
+    if (!knownOffers.has(address)) {
+      const answer = await fetch(address).catch(() => null);
+      if (!answer?.ok || answer.redirected) return closeOffers();
+      knownOffers.set(address, await answer.text());
+    }
+    if (nameBegun(field) !== typed || document.activeElement !== field) return; // somebody typed on
+    showOffers(field, knownOffers.get(address), at);
+  }
+
+  function showOffers(field, options, at) {
+    const list = document.createElement("ul");
+    Object.assign(list, { id: "offers", className: "offers", innerHTML: options });
+    list.setAttribute("role", "listbox");
+    list.setAttribute("aria-label", "People");
+    closeOffers();
+    if (!list.children.length) return;
+    offers = { field, list, at };
+    field.after(list);
+    putOffers();
+    field.setAttribute("aria-autocomplete", "list");
+    field.setAttribute("aria-controls", list.id);
+    moveOffer(0);
+    list.scrollIntoView({ block: "nearest" });
+    announce(`${counted(list.children.length, "person", "people")}. Arrows choose, Enter takes.`);
+  }
+
+  function putOffers() { // below the @, and within the field's width
+    const { field, list, at } = offers;
+    const place = placeOf(field, at);
+    list.style.top = `${field.offsetTop + Math.min(place.top, field.clientHeight)}px`;
+    list.style.left = `${field.offsetLeft + Math.max(0, Math.min(place.left, field.offsetWidth - list.offsetWidth))}px`;
+  }
+
+  function placeOf(field, at) { // where a character stands, measured in a copy of the field: browsers do not tell
+    const [copy, mark, look] = [document.createElement("div"), document.createElement("span"), getComputedStyle(field)];
+    for (const name of ["font", "letterSpacing", "padding", "borderWidth"]) copy.style[name] = look[name];
+    copy.className = "field-copy";
+    copy.style.width = `${field.clientWidth}px`;
+    mark.textContent = "@";
+    copy.append(field.value.slice(0, at), mark);
+    field.after(copy);
+    const place = { top: mark.offsetTop + mark.offsetHeight + 4 - field.scrollTop, left: mark.offsetLeft };
+    copy.remove();
+    return place;
+  }
+
+  function moveOffer(to) {
+    const all = [...offers.list.children];
+    const chosen = all[(to + all.length) % all.length];
+    all.forEach((option) => { option.setAttribute("aria-selected", String(option === chosen)); });
+    offers.field.setAttribute("aria-activedescendant", chosen.id);
+    chosen.scrollIntoView({ block: "nearest" });
+  }
+
+  function takeOffer(option) {
+    const { field, at } = offers;
+    closeOffers();
+    field.focus();
+    field.setSelectionRange(at, field.selectionEnd);
+    type(`@${option.dataset.username} `);
+  }
+
+  on("input", (event) => {
+    if (event.target.matches("[data-mentions] textarea")) offerPeople(event.target);
+  });
+  on("keydown", (event) => {
+    if (event.target !== offers?.field || event.isComposing) return;
+    const chosen = [...offers.list.children].findIndex((option) => option.matches("[aria-selected=true]"));
+    const moves = { ArrowDown: 1, ArrowUp: -1 };
+    if (event.key in moves) moveOffer(chosen + moves[event.key]);
+    else if ((event.key === "Enter" || event.key === "Tab") && !event.shiftKey) takeOffer(offers.list.children[chosen]);
+    else if (event.key === "Escape") { refusedAt = offers.at; closeOffers(); }
+    else {
+      if (event.key.startsWith("Arrow") || event.key === "Home" || event.key === "End") closeOffers();
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
+  on("mousedown", (event) => { if (event.target.closest?.(".offers")) event.preventDefault(); }); // the field stays in focus
+  on("click", (event) => {
+    const option = event.target.closest(".offer");
+    if (option) takeOffer(option);
+    else if (event.target !== offers?.field) closeOffers();
+  });
+  on("focusout", (event) => { if (event.target === offers?.field) closeOffers(); });
+  addEventListener("resize", () => { if (offers) putOffers(); });
+
+  // == Reactions: the kinds to choose from, and counts that change where they stand ==
+  function openKinds(opener) {
+    const region = opener.closest(".reactions");
+    const picker = $("#kinds").content.firstElementChild.cloneNode(true);
+    for (const button of $$("button", picker)) {
+      const mine = $(`[name=remove][value=${button.value}]`, region);
+      button.name = mine ? "remove" : "add";
+      button.setAttribute("aria-pressed", String(Boolean(mine)));
+      button.setAttribute("formaction", opener.getAttribute("href"));
+    }
+    opener.after(picker);
+    opener.setAttribute("aria-expanded", "true");
+    $("button", picker).focus();
+  }
+
+  function closeKinds(but) {
+    for (const picker of $$(".picker")) {
+      if (picker.contains(but)) continue;
+      picker.previousElementSibling.removeAttribute("aria-expanded");
+      picker.remove();
+    }
+  }
+
+  on("click", (event) => {
+    const opener = event.target.closest("a[data-react]");
+    const isOpen = opener?.hasAttribute("aria-expanded");
+    closeKinds(event.target);
+    if (!opener || !$("#kinds") || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    if (!isOpen) openKinds(opener);
+  });
+  on("keydown", (event) => {
+    const opener = event.key === "Escape" && event.target.closest(".picker")?.previousElementSibling;
+    if (opener) { closeKinds(); opener.focus(); }
+  });
+  on("submit", (event) => {
+    const region = event.submitter?.closest(".reactions");
+    if (!region || event.target.dataset.plainly) return;
+    event.preventDefault();
+    react(event.target, event.submitter, region);
+  }, true);
+
+  async function react(form, button, region) {
+    if (button.hasAttribute("aria-busy")) return;
+    button.setAttribute("aria-busy", "true");
+    const answer = await fetch(button.getAttribute("formaction"), {
+      method: "POST", body: new URLSearchParams(new FormData(form, button)), headers: { "X-Requested-With": "fetch" },
+    }).catch(() => null);
+    button.removeAttribute("aria-busy");
+    if (!answer) return complain("The site did not answer. Try again in a moment.");
+    if (!answer.ok) { // signed out meanwhile, or it is gone: the page that says so
+      form.dataset.plainly = "yes";
+      form.requestSubmit(button);
+      delete form.dataset.plainly;
+      return;
+    }
+    const fresh = $(".reactions", new DOMParser().parseFromString(await answer.text(), "text/html"));
+    region.replaceWith(fresh);
+    const now = $(`[value=${button.value}]`, fresh);
+    (now || $("a", fresh)).focus();
+    announce(now ? now.title : "Taken back.");
   }
 
   function tellAudience(select) {

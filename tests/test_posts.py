@@ -972,6 +972,8 @@ ACTIONS = [
     (its_comment, "member", "/comments/{}/edit", {"body": "B", "version": 1}, "comment.edited"),
     (its_comment, "member", "/comments/{}/delete", {}, "comment.deleted"),
     (a_deleted_comment, "member", "/comments/{}/restore", {}, "comment.restored"),
+    (an_open_post, "reader", "/posts/{}/react", {"add": "like"}, "reaction.added"),
+    (its_comment, "reader", "/comments/{}/react", {"add": "like"}, "reaction.added"),
     (an_edited_post, "member", "/posts/{}/history/{}/restore", {"version": 2}, "post.edited"),
     (an_edited_comment, "member", "/comments/{}/history/{}/restore", {"version": 2}, "comment.edited"),
     (a_page_to_look_at, "reader", "/posts/{}/still-right", {}, "post.reviewed"),
@@ -1016,7 +1018,9 @@ def test_every_action_writes_down_who_did_it_on_what_and_from_where(
     written_down = db.session.scalars(sa.select(Activity).where(Activity.id > last).order_by(Activity.id)).all()
     row = next(row for row in written_down if row.action == action)
     assert (row.actor_id, row.address) == (actor.id, "192.0.2.7")
-    assert row.object_type == action.partition(".")[0].replace("person", "user").replace("settings", "setting")
+    kinds = {"person": "user", "settings": "setting", "reaction": type(subject).__name__.lower()}
+    kind = action.partition(".")[0]
+    assert row.object_type == kinds.get(kind, kind)
     if subject is not None and action != "comment.created":
         assert row.object_id == subject.id
 

@@ -63,6 +63,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "posts.acknowledge": {"version": "1"},
     "posts.must_read": {"audience": "all", "due": "2026-12-24"},
     "posts.comment": {"body": "A new remark"},
+    "posts.react": {"add": "like"},
+    "posts.react_comment": {"add": "like"},
     "posts.edit_comment": {"body": "Another remark", "version": "1"},
     "posts.restore_version": {"version": "1"},
     "posts.restore_comment_version": {"version": "2"},
