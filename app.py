@@ -2746,6 +2746,17 @@ class PageLink(Model):
             found.setdefault(row.title_key, PageName(row.id, row.title))
         return found
 
+    @staticmethod
+    def suggested(viewer: Permissions, typed: str) -> Sequence[Any]:
+        """The pages that somebody may mean by the beginning of a word of their titles; those that begin so first."""
+        key, nameable = sort_key(typed), sa.not_(sa.or_(*(Post.title.contains(mark) for mark in "[]|")))
+        first = Post.title_key.startswith(key, autoescape=True)
+        fits = sa.or_(first, Post.title_key.contains(f" {key}", autoescape=True))
+        pages = sa.select(Post.title, Topic.name.label("topic")).join(Topic, Topic.id == Post.topic_id)
+        pages = pages.where(Post.listed(), Post.kind == "page", fits, nameable)
+        ordered = pages.order_by(sa.case((first, 0), else_=1), Post.title_key, Post.id).limit(SUGGESTED_MOST)
+        return rows(ordered, viewer=viewer.id, now=utcnow()).all()
+
     @classmethod
     def once_called(cls, viewer: Permissions, title: str) -> PageName | None:
         """The page that somebody linked to by that title, whatever it is called now, as far as the person sees it."""
@@ -5432,6 +5443,14 @@ def find_page() -> ResponseReturnValue:
     title = sort_key(tidy(request.args.get("title")))
     page = PageLink.called(current_user, {title}).get(title) or PageLink.once_called(current_user, title)
     return redirect(f"/posts/{page.id}") if page else abort(404)
+
+
+@posts.get("/pages/titles")
+@login_required
+def titles() -> ResponseReturnValue:
+    """The pages one may mean by what stands after two brackets, as a fragment for the script."""
+    typed = tidy(request.args.get("q"))[:TITLE_MAX]
+    return render_template("posts/_titles.html", pages=PageLink.suggested(current_user, typed))
 
 
 # -- posts: drafts -----------------------------------------------------------------------------------------------------

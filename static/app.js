@@ -556,13 +556,21 @@
     });
   }
 
-  // == Mentions: people are offered while a name is typed after an @ ==
+  // == Names: people are offered while one is typed after an @, pages of the handbook after [[ ==
   const NAME_BEGUN = /(?:^|[^\p{L}\p{N}.@/\\=&#%+_-])@([\p{L}\p{N}._-]{0,32})$/u;
+  const TITLE_BEGUN = /\[\[([^[\]|\n]{1,100})$/;
   const knownOffers = new Map(); // by their address, so that going back over a name asks for nothing
-  let offers = null; // what is open: the field, the list, where the @ stands
-  let refusedAt = -1; // the @ at which somebody closed the list
+  let offers = null; // what is open: the field, the list, where the @ or the brackets stand
+  let refusedAt = -1; // where somebody closed the list
 
-  const nameBegun = (field) => NAME_BEGUN.exec(field.value.slice(Math.max(0, field.selectionEnd - 34), field.selectionEnd))?.[1];
+  function nameBegun(field) { // what is typed at the caret, and where that begins; its address tells it from others
+    const [end, topic] = [field.selectionEnd, field.form.elements.topic?.value || field.form.dataset.mentions];
+    const before = field.value.slice(Math.max(0, end - 102), end);
+    const title = TITLE_BEGUN.exec(before)?.[1];
+    if (title !== undefined) return { at: end - title.length - 2, address: `/pages/titles?${new URLSearchParams({ q: title })}` };
+    const name = NAME_BEGUN.exec(before.slice(-34))?.[1];
+    return name === undefined ? null : { at: end - name.length - 1, address: `/mentions?${new URLSearchParams({ q: name, topic })}` };
+  }
 
   function closeOffers() {
     if (!offers) return;
@@ -571,19 +579,17 @@
     offers = null;
   }
 
-  async function offerPeople(field) {
-    const typed = nameBegun(field);
-    const at = field.selectionEnd - 1 - (typed?.length ?? 0);
-    if (typed === undefined) refusedAt = -1;
-    if (typed === undefined || at === refusedAt) return closeOffers();
-    const topic = field.form.elements.topic?.value || field.form.dataset.mentions;
-    const address = `/mentions?${new URLSearchParams({ q: typed, topic })}`;
+  async function offerNames(field) {
+    const begun = nameBegun(field);
+    if (!begun) refusedAt = -1;
+    if (!begun || begun.at === refusedAt) return closeOffers();
+    const { at, address } = begun;
     if (!knownOffers.has(address)) {
       const answer = await fetch(address).catch(() => null);
       if (!answer?.ok || answer.redirected) return closeOffers();
       knownOffers.set(address, await answer.text());
     }
-    if (nameBegun(field) !== typed || document.activeElement !== field) return; // somebody typed on
+    if (nameBegun(field)?.address !== address || document.activeElement !== field) return; // somebody typed on
     showOffers(field, knownOffers.get(address), at);
   }
 
@@ -591,9 +597,10 @@
     const list = document.createElement("ul");
     Object.assign(list, { id: "offers", className: "offers", innerHTML: options });
     list.setAttribute("role", "listbox");
-    list.setAttribute("aria-label", "People");
     closeOffers();
     if (!list.children.length) return;
+    const arePages = "title" in list.children[0].dataset;
+    list.setAttribute("aria-label", arePages ? "Pages" : "People");
     offers = { field, list, at };
     field.after(list);
     putOffers();
@@ -601,7 +608,7 @@
     field.setAttribute("aria-controls", list.id);
     moveOffer(0);
     list.scrollIntoView({ block: "nearest" });
-    announce(`${counted(list.children.length, "person", "people")}. Arrows choose, Enter takes.`);
+    announce(`${counted(list.children.length, ...(arePages ? ["page", "pages"] : ["person", "people"]))}. Arrows choose, Enter takes.`);
   }
 
   function putOffers() { // below the @, and within the field's width
@@ -636,12 +643,14 @@
     const { field, at } = offers;
     closeOffers();
     field.focus();
-    field.setSelectionRange(at, field.selectionEnd);
-    type(`@${option.dataset.username} `);
+    const { username, title } = option.dataset;
+    const closed = title && field.value.startsWith("]]", field.selectionEnd) ? 2 : 0;
+    field.setSelectionRange(at, field.selectionEnd + closed);
+    type(title ? `[[${title}]]` : `@${username} `);
   }
 
   on("input", (event) => {
-    if (event.target.matches("[data-mentions] textarea")) offerPeople(event.target);
+    if (event.target.matches("[data-mentions] textarea")) offerNames(event.target);
   });
   on("keydown", (event) => {
     if (event.target !== offers?.field || event.isComposing) return;

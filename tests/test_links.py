@@ -211,6 +211,21 @@ def test_any_title_can_be_named(people, topics, sign_in, title):
     assert shown == ({} if "]" in title else {"this": f"/posts/{named.id}"})
 
 
+def test_titles_are_offered_by_the_beginning_of_their_words_as_far_as_one_sees_them(pages, people, topics, sign_in):
+    for title in ("Dishes and wages", "100%_sure", "Not [this]"):
+        page(people, topics.open, title)
+    add_post(people.member, topics.open, "Dish of the day")
+
+    def offered(user, typed):
+        return re.findall('data-title="([^"]*)"', sign_in(user).get("/pages/titles", query_string={"q": typed}).text)
+
+    assert offered(people.member, "DISH") == ["Dishes and wages", DISHES]
+    assert offered(people.member, "wage") == ["Wages", "Dishes and wages"]
+    assert offered(people.stranger, "wage") == ["Dishes and wages"]
+    assert offered(people.member, "%") == offered(people.member, "not") == offered(people.member, "ishes") == []
+    assert offered(people.member, "100%_") == ["100%_sure"]
+
+
 # -- What links here ---------------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,7 @@ account.end_session   POST   other,missing                          in        40
 posts.index           GET    -                                      in        200    200    200    200   200
 posts.handbook        GET    -                                      in        200    200    200    200   200
 posts.find_page       GET    -,hushed                               in        404    404    404    404   404
+posts.titles          GET    -                                      in        200    200    200    200   200
 posts.find_page       GET    titled                                 in        302    302    302    302   302
 posts.show            GET    members,editors,readers,page           in        200    200    200    200   200
 posts.show            GET    private                                in        200    200    200    200   404

@@ -26,7 +26,7 @@ EXAMPLES = {
 }
 NOT_PAGES = {
     *("static", "bootstrap.static", "health.live", "health.ready"),
-    *("posts.find_page", "posts.report_csv", "people.suggest", "files.show", "files.thumb"),
+    *("posts.find_page", "posts.titles", "posts.report_csv", "people.suggest", "files.show", "files.thumb"),
 }
 # The same addresses in another state; the endpoint beside it is for nobody but the reader.
 STATES = {

@@ -206,6 +206,24 @@ def test_an_address_pasted_over_words_links_them(
         expect(field).to_have_value(before)
 
 
+def test_titles_complete_themselves_after_two_brackets(page: Page, field: Locator) -> None:
+    field.press_sequentially("See [[ROTA")
+    option = page.get_by_role("listbox", name="Pages").get_by_role("option", name="Rota and days off")
+    expect(option).to_have_attribute("aria-selected", "true")
+    assert faults_of(page, "titles offered", "#write-panel") == []
+    page.keyboard.press("Enter")
+    expect(field).to_have_value("See [[Rota and days off]]")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    page.keyboard.type(" and [[when]]")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Backspace")
+    page.get_by_role("option", name="When you are ill").click()
+    expect(field).to_have_value("See [[Rota and days off]] and [[When you are ill]]")
+    page.keyboard.type(" [[nothing like it")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+
+
 # -- What it becomes ---------------------------------------------------------------------------------------------------
 
 TEXT = """Begin with [[Rota and days off]], then [[Nothing of that name]], or [elsewhere](https://example.com/far).
