@@ -25,12 +25,13 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from snapshot import Rows, dump, put_back
 from sqlalchemy.exc import DBAPIError
 from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, Role, Setting, Topic, User
+from app import Comment, Post, Role, Topic, User
 from config import TestingConfig
 from database import db
 
@@ -42,6 +43,8 @@ MYSQL_URL = os.environ.get("TEST_MYSQL_URL", "")
 NO_MYSQL = "TEST_MYSQL_URL is not set (Debian: apt-get install mariadb-server)"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, …; empty where there is one process
 PROCESSES_MAX = 8  # each has to read the libraries and make two databases first
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command that a test starts would compile the application anew
 
 
 # -- The run -----------------------------------------------------------------------------------------------------------
@@ -175,6 +178,11 @@ def engine_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if request.param == "mysql":
         url = request.getfixturevalue("mysql_url")
     with made_app(folder, url) as app:
+        with app.app_context():
+            if request.param == "sqlite":  # what tests write need not survive a power cut
+                sa.event.listen(db.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+                db.engine.dispose()
+            scene(app, "")
         yield app
 
 
@@ -194,39 +202,12 @@ def mysql_url() -> Iterator[str]:
 def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
     """The application on one engine, its database empty, with a context pushed that lasts as long as the test."""
     with engine_app.app_context():
-        if "world" not in request.fixturenames:  # which puts its own rows back: quicker from what the last test left
-            empty_database()
+        if "world" not in request.fixturenames:  # which puts its own rows back
+            put_back(scene(engine_app, next((name for name in SCENES if name in request.fixturenames), "")))
         forget(engine_app)
         corkboard.g.now = database.utcnow()
         yield engine_app
         db.session.rollback()
-
-
-def empty_database() -> None:
-    with db.engine.begin() as connection, without_foreign_keys(connection):
-        for table in filled_tables(connection):
-            if table.name != "settings":
-                connection.execute(table.delete())
-        settings = Setting.__table__
-        connection.execute(settings.delete().where(settings.c.name.not_in(["version", "directory"])))
-        connection.execute(settings.update().values(value=str(secrets.randbelow(10**9))))
-
-
-@contextmanager
-def without_foreign_keys(connection: sa.Connection) -> Iterator[None]:
-    """Rows may be taken away and put back in any order meanwhile."""
-    sqlite = database.engine_state().is_sqlite
-    connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON" if sqlite else "SET FOREIGN_KEY_CHECKS = 0")
-    yield
-    if not sqlite:
-        connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
-
-
-def filled_tables(connection: sa.Connection) -> list[sa.Table]:
-    """The tables that have rows, asked for by one statement: a way to the server costs more than what it does there."""
-    tables = db.metadata.sorted_tables
-    found = connection.execute(sa.select(*(sa.exists(sa.select(1).select_from(table)) for table in tables))).one()
-    return [table for table, filled in zip(tables, found, strict=True) if filled]
 
 
 def forget(app: Flask) -> None:
@@ -234,19 +215,55 @@ def forget(app: Flask) -> None:
     state = app.extensions["corkboard"]
     state.visits.notes.clear()
     state.settings_version, state.site = None, corkboard.Site()
+    state.directory = corkboard.Directory("", {}, {})
     state.found.clear()
 
 
+# -- Scenes ------------------------------------------------------------------------------------------------------------
+
+# What many tests begin with is made once an engine, as a site makes it, and then only put back.
+SCENES: dict[str, Callable[[], object]] = {}  # filled below, that first which has the others in it
+_scenes: dict[tuple[int, str], Rows] = {}
+
+
+def scene(app: Flask, name: str) -> Rows:
+    """The rows of a scene; of the one without a name, those of a site that nobody has used yet."""
+    if (id(app), name) not in _scenes:
+        if name:
+            empty_database(app)
+            SCENES[name]()
+            db.session.remove()
+        _scenes[id(app), name] = dump()
+    return _scenes[id(app), name]
+
+
+def empty_database(app: Flask) -> None:
+    put_back(scene(app, ""))
+
+
 # -- People ------------------------------------------------------------------------------------------------------------
+
+ROLES = {
+    "reader": Role.READER,
+    "member": Role.MEMBER,
+    "editor": Role.EDITOR,
+    "admin": Role.ADMIN,
+    "stranger": Role.MEMBER,
+}
 
 
 @pytest.fixture
 def people(app: Flask) -> SimpleNamespace:
     """A reader, a member, an editor and an admin, who are in every private topic; and a stranger, who is in none."""
-    roles = {"reader": Role.READER, "member": Role.MEMBER, "editor": Role.EDITOR, "admin": Role.ADMIN}
-    everybody = roles | {"stranger": Role.MEMBER}
-    hire = database.unit(lambda: {name: add_person(name, role) for name, role in everybody.items()})
-    return SimpleNamespace(**hire())
+    everybody = {user.username: user for user in db.session.scalars(sa.select(User).order_by(User.id))}
+    if everybody["reader"].password_hash != PASSWORD_HASH:  # of tests that sign in by password
+        db.session.execute(sa.update(User).values(password_hash=PASSWORD_HASH))
+    db.session.commit()
+    return SimpleNamespace(**everybody)
+
+
+def hire() -> dict[str, User]:
+    return {name: add_person(name, role) for name, role in ROLES.items()}
 
 
 def add_person(username: str, role: Role = Role.MEMBER, **profile: Any) -> User:
@@ -282,6 +299,19 @@ class Browser(FlaskClient):
         return self.post(path, data={"csrf_token": self.csrf_token(), **(data or {})}, **kwargs)
 
     def csrf_token(self) -> str:
+        """What stands in the forms that this browser is shown: it hangs on the session, that is on the cookie."""
+        app = self.application
+        cookie = self.get_cookie(app.config["SESSION_COOKIE_NAME"])
+        known = (id(app), cookie.value) if cookie else None
+        if known not in _tokens:
+            token = self._new_csrf_token()
+            cookie = self.get_cookie(app.config["SESSION_COOKIE_NAME"])
+            assert cookie is not None
+            known = (id(app), cookie.value)
+            _tokens[known] = token
+        return _tokens[known]
+
+    def _new_csrf_token(self) -> str:
         from flask_wtf.csrf import generate_csrf
 
         with self.session_transaction() as session:
@@ -294,17 +324,28 @@ class Browser(FlaskClient):
             return token
 
 
+_tokens: dict[tuple[int, str] | None, str] = {}
+
+
 # -- Content -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def topics(people: SimpleNamespace) -> SimpleNamespace:
     """An open topic, and a private one that everybody but the stranger is in."""
-    inside = [people.reader.id, people.member.id, people.editor.id, people.admin.id]
-    return SimpleNamespace(
-        open=add_topic(people.editor, "Everyone"),
-        private=add_topic(people.editor, "Management", private=True, members=inside),
-    )
+    both = {topic.name: topic for topic in db.session.scalars(sa.select(Topic))}
+    db.session.commit()
+    return SimpleNamespace(open=both["Everyone"], private=both["Management"])
+
+
+def found_topics() -> None:
+    people = hire()
+    inside = [user.id for name, user in people.items() if name != "stranger"]
+    add_topic(people["editor"], "Everyone")
+    add_topic(people["editor"], "Management", private=True, members=inside)
+
+
+SCENES |= {"topics": found_topics, "people": hire}
 
 
 def add_topic(actor: User, name: str, **values: Any) -> Topic:

@@ -18,6 +18,7 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from snapshot import Rows, changed, dump, put_back
 from test_role_matrix import MATRIX, Cell, address
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -25,11 +26,7 @@ from world import (
     FILLINGS,
     QUICK,
     QUICK_HASH,
-    Rows,
     World,
-    changed,
-    dump,
-    put_back,
     row,
     set_columns,
     set_settings,

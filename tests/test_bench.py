@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parent / "bench" / "run.py"
-QUICK = ["--posts", "60", "--seconds", "0.2", "--rounds", "1"]
+QUICK = ["--posts", "60", "--seconds", "0.1", "--rounds", "1"]
 
 pytestmark = pytest.mark.slow
 

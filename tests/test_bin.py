@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from datetime import timedelta
+from io import BytesIO
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_post, add_topic
+from conftest import add_comment, add_person, add_post, add_topic
+from test_files import bound, picture, stored_files, uploaded
 from world import set_columns, value
 
 import app as corkboard
-from app import Activity, Bin, Comment, Post, Revision, Topic, utcnow
+from app import Activity, Attachment, Bin, Comment, Post, Revision, Role, Topic, utcnow
 from database import db
 
 
@@ -169,3 +173,76 @@ def test_whatever_refers_to_a_thing_goes_with_it(people, topics):
         for key in table.foreign_keys:
             if key.column.table.name in ("posts", "comments"):
                 assert not value(sa.select(sa.func.count()).where(key.parent.is_not(None))), key.parent
+
+
+# -- Files -------------------------------------------------------------------------------------------------------------
+
+
+def deleted_file(browser, topic, name: str, **typed):
+    """A file that was in a new post and has been deleted from it."""
+    file = uploaded(browser, b"Seven tables, forty chairs", name)
+    bound(browser, topic, file.id, **typed)
+    assert browser.submit(f"/files/{file.id}/delete").status_code == 303
+    return file
+
+
+def on_disk(file) -> bool:
+    return file.stored in {path.name for path in stored_files()}
+
+
+def test_a_deleted_file_is_listed_with_who_and_when_and_comes_back(people, topics, sign_in):
+    member, editor = sign_in(people.member), sign_in(people.editor)
+    file = deleted_file(member, topics.open, "seating.txt", title="The summer party")
+    set_columns(Attachment, file.id, deleted_at=utcnow() - timedelta(minutes=5))
+    listed = shown(editor, "file")
+    assert "seating.txt" in listed
+    assert re.search(r"in The summer party, deleted <time [^>]*>[456] minutes ago</time> by Member", listed)
+    address = f"/files/{file.id}/seating.txt"
+    assert member.get(address).status_code == 404
+    assert editor.submit(f"/files/{file.id}/restore").status_code == 303
+    assert member.get(address, buffered=True).data == b"Seven tables, forty chairs"
+    assert "Nothing is in the bin here" in shown(editor, "file")
+
+
+def test_a_file_that_is_removed_for_good_leaves_the_disk_with_the_next_cleaning(people, topics, sign_in):
+    for path in stored_files():  # of other tests
+        path.unlink()
+    member = sign_in(people.member)
+    gone, kept = deleted_file(member, topics.open, "gone.txt"), uploaded(member, b"Kept", "kept.txt")
+    bound(member, topics.open, kept.id)
+    assert (
+        "1 thing removed for good"
+        in sign_in(people.admin).submit("/admin/bin/empty", follow_redirects=True).text.lower()
+    )
+    assert value(sa.select(Attachment.id).where(Attachment.id == gone.id)) is None
+    for path in stored_files():  # what is young may be about to get its row
+        os.utime(path, (0, 0))
+    assert on_disk(gone)
+    assert corkboard.remove_orphaned_files() == "1 file removed that nothing has."
+    assert not on_disk(gone)
+    assert on_disk(kept)
+
+
+def test_nobody_outside_finds_a_file_that_a_private_topic_threw_away(people, topics, sign_in):
+    file = deleted_file(sign_in(people.member), topics.private, "salaries.txt", title="Between us")
+    assert "salaries.txt" in shown(sign_in(people.editor), "file")
+    Topic.edit(people.editor, topics.private.id, name="Private", private=True, members=[people.member.id])
+    for outsider in (sign_in(add_person("newcomer", Role.EDITOR)), sign_in(people.admin)):
+        assert "salaries.txt" not in shown(outsider, "file")
+        assert "Between us" not in shown(outsider, "file")
+        assert outsider.submit(f"/files/{file.id}/restore").status_code == 404
+    sign_in(people.admin).submit("/admin/bin/empty")
+    assert value(sa.select(Attachment.id).where(Attachment.id == file.id)) == file.id, "nor removes it unseen"
+
+
+def test_a_picture_of_a_person_that_was_taken_away_is_in_no_bin(people, sign_in):
+    member = sign_in(people.member)
+    typed = {"name": "Member", "email": "", "stand_in": "0", "picture": (BytesIO(picture()), "me.png")}
+    assert member.submit("/account", typed).status_code == 303
+    shown_once = value(sa.select(Attachment.id).where(Attachment.person_id == people.member.id))
+    assert shown_once is not None
+    assert member.submit(f"/files/{shown_once}/delete").status_code == 303
+    assert value(sa.select(Attachment.deleted_at).where(Attachment.id == shown_once)) is not None
+    for viewer in (people.member, people.editor, people.admin):
+        assert Bin.page(viewer, "file", None) == ([], None)
+    assert "Nothing is in the bin here" in shown(sign_in(people.admin), "file")

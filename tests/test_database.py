@@ -24,7 +24,7 @@ from test_posts import many_comments, many_posts
 
 import app as corkboard
 import database
-from app import Activity, Comment, Post, Role, Setting, Throttle, Topic, User
+from app import Acknowledgement, Activity, Comment, Post, Role, Setting, Throttle, Topic, User
 from database import db, fold, sort_key, unit
 
 only_sqlite = pytest.mark.parametrize("engine_app", ["sqlite"], indirect=True)
@@ -533,14 +533,14 @@ def test_a_glance_leaves_no_transaction_open_and_joins_the_one_that_is(app):
 # -- What is told to each connection -----------------------------------------------------------------------------------
 
 
-@only_sqlite
-def test_every_sqlite_connection_is_told_what_guards_the_data(app):
+def test_every_sqlite_connection_is_told_what_guards_the_data(tmp_path):
     expected = {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 2}
-    for _ in range(3):
-        with db.engine.connect() as one, db.engine.connect() as another:
-            for connection in (one, another, database.connection()):
-                found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in expected}
-                assert found == expected
+    with made_app(tmp_path, f"sqlite:///{(tmp_path / 'corkboard.db').as_posix()}") as app, app.app_context():
+        for _ in range(3):
+            with db.engine.connect() as one, db.engine.connect() as another:
+                for connection in (one, another, database.connection()):
+                    found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in expected}
+                    assert found == expected
 
 
 @only_mysql
@@ -1108,6 +1108,26 @@ def test_lists_are_found_by_an_index_that_has_them_in_order_already(app, people,
                 assert "ix_posts_" in line.partition("'key':")[2], (address, plan)
                 assert "filesort" not in line, (address, plan)
                 assert "temporary" not in line, (address, plan)
+
+
+def test_what_one_owes_is_found_by_its_index_and_no_post_is_looked_at_in_vain(app, people, topics, crowd, sign_in):
+    owed = add_post(people.member, topics.open, "Fire drill")
+    Acknowledgement.ask(people.editor, owed.id, roles=[Role.READER])
+    browser = sign_in(people.reader)
+    with counted() as statements:
+        assert "Please read" in browser.get("/").text
+    (asked,) = [found for found in statements if "must_read_since" in found[0]]
+    how = "EXPLAIN QUERY PLAN " if database.engine_state().is_sqlite else "EXPLAIN "
+    with db.engine.connect() as connection:
+        plan = [row._mapping for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    if database.engine_state().is_sqlite:
+        lines = [row["detail"] for row in plan if re.search(r"\bposts\b", row["detail"])]
+        assert any("ix_posts_must_read" in line for line in lines), [row["detail"] for row in plan]
+        assert not [line for line in lines if line.startswith("SCAN")], plan
+    else:
+        posts = [row for row in plan if row["table"] == "posts"]
+        assert any(row["key"] == "ix_posts_must_read" for row in posts), plan
+        assert not [row for row in posts if row["type"] in ("ALL", "index")], plan
 
 
 def test_a_deep_page_reads_no_more_rows_than_the_first(app, people, crowd, sign_in):

@@ -613,6 +613,21 @@ def test_what_was_uploaded_and_never_saved_goes_after_a_month(people, topics, si
     )
 
 
+def test_what_a_draft_names_that_keeps_itself_is_not_forgotten_while_it_waits(people, topics, sign_in):
+    member = sign_in(people.member)
+    named, other = uploaded(member, picture(), "plan.png"), uploaded(member, picture(), "other.png")
+    typed = {"title": "Not yet", "body": f"![Plan]({address(named)})", "topic": topics.open.id}
+    assert member.submit("/posts/autosave", typed).status_code == 200
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(Attachment).values(created_at=database.utcnow() - timedelta(days=31)))
+    for path in stored_files():
+        os.utime(path, (0, 0))
+    Attachment.prune_orphans()
+    assert [row.id for row in rows_of()] == [named.id]
+    assert member.get(address(named), buffered=True).data.startswith(b"\x89PNG")
+    assert not [path for path in stored_files() if path.name.startswith(other.stored)]
+
+
 def test_too_many_pictures_at_once_are_asked_to_wait(app, people, sign_in, monkeypatch):
     monkeypatch.setattr(corkboard, "PICTURE_WAIT_SECONDS", 0.01)
     work = app.extensions["corkboard"].picture_work

@@ -16,9 +16,10 @@ from conftest import Browser
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from snapshot import dump
 from test_access import accepted
 from test_role_matrix import address
-from world import FILLINGS, QUICK, QUICK_HASH, World, dump, row, set_settings, stand_up, value
+from world import FILLINGS, QUICK, QUICK_HASH, World, row, set_settings, stand_up, value
 
 import app as corkboard
 from app import Comment, Post, Setting, Topic, User

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask, url_for
-from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, QUICK, QUICK_HASH, World, changed, dump, stand_up
+from flask import Flask
+from snapshot import changed, dump
+from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, QUICK, QUICK_HASH, World, stand_up
 
 # `in` is to the sign-in: 302 there and back for GET, 401 with the form for POST. The other cells are statuses.
 # The stranger is a member who is not in the private topic; in the secret one is nobody of the cast.
@@ -313,8 +314,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
     }
     chosen = {name: known[name] for name in wanted} or STANDS_ALONE[cell.target]
     assert None not in chosen.values(), f"there is no object {cell.target!r} for {endpoint}"
-    with world.app.test_request_context():
-        return url_for(endpoint, **chosen)
+    return world.app.url_map.bind("localhost").build(endpoint, chosen)
 
 
 def ask(world: World, endpoint: str, method: str, cell: Cell) -> Any:

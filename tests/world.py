@@ -22,11 +22,10 @@ from conftest import (
     add_post,
     add_topic,
     empty_database,
-    filled_tables,
     forget,
-    without_foreign_keys,
 )
 from flask import Flask
+from snapshot import dump, put_back
 from werkzeug.security import generate_password_hash
 
 import app as corkboard
@@ -79,8 +78,6 @@ FILLINGS: dict[str, dict[str, Any]] = {
                        "registration_domains": "", "registration_role": "member", "bin_days": "30"},
 }  # fmt: skip
 
-Rows = dict[str, list[dict[str, Any]]]
-
 
 class World:
     """The site, with the ids of what is in it by kind and name: `world.posts["secret"]`."""
@@ -102,6 +99,7 @@ class World:
         for name, role in roles.items():
             set_columns(User, self.users[name].id, role=role)
         self.tokens = {name: SignIn.start(user.id, False, "Firefox", "127.0.0.1") for name, user in self.users.items()}
+        self.cookies: dict[str, str] = {}
         self.sign_ins = {name: self._sign_in_id(token) for name, token in self.tokens.items()}
         self.people = {name: user.id for name, user in self.users.items()} | {"missing": MISSING}
 
@@ -208,9 +206,17 @@ class World:
     def browser(self, name: str = "anonymous") -> Browser:
         """A browser in which one of the cast is signed in."""
         client = Browser(self.app, self.app.response_class, use_cookies=True)
-        if name != "anonymous":
-            with client.session_transaction() as session:
-                session["token"], session["csrf_token"] = self.tokens[name], secrets.token_hex(20)
+        if name == "anonymous":
+            return client
+        cookie = self.app.config["SESSION_COOKIE_NAME"]
+        if name in self.cookies:
+            client.set_cookie(cookie, self.cookies[name])
+            return client
+        with client.session_transaction() as session:
+            session["token"], session["csrf_token"] = self.tokens[name], secrets.token_hex(20)
+        kept = client.get_cookie(cookie)
+        assert kept is not None
+        self.cookies[name] = kept.value
         return client
 
     def filling(self, endpoint: str) -> dict[str, Any]:
@@ -227,7 +233,7 @@ WORLDS: dict[int, World] = {}
 def stand_up(app: Flask) -> World:
     """The world of an engine, as it was when it was made."""
     if id(app) not in WORLDS:
-        empty_database()
+        empty_database(app)
         WORLDS[id(app)] = World(app)
     world = WORLDS[id(app)]
     world.restore()
@@ -235,31 +241,6 @@ def stand_up(app: Flask) -> World:
 
 
 # -- Rows --------------------------------------------------------------------------------------------------------------
-
-
-def dump() -> Rows:
-    """Every row of every table."""
-    rows: Rows = {table.name: [] for table in db.metadata.sorted_tables}
-    with db.engine.connect() as connection:
-        for table in filled_tables(connection):
-            found = connection.execute(table.select().order_by(*table.primary_key)).mappings()
-            rows[table.name] = [dict(row) for row in found]
-    return rows
-
-
-def put_back(rows: Rows) -> None:
-    now = dump()
-    tables = [table for table in db.metadata.sorted_tables if now[table.name] != rows[table.name]]
-    with db.engine.begin() as connection, without_foreign_keys(connection):
-        for table in tables:
-            connection.execute(table.delete())
-            if rows[table.name]:
-                connection.execute(table.insert(), rows[table.name])
-
-
-def changed(before: Rows, after: Rows, but: tuple[str, ...] = ()) -> list[str]:
-    """The tables that are not as they were, leaving out some."""
-    return [name for name in before if name not in but and before[name] != after[name]]
 
 
 def value(statement: sa.Select[Any]) -> Any:
