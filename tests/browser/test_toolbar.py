@@ -251,7 +251,12 @@ def long_page(site: Site) -> int:
         found = sa.select(Post.topic_id).where(Post.title == "Rota and days off")
         topic_id = db.session.scalars(found).one()
         return Post.create(
-            site.user("hattie"), kind="page", form_id="e" * 32, topic_id=topic_id, title="All", body=TEXT
+            site.user("hattie"),
+            kind="page",
+            form_id="e" * 32,
+            topic_id=topic_id,
+            title="A bit of everything",
+            body=TEXT,
         )
 
 
@@ -275,7 +280,7 @@ def test_a_page_links_marks_lists_its_tasks_and_has_an_outline(
     prose.get_by_role("link", name="Rota and days off").click()
     expect(page.get_by_role("heading", name="Rota and days off", level=1)).to_be_visible()
     page.get_by_text("What links here").click()
-    page.get_by_role("link", name="All", exact=True).click()
+    page.get_by_role("link", name="A bit of everything", exact=True).click()
     expect(page).to_have_url(re.compile(f"/posts/{long_page}$"))
 
 
@@ -302,7 +307,7 @@ def test_paper_shows_what_was_written_and_no_buttons(site: Site, visit: Visit, l
     page.emulate_media(media="print", color_scheme="dark")
     for what in ("banner", "button", "textbox", "navigation"):
         expect(page.get_by_role(what)).to_have_count(0)  # type: ignore[arg-type]
-    for words in ("All", "Hattie Thimble", "The end."):
+    for words in ("A bit of everything", "Hattie Thimble", "The end."):
         expect(page.locator("article").get_by_text(words, exact=True).first).to_be_visible()
     after = "link => getComputedStyle(link, '::after').content"
     assert page.get_by_role("link", name="elsewhere").evaluate(after) == '" (https://example.com/far)"'
