@@ -1,7 +1,8 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Attachment, PageLink, Reaction, Activity, Setting
+ 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Attachment, PageLink, Reaction,
+                              Activity, Setting
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
