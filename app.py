@@ -1,12 +1,11 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, SignIn, Topic, Post, Revision, Comment, Attachment, PageLink, Reaction,
-                              Activity, Setting
+ 2. Models                    base, User, Topic, Post, Revision, Comment, Attachment, PageLink, Activity, SearchEntry
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
- 6. Routes                    auth, account, posts, topics, people, files, admin
+ 6. Routes                    auth, account, posts, topics, people, files, search, admin
  7. JSON API                  health
  8. Template filters and context
  9. Commands
@@ -202,6 +201,11 @@ LONG_AGO = datetime(2000, 1, 1)  # before any post
 REMIND_EVERY = timedelta(days=1)
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
+QUERY_MAX = 100
+RESULTS, LIVE_RESULTS, FOUND_PEOPLE = 30, 6, 5
+COUNTED_MOST = 100  # of more results it is only said that there are more
+SNIPPET_BEFORE, SNIPPET_AFTER = 80, 180  # characters around the first word that was found
+SNIPPET_WITHIN = 20_000  # characters of a text that are looked through for it
 ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
 
 SECOND = timedelta(seconds=1)
@@ -3026,6 +3030,8 @@ class Activity(Model):
         rows(ACTIVITY_INSERT, at=utcnow(), actor_id=actor_id, action=action, address=client_address(), **subject)
         if action in CHANGES_DIRECTORY and not (isinstance(on, Post) and on.kind == "news"):
             rows(DIRECTORY_CHANGED)
+        if request:  # a command leaves it to the process that serves
+            state().indexer.note("activities", FOLLOWED_ROUNDS)
 
 
 ACTIVITY_INSERT = Prepared(sa.insert(Activity))
@@ -3149,6 +3155,352 @@ SETTING_FIELDS = {
     "registration_role": "registration_role",
     "bin_days": "bin_days",
 }
+
+
+class SearchEntry(Model):
+    """What the search finds of a post, a comment, a file or a person: its words, as `database.search_tokens` has them.
+
+    Whether somebody may see it is never written here but asked of the thing itself with each search. Entries follow
+    the activities: whatever changes what others see records one, and a moment later `AppState.indexer` writes anew
+    what these are about, from the last one on that was indexed. So nothing that writes need know of the search,
+    nothing waits for it, and nothing is lost with a process. What is removed for good takes its entry along, by the
+    foreign keys.
+    """
+
+    __tablename__ = "search_entries"
+    id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time, so the newest are found from the end
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    object_id: Mapped[int]
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"), index=True)  # itself, or what it is below
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"))
+    attachment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("attachments.id"))
+    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    at: Mapped[datetime] = mapped_column(Timestamp)
+    tokens: Mapped[str] = mapped_column(LongText)
+    __table_args__ = (sa.UniqueConstraint("kind", "object_id"),)
+
+    # -- queries
+
+    @classmethod
+    def visible(cls) -> sa.ColumnElement[bool]:
+        """Whether an entry, joined to its post, is of something that the person bound as `viewer` sees in lists."""
+        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None))
+        kept = sa.exists().where(Attachment.id == cls.attachment_id, Attachment.deleted_at.is_(None))
+        said, kept = sa.or_(cls.comment_id.is_(None), said), sa.or_(cls.attachment_id.is_(None), kept)
+        return sa.and_(Post.listed(), said, kept)
+
+    @classmethod
+    @functools.cache
+    def _hits(cls, sqlite: bool, newest: int, narrowed: tuple[str, ...], checks: int) -> Prepared:
+        """The newest entries that match and that `viewer` may see."""
+        source, matches, newest_first = database.search_match(cls.__table__, sqlite, newest, checks)
+        limits = {
+            "topic": Post.topic_id == sa.bindparam("topic"),
+            "since": cls.at >= sa.bindparam("since", type_=Timestamp),
+            "before": cls.at < sa.bindparam("before", type_=Timestamp),
+        }
+        columns = sa.select(cls.id, cls.kind, cls.object_id, cls.post_id, cls.at)
+        found = database.in_table_order(columns).select_from(source).join(Post, Post.id == cls.post_id)
+        found = found.where(matches, cls.visible(), *(limits[name] for name in narrowed))
+        return Prepared(found.order_by(newest_first).limit(sa.bindparam("most", type_=sa.Integer)))
+
+    @classmethod
+    def hits(cls, viewer: Viewer, wanted: Wanted) -> Found:
+        """The posts, pages, comments and files that this person may see and that fit best, and how many there are.
+
+        Best is what has the words in its title, then what begins a title's words, then the rest; of each the newest.
+        """
+        newest = 0 if database.engine_state().is_sqlite else cls.last_id()
+        if newest >= 2 * database.WINDOW:  # else there is nothing but the newest
+            found = cls._found(viewer, wanted, newest)
+            if found.count >= ENOUGH_HITS:
+                return found
+        return cls._found(viewer, wanted, 0)
+
+    @classmethod
+    def _found(cls, viewer: Viewer, wanted: Wanted, last: int) -> Found:
+        """What was found; with `last`, the number of the newest entry, by MySQL among the newest only."""
+        ranked: dict[int, tuple[int, Any]] = {}
+        given, count = {"viewer": viewer.id, "now": g.now, "oldest": 0, **wanted.limits}, 0
+        sqlite, newest = database.engine_state().is_sqlite, NEWEST_ENTRIES if last else 0
+        marks = ((database.WORD_MARK, False), (database.TITLE_MARK, False), (database.TITLE_MARK, True))
+        for worth, (mark, whole) in enumerate(marks):
+            match = database.search_query(wanted.words, wanted.flags, mark, whole, last)
+            checks = database.search_checks(wanted.words, mark, whole)
+            statement = cls._hits(sqlite, newest, (*wanted.limits,), len(checks))
+            most = RESULTS if worth else COUNTED_MOST + 1
+            found = rows(statement, match=match, most=most, **given, **checks).all()
+            ranked |= {hit.id: (worth, hit) for hit in found}
+            if not worth:
+                count = len(found)
+                given["oldest"] = database.search_oldest(match) if count > COUNTED_MOST else 0
+        best = sorted(ranked.values(), key=lambda one: (one[0], one[1].at, one[1].id), reverse=True)
+        return Found([hit for _, hit in best[:RESULTS]], min(count, COUNTED_MOST), count > COUNTED_MOST or bool(last))
+
+    @classmethod
+    def last_id(cls) -> int:
+        """The number of the newest entry."""
+        return rows(LAST_ENTRY).all()[0].id or 0
+
+    @classmethod
+    @functools.cache
+    def _people(cls, sqlite: bool, checks: int) -> Prepared:
+        source, matches, _newest_first = database.search_match(cls.__table__, sqlite, checks=checks)
+        columns = sa.select(User.id, User.name, User.username, User.title, User.department)
+        found = database.in_table_order(columns).select_from(source).join(User, User.id == cls.person_id)
+        found = found.where(matches, User.deactivated_at.is_(None))
+        return Prepared(found.order_by(User.name_key, User.id).limit(sa.bindparam("most", type_=sa.Integer)))
+
+    @classmethod
+    def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
+        """The people who fit, by name."""
+        match = database.search_query(wanted.words, (), database.PERSON_MARK, False)
+        checks = database.search_checks(wanted.words, database.PERSON_MARK, False)
+        statement = cls._people(database.engine_state().is_sqlite, len(checks))
+        return rows(statement, match=match, most=most, oldest=0, **checks).all()
+
+    # -- actions
+
+    @classmethod
+    def follow(cls, notes: Mapping[str, int] | None = None) -> None:
+        """Index what the activities since the last time are about; all there is where that was never done."""
+        done = cls._indexed_until()
+        if done is None:
+            cls.fill()
+            return
+        recent = sa.and_(Activity.id > done - ACTIVITIES_AT_ONCE, Activity.at > utcnow() - LATE_COMMIT)
+        fresh = Activity.id > done
+        # On MySQL a lower number may be committed after a higher one: those of a moment ago are looked at again.
+        since = fresh if database.writes_one_by_one() else sa.or_(fresh, recent)
+        columns = sa.select(Activity.id, Activity.object_type, Activity.object_id)
+        found = rows(columns.where(since).order_by(Activity.id).limit(2 * ACTIVITIES_AT_ONCE)).all()
+        if found and found[-1].id > done:
+            cls._write(cls._values(cls._about(found)), done, found[-1].id)
+            cls.follow(notes)
+        elif left := (notes or {}).get("activities", 0):  # the unit that noted this may be about to commit
+            state().indexer.note("activities", left - 1)
+
+    @classmethod
+    def fill(cls, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Index everything that has no entry, in the order of time. Others may write, and index, meanwhile."""
+        last = rows(sa.select(sa.func.max(Activity.id).label("id"))).scalar() or 0
+        times = []
+        for kind, (model, at) in {
+            "person": (User, User.created_at),
+            "post": (Post, Post.published_at),
+            "comment": (Comment, Comment.created_at),
+            "file": (Attachment, Attachment.created_at),
+        }.items():
+            has = sa.exists().where(cls.kind == kind, cls.object_id == model.id)
+            times.append(sa.select(sa.literal(kind).label("kind"), model.id.label("id"), at.label("at")).where(~has))
+        every = sa.union_all(*times).subquery()
+        ordered = sa.select(every).order_by(every.c.at, every.c.kind, every.c.id)
+        missing = [(row.kind, row.id) for row in rows(ordered).all()]
+        for start in range(0, len(missing), ENTRIES_AT_ONCE):
+            some = missing[start : start + ENTRIES_AT_ONCE]
+            values = cls._values({kind: {number for of, number in some if of == kind} for kind in INDEXED.values()})
+            cls._add({key: values[key] for key in some})
+            advance(len(some))
+        cls._follow_from(last)
+
+    @classmethod
+    def reindex(cls, advance: Callable[[int], None]) -> None:
+        """Throw all entries away and write them anew; what is not written yet is not found meanwhile."""
+        cls._clear()
+        cls.fill(advance)
+
+    @classmethod
+    @unit
+    def _clear(cls) -> None:
+        rows(sa.delete(Setting).where(Setting.name == INDEXED_UNTIL))
+        database.clear_search(cls.__table__)
+
+    @classmethod
+    def _indexed_until(cls, lock: bool = False) -> int | None:
+        """The number of the last activity that was indexed."""
+        row = rows(INDEXED_LOCK if lock else INDEXED_READ).first()
+        return int(row.value) if row else None
+
+    @classmethod
+    def _about(cls, activities: Sequence[Any]) -> dict[str, set[int]]:
+        """The ids, by kind, of what activities are about, and of the files that belong to it."""
+        ids: dict[str, set[int]] = {kind: set() for kind in INDEXED.values()}
+        for row in activities:
+            if row.object_type in INDEXED:
+                ids[INDEXED[row.object_type]].add(row.object_id)
+        below = sa.or_(Attachment.post_id.in_(ids["post"]), Attachment.comment_id.in_(ids["comment"]))
+        if ids["post"] or ids["comment"]:
+            ids["file"] |= {row.id for row in rows(sa.select(Attachment.id).where(below))}
+        return ids
+
+    @classmethod
+    def _values(cls, ids: Mapping[str, set[int]]) -> dict[tuple[str, int], dict[str, Any] | None]:
+        """What entries are to be for some things; None for what is not found. Made outside of the unit: nobody else
+        need wait while words are told apart."""
+        values: dict[tuple[str, int], dict[str, Any] | None] = {}
+        for kind, numbers in ids.items():
+            of, source = SEARCH_SOURCES[kind]
+            values |= dict.fromkeys((kind, number) for number in numbers)
+            for row in rows(source.where(of.id.in_(numbers))).all() if numbers else ():
+                owners = {name: value for name, value in row._mapping.items() if name in OWNERS}
+                place = {"kind": kind, "object_id": row.id, "at": row.at, **NO_OWNER, **owners}
+                values[kind, row.id] = place | {"tokens": cls._tokens(kind, row)}
+        database.end_reading()
+        return values
+
+    @staticmethod
+    def _tokens(kind: str, row: Any) -> list[str]:
+        if kind == "person":
+            said = (row.username, row.title, row.department, row.location, row.phone, row.email)
+            return database.search_tokens(" ".join(filter(None, (row.name, *said))), database.PERSON_MARK)
+        of_kind = "page" if kind == "post" and row.post_kind == "page" else kind
+        return [*tokens_of(row.title, row.html), *database.search_flags(kind=of_kind, author=row.author_id)]
+
+    @classmethod
+    @lean_unit
+    def _write(cls, values: Mapping[tuple[str, int], Any], done: int, last: int) -> None:
+        """Write entries and, as `last`, how far the activities are indexed, unless another process did meanwhile."""
+        if cls._indexed_until(lock=True) != done:
+            return
+        rows(sa.update(Setting).where(Setting.name == INDEXED_UNTIL).values(value=str(last)))
+        standing = cls._standing(values)
+        gone = [standing[key].id for key, value in values.items() if value is None and key in standing]
+        if gone:
+            rows(sa.delete(cls).where(cls.id.in_(gone)))
+        for key, here in standing.items():
+            if value := values[key]:
+                entry = value | {"tokens": database.entry_tokens(here.id, value["tokens"])}
+                if (entry["tokens"], entry["at"]) != (here.tokens, here.at):
+                    rows(sa.update(cls).where(cls.id == here.id).values(entry))
+                    database.note_words({*value["tokens"]})
+        cls._add({key: value for key, value in values.items() if key not in standing})
+
+    @classmethod
+    @lean_unit
+    def _add(cls, values: Mapping[tuple[str, int], Any]) -> None:
+        """Write the entries of what has none yet and still is there."""
+        standing, living, last = cls._standing(values), cls._living(values), cls.last_id()
+        new = [value for key, value in living.items() if key not in standing]
+        added = [
+            value | {"id": number, "tokens": database.entry_tokens(number, value["tokens"])}
+            for number, value in enumerate(new, last + 1)
+        ]
+        if added:
+            database.add_entries(cls.__table__, added)
+            database.note_words({token for value in new for token in value["tokens"]})
+
+    @classmethod
+    @lean_unit
+    def _follow_from(cls, last: int) -> None:
+        """Begin to follow the activities after this one, unless that was begun."""
+        if cls._indexed_until() is None:
+            rows(sa.insert(Setting), name=INDEXED_UNTIL, value=str(last))
+
+    @classmethod
+    def _standing(cls, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Any]:
+        """The entries that there are of some things."""
+        found: dict[tuple[str, int], Any] = {}
+        for kind, numbers in by_kind(keys).items():
+            columns = sa.select(cls.id, cls.kind, cls.object_id, cls.at, cls.tokens)
+            for row in rows(columns.where(cls.kind == kind, cls.object_id.in_(numbers))):
+                found[kind, row.object_id] = row
+        return found
+
+    @classmethod
+    def _living(cls, values: Mapping[tuple[str, int], Any]) -> dict[tuple[str, int], Any]:
+        """Those of some values whose things are still there, locked: the bin may have been emptied meanwhile."""
+        living = set()
+        for kind, numbers in by_kind(values).items():
+            of = SEARCH_SOURCES[kind][0]
+            there = sa.select(of.id).where(of.id.in_(numbers)).with_for_update(read=True)
+            living |= {(kind, row.id) for row in rows(there).all()}
+        return {key: value for key, value in values.items() if value is not None and key in living}
+
+
+def by_kind(keys: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    """Numbers in lists by what they are of."""
+    numbers: dict[str, list[int]] = {}
+    for kind, number in keys:
+        numbers.setdefault(kind, []).append(number)
+    return numbers
+
+
+@functools.lru_cache(maxsize=256)
+def tokens_of(title: str, html: str) -> tuple[str, ...]:
+    """The words of a text and, marked as such too, those of its title. Kept, for the demo repeats itself."""
+    in_title, text = database.search_tokens(title, ""), plain_text(html, len(html))
+    every = dict.fromkeys([*in_title, *database.search_tokens(text, "")])
+    marked_title = (database.TITLE_MARK + word for word in in_title)
+    return (*marked_title, *(database.WORD_MARK + word for word in every))
+
+
+sa.Index("ix_search_entries_comment_id", SearchEntry.comment_id, sqlite_where=SearchEntry.comment_id.is_not(None))
+sa.Index("ix_search_entries_attachment_id", SearchEntry.attachment_id,
+         sqlite_where=SearchEntry.attachment_id.is_not(None))  # fmt: skip
+sa.Index("ix_search_entries_person_id", SearchEntry.person_id, sqlite_where=SearchEntry.person_id.is_not(None))
+NEWEST_ENTRIES = 500  # of the two newest windows, among which MySQL looks for what the person may see
+ENOUGH_HITS = RESULTS
+FOLLOWED_ROUNDS = 3  # so often it is looked for an activity whose unit has not committed yet
+ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 20_000
+LATE_COMMIT = timedelta(seconds=10)
+INDEXED = {"post": "post", "comment": "comment", "attachment": "file", "user": "person"}  # by an activity's type
+INDEXED_UNTIL = "indexed_until"
+INDEXED_READ = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL))
+INDEXED_LOCK = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL).with_for_update())
+LAST_ENTRY = Prepared(sa.select(sa.func.max(SearchEntry.id).label("id")))
+OWNERS = frozenset(["post_id", "comment_id", "attachment_id", "person_id"])
+NO_OWNER = dict.fromkeys(OWNERS)
+# What is to be found, by kind: the model, and what an entry is made of. Drafts are not, until they are published.
+SEARCH_SOURCES: dict[str, tuple[Any, Columns]] = {
+    "person": (
+        User,
+        sa.select(
+            *(User.id, User.id.label("person_id"), User.created_at.label("at"), User.name, User.username),
+            *(User.title, User.department, User.location, User.phone, User.email),
+        ),
+    ),
+    "post": (
+        Post,
+        sa.select(
+            *(Post.id, Post.id.label("post_id"), Post.published_at.label("at"), Post.kind.label("post_kind")),
+            *(Post.author_id, Post.title, Post.html),
+        ).where(Post.published_at.is_not(None)),
+    ),
+    "comment": (
+        Comment,
+        sa.select(
+            *(Comment.id, Comment.id.label("comment_id"), Comment.post_id, Comment.created_at.label("at")),
+            *(Comment.author_id, sa.literal("").label("title"), Comment.html),
+        ),
+    ),
+    "file": (
+        Attachment,
+        sa.select(
+            *(Attachment.id, Attachment.id.label("attachment_id"), Attachment.comment_id),
+            sa.func.coalesce(Attachment.post_id, Comment.post_id).label("post_id"),
+            *(Attachment.created_at.label("at"), Attachment.uploader_id.label("author_id")),
+            *(Attachment.name.label("title"), sa.literal("").label("html")),
+        )
+        .outerjoin(Comment, Comment.id == Attachment.comment_id)
+        .where(sa.or_(Attachment.post_id.is_not(None), Attachment.comment_id.is_not(None))),
+    ),
+}
+
+
+class Found(NamedTuple):
+    """The best of what was found; how many there are, as far as they were counted; whether there are more."""
+
+    hits: Sequence[Any]
+    count: int
+    more: bool
+
+
+class Wanted(NamedTuple):
+    """What somebody looks for, and where."""
+
+    words: Sequence[database.Word]
+    flags: Sequence[str] = ()  # of the kind and the author
+    limits: Mapping[str, Any] = {}  # topic, since, before
 
 
 class Throttle(Model):
@@ -4088,6 +4440,7 @@ class AppState:
         self.password_work = PasswordWork(app.config["THREADS"])
         self.picture_work = threading.BoundedSemaphore(PICTURES_AT_ONCE)
         self.visits = database.WriteBehind(app, User.note_visits)
+        self.indexer = database.WriteBehind(app, SearchEntry.follow, seconds=0.5)
         self.jobs = JobRunner(app)
         self.site = Site()
         self.settings_version: str | None = None
@@ -5861,6 +6214,154 @@ def restore_file(file_id: int) -> ResponseReturnValue:
     return done(home, "The file is back.")
 
 
+# -- search: everything that one may read ------------------------------------------------------------------------------
+
+search = Blueprint("search", __name__)
+
+SEARCH_KINDS = {"post": "News", "page": "Handbook", "comment": "Comments", "file": "Files", "person": "People"}
+HIT_ICONS = {"post": "newspaper", "page": "book", "comment": "chat", "file": "file-earmark"}
+
+
+class Hit(NamedTuple):
+    """Something that was found, as the page shows it."""
+
+    kind: str  # one of SEARCH_KINDS
+    address: str
+    title: Markup
+    snippet: Markup
+    author_id: int
+    topic_id: int
+    at: datetime
+    is_over: bool
+    home: tuple[str, str] | None  # address and title of the post that a comment or a file is below
+
+    @property
+    def icon(self) -> str:
+        return HIT_ICONS[self.kind]
+
+
+@search.get("/search", endpoint="index")
+@login_required
+def search_all() -> ResponseReturnValue:
+    """What fits the words that somebody typed: people first, then posts, pages, comments and files, the best first."""
+    viewer = viewer_or_none()
+    assert viewer is not None
+    asked = {name: request.args.get(name, "") for name in ("kind", "topic", "author", "since", "before")}
+    query = tidy(request.args.get("q"))[:QUERY_MAX]
+    live = request.args.get("part") == "live"
+    results = _results(viewer, asked["kind"], _wanted(viewer, query, asked), live)
+    if live:
+        return render_template("search/_live.html", q=query, **results)
+    people = sorted(directory(viewer).people.values(), key=lambda person: sort_key(person.name))
+    choice = {"kinds": SEARCH_KINDS, "everybody": people, "topics": Topic.audiences(viewer).values()}
+    return render_template("search/index.html", q=query, asked=asked, narrowed=any(asked.values()), **choice, **results)
+
+
+def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:
+    """What was found, for the page or, in short, for the box in the header."""
+    people: Sequence[Any] = ()
+    found = Found((), 0, False)
+    if wanted.words and not wanted.limits and (kind == "person" or not wanted.flags):
+        people = SearchEntry.people(wanted, RESULTS if kind == "person" else FOUND_PEOPLE)
+    if wanted.words and kind != "person":
+        found = SearchEntry.hits(viewer, wanted)
+    hits = _shown(viewer, wanted, found.hits[:LIVE_RESULTS] if live else found.hits)
+    known = directory(viewer, (hit.author_id for hit in hits))
+    return {"people": people, "hits": hits, "count": found.count, "more": found.more, "names": known}
+
+
+def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
+    """Read what is looked for and where. A kind, topic or author that there is not, or not for this person, is 404."""
+    if asked["kind"] and asked["kind"] not in SEARCH_KINDS:
+        abort(404)
+    limits: dict[str, Any] = {}
+    author_id = None
+    if asked["topic"]:
+        limits["topic"] = found(Topic.visible_to(viewer).where(Topic.slug == asked["topic"])).id
+    if asked["author"]:
+        author_id = found(User.visible_to(viewer).where(User.username_key == fold(asked["author"]))).id
+    for name in ("since", "before"):
+        if (moment := _midnight(asked[name])) is not None:
+            limits[name] = moment
+    return Wanted(database.query_words(query), database.search_flags(kind=asked["kind"], author=author_id), limits)
+
+
+def _midnight(day: str) -> datetime | None:
+    """When a day begins where this request's person is, as times are stored; None where it is no day."""
+    try:
+        return as_utc(datetime.combine(date.fromisoformat(day), datetime.min.time()))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _shown(viewer: Viewer, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
+    """What was found, read for showing: once more only what the person may see."""
+    if not hits:
+        return []
+    ids = by_kind((hit.kind, hit.object_id) for hit in hits)
+    columns = sa.select(Post.id, Post.kind, Post.title, Post.html, Post.author_id, Post.topic_id, Post.expires_at)
+    listed = columns.where(Post.listed(), Post.id.in_({hit.post_id for hit in hits}))
+    posts_by_id = {row.id: row for row in rows(listed, viewer=viewer.id, now=g.now)}
+    said = sa.select(Comment.id, Comment.html, Comment.author_id)
+    said = said.where(Comment.id.in_(ids.get("comment", ())), Comment.deleted_at.is_(None))
+    kept = sa.select(*(getattr(Attachment, name) for name in (*FileView._fields, "uploader_id", "comment_id")))
+    kept = kept.where(Attachment.id.in_(ids.get("file", ())), Attachment.deleted_at.is_(None))
+    below = {"post": posts_by_id}
+    for kind, statement in (("comment", said), ("file", kept)):
+        below[kind] = {row.id: row for row in rows(statement)} if kind in ids else {}
+    shown = []
+    for hit in hits:
+        post, own = posts_by_id.get(hit.post_id), below[hit.kind].get(hit.object_id)
+        if post is not None and own is not None:  # else deleted or hidden in this very moment
+            shown.append(_hit(hit, post, own, wanted.words))
+    return shown
+
+
+def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
+    """Something that was found: the row of its post, and its own."""
+    home = (f"/posts/{post.id}", post.title)
+    is_over = post.expires_at is not None and post.expires_at <= g.now
+    rest = (post.topic_id, hit.at, is_over)
+    if hit.kind == "file":
+        file = FileView._make(own[: len(FileView._fields)])
+        home = (f"/comments/{own.comment_id}" if own.comment_id else home[0], post.title)
+        return Hit("file", file.address, marked(file.name, words), Markup(), own.uploader_id, *rest, home)
+    text = plain_text(own.html, len(own.html))
+    snippet = marked(excerpt(text, words), words)
+    if hit.kind == "comment":
+        return Hit("comment", f"/comments/{own.id}", marked(post.title, words), snippet, own.author_id, *rest, home)
+    kind = "page" if post.kind == "page" else "post"
+    return Hit(kind, home[0], marked(post.title, words), snippet, post.author_id, *rest, None)
+
+
+def _fits(word: database.Word, wanted: Iterable[database.Word]) -> bool:
+    return any(word.text == one.text or (not one.whole and word.text.startswith(one.text)) for one in wanted)
+
+
+def excerpt(text: str, wanted: Sequence[database.Word]) -> str:
+    """The part of a text where a word that was looked for stands first, cut between words; else how it begins."""
+    words = database.words_of(text[:SNIPPET_WITHIN])
+    place = next((word.start for word in words if _fits(word, wanted)), 0)
+    start = max(0, place - SNIPPET_BEFORE)
+    end = max(place, start) + SNIPPET_AFTER
+    if start:
+        start = text.find(" ", start, place) + 1 or start
+    if end < len(text):
+        end = max(text.rfind(" ", place, end), place + SNIPPET_AFTER // 2)
+    return f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}"
+
+
+def marked(text: str, wanted: Sequence[database.Word]) -> Markup:
+    """A text with the words in it that were looked for marked; everything else as it is, escaped."""
+    parts, done = [], 0
+    for word in database.words_of(text):
+        if word.end > done and _fits(word, wanted):
+            start = max(word.start, done)
+            parts += [Markup.escape(text[done:start]), Markup("<mark>{}</mark>").format(text[start : word.end])]
+            done = word.end
+    return Markup("").join([*parts, Markup.escape(text[done:])])
+
+
 # -- admin: people, settings, what to do next --------------------------------------------------------------------------
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
@@ -6371,7 +6872,7 @@ class Key(NamedTuple):
 
 # The keys of the site, none of which does anything in a text field, and those that help while one writes in one.
 KEYS = (
-    Key("/", "Find a person"),
+    Key("/", "Search"),
     Key("j", "The next one of a list, or of the comments"),
     Key("k", "The one before it"),
     Key("n", "Write something new", Role.MEMBER),
@@ -6461,6 +6962,7 @@ def register_commands(app: Flask) -> None:
     commands = (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command, jobs_group)
     for command in commands:
         app.cli.add_command(command)
+    app.cli.add_command(reindex_command)
 
 
 def site_address(config: Mapping[str, Any]) -> str:
@@ -6623,6 +7125,18 @@ def _database_findings() -> Iterator[Finding]:
                   "Open the link of: python -m flask setup-link")  # fmt: skip
 
 
+@click.command("db-reindex", cls=PlainCommand)
+@with_appcontext
+def reindex_command() -> None:
+    """Make what the search finds anew. People can go on working; the search finds more and more of it meanwhile."""
+    database.check_schema()
+    models = (User, Post, Comment, Attachment)
+    length = sum(rows(sa.select(sa.func.count()).select_from(model)).scalar() or 0 for model in models)
+    with click.progressbar(length=length, label="Reading everything") as bar:
+        SearchEntry.reindex(bar.update)
+    click.echo("The search is up to date.")
+
+
 # -- seed-demo: a bakery and its shops ---------------------------------------------------------------------------------
 
 DEMO = Path(__file__).resolve().parent / "templates" / "demo"
@@ -6651,6 +7165,7 @@ def seed_demo_command(wanted: int, force: bool) -> None:
         company.publish(entries, bar.update)
         out = [entry for entry in entries if not {"draft", "appears", "deleted", "files"} & entry.fields.keys()]
         company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
+    SearchEntry.fill()
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
     for username, role, password in passwords:
@@ -7151,7 +7666,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.before_request(begin_request)  # before the CSRF check, which may have to show a page
     csrf.init_app(app)
     app.after_request(finish_response)
-    for blueprint in (auth, account, posts, topics, people, files, admin, health):
+    for blueprint in (auth, account, posts, topics, people, files, search, admin, health):
         app.register_blueprint(blueprint)
     register_template_helpers(app)
     register_error_handlers(app)
@@ -7160,10 +7675,16 @@ def create_app(config: Config | str | None = None) -> Flask:
     return app
 
 
+def start_background(app: Flask) -> None:
+    """Before serving: have the search catch up with what a process that was killed, or an older version, left."""
+    app.extensions["corkboard"].indexer.note("activities", 0)
+
+
 def stop_background(app: Flask) -> None:
     """Let a job end, and write what is still noted, before the process does."""
     app.extensions["corkboard"].jobs.stop()
     app.extensions["corkboard"].visits.stop()
+    app.extensions["corkboard"].indexer.stop()
 
 
 def start_jobs(app: Flask) -> None:

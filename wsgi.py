@@ -33,7 +33,7 @@ from waitress.utilities import Error
 
 gc.disable()  # while the libraries are read: nothing of them is garbage, and looking for some is a tenth of a start
 import database  # noqa: E402
-from app import announce_setup, create_app, site_address, start_jobs, stop_background  # noqa: E402
+from app import announce_setup, create_app, site_address, start_background, start_jobs, stop_background  # noqa: E402
 
 # == 1. The start ======================================================================================================
 
@@ -58,6 +58,7 @@ def start() -> None:
         with listen(app.config["HOST"], app.config["PORT"]) as listener:
             terminal = is_terminal()
             setup = announce_setup(app, terminal)
+            start_background(app)
             stop = "To stop it, press Ctrl+C." if terminal else ""
             tell(*where_it_runs(app.config), *filter(None, [setup, stop]))
             start_jobs(app)

@@ -26,6 +26,7 @@ def run() -> None:
             target_metadata=database.db.metadata,
             render_as_batch=True,
             compare_type=True,
+            include_name=lambda name, _kind, _parents: not database.is_search_index(name),
             transactional_ddl=sqlite,
         )
         with context.begin_transaction():

@@ -5,6 +5,7 @@
 //   data-editor="/…"     Write and Preview tabs, a toolbar              data-audience="id"  who will see it
 //   data-key="e"         a key that opens or presses this               data-step           j and k come by here, too
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
+//   data-live="#id"      the search in the header shows what it finds here while typing
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
 //   data-mentions="id"   an @ in this form offers people, first those who see that topic (or the one chosen in the form)
 //   data-react           a link that opens the reactions to choose from
@@ -776,6 +777,58 @@
     announce(words ? `${counted(found, "person", "people")} found` : "Everybody is shown");
   }
 
+  // == Live results below the search in the header ==
+  const [find, live] = [$("#find"), $("#live")];
+  const options = () => $$("[role=option]", live);
+  let [asking, asked] = [null, null]; // the timer before the next question, and what ends the last one
+  if (find) {
+    for (const [name, value] of Object.entries({ role: "combobox", "aria-expanded": "false", "aria-controls": "live", "aria-autocomplete": "list" })) find.setAttribute(name, value);
+    find.addEventListener("input", () => {
+      clearTimeout(asking);
+      const words = find.value.trim();
+      if (words.length < 2 && !/[^\x00-\x7f]/.test(words)) return closeLive();
+      asking = setTimeout(() => showLive(words), 150);
+    });
+    find.addEventListener("keydown", (event) => {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      const chosen = $("[aria-selected=true]", live);
+      if (event.key === "Escape" && !live.hidden) { event.stopPropagation(); closeLive(); }
+      else if (event.key === "Enter" && chosen && !live.hidden) chosen.click();
+      else if (step && !live.hidden) choose(step, chosen);
+      else return;
+      event.preventDefault();
+    });
+    find.form.addEventListener("focusout", (event) => { if (!find.form.contains(event.relatedTarget)) closeLive(); });
+    live.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the box until the click
+  }
+  async function showLive(words) {
+    asked?.abort();
+    const mine = asked = new AbortController();
+    const answer = await fetch(`/search?part=live&q=${encodeURIComponent(words)}`, { signal: mine.signal }).catch(() => null);
+    const html = answer?.ok && !answer.redirected ? await answer.text().catch(() => "") : "";
+    if (!html || mine.signal.aborted || document.activeElement !== find) return;
+    live.innerHTML = html;
+    live.hidden = false;
+    find.setAttribute("aria-expanded", "true");
+    find.removeAttribute("aria-activedescendant");
+    const { count, more } = $("[data-count]", live).dataset;
+    announce(`${more === undefined ? "" : "More than "}${counted(Number(count), "result", "results")} found`);
+  }
+  function choose(step, chosen) {
+    const all = options();
+    const next = all[(all.indexOf(chosen) + step + all.length + (chosen || step > 0 ? 0 : 1)) % all.length];
+    all.forEach((option) => { option.setAttribute("aria-selected", String(option === next)); });
+    find.setAttribute("aria-activedescendant", next.id);
+    next.scrollIntoView({ block: "nearest" });
+  }
+  function closeLive() {
+    clearTimeout(asking);
+    asked?.abort();
+    live.hidden = true;
+    find.setAttribute("aria-expanded", "false");
+    find.removeAttribute("aria-activedescendant");
+  }
+
   // == Keys, menus, dialogs ==
   on("click", (event) => {
     const opener = event.target.closest("[data-opens]");
@@ -787,7 +840,7 @@
     if (event.key === "Escape") {
       const open = $$(".menu[open]");
       open.forEach((menu) => { menu.open = false; $("summary", menu).focus(); });
-      if (event.target.dataset.key === "/") { event.target.value = ""; event.target.blur(); }
+      if (event.target.dataset.key === "/") { event.target.value = ""; closeLive(); event.target.blur(); }
       if (open.length) return;
     }
     press(event);

@@ -146,6 +146,7 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
     """An application with its schema, closed at the end."""
     app = corkboard.create_app(settings(folder, url))
     app.test_client_class = Browser
+    app.extensions["corkboard"].indexer.seconds = 3600  # tests index comments when they want them found
     with app.app_context():
         if not url.startswith("sqlite"):
             drop_everything()
@@ -214,6 +215,7 @@ def forget(app: Flask) -> None:
     """What a process keeps in memory, as if it had just started."""
     state = app.extensions["corkboard"]
     state.visits.notes.clear()
+    state.indexer.notes.clear()
     state.settings_version, state.site = None, corkboard.Site()
     state.directory = corkboard.Directory("", {}, {})
     state.found.clear()

@@ -722,8 +722,11 @@ def differences() -> list:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
+    def known(name, _kind, _parents) -> bool:
+        return not database.is_search_index(name)
+
     with db.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "include_name": known})
         return compare_metadata(context, db.metadata)
 
 
@@ -790,7 +793,7 @@ def without_schema() -> None:
     with db.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         for name in sa.inspect(connection).get_table_names():
-            connection.exec_driver_sql(f'DROP TABLE "{name}"')
+            connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
         connection.commit()
         connection.exec_driver_sql("PRAGMA foreign_keys = ON")
 

@@ -232,6 +232,8 @@ files.restore         POST   unbound                                in        40
 files.restore         POST   removed                                in        404    303    303    303   404
 files.restore         POST   secret,deleted,gone,missing            in        404    404    404    404   404
 
+search.index          GET    -                                      in        200    200    200    200   200
+
 admin.index           GET    -                                      in        403    403    403    200   403
 admin.people          GET    -                                      in        403    403    403    200   403
 admin.new_person      GET    -                                      in        403    403    403    200   403

@@ -78,6 +78,10 @@ def announce_setup(app, terminal):
         ThreadedTaskDispatcher.shutdown.__defaults__ = (True, float(os.environ["WAITRESS_SECONDS"]))
     return f"set up on a terminal: {terminal}"
 
+def start_background(app):
+    pass
+
+
 def start_jobs(app):
     pass
 

@@ -24,18 +24,34 @@ def page(site: Site, visit: Visit) -> Page:
     return opened
 
 
-def test_slash_finds_a_person(page: Page) -> None:
+def test_slash_searches_and_shows_what_it_finds_while_typing(page: Page) -> None:
     page.keyboard.press("/")
     expect(page.locator("#find")).to_be_focused()
     page.keyboard.type("wojt")
+    live = page.get_by_role("option")
+    expect(live.first).to_contain_text("Wojciech")
+    expect(page.locator("#announce")).to_contain_text("found")
+    page.keyboard.press("ArrowDown")
+    expect(live.first).to_have_attribute("aria-selected", "true")
     page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile(r"/people\?q=wojt$"))
-    expect(page.locator("[data-item]:visible")).to_have_count(1)
+    expect(page).to_have_url(re.compile(r"/people/wojt\w*$"))
+
+
+def test_enter_in_the_search_shows_everything_that_was_found(page: Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("wojt")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/search\?q=wojt$"))
+    expect(page.get_by_role("heading", name="People")).to_be_visible()
 
 
 def test_escape_leaves_the_search(page: Page) -> None:
     page.keyboard.press("/")
     page.keyboard.type("something")
+    expect(page.get_by_role("option").first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("option")).to_have_count(0)
+    expect(page.locator("#find")).to_have_value("something")
     page.keyboard.press("Escape")
     expect(page.locator("#find")).not_to_be_focused()
     expect(page.locator("#find")).to_have_value("")
@@ -190,7 +206,7 @@ def test_the_search_opens_a_row_of_its_own_on_a_phone(site: Site, visit: Visit) 
     assert page.locator("#find").bounding_box()["height"] >= 44  # type: ignore[index]
     page.keyboard.type("nia")
     page.keyboard.press("Enter")
-    expect(page.locator("[data-item]:visible")).to_have_count(1)
+    expect(page.get_by_role("heading", name="People")).to_be_visible()
 
 
 def test_the_theme_that_a_person_chose_wins_over_the_device(site: Site, visit: Visit) -> None:
