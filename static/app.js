@@ -847,7 +847,7 @@
   });
 
   // j and k go through whatever the page lists: what is focused in turn. Other lists may mark theirs with data-step.
-  const STEPS = ".post h2 a, .rows a.row-main, .rows .row-main > a, .listing tbody th a, .card-person h2 a, .comment, [data-step]";
+  const STEPS = ".post :is(h2, h3) a, .rows a.row-main, .rows .row-main > a, .listing tbody th a, .card-person :is(h2, h3) a, .comment, [data-step]";
   function step(by) {
     const items = $$(STEPS, $("main")).filter((item) => item.checkVisibility());
     const here = items.findLastIndex((item) => item === document.activeElement || item.contains(document.activeElement));
