@@ -1,7 +1,7 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, Topic, Post, Comment, Attachment, Activity, Notification, SearchEntry
+ 2. Models                    base, User, Topic, Post, Attachment, PageLink, Activity, Notification, SearchEntry
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
@@ -58,7 +58,7 @@ from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
@@ -327,12 +327,19 @@ class Forbidden(Exception):
 RENDERER_VERSION = 3  # raise it when the output for the same source changes
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
-ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img"}
+ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img", "input"}
 ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "th": {"align"}, "td": {"align"}}
 ALLOWED_ATTRIBUTES |= {"img": {"src", "alt", "width", "height", "loading"}}
+# Of fields only the box of a task, which nobody can use: Markdown makes no other, and these are the only values.
+TASK_BOX = {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}
+ALLOWED_CLASSES = {"a": {"bare", "mention"}}
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">')
 _SPACES = re.compile(r"\s+")
+_TASK = re.compile(r"\[([ xX])\](?=\s)")
+_PAGE_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
+_DRAWN_PAGE_LINK = re.compile(r'<a href="/pages\?title=([^"&#]*)" rel="noopener noreferrer">([^<]*)</a>')
+_HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
 _OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 # A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
@@ -360,6 +367,10 @@ def _markdown(mentions: bool) -> Any:
     own = _OWN_PICTURE.match
     parser.inline.ruler.at("image", lambda now, silent: bool(own(now.src, now.pos)) and image(now, silent))
     parser.add_render_rule("image", _draw_picture)
+    parser.inline.ruler.before("link", "page_link", _page_link)
+    parser.core.ruler.after("inline", "tasks", _mark_tasks)
+    parser.add_render_rule("link_open", _draw_link)
+    parser.add_render_rule("task", lambda _self, tokens, place, _options, _sizes: tokens[place].content)
     if mentions:
         parser.inline.ruler.push("mention", _mention)
         parser.add_render_rule("mention", _draw_mention)
@@ -375,6 +386,44 @@ def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any
     size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
     return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+
+
+def _draw_link(renderer: Any, tokens: Sequence[Any], place: int, options: Any, sizes: Any) -> str:
+    """A link; one that shows its address is marked, so that paper does not show it twice."""
+    if tokens[place].info == "auto":
+        tokens[place].attrSet("class", "bare")
+    return renderer.renderToken(tokens, place, options, sizes)
+
+
+def _page_link(now: Any, silent: bool) -> bool:
+    """`[[Title]]` or `[[Title|words]]`: a link to what finds the page; `PageLink` has it lead there at once."""
+    match = _PAGE_LINK.match(now.src, now.pos)
+    if not match or now.linkLevel or not (title := tidy(match[1])):
+        return False
+    if not silent:
+        now.push("link_open", "a", 1).attrSet("href", f"/pages?title={quote(title, safe='')}")
+        now.push("text", "", 0).content = tidy(match[2]) or title
+        now.push("link_close", "a", -1)
+    now.pos = match.end()
+    return True
+
+
+def _mark_tasks(now: Any) -> None:
+    """Put a box, which nobody can tick, in the place of `[ ]` or `[x]` at the beginning of a list's item."""
+    for item, paragraph, inline in zip(now.tokens, now.tokens[1:], now.tokens[2:], strict=False):
+        begins = (item.type, paragraph.type) == ("list_item_open", "paragraph_open") and inline.children
+        first = inline.children[0] if begins else None
+        match = _TASK.match(first.content) if first is not None and first.type == "text" else None
+        if match and first is not None:
+            done = match[1] != " "
+            box = copy.copy(first)
+            box.type, box.content = "task", _draw_task(done)
+            first.content = first.content[match.end() :]
+            inline.children.insert(0, box)
+
+
+def _draw_task(done: bool) -> str:
+    return f'<input type="checkbox" aria-label="{"Done" if done else "To do"}" disabled{" checked" if done else ""}>'
 
 
 def _mention(now: Any, silent: bool) -> bool:
@@ -435,7 +484,8 @@ def _sanitizer() -> Any:
     return nh3.Cleaner(
         tags=ALLOWED_TAGS,
         attributes=ALLOWED_ATTRIBUTES,
-        allowed_classes={"a": {"mention"}},
+        tag_attribute_values={"input": TASK_BOX},
+        allowed_classes=ALLOWED_CLASSES,
         url_schemes={"http", "https", "mailto", "tel"},
         link_rel="noopener noreferrer",
     )
@@ -461,6 +511,35 @@ def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
     if len(text) <= length:
         return text
     return text[: length - 1].rsplit(" ", 1)[0].rstrip(",;:.") + "…"
+
+
+class Heading(NamedTuple):
+    """A heading of a text: where it leads, what it says, and how deep it stands."""
+
+    id: str
+    words: str
+    level: int
+
+
+def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
+    """Give the headings of rendered HTML ids of their own, each a link to itself. Returns the HTML and the headings.
+
+    After sanitizing, which lets no id through: these begin with `s-`, so that they are never those of the page.
+    """
+    headings: dict[str, Heading] = {}
+
+    def draw(match: re.Match[str]) -> str:
+        tag, inside = match[1], match[2]
+        words = plain_text(inside, TITLE_MAX)
+        slug = "s-" + (re.sub(r"\W+", "-", sort_key(words, TOPIC_MAX)).strip("-") or "part")
+        name = next(
+            name for count in itertools.count(1) if (name := f"{slug}-{count}" if count > 1 else slug) not in headings
+        )
+        headings[name] = Heading(name, words, int(tag[1]))
+        led = inside if "<a " in inside else f'<a class="anchor" href="#{name}">{inside}</a>'
+        return f'<{tag} id="{name}">{led}</{tag}>'
+
+    return _HEADING.sub(draw, rendered) if "<h" in rendered else rendered, tuple(headings.values())
 
 
 def tidy(text: str | None) -> str:
@@ -1555,6 +1634,8 @@ class Post(Timed, Model):
         with db.session.no_autoflush:
             if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
                 raise Refused("topic", "Choose a topic.")
+        if self.id and self.kind == "page" and self.title_key != sort_key(title):
+            PageLink.hold(self)
         self.topic_id, self.title, self.title_key = topic_id, title, sort_key(title)
         self.body, self.html, self.renderer = body, render_body(editor, body), RENDERER_VERSION
         self.excerpt = plain_text(self.html)
@@ -1563,6 +1644,7 @@ class Post(Timed, Model):
             Upkeep.assign(self, now, **upkeep)
         db.session.add(self)
         db.session.flush()
+        PageLink.keep(editor.id, self.id, self.html)
 
     def to_dict(self) -> dict[str, Any]:
         fields = ("id", "kind", "title", "body", "html", "topic_id", "author_id", "version", "comment_count")
@@ -2260,14 +2342,16 @@ class Comment(Model):
         `rendered` is the body's HTML where the caller has it already. Raises `NotVisible` or `Forbidden`.
         """
         # Read and rendered out here: nothing inside may ask a session, or hold the write lock for longer than it must.
-        make = cls._create if "/files/" not in body else cls._create_with_files
-        return make(actor.id, post_id, body, form_id, rendered or render_body(actor, body))
+        rendered = rendered or render_body(actor, body)
+        more = "/files/" in body or "/pages?title=" in rendered
+        return (cls._create_with_more if more else cls._create)(actor.id, post_id, body, form_id, rendered)
 
     @classmethod
     @lean_unit
-    def _create_with_files(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
+    def _create_with_more(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
         comment_id = cls._create(author_id, post_id, body, form_id, rendered)
         Attachment.bind(author_id, body, comment_id=comment_id)
+        PageLink.keep(author_id, post_id, rendered, comment_id)
         return comment_id
 
     @classmethod
@@ -2343,6 +2427,7 @@ class Comment(Model):
             created_at=now,
         )
         Attachment.bind(editor.id, body, comment_id=comment.id)
+        PageLink.keep(editor.id, comment.post_id, comment.html, comment.id)
         Activity.record(editor, "comment.edited", comment)
 
     @classmethod
@@ -2503,17 +2588,12 @@ class Attachment(Model):
         return sa.exists().where(cls.post_id == Post.id, cls.deleted_at.is_(None)).correlate(Post)
 
     @classmethod
-    @functools.cache
-    def _below(cls) -> Prepared:
+    def of_post(cls) -> Columns:
+        """The files of the post bound as `post`: a part of the statement of `Around`."""
         columns = [getattr(cls, name) for name in FileView._fields]
-        mine = sa.select(*columns).where(cls.post_id == sa.bindparam("post"), cls.deleted_at.is_(None))
-        return Prepared(mine.order_by(cls.id))
-
-    @classmethod
-    def below(cls, post: PostView) -> tuple[FileView, ...]:
-        """What is listed below a post that was fetched for somebody: all but the pictures that its text shows."""
-        listed = (FileView._make(row) for row in rows(cls._below(), post=post.id))
-        return tuple(file for file in listed if not (file.is_picture and f"/files/{file.id}/" in post.html))
+        return sa.select(sa.literal("file").label("part"), *columns).where(
+            cls.post_id == sa.bindparam("post"), cls.deleted_at.is_(None)
+        )
 
     @classmethod
     def uploaded(cls, user: Permissions, ids: Sequence[int]) -> list[FileView]:
@@ -2701,6 +2781,224 @@ class FileView(NamedTuple):
         width, height = self.width or 1, self.height or 1
         scale = min(1.0, THUMB_PIXELS / 2 / max(width, height))
         return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+class PageLink(Model):
+    """That a post or a comment names a page of the handbook by its title, and which page that was.
+
+    The page may be called otherwise later. Who does not see it is led to another one of that title, as if it were not
+    there; and where there is none, nothing tells a hidden page from one that never was.
+    """
+
+    __tablename__ = "page_links"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    title_key: Mapped[str] = mapped_column(sa.String(TITLE_MAX), index=True)
+    target_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"), index=True)
+
+    # -- queries
+
+    @staticmethod
+    def named_in(rendered: str) -> set[str]:
+        """The keys of the titles that rendered HTML links to."""
+        if "/pages?title=" not in rendered:
+            return set()
+        titles = (unquote_plus(match[1]) for match in itertools.islice(_DRAWN_PAGE_LINK.finditer(rendered), LINKS_MOST))
+        return {sort_key(title) for title in titles}
+
+    @classmethod
+    def called(cls, viewer: Permissions | int, titles: Iterable[str], near: int = 0) -> dict[str, PageName]:
+        """The pages that a person sees, by their titles' keys: the one in the topic of post `near`, or the oldest."""
+        if not (keys := [*titles]):
+            return {}
+        source = aliased(Post)
+        topic = sa.select(source.topic_id).where(source.id == near).scalar_subquery()
+        bearing = sa.select(Post.title_key, Post.id, Post.title).where(
+            Post.listed(), Post.kind == "page", Post.title_key.in_(keys)
+        )
+        ordered = bearing.order_by(sa.case((Post.topic_id == topic, 0), else_=1), Post.id)
+        found: dict[str, PageName] = {}
+        for row in rows(ordered, viewer=viewer if isinstance(viewer, int) else viewer.id, now=utcnow()):
+            found.setdefault(row.title_key, PageName(row.id, row.title))
+        return found
+
+    @staticmethod
+    def suggested(viewer: Permissions, typed: str) -> Sequence[Any]:
+        """The pages that somebody may mean by the beginning of a word of their titles; those that begin so first."""
+        key, nameable = sort_key(typed), sa.not_(sa.or_(*(Post.title.contains(mark) for mark in "[]|")))
+        first = Post.title_key.startswith(key, autoescape=True)
+        fits = sa.or_(first, Post.title_key.contains(f" {key}", autoescape=True))
+        pages = sa.select(Post.title, Topic.name.label("topic")).join(Topic, Topic.id == Post.topic_id)
+        pages = pages.where(Post.listed(), Post.kind == "page", fits, nameable)
+        ordered = pages.order_by(sa.case((first, 0), else_=1), Post.title_key, Post.id).limit(SUGGESTED_MOST)
+        return rows(ordered, viewer=viewer.id, now=utcnow()).all()
+
+    @classmethod
+    def once_called(cls, viewer: Permissions, title: str) -> PageName | None:
+        """The page that somebody linked to by that title, whatever it is called now, as far as the person sees it."""
+        bound = sa.select(Post.id, Post.title).join(cls, cls.target_id == Post.id)
+        bound = bound.where(cls.title_key == title, Post.listed()).order_by(cls.id).limit(1)
+        row = rows(bound, viewer=viewer.id, now=utcnow()).first()
+        return PageName._make(row) if row else None
+
+    @classmethod
+    def _mine(cls, post_id: int, comment_id: int | None) -> sa.ColumnElement[bool]:
+        return sa.and_(
+            cls.post_id == post_id, cls.comment_id.is_(None) if comment_id is None else cls.comment_id == comment_id
+        )
+
+    @classmethod
+    def lead(cls, viewer: Permissions, rendered: str, post_id: int = 0, comment_id: int | None = None) -> str:
+        """Have the links of a text lead where they lead this person: of one that is not saved, or was before."""
+        if not (named := cls.named_in(rendered)):
+            return rendered
+        found, target = cls.called(viewer, named, post_id), aliased(Post)
+        bound = sa.select(cls.title_key, target.id, target.title).join(target, target.id == cls.target_id)
+        bound = bound.where(cls._mine(post_id, comment_id), target.listed())
+        for row in rows(bound, viewer=viewer.id, now=utcnow()):
+            found[row.title_key] = PageName(row.id, row.title)
+        return led(rendered, found, viewer)
+
+    # -- as part of the actions of posts and comments
+
+    @classmethod
+    def keep(cls, writer_id: int, post_id: int, rendered: str, comment_id: int | None = None) -> None:
+        """Write down which pages a text names. Where it led before, it still leads."""
+        named, mine = cls.named_in(rendered), cls._mine(post_id, comment_id)
+        before = {row.title_key: row.target_id for row in rows(sa.select(cls.title_key, cls.target_id).where(mine))}
+        found = cls.called(writer_id, {key for key in named if before.get(key) is None}, post_id)
+        targets = {key: found[key].id if key in found else before.get(key) for key in sorted(named)}
+        if targets == before:
+            return
+        if before:
+            rows(sa.delete(cls).where(mine))
+        for key, target_id in targets.items():
+            rows(sa.insert(cls), post_id=post_id, comment_id=comment_id, title_key=key, target_id=target_id)
+
+    @classmethod
+    def hold(cls, page: Post) -> None:
+        """Before a page is called otherwise: bind those links that wait for its title and lead to it so far."""
+        source, other = aliased(Post), aliased(Post)
+        near = other.topic_id == source.topic_id
+        everybodys = other.topic_id.in_(sa.select(Topic.id).where(Topic.private == sa.false()))
+        stands = sa.and_(other.kind == "page", other.deleted_at.is_(None), other.published_at <= utcnow())
+        waiting = sa.select(cls.id, other.id.label("page_id")).join(source, source.id == cls.post_id)
+        waiting = waiting.join(other, sa.and_(other.title_key == cls.title_key, stands, sa.or_(near, everybodys)))
+        waiting = waiting.where(cls.target_id.is_(None), cls.title_key == page.title_key)
+        first: dict[int, int] = {}
+        for row in rows(waiting.order_by(sa.case((near, 0), else_=1), other.id)):
+            first.setdefault(row.id, row.page_id)
+        if ids := [link_id for link_id, page_id in first.items() if page_id == page.id]:
+            rows(sa.update(cls).where(cls.id.in_(ids)).values(target_id=page.id))
+
+    @classmethod
+    def let_go(cls, ids: Sequence[int]) -> None:
+        """Have the links to pages that are removed for good wait for others of their titles."""
+        rows(sa.update(cls).where(cls.target_id.in_(ids)).values(target_id=None))
+
+
+sa.Index("ix_page_links_post", PageLink.post_id, PageLink.comment_id)
+sa.Index("ix_posts_called", Post.title_key, Post.kind)
+LINKS_MOST = 500  # of one text
+LINKING_MOST = 50  # how many posts a page lists that link to it
+
+
+class PageName(NamedTuple):
+    id: int
+    title: str
+
+
+def led(rendered: str, found: Mapping[str, PageName], viewer: Permissions) -> str:
+    """Draw the links of rendered HTML to the pages that were found; what was not found is marked.
+
+    A link without words of its own shows what its page is called now.
+    """
+
+    def draw(match: re.Match[str]) -> str:
+        title, words = unquote_plus(match[1]), match[2]
+        key = sort_key(title)
+        page, bare = found.get(key), sort_key(html.unescape(words)) == key
+        if page is not None:
+            shown = escape(page.title) if bare and sort_key(page.title) != key else words
+            return f'<a href="/posts/{page.id}">{shown}</a>'
+        if not viewer.may_write_kind("page"):
+            return f'<span class="missing">{words}<span class="visually-hidden"> (no such page)</span></span>'
+        address = f"/posts/new?kind=page&amp;title={quote(title, safe='')}"
+        return f'<a class="missing" href="{address}">{words}<span class="visually-hidden"> (write this page)</span></a>'
+
+    return _DRAWN_PAGE_LINK.sub(draw, rendered)
+
+
+class Around(NamedTuple):
+    """What stands around a post and the comments below it, read by one statement."""
+
+    files: tuple[FileView, ...]
+    targets: Mapping[int | None, Mapping[str, PageName]]  # by the comment that names them, None for the post
+    linking: tuple[PageName, ...]
+
+    @classmethod
+    def read(cls, viewer: Viewer, post: PostView, comments: Sequence[CommentView]) -> Around:
+        """What is listed below a post that was fetched for this person, and where the links lead them."""
+        is_page, texts = post.kind == "page", (post.html, *(comment.html for comment in comments))
+        if not (post.has_files or is_page or any("/pages?title=" in text for text in texts)):
+            return NOTHING_AROUND
+        span = {"first": comments[0].id, "last": comments[-1].id} if comments else {"first": 0, "last": 0}
+        wanted = {"post": post.id, **span} | ({"title": sort_key(post.title)} if is_page else {})
+        found: dict[str, list[Any]] = {"file": [], "link": [], "here": []}
+        for row in rows(cls._statement(is_page), viewer=viewer.id, now=utcnow(), **wanted):
+            found[row[0]].append(row[1:])
+        files = sorted((FileView._make(row) for row in found["file"]), key=attrgetter("id"))
+        below = tuple(file for file in files if not (file.is_picture and f"/files/{file.id}/" in post.html))
+        linking = sorted(
+            (PageName(*row[:2]) for row in found["here"]), key=lambda page: (sort_key(page.title), page.id)
+        )
+        return cls(below, cls._targets(found["link"]), tuple(linking))
+
+    @staticmethod
+    def _targets(found: Iterable[Sequence[Any]]) -> Mapping[int | None, Mapping[str, PageName]]:
+        targets: dict[int | None, dict[str, PageName]] = {}
+        for page_id, title, key, comment_id, _rank, _none in sorted(found, key=lambda row: (row[4], row[0])):
+            targets.setdefault(comment_id, {}).setdefault(key, PageName(page_id, title))
+        return targets
+
+    @classmethod
+    @functools.cache
+    def _statement(cls, is_page: bool) -> Prepared:
+        parts = [Attachment.of_post(), *cls._links(), *([cls._linking()] if is_page else [])]
+        return Prepared(sa.union_all(*(sa.select(part.subquery()) for part in parts)))
+
+    @staticmethod
+    def _links() -> tuple[Columns, Columns]:
+        """Where the links lead: those that were bound (rank 0), and all by their titles, near (1) or elsewhere (2)."""
+        link, source, target = PageLink, aliased(Post), aliased(Post)
+        of_thread = sa.and_(
+            link.post_id == sa.bindparam("post"),
+            sa.or_(link.comment_id.is_(None), link.comment_id.between(sa.bindparam("first"), sa.bindparam("last"))),
+        )
+        columns = (sa.literal("link"), target.id, target.title, link.title_key, link.comment_id)
+        rank = sa.case((target.topic_id == source.topic_id, 1), else_=2)
+        bound = (
+            sa.select(*columns, sa.literal(0), sa.null()).select_from(link).join(target, target.id == link.target_id)
+        )
+        titled = sa.select(*columns, rank, sa.null()).select_from(link).join(source, source.id == link.post_id)
+        titled = titled.join(target, sa.and_(target.title_key == link.title_key, target.kind == "page"))
+        return bound.where(of_thread, target.listed()), titled.where(of_thread, target.listed())
+
+    @staticmethod
+    def _linking() -> Columns:
+        """The posts that lead this person to the page: bound to it, or by its title and to nothing else they see."""
+        link, target, none = PageLink, aliased(Post), sa.null()
+        bound_elsewhere = sa.exists().where(target.id == link.target_id, target.listed()).correlate(link)
+        by_title = sa.and_(link.title_key == sa.bindparam("title", type_=sa.String), ~bound_elsewhere)
+        here = sa.select(link.post_id).outerjoin(Comment, Comment.id == link.comment_id)
+        here = here.where(sa.or_(link.target_id == sa.bindparam("post"), by_title), Comment.deleted_at.is_(None))
+        linking = sa.select(sa.literal("here"), Post.id, Post.title, sa.literal(""), none, none, none)
+        linking = linking.where(Post.listed(), Post.id != sa.bindparam("post"), Post.id.in_(here))
+        return linking.order_by(Post.title_key, Post.id).limit(LINKING_MOST)
+
+
+NOTHING_AROUND = Around((), {}, ())
 
 
 def render_body(writer: Permissions, body: str) -> str:
@@ -3891,6 +4189,8 @@ class Bin:
         if kind == "topic":
             held = [post.id for post in rows(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))]
             model, ids = (Post, held) if held else (Topic, ids)  # what a topic holds goes before it, not all at once
+        if model is Post:
+            PageLink.let_go(ids)
         database.remove(db.metadata.tables[model.__tablename__], ids)
         Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(len(ids), 'thing')} removed for good")
         return len(ids)
@@ -5605,18 +5905,35 @@ class Thread(NamedTuple):
     article: Markup
     comments: Markup
     is_out: bool  # published: others see it, and may comment
+    outline: Markup  # of a page of the handbook, for beside the text
     is_unseen: bool  # there is something that this person has not seen yet
 
 
 def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
     post = Post.fetch(viewer, post_id)
-    attached = Attachment.below(post) if post.has_files else ()
     comments, earlier = Comment.below(viewer, post, before)
+    around = Around.read(viewer, post, comments)
+    post, *comments = (_led(text, around, viewer) for text in (post, *comments))
+    text, headings = outlined(post.html)
+    outline = fragment("posts/_outline.html", headings) if len(headings) >= OUTLINE_LEAST else Markup("")
     below = this_app().jinja_env.get_template("posts/_comments.html")
     shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
-    article, is_out = post_article(post, attached), post.state in ("published", "expired")
+    article = post_article(post._replace(html=text), around.files, outline, around.linking)
+    beside = outline if post.kind == "page" else Markup("")
+    is_out = post.state in ("published", "expired")
     is_unseen = bool(post.is_unseen) or any(row.is_new for row in comments)
-    return Thread(post.id, post.topic_id, post.title, article, Markup(shown), is_out, is_unseen)
+    return Thread(post.id, post.topic_id, post.title, article, Markup(shown), is_out, beside, is_unseen)
+
+
+OUTLINE_LEAST = 3  # headings
+
+
+def _led(text: Any, around: Around, viewer: Viewer) -> Any:
+    """A post or a comment whose links lead where they lead this person."""
+    if "/pages?title=" not in text.html:
+        return text
+    targets = around.targets.get(text.id if isinstance(text, CommentView) else None, {})
+    return text._replace(html=led(text.html, targets, viewer))
 
 
 def _may_be_kept(thread: Thread) -> bool:
@@ -5649,6 +5966,7 @@ def new() -> ResponseReturnValue:
     if request.method == "GET":
         wanted = request.args.get("topic")
         form.topic.data = next((id_ for id_, topic in audience.items() if topic.slug == wanted), None)
+        form.title.data = tidy(request.args.get("title"))[:TITLE_MAX]
     attached = take_uploads(form)
     if form.validate_on_submit():
         placed, form_id = _placed(form), checked_form_id(form.form_id)
@@ -5753,7 +6071,8 @@ def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
 ) -> ResponseReturnValue:
     wanted, body = "preview" in request.form, form.body.data or ""
-    preview, untold = (render_body(current_user, body), _untold(body, form.topic.data)) if wanted else (None, [])
+    preview = _preview_of(body, post.id if post else 0) if wanted else None
+    untold = _untold(body, form.topic.data) if wanted else []
     state = PostView.state_at(post, utcnow()) if post else "draft"
     context = {"post": post, "kind": kind, "state": state, "audience": audience}
     context |= {"attached": attached, "preview": preview, "untold": untold}
@@ -5776,20 +6095,6 @@ def _conflict_page(
     context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
     context["attached"] = attached
     return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
-
-
-@posts.post("/posts/preview")
-@role_required(Role.MEMBER)
-def preview() -> ResponseReturnValue:
-    """What a text will look like, as a fragment for the script."""
-    body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
-    return render_template("posts/_preview.html", html=render_body(current_user, body), untold=_untold(body, topic_id))
-
-
-def _untold(body: str, topic_id: int | None) -> list[str]:
-    """Whom a text mentions although they do not see the topic it is for."""
-    names = mentioned_names(body) if topic_id else ()
-    return User.out_of_reach(current_user, names, topic_id) if topic_id and names else []
 
 
 @posts.post("/posts/<int:post_id>/delete")
@@ -6038,7 +6343,8 @@ def show_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
 
 def _version_page(of: History, number: int) -> ResponseReturnValue:
     version = Revision.fetch(of.post_id, of.comment_id, number)
-    return render_template("posts/version.html", of=of, version=version, html=render_markdown(version.body))
+    shown = PageLink.lead(current_user, render_body(current_user, version.body), of.post_id, of.comment_id)
+    return render_template("posts/version.html", of=of, version=version, html=shown)
 
 
 @posts.post("/posts/<int:post_id>/history/<int:version>/restore")
@@ -6110,6 +6416,44 @@ def still_right(post_id: int) -> ResponseReturnValue:
     """Say that a page of the handbook is still right, and look at it again next time."""
     again = Upkeep.renew(current_user, post_id, today())
     return done(f"/posts/{post_id}", f"Thank you. Look at it again by {day_in_words(again)}.")
+
+
+# -- posts: previews, and pages by their titles ------------------------------------------------------------------------
+
+
+@posts.post("/posts/preview")
+@role_required(Role.MEMBER)
+def preview() -> ResponseReturnValue:
+    """What a text will look like, as a fragment for the script."""
+    body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
+    return render_template("posts/_preview.html", html=_preview_of(body), untold=_untold(body, topic_id))
+
+
+def _preview_of(body: str, post_id: int = 0) -> str:
+    return PageLink.lead(current_user, render_body(current_user, body), post_id)
+
+
+def _untold(body: str, topic_id: int | None) -> list[str]:
+    """Whom a text mentions although they do not see the topic it is for."""
+    names = mentioned_names(body) if topic_id else ()
+    return User.out_of_reach(current_user, names, topic_id) if topic_id and names else []
+
+
+@posts.get("/pages")
+@login_required
+def find_page() -> ResponseReturnValue:
+    """To the page of the handbook of a title: so a link leads there that is read elsewhere than on a page of ours."""
+    title = sort_key(tidy(request.args.get("title")))
+    page = PageLink.called(current_user, {title}).get(title) or PageLink.once_called(current_user, title)
+    return redirect(f"/posts/{page.id}") if page else abort(404)
+
+
+@posts.get("/pages/titles")
+@login_required
+def titles() -> ResponseReturnValue:
+    """The pages one may mean by what stands after two brackets, as a fragment for the script."""
+    typed = tidy(request.args.get("q"))[:TITLE_MAX]
+    return render_template("posts/_titles.html", pages=PageLink.suggested(current_user, typed))
 
 
 # -- posts: drafts -----------------------------------------------------------------------------------------------------
@@ -7116,12 +7460,14 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
     return Markup("".join(cards))  # not Markup.join: each card is drawn already, and would be looked at again
 
 
-def post_article(post: PostView, attached: tuple[FileView, ...] = ()) -> Markup:
+def post_article(
+    post: PostView, attached: tuple[FileView, ...], outline: Markup, linking: tuple[PageName, ...]
+) -> Markup:
     """A post as its page shows it; a long one is drawn anew each time, so that what is kept stays small."""
     draw = fragment if len(post.html) < FRAGMENT_TEXT else _fragment.__wrapped__
     post = post._replace(looked_at=None, is_unseen=0)  # of no concern to it, and everybody else's copy is the same
-    said, picture = reactions(post.reacted), picture_of(post.author_id)
-    return draw("posts/_article.html", post, clock(), today(), picture, attached, said)
+    more = (picture_of(post.author_id), attached, outline, linking, reactions(post.reacted))
+    return draw("posts/_article.html", post, clock(), today(), *more)
 
 
 class Said(NamedTuple):
@@ -7241,6 +7587,32 @@ def pagination(
     return fragment("_pagination.html", (address, older, first, more, back, query))
 
 
+class Key(NamedTuple):
+    """A key, what it does, and the role from which on it does it."""
+
+    keys: str
+    does: str
+    role: Role = Role.READER
+
+
+# The keys of the site, none of which does anything in a text field, and those that help while one writes in one.
+KEYS = (
+    Key("/", "Search"),
+    Key("j", "The next one of a list, or of the comments"),
+    Key("k", "The one before it"),
+    Key("n", "Write something new", Role.MEMBER),
+    Key("e", "Edit what you look at", Role.MEMBER),
+    Key("?", "Show these keys"),
+    Key("Esc", "Close or cancel"),
+)
+WRITING_KEYS = (
+    Key("Ctrl B", "Bold"),
+    Key("Ctrl I", "Italic"),
+    Key("Ctrl K", "Link"),
+    Key("Enter", "Goes on with a list; in an empty item, ends it"),
+)
+
+
 def page_dialogs() -> Markup:
     """The help and the questions that the script opens."""
     viewer = viewer_or_none()
@@ -7290,7 +7662,7 @@ def register_template_helpers(app: Flask) -> None:
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
-    app.jinja_env.globals["REACTIONS"] = REACTIONS
+    app.jinja_env.globals.update(KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
     app.context_processor(template_context)
 
 
@@ -7633,6 +8005,9 @@ class DemoCompany:
             Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == post_id))
             Follow.begin(sa.select(Comment.author_id, Comment.post_id).where(Comment.post_id == post_id))
             advance(1)
+        linking = sa.select(Post.id, Post.author_id, Post.html).where(Post.html.contains("/pages?title="))
+        for post in rows(linking).all():
+            PageLink.keep(post.author_id, post.id, post.html)
         self._record()
 
     def repeat(self, entries: Sequence[DemoEntry], count: int, advance: Callable[[int], None]) -> None:

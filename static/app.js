@@ -2,7 +2,8 @@
 //   data-swap="#id"      a form (or its button) posts in the background and renews this region
 //   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
 //   data-autosave="/…"   what is typed is kept on the site as a draft, some seconds after each change
-//   data-editor="/…"     Write and Preview tabs, formatting buttons     data-audience="id"  who will see it
+//   data-editor="/…"     Write and Preview tabs, a toolbar              data-audience="id"  who will see it
+//   data-key="e"         a key that opens or presses this               data-step           j and k come by here, too
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
 //   data-live="#id"      the search in the header shows what it finds here while typing
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
@@ -312,33 +313,138 @@
     }
   }
 
-  function format(field, { mark: around, line }) {
-    let [start, end] = [field.selectionStart, field.selectionEnd];
-    field.focus();
-    if (line) { // whole lines, each with the mark before it
-      start = field.value.lastIndexOf("\n", start - 1) + 1;
-      end = (field.value + "\n").indexOf("\n", end);
-      field.setSelectionRange(start, end);
-      return type(field.value.slice(start, end).split("\n").map((words) => line + words).join("\n"));
-    }
-    const chosen = field.value.slice(start, end);
-    const [before, after] = around.startsWith("[") ? ["[", "](https://)"] : [around, around];
-    type(before + chosen + after);
-    const caret = start + before.length + (chosen ? chosen.length + after.length : 0);
-    field.setSelectionRange(caret, caret);
-  }
   const type = (words) => document.execCommand("insertText", false, words); // the one way that the browser can undo
+
+  function replace(field, start, end, words, from = words.length, to = from) { // and choose a part of the words
+    field.focus();
+    field.setSelectionRange(start, end);
+    if (words) type(words);
+    else if (start !== end) document.execCommand("delete");
+    field.setSelectionRange(start + from, start + to);
+  }
+
+  function wrap(field, around, blank) { // the mark on both sides, or off again
+    const { value, selectionStart: start, selectionEnd: end } = field;
+    const [width, chosen] = [around.length, value.slice(start, end)];
+    const alone = (text) => around !== "*" || !/^\*\*(?!\*)/.test(text); // one star beside another is bold, not italic
+    const outside = value.slice(0, start).endsWith(around) && value.slice(end).startsWith(around) && alone(value.slice(end));
+    const inside = chosen.length >= 2 * width && chosen.startsWith(around) && chosen.endsWith(around) && alone(chosen);
+    if (outside) return replace(field, start - width, end + width, chosen, 0, chosen.length);
+    if (inside) return replace(field, start, end, chosen.slice(width, -width), 0, chosen.length - 2 * width);
+    const words = chosen || blank;
+    replace(field, start, end, around + words + around, width, width + words.length);
+  }
+
+  const LINE = {
+    heading: [/^#{1,6}\s+/, () => "## "], quote: [/^>\s?/, () => "> "], list: [/^[-*+]\s+(?!\[[ xX]\]\s)/, () => "- "],
+    numbers: [/^\d+[.)]\s+/, (i) => `${i + 1}. `], tasks: [/^[-*+]\s+\[[ xX]\]\s+/, () => "- [ ] "],
+  };
+  const BEGINNING = /^(#{1,6}\s+|[-*+]\s+\[[ xX]\]\s+|[-*+]\s+|\d+[.)]\s+)/; // what another beginning takes the place of
+
+  function begin(field, kind) { // whole lines, each with its beginning, or without it when all have it
+    const [pattern, beginning] = LINE[kind];
+    const start = field.value.lastIndexOf("\n", field.selectionStart - 1) + 1;
+    const end = (field.value + "\n").indexOf("\n", Math.max(start, field.selectionEnd - (field.selectionEnd > field.selectionStart)));
+    const lines = field.value.slice(start, end).split("\n");
+    const full = lines.filter((line) => line.trim());
+    const off = full.length > 0 && full.every((line) => pattern.test(line.trimStart()));
+    let count = 0;
+    const words = lines.map((line) => {
+      const [, indent, rest] = /^(\s*)(.*)$/.exec(line);
+      if (off) return indent + rest.replace(pattern, "");
+      if (!rest && lines.length > 1) return line;
+      return indent + beginning(count++) + (kind === "quote" ? rest : rest.replace(BEGINNING, ""));
+    }).join("\n");
+    replace(field, start, end, words, lines.length > 1 ? 0 : words.length, words.length);
+  }
+
+  const ADDRESS = /^(https?:\/\/|mailto:)\S+$/i;
+  function link(field) {
+    const { selectionStart: start, selectionEnd: end } = field;
+    const chosen = field.value.slice(start, end).trim();
+    if (ADDRESS.test(chosen)) return replace(field, start, end, `[words](${chosen})`, 1, 6);
+    const words = chosen || "words";
+    const place = words.length + 3;
+    replace(field, start, end, `[${words}](https://)`, chosen ? place : 1, chosen ? place + 8 : 6);
+  }
+
+  function code(field) {
+    const chosen = field.value.slice(field.selectionStart, field.selectionEnd);
+    if (!chosen.includes("\n")) return wrap(field, "`", "code");
+    const fence = /^`{3,}/m.test(chosen) ? "````" : "```";
+    const before = field.selectionStart && field.value[field.selectionStart - 1] !== "\n" ? "\n" : "";
+    replace(field, field.selectionStart, field.selectionEnd, `${before}${fence}\n${chosen.replace(/\n$/, "")}\n${fence}\n`);
+  }
+
+  function table(field) {
+    const before = field.value.slice(0, field.selectionEnd);
+    const gap = !before || before.endsWith("\n\n") ? "" : before.endsWith("\n") ? "\n" : "\n\n";
+    const words = `${gap}| Heading | Heading |\n|---|---|\n|  |  |\n|  |  |\n\n`;
+    replace(field, field.selectionEnd, field.selectionEnd, words, gap.length + 2, gap.length + 9);
+  }
+
+  const FORMATS = {
+    bold: (field) => wrap(field, "**", "bold"), italic: (field) => wrap(field, "*", "italic"), code, link, table,
+    file: (field) => { $("[data-uploads] input[type=file]", field.form)?.click(); },
+  };
+  const format = (field, kind) => (kind in LINE ? begin(field, kind) : FORMATS[kind](field));
 
   on("click", (event) => {
     const form = event.target.closest("[data-editor]");
     const tab = event.target.closest("[role=tab]");
-    const button = event.target.closest("[data-mark], [data-line]");
+    const button = event.target.closest("[data-format]");
     if (form && tab) showPreview(form, tab.id === "preview-tab");
-    if (form && button) format($("#write-panel textarea"), button.dataset);
+    if (form && button) format($("#write-panel textarea"), button.dataset.format);
   });
+  on("keydown", (event) => { // arrows move in the tabs and in the toolbar, which are one stop each for the Tab key
+    const bar = event.target.closest?.("[role=tablist], [role=toolbar]");
+    const tools = bar && $$("button", bar);
+    const to = { ArrowLeft: -1, ArrowRight: 1, Home: "first", End: "last" }[event.key];
+    if (!tools || !to || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const here = tools.indexOf(event.target);
+    const next = to === "first" ? tools[0] : to === "last" ? tools.at(-1) : tools.at((here + to) % tools.length);
+    next.focus();
+    if (bar.matches("[role=toolbar]")) tools.forEach((tool) => { tool.tabIndex = tool === next ? 0 : -1; });
+  });
+
+  // == Writing: what a field for Markdown does by itself: Ctrl+B, I and K, lists that go on, addresses pasted ==
+  const isMarkdown = (field) => field.matches?.("textarea.prose");
+  const ITEM = /^(\s*)(?:([-*+])|(\d{1,9})([.)]))(\s+)(\[[ xX]\]\s+)?/;
+
+  function goOn(field) { // the next item of a list; returns whether there is one
+    const { value, selectionStart: place } = field;
+    const start = value.lastIndexOf("\n", place - 1) + 1;
+    const line = value.slice(start, (value + "\n").indexOf("\n", place));
+    const item = ITEM.exec(line);
+    if (!item || field.selectionEnd !== place || place < start + item[0].length) return false;
+    if (!line.slice(item[0].length).trim()) replace(field, start, start + line.length, "");
+    else type(`\n${item[1]}${item[2] || Number(item[3]) + 1 + item[4]}${item[5]}${item[6] ? "[ ] " : ""}`);
+    return true;
+  }
+
   on("keydown", (event) => {
-    const moves = event.key === "ArrowLeft" || event.key === "ArrowRight";
-    if (moves && event.target.matches("[role=tab]")) $$("[role=tab]").find((tab) => tab !== event.target).focus();
+    if (!isMarkdown(event.target) || event.isComposing || event.altKey || event.defaultPrevented) return;
+    const kind = (event.ctrlKey || event.metaKey) && !event.shiftKey && { b: "bold", i: "italic", k: "link" }[event.key.toLowerCase()];
+    const plain = event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.metaKey;
+    if (kind) format(event.target, kind);
+    if (kind || (plain && goOn(event.target))) event.preventDefault();
+  });
+
+  on("paste", (event) => {
+    const field = event.target;
+    const address = event.clipboardData?.getData("text/plain").trim() || "";
+    if (!isMarkdown(field) || !ADDRESS.test(address)) return;
+    const { value, selectionStart: start, selectionEnd: end } = field;
+    const chosen = value.slice(start, end);
+    const here = address.startsWith(`${location.origin}/`) ? address.slice(location.origin.length) : "";
+    const within = /[(<`\][]$/.test(value.slice(0, start)) || ADDRESS.test(chosen.trim()) || /[\n\][]/.test(chosen);
+    if (within ? !here || /<$/.test(value.slice(0, start)) : !chosen && !here) return; // as it is
+    event.preventDefault();
+    const target = (here || address).replace(/[()]/g, (mark) => (mark === "(" ? "%28" : "%29"));
+    if (within) return replace(field, start, end, target);
+    const words = chosen.trim() || "words";
+    replace(field, start, end, `[${words}](${target})`, ...(chosen ? [] : [1, 6]));
   });
 
   // == Uploading: what is chosen, dropped or pasted goes at once, and what shows or links it goes into the text ==
@@ -452,13 +558,21 @@
     });
   }
 
-  // == Mentions: people are offered while a name is typed after an @ ==
+  // == Names: people are offered while one is typed after an @, pages of the handbook after [[ ==
   const NAME_BEGUN = /(?:^|[^\p{L}\p{N}.@/\\=&#%+_-])@([\p{L}\p{N}._-]{0,32})$/u;
+  const TITLE_BEGUN = /\[\[([^[\]|\n]{1,100})$/;
   const knownOffers = new Map(); // by their address, so that going back over a name asks for nothing
-  let offers = null; // what is open: the field, the list, where the @ stands
-  let refusedAt = -1; // the @ at which somebody closed the list
+  let offers = null; // what is open: the field, the list, where the @ or the brackets stand
+  let refusedAt = -1; // where somebody closed the list
 
-  const nameBegun = (field) => NAME_BEGUN.exec(field.value.slice(Math.max(0, field.selectionEnd - 34), field.selectionEnd))?.[1];
+  function nameBegun(field) { // what is typed at the caret, and where that begins; its address tells it from others
+    const [end, topic] = [field.selectionEnd, field.form.elements.topic?.value || field.form.dataset.mentions];
+    const before = field.value.slice(Math.max(0, end - 102), end);
+    const title = TITLE_BEGUN.exec(before)?.[1];
+    if (title !== undefined) return { at: end - title.length - 2, address: `/pages/titles?${new URLSearchParams({ q: title })}` };
+    const name = NAME_BEGUN.exec(before.slice(-34))?.[1];
+    return name === undefined ? null : { at: end - name.length - 1, address: `/mentions?${new URLSearchParams({ q: name, topic })}` };
+  }
 
   function closeOffers() {
     if (!offers) return;
@@ -467,19 +581,17 @@
     offers = null;
   }
 
-  async function offerPeople(field) {
-    const typed = nameBegun(field);
-    const at = field.selectionEnd - 1 - (typed?.length ?? 0);
-    if (typed === undefined) refusedAt = -1;
-    if (typed === undefined || at === refusedAt) return closeOffers();
-    const topic = field.form.elements.topic?.value || field.form.dataset.mentions;
-    const address = `/mentions?${new URLSearchParams({ q: typed, topic })}`;
+  async function offerNames(field) {
+    const begun = nameBegun(field);
+    if (!begun) refusedAt = -1;
+    if (!begun || begun.at === refusedAt) return closeOffers();
+    const { at, address } = begun;
     if (!knownOffers.has(address)) {
       const answer = await fetch(address).catch(() => null);
       if (!answer?.ok || answer.redirected) return closeOffers();
       knownOffers.set(address, await answer.text());
     }
-    if (nameBegun(field) !== typed || document.activeElement !== field) return; // somebody typed on
+    if (nameBegun(field)?.address !== address || document.activeElement !== field) return; // somebody typed on
     showOffers(field, knownOffers.get(address), at);
   }
 
@@ -487,9 +599,10 @@
     const list = document.createElement("ul");
     Object.assign(list, { id: "offers", className: "offers", innerHTML: options });
     list.setAttribute("role", "listbox");
-    list.setAttribute("aria-label", "People");
     closeOffers();
     if (!list.children.length) return;
+    const arePages = "title" in list.children[0].dataset;
+    list.setAttribute("aria-label", arePages ? "Pages" : "People");
     offers = { field, list, at };
     field.after(list);
     putOffers();
@@ -497,7 +610,7 @@
     field.setAttribute("aria-controls", list.id);
     moveOffer(0);
     list.scrollIntoView({ block: "nearest" });
-    announce(`${counted(list.children.length, "person", "people")}. Arrows choose, Enter takes.`);
+    announce(`${counted(list.children.length, ...(arePages ? ["page", "pages"] : ["person", "people"]))}. Arrows choose, Enter takes.`);
   }
 
   function putOffers() { // below the @, and within the field's width
@@ -532,12 +645,14 @@
     const { field, at } = offers;
     closeOffers();
     field.focus();
-    field.setSelectionRange(at, field.selectionEnd);
-    type(`@${option.dataset.username} `);
+    const { username, title } = option.dataset;
+    const closed = title && field.value.startsWith("]]", field.selectionEnd) ? 2 : 0;
+    field.setSelectionRange(at, field.selectionEnd + closed);
+    type(title ? `[[${title}]]` : `@${username} `);
   }
 
   on("input", (event) => {
-    if (event.target.matches("[data-mentions] textarea")) offerPeople(event.target);
+    if (event.target.matches("[data-mentions] textarea")) offerNames(event.target);
   });
   on("keydown", (event) => {
     if (event.target !== offers?.field || event.isComposing) return;
@@ -724,19 +839,39 @@
   });
   on("keydown", (event) => {
     if (event.key === "Escape") {
-      $$(".menu[open]").forEach((menu) => { menu.open = false; $("summary", menu).focus(); });
+      const open = $$(".menu[open]");
+      open.forEach((menu) => { menu.open = false; $("summary", menu).focus(); });
       if (event.target.dataset.key === "/") { event.target.value = ""; closeLive(); event.target.blur(); }
-      return;
+      if (open.length) return;
     }
+    press(event);
+  });
+
+  // j and k go through whatever the page lists: what is focused in turn. Other lists may mark theirs with data-step.
+  const STEPS = ".post :is(h2, h3) a, .rows a.row-main, .rows .row-main > a, .listing tbody th a, .card-person :is(h2, h3) a, .comment, [data-step]";
+  function step(by) {
+    const items = $$(STEPS, $("main")).filter((item) => item.checkVisibility());
+    const here = items.findLastIndex((item) => item === document.activeElement || item.contains(document.activeElement));
+    const near = document.activeElement === document.body ? items.findIndex((item) => item.getBoundingClientRect().top > 0) : 0;
+    const next = items[here >= 0 ? here + by : by > 0 ? Math.max(near, 0) : -1];
+    if (!next) return;
+    next.focus({ preventScroll: true, focusVisible: true });
+    (next.closest("article, li, tr") || next).scrollIntoView({ block: "nearest" });
+  }
+
+  function press(event) { // one key by itself, outside of every field
     const typing = event.target.closest("input, textarea, select, [contenteditable], dialog[open]");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || document.body.dataset.shortcuts === "off") return;
-    const target = event.key === "?" ? $("#help") : $(`[data-key="${CSS.escape(event.key)}"]`);
+    const off = document.body.dataset.shortcuts === "off";
+    if (typing || off || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.key === "j" || event.key === "k") return step(event.key === "j" ? 1 : -1);
+    const named = `[data-key="${CSS.escape(event.key)}"]`;
+    const target = event.key === "?" ? $("#help") : $(named, event.target.closest("article") || document) || $(named);
     if (!target) return;
     event.preventDefault();
     if (target.showModal) target.showModal();
     else if (target.matches("input")) target.focus();
     else target.click();
-  });
+  }
 
   // == The bell: asked now and then whether there is something new, unless nobody looks or is signed in ==
   const POLL_EVERY = 20000;

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_post
+from conftest import REQUIRE_ALL, add_comment, add_post
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -327,7 +327,7 @@ ODD = st.sampled_from([*"/\\:*?\"<>|.% \u202e\u200f\u2066\ufeff\x00\n\x85\u0301e
                        ".png", "👩\u200d🔧", "İ", "ß", "\ud800"])  # fmt: skip
 
 
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=5000 if REQUIRE_ALL else 300, deadline=None, database=None)
 @given(st.lists(ODD | st.characters(), max_size=40).map("".join))
 @example("../../etc/passwd.txt")
 @example("C:\\temp\\Plan.PDF")

@@ -48,6 +48,9 @@ account.end_session   POST   other,missing                          in        40
 
 posts.index           GET    -                                      in        200    200    200    200   200
 posts.handbook        GET    -                                      in        200    200    200    200   200
+posts.find_page       GET    -,hushed                               in        404    404    404    404   404
+posts.titles          GET    -                                      in        200    200    200    200   200
+posts.find_page       GET    titled                                 in        302    302    302    302   302
 posts.show            GET    members,editors,readers,page           in        200    200    200    200   200
 posts.show            GET    private                                in        200    200    200    200   404
 posts.show            GET    secret,deleted,binned,missing          in        404    404    404    404   404
@@ -265,7 +268,13 @@ admin.settings        POST   -                                      in        40
 SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css"}
 AUTOMATIC = {"HEAD", "OPTIONS"}
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS")
-STANDS_ALONE = {"-": {}, "page": {"kind": "page"}}  # objects of addresses that name none: what is added to the query
+# Objects of addresses that name none: what is added to the query.
+STANDS_ALONE = {
+    "-": {},
+    "page": {"kind": "page"},
+    "titled": {"title": "the PLAIN page"},
+    "hushed": {"title": "the unnamed page"},
+}
 
 
 class Cell(NamedTuple):

@@ -144,6 +144,7 @@ class World:
         must = add_post(self.users["keeper"], self.topic["open"], "What all must read")
         Acknowledgement.ask(self.users["keeper"], must.id, roles=[*Role])
         self.posts["must"] = must.id
+        add_post(self.users["keeper"], self.topic["secret"], "The unnamed page", body=f"A {HUSHED} text", kind="page")
         page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")
         self.posts["page"] = page.id
         set_columns(Post, page.id, owner_id=self.people["reader"], review_every=6, review_by=date(2026, 1, 1))

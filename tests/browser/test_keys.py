@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
+
+import app
+from app import KEYS
 
 from .conftest import Visit
 from .served import Site
@@ -68,6 +72,60 @@ def test_question_mark_shows_the_keys_and_escape_closes_them(page: Page) -> None
     expect(page).to_have_url(re.compile("/handbook$"))
 
 
+def test_the_help_lists_every_key_that_does_something_and_no_other(page: Page) -> None:
+    page.keyboard.press("?")
+    shown = page.get_by_role("dialog", name="Keys").locator("dl").first.locator("dt")
+    assert [words.strip() for words in shown.all_text_contents()] == [key.keys for key in KEYS]
+    page.keyboard.press("Escape")
+    script = (Path(app.__file__).parent / "static" / "app.js").read_text(encoding="utf-8")
+    for key in ("j", "k", "?"):
+        assert f'event.key === "{key}"' in script
+    marked = set(page.locator("[data-key]").evaluate_all("all => all.map((node) => node.dataset.key)"))
+    page.goto("/posts/3")
+    marked |= set(page.locator("[data-key]").evaluate_all("all => all.map((node) => node.dataset.key)"))
+    assert marked | {"j", "k", "?", "Esc"} == {key.keys for key in KEYS}
+
+
+def test_j_and_k_go_through_lists(page: Page) -> None:
+    for address, items in (
+        ("/topics/shops", ".post h2 a"),
+        ("/handbook", "a.row-main"),
+        ("/people", ".card-person h2 a"),
+    ):
+        page.goto(address)
+        shown = page.locator(items)
+        for key, focused in (("j", 0), ("j", 1), ("j", 2), ("k", 1), ("k", 0), ("k", 0)):
+            page.keyboard.press(key)
+            expect(shown.nth(focused)).to_be_focused()
+    page.goto("/topics/shops")
+    page.keyboard.press("j")
+    title = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name=title, level=1)).to_be_visible()
+
+
+def test_j_and_k_go_through_comments_and_e_edits_the_one_or_the_post(page: Page) -> None:
+    page.goto("/posts/3")
+    page.keyboard.press("j")
+    expect(page.locator("article.comment").first).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("e")
+    expect(page).to_have_url(re.compile(r"/comments/\d+/edit$"))
+    page.goto("/posts/3")
+    page.keyboard.press("e")
+    expect(page).to_have_url(re.compile("/posts/3/edit$"))
+
+
+def test_escape_cancels_but_never_out_of_a_field(page: Page) -> None:
+    page.goto("/posts/3/edit")
+    page.get_by_label("Text").focus()
+    page.keyboard.press("Escape")
+    page.get_by_label("Text").evaluate("field => field.blur()")
+    expect(page).to_have_url(re.compile("/posts/3/edit$"))
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(re.compile("/posts/3$"))
+
+
 def test_escape_closes_the_menu_and_gives_the_focus_back(page: Page) -> None:
     page.locator(".menu summary").click()
     expect(page.get_by_role("link", name="Appearance")).to_be_visible()
@@ -99,9 +157,10 @@ def test_keys_do_nothing_for_those_who_switched_them_off(site: Site, visit: Visi
     page.get_by_role("button", name="Save appearance").click()
     expect(page.get_by_text("Saved.")).to_be_visible()
     page.goto("/handbook")
-    for key in ("n", "/", "?"):
+    for key in ("n", "/", "?", "j", "e"):
         page.keyboard.press(key)
     expect(page).to_have_url(re.compile("/handbook$"))
+    assert page.evaluate("document.activeElement === document.body")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator("#find")).not_to_be_focused()
 

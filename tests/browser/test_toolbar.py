@@ -1,0 +1,315 @@
+"""Writing in Markdown: the toolbar, the keys in a field, lists that go on, addresses that are pasted, and paper."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import Locator, Page, expect
+
+from app import Post
+from database import db
+
+from .conftest import Visit
+from .looks import faults_of
+from .served import Site
+
+CHOOSE = """(field, words) => { const at = field.value.indexOf(words);
+  field.focus(); field.setSelectionRange(at, at + words.length); }"""
+CHOSEN = "(field) => field.value.slice(field.selectionStart, field.selectionEnd)"
+PASTE = """(field, words) => { const data = new DataTransfer(); data.setData("text/plain", words);
+  const event = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+  if (field.dispatchEvent(event)) document.execCommand("insertText", false, words); }"""
+
+
+@pytest.fixture
+def page(site: Site, visit: Visit) -> Page:
+    opened = visit(site, "hattie")
+    opened.goto("/posts/new")
+    opened.on("dialog", lambda dialog: dialog.accept())
+    return opened
+
+
+@pytest.fixture
+def field(page: Page) -> Locator:
+    return page.get_by_label("Text")
+
+
+def button(page: Page, name: str) -> Locator:
+    return page.get_by_role("toolbar", name="Formatting").get_by_role("button", name=name, exact=True)
+
+
+# -- The toolbar -------------------------------------------------------------------------------------------------------
+
+FORMATS = [
+    ("Bold", "one two", "two", "one **two**"),
+    ("Italic", "one two", "two", "one *two*"),
+    ("Code", "one two", "two", "one `two`"),
+    ("Link", "one two", "two", "one [two](https://)"),
+    ("Heading", "one\ntwo", "two", "one\n## two"),
+    ("List", "one\ntwo", "one\ntwo", "- one\n- two"),
+    ("Numbered list", "one\n\ntwo", "one\n\ntwo", "1. one\n\n2. two"),
+    ("Task list", "one\ntwo", "one\ntwo", "- [ ] one\n- [ ] two"),
+    ("Quote", "one\ntwo", "one\ntwo", "> one\n> two"),
+]
+
+
+@pytest.mark.parametrize(("name", "before", "chosen", "after"), FORMATS)
+def test_a_button_formats_what_is_chosen_takes_it_back_and_the_browser_can_undo_it(
+    page: Page, field: Locator, name: str, before: str, chosen: str, after: str
+) -> None:
+    field.press_sequentially(before)
+    field.evaluate(CHOOSE, chosen)
+    button(page, name).click()
+    expect(field).to_have_value(after)
+    expect(field).to_be_focused()
+    if name == "Link":
+        assert field.evaluate(CHOSEN) == "https://"
+    else:
+        button(page, name).click()
+        expect(field).to_have_value(before)
+        page.keyboard.press("Control+z")
+        expect(field).to_have_value(after)
+    page.keyboard.press("Control+z")
+    expect(field).to_have_value(before)
+
+
+def test_one_kind_of_list_becomes_another_and_bold_is_not_taken_for_italic(page: Page, field: Locator) -> None:
+    field.fill("- one\n- two")
+    field.evaluate(CHOOSE, "- one\n- two")
+    for name, after in (
+        ("Task list", "- [ ] one\n- [ ] two"),
+        ("Numbered list", "1. one\n2. two"),
+        ("List", "- one\n- two"),
+    ):
+        button(page, name).click()
+        expect(field).to_have_value(after)
+    field.fill("a **b** c")
+    field.evaluate(CHOOSE, "b")
+    button(page, "Italic").click()
+    expect(field).to_have_value("a ***b*** c")
+
+
+def test_lines_of_code_are_fenced_and_a_table_and_a_link_wait_for_their_words(page: Page, field: Locator) -> None:
+    field.fill("one\ntwo")
+    field.evaluate(CHOOSE, "one\ntwo")
+    button(page, "Code").click()
+    expect(field).to_have_value("```\none\ntwo\n```\n")
+    button(page, "Table").click()
+    assert field.evaluate(CHOSEN) == "Heading"
+    field.fill("https://example.com/x")
+    field.evaluate(CHOOSE, "https://example.com/x")
+    button(page, "Link").click()
+    expect(field).to_have_value("[words](https://example.com/x)")
+    assert field.evaluate(CHOSEN) == "words"
+    with page.expect_file_chooser():
+        button(page, "Picture or file").click()
+
+
+def test_the_toolbar_is_one_stop_for_tab_and_arrows_move_in_it(page: Page, field: Locator) -> None:
+    page.get_by_role("tab", name="Write").focus()
+    page.keyboard.press("Tab")
+    expect(button(page, "Bold")).to_be_focused()
+    for key, name in (
+        ("ArrowRight", "Italic"),
+        ("End", "Table"),
+        ("ArrowRight", "Bold"),
+        ("ArrowLeft", "Table"),
+        ("Home", "Bold"),
+    ):
+        page.keyboard.press(key)
+        expect(button(page, name)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    expect(field).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(field).not_to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(button(page, "Italic")).to_be_focused()
+    assert faults_of(page, "the toolbar", ".toolbar") == []
+
+
+def test_the_keys_of_a_field_format_in_posts_and_comments(page: Page, field: Locator) -> None:
+    for address, label in (("/posts/new", "Text"), ("/posts/3", "Your comment")):
+        page.goto(address)
+        typed = page.get_by_label(label)
+        typed.press_sequentially("a word")
+        for key, after in (
+            ("b", "a **word**"),
+            ("b", "a word"),
+            ("i", "a *word*"),
+            ("i", "a word"),
+            ("k", "a [word](https://)"),
+        ):
+            typed.evaluate(CHOOSE, "word")
+            page.keyboard.press(f"Control+{key}")
+            expect(typed).to_have_value(after)
+        typed.fill("")
+
+
+# -- Lists, and what is pasted -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "after"), [
+    ("- one", "- one\n- two\nend"), ("* one", "* one\n* two\nend"), ("9. one", "9. one\n10. two\nend"),
+    ("- [x] one", "- [x] one\n- [ ] two\nend"), ("  1) one", "  1) one\n  2) two\nend"), ("one", "one\ntwo\n\nend"),
+])  # fmt: skip
+def test_enter_goes_on_with_a_list_and_ends_it_in_an_empty_item(
+    page: Page, field: Locator, first: str, after: str
+) -> None:
+    field.press_sequentially(first)
+    page.keyboard.press("Enter")
+    page.keyboard.type("two")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.keyboard.type("end")
+    expect(field).to_have_value(after)
+
+
+def test_enter_in_the_middle_of_an_item_parts_it_and_in_front_of_it_makes_room(page: Page, field: Locator) -> None:
+    field.fill("- one two")
+    field.evaluate("field => { field.focus(); field.setSelectionRange(5, 6); }")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Enter")
+    expect(field).to_have_value("- one\n- two")
+    field.evaluate("field => field.setSelectionRange(0, 0)")
+    page.keyboard.press("Enter")
+    expect(field).to_have_value("\n- one\n- two")
+
+
+PASTED = [
+    ("see this here", "this", "https://e.example/a_(b)", "see [this](https://e.example/a_%28b%29) here"),
+    ("see this here", "this", "{site}/posts/3", "see [this](/posts/3) here"),
+    ("see this here", "this", "just words", "see just words here"),
+    ("see ", "", "https://e.example/a", "see https://e.example/a"),
+    ("see ", "", "{site}/handbook", "see [words](/handbook)"),
+    ("see [x](", "", "{site}/handbook", "see [x](/handbook"),
+    ("see https://a.example", "https://a.example", "https://b.example", "see https://b.example"),
+    ("one\ntwo", "one\ntwo", "https://b.example", "https://b.example"),
+]
+
+
+@pytest.mark.parametrize(("before", "chosen", "pasted", "after"), PASTED)
+def test_an_address_pasted_over_words_links_them(
+    page: Page, field: Locator, site: Site, before: str, chosen: str, pasted: str, after: str
+) -> None:
+    field.press_sequentially(before)
+    if chosen:
+        field.evaluate(CHOOSE, chosen)
+    field.evaluate(PASTE, pasted.format(site=site.url))
+    expect(field).to_have_value(after)
+    if "](" in after:
+        page.keyboard.press("Control+z")
+        expect(field).to_have_value(before)
+
+
+def test_titles_complete_themselves_after_two_brackets(page: Page, field: Locator) -> None:
+    field.press_sequentially("See [[ROTA")
+    option = page.get_by_role("listbox", name="Pages").get_by_role("option", name="Rota and days off")
+    expect(option).to_have_attribute("aria-selected", "true")
+    assert faults_of(page, "titles offered", "#write-panel") == []
+    page.keyboard.press("Enter")
+    expect(field).to_have_value("See [[Rota and days off]]")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    page.keyboard.type(" and [[when]]")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Backspace")
+    page.get_by_role("option", name="When you are ill").click()
+    expect(field).to_have_value("See [[Rota and days off]] and [[When you are ill]]")
+    page.keyboard.type(" [[nothing like it")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+
+
+# -- What it becomes ---------------------------------------------------------------------------------------------------
+
+TEXT = """Begin with [[Rota and days off]], then [[Nothing of that name]], or [elsewhere](https://example.com/far).
+
+## First
+
+- [x] One
+- [ ] Two
+
+## Second
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+## Third
+
+The end."""
+
+
+@pytest.fixture(scope="module")
+def long_page(site: Site) -> int:
+    """The id of a page of the handbook with a bit of everything."""
+    with site.app.app_context():
+        found = sa.select(Post.topic_id).where(Post.title == "Rota and days off")
+        topic_id = db.session.scalars(found).one()
+        return Post.create(
+            site.user("hattie"),
+            kind="page",
+            form_id="e" * 32,
+            topic_id=topic_id,
+            title="A bit of everything",
+            body=TEXT,
+        )
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["script", "no script"])
+def test_a_page_links_marks_lists_its_tasks_and_has_an_outline(
+    site: Site, visit: Visit, long_page: int, scripts: bool
+) -> None:
+    page = visit(site, "hattie", java_script_enabled=scripts)
+    page.goto(f"/posts/{long_page}")
+    prose = page.locator("article .prose").first
+    for box, done in ((0, True), (1, False)):
+        expect(prose.get_by_role("checkbox").nth(box)).to_be_disabled()
+        expect(prose.get_by_role("checkbox").nth(box)).to_be_checked(checked=done)
+    outline = page.get_by_role("navigation", name="On this page")
+    expect(outline.get_by_role("link")).to_have_text(["First", "Second", "Third"])
+    outline.get_by_role("link", name="Second").click()
+    expect(page).to_have_url(re.compile("#s-second$"))
+    prose.get_by_role("link", name="Nothing of that name").click()
+    expect(page.get_by_label("Title")).to_have_value("Nothing of that name")
+    page.go_back()
+    prose.get_by_role("link", name="Rota and days off").click()
+    expect(page.get_by_role("heading", name="Rota and days off", level=1)).to_be_visible()
+    page.get_by_text("What links here").click()
+    page.get_by_role("link", name="A bit of everything", exact=True).click()
+    expect(page).to_have_url(re.compile(f"/posts/{long_page}$"))
+
+
+def test_the_outline_folds_on_a_phone_and_nothing_is_wrong_with_it(site: Site, visit: Visit, long_page: int) -> None:
+    page = visit(site, "hattie", "phone")
+    page.goto(f"/posts/{long_page}")
+    expect(page.get_by_role("link", name="Third")).to_have_count(1)  # the heading: the outline is folded
+    page.locator("summary", has_text="On this page").click()
+    expect(page.get_by_role("navigation", name="On this page").get_by_role("link")).to_have_count(3)
+    assert faults_of(page) == []
+
+
+def test_without_a_script_there_is_no_toolbar_but_the_words_on_how_to_format(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie", java_script_enabled=False)
+    page.goto("/posts/new")
+    expect(page.get_by_role("toolbar")).to_have_count(0)
+    page.get_by_text("How to format").click()
+    expect(page.get_by_text("[[Page title]]")).to_be_visible()
+
+
+def test_paper_shows_what_was_written_and_no_buttons(site: Site, visit: Visit, long_page: int, tmp_path: Path) -> None:
+    page = visit(site, "hattie")
+    page.goto(f"/posts/{long_page}")
+    page.emulate_media(media="print", color_scheme="dark")
+    for what in ("banner", "button", "textbox", "navigation"):
+        expect(page.get_by_role(what)).to_have_count(0)  # type: ignore[arg-type]
+    for words in ("A bit of everything", "Hattie Thimble", "The end."):
+        expect(page.locator("article").get_by_text(words, exact=True).first).to_be_visible()
+    after = "link => getComputedStyle(link, '::after').content"
+    assert page.get_by_role("link", name="elsewhere").evaluate(after) == '" (https://example.com/far)"'
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.pdf(path=tmp_path / "page.pdf", format="A4").startswith(b"%PDF")
