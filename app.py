@@ -586,9 +586,9 @@ def slugify(text: str) -> str:
 # Two texts are compared by lines, what differs by sentences, and what differs in those by words: so that the pieces
 # stay few. Chinese and Japanese, which have no spaces, are compared by characters.
 GRAINS = (
-    re.compile(r"[^\n]*\n|[^\n]+"),
-    re.compile(r"[^.!?]+[.!?]*\s*|[.!?]+\s*"),
-    re.compile(r"\n|[^\S\n]+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|.", re.DOTALL),
+    r"[^\n]*\n|[^\n]+",
+    r"[^.!?]+[.!?]*\s*|[.!?]+\s*",
+    r"\n|[^\S\n]+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|(?s:.)",
 )
 COMPARED_MOST = 1_000_000  # steps of comparing: some tenths of a second
 SHOWN_AROUND = 2  # lines that stay in sight before and after a change
@@ -636,10 +636,10 @@ class Difference:
     def __bool__(self) -> bool:
         return any(piece.kind != "same" for piece in self.pieces)
 
-    def _compare(self, old: str, new: str, grains: Sequence[re.Pattern[str]]) -> None:
+    def _compare(self, old: str, new: str, grains: Sequence[str]) -> None:
         if old == new or not (old and new and grains):
             return self._note(old, new)
-        before, after = grains[0].findall(old), grains[0].findall(new)
+        before, after = re.findall(grains[0], old), re.findall(grains[0], new)
         matcher = PatientMatcher(before, after, self.allowance)
         found = matcher.get_opcodes()
         self.allowance = matcher.allowance
@@ -675,7 +675,7 @@ class Difference:
         """The pieces, of long stretches in both only the lines beside a change."""
         last = len(self.pieces) - 1
         for place, piece in enumerate(self.pieces):
-            lines = GRAINS[0].findall(piece.text) if piece.kind == "same" else []
+            lines = re.findall(GRAINS[0], piece.text) if piece.kind == "same" else []
             head, tail = SHOWN_AROUND * (place > 0), SHOWN_AROUND * (place < last)
             hidden = len(lines) - head - tail
             if hidden <= SHOWN_AROUND:
@@ -1720,7 +1720,7 @@ sa.Index("ix_posts_review", Post.kind, Post.deleted_at, Post.review_by, Post.id)
 sa.Index("ix_posts_must_read", Post.must_read_since)
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
 
-OWNER = aliased(User)
+OWNER = User.__table__.alias("owner")  # not aliased(User), for which all models would be set up at import
 REVIEW_SOON = timedelta(days=30)  # so long before its day a page is listed
 
 
@@ -1732,13 +1732,13 @@ class Upkeep:
     @staticmethod
     def still_there() -> sa.ColumnElement[bool]:
         """Whether OWNER is the person who looks after a page, and is not gone."""
-        return sa.and_(OWNER.id == Post.owner_id, OWNER.deactivated_at.is_(None))
+        return sa.and_(OWNER.c.id == Post.owner_id, OWNER.c.deactivated_at.is_(None))
 
     @classmethod
     @functools.cache
     def _pages(cls, continued: bool) -> Prepared:
         editor = aliased(User)
-        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.id.is_(None)).label("forsaken")
+        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.c.id.is_(None)).label("forsaken")
         statement = (
             sa.select(
                 *(Post.owner_id, Post.review_by, forsaken),
@@ -1782,9 +1782,9 @@ class Upkeep:
     @functools.cache
     def _due(cls, everybodys: bool, continued: bool) -> Prepared:
         by_then = sa.func.coalesce(Post.review_by, sa.literal(date.max, sa.Date))
-        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.id.is_(None))
+        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.c.id.is_(None))
         statement = (
-            sa.select(Post.id, Post.title, Post.review_by, Post.owner_id, OWNER.name.label("owner_name"))
+            sa.select(Post.id, Post.title, Post.review_by, Post.owner_id, OWNER.c.name.label("owner_name"))
             .outerjoin(OWNER, cls.still_there())
             .where(Post.visible(), Post.kind == "page")
             .where(sa.or_(Post.review_by <= sa.bindparam("until", type_=sa.Date), forsaken))
@@ -1916,8 +1916,8 @@ POST_COLUMNS = (
     Post.review_every,
     Post.review_by,
     Post.reviewed_at,
-    OWNER.name.label("owner_name"),
-    OWNER.username.label("owner_username"),
+    OWNER.c.name.label("owner_name"),
+    OWNER.c.username.label("owner_username"),
 )
 
 

@@ -99,9 +99,9 @@ def test_folding_hides_only_lines_that_are_in_both_and_tells_how_many(old, new):
     assert [piece for piece in folded if piece.kind in ("added", "removed")] == [
         piece for piece in pieces if piece.kind in ("added", "removed")
     ]
-    lines = sum(len(corkboard.GRAINS[0].findall(piece.text)) for piece in pieces if piece.kind == "same")
+    lines = sum(len(re.findall(corkboard.GRAINS[0], piece.text)) for piece in pieces if piece.kind == "same")
     shown = sum(
-        int(piece.text) if piece.kind == "folded" else len(corkboard.GRAINS[0].findall(piece.text))
+        int(piece.text) if piece.kind == "folded" else len(re.findall(corkboard.GRAINS[0], piece.text))
         for piece in folded
         if piece.kind in ("same", "folded")
     )
