@@ -29,15 +29,16 @@ def test_it_measures_everything():
     result = json.loads(done.stdout)
     (site,) = result["sites"]
     pages = ["home", "deepest home page", "post, 10 comments", "handbook", "people"]
-    files = ["file, 18 KB", "file, unchanged (304)"]
-    assert list(site["rows"]) == [*pages, *files, "comment (POST)", "sign-in (POST)"]
+    looks = [*pages, "search", "search, while typing", "notifications, nothing new (304)"]
+    looks += ["file, 18 KB", "file, unchanged (304)"]
+    assert list(site["rows"]) == [*looks, "comment (POST)", "sign-in (POST)"]
     for row in site["rows"].values():
         assert all(row[name] > 0 for name in ("per_second", "p50", "p99", "share", "statements"))
-    assert not any(site["rows"][page]["writes"] for page in (*pages, *files))
+    assert not any(site["rows"][page]["writes"] for page in looks)
     assert site["rows"]["comment (POST)"]["writes"]
     assert result["writers"]["errors"] == 0
     assert 0 < result["process"]["first_answer"] < 20
-    assert len(result["required"]) == 12
+    assert len(result["required"]) == 14
 
 
 def test_without_wrk_it_names_the_package(tmp_path):

@@ -23,7 +23,16 @@ WRK_SAYS = {
     "p99": r"99%\s+([\d.]+)(us|ms|s|m)\b",
 }
 
-# Each request goes to the next of the addresses, and its form has an id of its own, so that each one creates.
+# Each request goes to the next of the addresses.
+PATHS = """
+local paths = {%s}
+local sent = 0
+request = function()
+  sent = sent + 1
+  return wrk.format("GET", paths[sent %% #paths + 1])
+end
+"""
+# Each form has an id of its own, so that each one creates.
 FORMS = """
 local paths = {%s}
 local sent = 0
@@ -95,7 +104,7 @@ def drive(port: int, pid: int, ask: Ask, seconds: float, core: int | None, folde
     command += ["--timeout=15s", f"--header=Cookie: {ask.cookie}"]
     if ask.etag:
         command.append(f"--header=If-None-Match: {ask.etag}")
-    if ask.fields:
+    if ask.fields or len(ask.paths) > 1:
         command.append(f"--script={script(ask, folder)}")
     before = worked(pid)
     with on_core(core):
@@ -129,7 +138,8 @@ def wrk(command: Sequence[str], interrupted_after: float | None) -> str:
 
 
 def script(ask: Ask, folder: Path) -> Path:
-    path = folder / "forms.lua"
+    path = folder / "asks.lua"
     listed = ", ".join(f'"{path}"' for path in ask.paths)
-    path.write_text(FORMS % (listed, urlencode(ask.fields), secrets.token_hex(8)), encoding="ascii")
+    forms = FORMS % (listed, urlencode(ask.fields), secrets.token_hex(8)) if ask.fields else PATHS % listed
+    path.write_text(forms, encoding="ascii")
     return path

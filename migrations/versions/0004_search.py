@@ -9,8 +9,8 @@ from sqlalchemy.dialects import mysql
 
 from database import create_search_index, drop_search_index
 
-revision = "0003"
-down_revision = "0005"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
