@@ -3323,16 +3323,26 @@ class Notification(Model):
 
     @classmethod
     def of_person(cls, person: Any) -> tuple[Any, Any]:
-        """Of the person of a row: the ids of the posts about which they have something unread, and the newest's number.
+        """Of the person of a row: how many they have not read, seen by them or not, and the newest's number.
 
-        Whoever has read everything costs one look into an index for each of the two.
+        Each request asks this, so it is but one look into an index for each of the two; see `Viewer.unread`.
         """
-        unread = sa.select(sa.func.group_concat(sa.distinct(cls.post_id), type_=sa.String))
-        unread = unread.where(cls.user_id == person.id, cls.read_at.is_(None), cls.visible(person))
+        unread = sa.select(sa.func.count()).where(cls.user_id == person.id, cls.read_at.is_(None))
         newest = sa.select(sa.func.max(cls.activity_id)).where(cls.user_id == person.id)
-        columns = {"unread": unread, "told": newest}
+        columns = {"unread_rows": unread, "told": newest}
         first, second = (each.correlate(person).scalar_subquery().label(name) for name, each in columns.items())
         return first, second
+
+    @classmethod
+    @functools.cache
+    def _unread(cls) -> Prepared:
+        mine = sa.and_(cls.user_id == VIEWER, cls.read_at.is_(None), cls.visible())
+        return Prepared(sa.select(cls.post_id).where(mine).distinct())
+
+    @classmethod
+    def unread_posts(cls, user: Permissions) -> list[int]:
+        """The posts that a person sees and about which they have something unread."""
+        return [row.post_id for row in rows(cls._unread(), viewer=user.id, now=utcnow())]
 
     @classmethod
     def page(cls, viewer: Viewer, before: int | None) -> list[ToldThread]:
@@ -4400,8 +4410,23 @@ class Viewer(Permissions):
     directory_version: str
     last_activity: int | None
     new_since: datetime | None
-    unread: frozenset[int]  # the posts about which they were told something that they have not read
+    unread_rows: int  # how often they were told something that they have not read
     told: int | None  # the number of what they were told last
+    _unread: frozenset[int] | None = None
+
+    @property
+    def unread(self) -> frozenset[int]:
+        """The posts that they see and about which they were told something that they have not read."""
+        if self._unread is None:
+            told = ("unread", self.told, self.unread_rows, *clock())
+            found = unchanged(self, told, lambda: Notification.unread_posts(self)) if self.unread_rows else ()
+            looking = state().looks.pending  # opened meanwhile, which is written soon
+            self._unread = frozenset(post_id for post_id in found if not looking((self.id, post_id)))
+        return self._unread
+
+    def has_read(self, post_id: int) -> None:
+        """Count a post as read from now on, as far as this request knows."""
+        self._unread = self.unread - {post_id}
 
     @property
     def since(self) -> datetime:
@@ -4462,18 +4487,9 @@ def load_viewer() -> Viewer | None:
         row.directory_version,
         row.last_activity,
         since,
-        still_unread(row.id, row.unread) if row.unread else NOTHING_UNREAD,
+        row.unread_rows,
         row.told,
     )
-
-
-NOTHING_UNREAD: frozenset[int] = frozenset()
-
-
-def still_unread(user_id: int, listed: str) -> frozenset[int]:
-    """The posts of a list of ids, without those that the person has opened meanwhile, which is written soon."""
-    looking = state().looks.pending
-    return frozenset(post_id for post_id in map(int, listed.split(",")) if not looking((user_id, post_id)))
 
 
 def viewer_or_none() -> Viewer | None:
@@ -5240,8 +5256,8 @@ TELL_SECONDS = 0.3  # how soon after something happened people are told
 def note_look(viewer: Viewer, post_id: int) -> None:
     """Note that somebody has opened a post; it counts at once, and is written soon."""
     state().looks.note((viewer.id, post_id), g.now)
+    viewer.has_read(post_id)
     state().changed_for(viewer.id)
-    viewer.unread -= {post_id}
 
 
 def write_looks(notes: Mapping[tuple[int, int], datetime]) -> None:
@@ -7030,16 +7046,22 @@ def list_notifications() -> ResponseReturnValue:
 @notifications.get("/notifications/poll")
 @login_required
 def poll() -> ResponseReturnValue:
-    """How much is unread, for the script, which asks again and again: nothing is read here that the request has not."""
+    """How much is unread, for the script, which asks again and again: that nothing has happened costs one statement.
+
+    Whoever has read everything hears of what they are told next, and only then; for others, what anybody does may hide
+    what they have not read, and a scheduled post may have appeared.
+    """
     viewer = viewer_or_none()
     assert viewer is not None
-    unread = len(viewer.unread)
-    tag = f'"{viewer.id}-{viewer.told or 0}-{unread}"'
+    told = (viewer.id, viewer.told or 0)
+    if viewer.unread_rows:
+        told += (viewer.unread_rows, viewer.last_activity, state().looked.get(viewer.id), f"{clock()[0]:%H%M}")
+    tag = f'"{"-".join(map(str, told))}"'
     if this_request().environ.get("HTTP_IF_NONE_MATCH", "").removeprefix("W/") == tag:
         same = SiteResponse(status=304, headers={"ETag": tag})
         del same.headers["Content-Type"]  # there is no content
         return same
-    answer = jsonify(unread=unread, newest=viewer.told or 0)
+    answer = jsonify(unread=len(viewer.unread), newest=viewer.told or 0)
     answer.headers["ETag"] = tag
     return answer
 

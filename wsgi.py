@@ -292,6 +292,15 @@ class RefusalTask(ErrorTask):
 class PageTask(WSGITask):
     """Calls the application; sends a page and its headers by one call of the system instead of two."""
 
+    def set_close_on_finish(self) -> None:
+        """Keep a connection after an answer without content, which ends with its headers (RFC 9112, 6.3).
+
+        Waitress closes it after whatever tells no length: after each file that a browser has already (304).
+        """
+        ends_there = not self.has_body and self.version == "1.1"
+        if not ends_there or self.request.headers.get("CONNECTION", "").lower() == "close":
+            super().set_close_on_finish()
+
     def write(self, data: bytes) -> None:
         whole = self.complete and not self.wrote_header and self.content_length == len(data) and self.has_body
         if not whole or not data:

@@ -20,7 +20,7 @@ from types import ModuleType, SimpleNamespace
 
 import click
 import pytest
-from flask import Flask, request
+from flask import Flask, Response, request
 from waitress.task import ThreadedTaskDispatcher
 
 import config
@@ -33,7 +33,7 @@ SMALL_APP = """
 import os
 import sys
 import time
-from flask import Flask, request
+from flask import Flask, Response, request
 from waitress.task import ThreadedTaskDispatcher
 from config import load
 
@@ -196,6 +196,8 @@ class Site:
             self.go_on.wait(20)
         if path == "break":
             raise SystemError("on purpose")
+        if path == "had":
+            return Response(status=304, headers={"ETag": '"same"'})
         return f"{len(request.get_data())} {request.remote_addr} {request.scheme} {request.host}"
 
 
@@ -228,6 +230,16 @@ def test_a_connection_is_kept_for_the_next_request(serve):
     site = serve()
     assert ask(site.port, get("/one") + get("/two", "Connection: close")).count(b"HTTP/1.1 200 OK") == 2
     assert site.seen == ["one", "two"]
+
+
+def test_a_connection_is_kept_after_an_answer_without_content(serve):
+    site = serve()
+    answers = ask(site.port, get("/had") + get("/had") + get("/page", "Connection: close"))
+    assert answers.count(b"HTTP/1.1 304 NOT MODIFIED") == 2
+    assert b"Connection: close" not in answers
+    assert site.seen == ["had", "had", "page"]
+    assert status(ask(site.port, get("/had", "Connection: close"))) == 304
+    assert status(ask(site.port, get("/had", version="1.0"))) == 304
 
 
 def test_http_1_0_is_served(serve):
