@@ -6998,14 +6998,9 @@ def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
     return Hit(kind, home[0], marked(post.title, words), snippet, post.author_id, *rest, None)
 
 
-def _fits(word: database.Word, wanted: Iterable[database.Word]) -> bool:
-    return any(word.text == one.text or (not one.whole and word.text.startswith(one.text)) for one in wanted)
-
-
 def excerpt(text: str, wanted: Sequence[database.Word]) -> str:
     """The part of a text where a word that was looked for stands first, cut between words; else how it begins."""
-    words = database.words_of(text[:SNIPPET_WITHIN])
-    place = next((word.start for word in words if _fits(word, wanted)), 0)
+    place = next((start for start, _end in database.places_of(wanted, text[:SNIPPET_WITHIN])), 0)
     start = max(0, place - SNIPPET_BEFORE)
     end = max(place, start) + SNIPPET_AFTER
     if start:
@@ -7018,11 +7013,11 @@ def excerpt(text: str, wanted: Sequence[database.Word]) -> str:
 def marked(text: str, wanted: Sequence[database.Word]) -> Markup:
     """A text with the words in it that were looked for marked; everything else as it is, escaped."""
     parts, done = [], 0
-    for word in database.words_of(text):
-        if word.end > done and _fits(word, wanted):
-            start = max(word.start, done)
-            parts += [Markup.escape(text[done:start]), Markup("<mark>{}</mark>").format(text[start : word.end])]
-            done = word.end
+    for start, end in database.places_of(wanted, text):
+        if end > done:
+            start = max(start, done)
+            parts += [Markup.escape(text[done:start]), Markup("<mark>{}</mark>").format(text[start:end])]
+            done = end
     return Markup("").join([*parts, Markup.escape(text[done:])])
 
 

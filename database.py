@@ -1039,6 +1039,26 @@ def query_words(query: str) -> list[Word]:
     return list({word.text: word for word in words}.values())[:QUERY_WORDS]
 
 
+def places_of(wanted: Sequence[Word], text: str) -> Iterator[tuple[int, int]]:
+    """Where words that are looked for, or longer ones that begin like them, stand in a text: start and end."""
+    for found in _places_pattern(tuple(wanted)).finditer(text):
+        start, end = found.span()
+        if not found["other"]:
+            yield start, end
+            continue
+        for word in words_of(found[0]):
+            if any(word.text == one.text or (not one.whole and word.text.startswith(one.text)) for one in wanted):
+                yield start + word.start, start + word.end
+
+
+@functools.lru_cache(maxsize=64)
+def _places_pattern(wanted: tuple[Word, ...]) -> re.Pattern[str]:
+    """What finds words in ASCII by itself, which is a tenth of the work, and what is `other` up to the next space."""
+    every = (re.escape(one.text) + ("(?![a-z0-9])" if one.whole else "[a-z0-9]*") for one in wanted)
+    other = r"(?<!\S)[!-~]*[^\x00-\x7f]\S*"
+    return re.compile(rf"(?P<other>{other})|(?<![a-z0-9])(?:{'|'.join(every) or '(?!)'})", re.IGNORECASE | re.ASCII)
+
+
 def _spelt(word: str) -> str:
     """A word in the characters that both engines take for parts of one."""
     if word.isascii() and word.isalnum():

@@ -297,8 +297,9 @@ class PageTask(WSGITask):
 
         Waitress closes it after whatever tells no length: after each file that a browser has already (304).
         """
+        request: Any = self.request
         ends_there = not self.has_body and self.version == "1.1"
-        if not ends_there or self.request.headers.get("CONNECTION", "").lower() == "close":
+        if not ends_there or request.headers.get("CONNECTION", "").lower() == "close":
             super().set_close_on_finish()
 
     def write(self, data: bytes) -> None:

@@ -510,3 +510,18 @@ def test_without_results_the_page_says_what_to_try(app, people, topics, browser)
     assert "Try fewer words" in browser.get("/search?q=zyzzyva").text
     assert "without filters" in browser.get("/search?q=zyzzyva&kind=page").text
     assert "The beginning of a word is enough" in browser.get("/search").text
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(st.sampled_from("abAB19 .-_'\n\u00a0éÉßø中文か"), max_size=40),
+    st.sampled_from(["a", "ab", "b1", "e", "é", "ss", "中", "中文", "a b", "o a1"]),
+)
+def test_words_are_found_at_the_same_places_as_when_all_of_the_text_is_taken_apart(text, query):
+    wanted = database.query_words(query)
+    every = [
+        (word.start, word.end)
+        for word in database.words_of(text)
+        if any(word.text == one.text or (not one.whole and word.text.startswith(one.text)) for one in wanted)
+    ]
+    assert list(database.places_of(wanted, text)) == every
