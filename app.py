@@ -3323,13 +3323,13 @@ class Notification(Model):
 
     @classmethod
     def of_person(cls, person: Any) -> tuple[Any, Any]:
-        """Of the person of a row: how many they have not read, seen by them or not, and the newest's number.
+        """Of the person of a row: a post of which something is unread, hidden or not, and the newest one's number.
 
         Each request asks this, so it is but one look into an index for each of the two; see `Viewer.unread`.
         """
-        unread = sa.select(sa.func.count()).where(cls.user_id == person.id, cls.read_at.is_(None))
+        unread = sa.select(cls.post_id).where(cls.user_id == person.id, cls.read_at.is_(None)).limit(1)
         newest = sa.select(sa.func.max(cls.activity_id)).where(cls.user_id == person.id)
-        columns = {"unread_rows": unread, "told": newest}
+        columns = {"unread_post": unread, "told": newest}
         first, second = (each.correlate(person).scalar_subquery().label(name) for name, each in columns.items())
         return first, second
 
@@ -4410,7 +4410,7 @@ class Viewer(Permissions):
     directory_version: str
     last_activity: int | None
     new_since: datetime | None
-    unread_rows: int  # how often they were told something that they have not read
+    unread_post: int | None  # one of those about which they were told something that they have not read
     told: int | None  # the number of what they were told last
     _unread: frozenset[int] | None = None
 
@@ -4418,8 +4418,8 @@ class Viewer(Permissions):
     def unread(self) -> frozenset[int]:
         """The posts that they see and about which they were told something that they have not read."""
         if self._unread is None:
-            told = ("unread", self.told, self.unread_rows, *clock())
-            found = unchanged(self, told, lambda: Notification.unread_posts(self)) if self.unread_rows else ()
+            told = ("unread", self.told, self.unread_post, *clock())
+            found = unchanged(self, told, lambda: Notification.unread_posts(self)) if self.unread_post else ()
             looking = state().looks.pending  # opened meanwhile, which is written soon
             self._unread = frozenset(post_id for post_id in found if not looking((self.id, post_id)))
         return self._unread
@@ -4487,7 +4487,7 @@ def load_viewer() -> Viewer | None:
         row.directory_version,
         row.last_activity,
         since,
-        row.unread_rows,
+        row.unread_post,
         row.told,
     )
 
@@ -7049,8 +7049,8 @@ def poll() -> ResponseReturnValue:
     viewer = viewer_or_none()
     assert viewer is not None
     told = (viewer.id, viewer.told or 0)
-    if viewer.unread_rows:
-        told += (viewer.unread_rows, viewer.last_activity, state().looked.get(viewer.id), f"{clock()[0]:%H%M}")
+    if viewer.unread_post:
+        told += (viewer.unread_post, viewer.last_activity, state().looked.get(viewer.id), f"{clock()[0]:%H%M}")
     tag = f'"{"-".join(map(str, told))}"'
     if this_request().environ.get("HTTP_IF_NONE_MATCH", "").removeprefix("W/") == tag:
         same = SiteResponse(status=304, headers={"ETag": tag})
