@@ -3989,7 +3989,7 @@ def by_kind(keys: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
     return numbers
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def tokens_of(title: str, html: str) -> tuple[str, ...]:
     """The words of a text and, marked as such too, those of its title. Kept, for the demo repeats itself."""
     in_title, text = database.search_tokens(title, ""), plain_text(html, len(html))

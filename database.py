@@ -789,7 +789,7 @@ def in_table_order(statement: Columns) -> Columns:
 # ======================================================================================================================
 
 
-WRITING_SHARE = 9  # so many times as long as a batch took the thread leaves to others
+WRITING_SHARE = 30  # so many times as long as a batch took the thread leaves to others: 3 % for each such thread
 
 
 class WriteBehind:
@@ -1004,7 +1004,7 @@ def _pieces() -> re.Pattern[str]:
     return re.compile(rf"([{_SPACELESS}]+)|([{_PICTURES}])|({letter}(?:{letter}|{mark})*(?:(?:\+\+|\#)(?!\w))?)")
 
 
-@functools.lru_cache(maxsize=20_000)
+@functools.lru_cache(maxsize=4096)
 def _folded(piece: str) -> str:
     """The same whatever the case, the accents and the width of its letters."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", piece).casefold()).translate(_UNDECOMPOSED)

@@ -50,6 +50,7 @@ def prepare(app: Flask, username: str) -> dict[str, Any]:
         deepest = f"/?before={Cursor(place.published_at, place.id).encode()}"
         picture = rows(sa.select(Attachment.id, Attachment.name).where(Attachment.post_id.is_not(None))).first()
         Notification.tell()  # or it would be told of all that while it is measured
+        Notification.read_all(person)
     file = f"/files/{picture.id}/{picture.name}"
     return {"post": made[0], "targets": made[1:], "deepest": deepest, "file": file}
 

@@ -60,6 +60,7 @@ PICTURES = (
     Picture("changes", "/posts/{}/history/compare?old=1&new=2", "Rota and days off"),
     Picture("write", "/posts/{}/edit", "Rota and days off", act=preview),
     Picture("search", "/", act=search),
+    Picture("notifications", "/notifications"),
     Picture("people", "/people"),
     Picture("phone", "/", size="phone"),
 )
