@@ -1,7 +1,9 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions
- 2. Models                    base, User, Topic, Post, Attachment, PageLink, Activity, Notification, SearchEntry
+ 2. Models                    base, User, SignIn, Topic, TopicMember, Post, Revision, MustReadPerson, Acknowledgement,
+                              Comment, Attachment, PageLink, Reaction, Activity, Follow, ReadMark, NotificationChoice,
+                              Notification, Setting, SearchEntry, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers
