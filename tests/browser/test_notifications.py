@@ -23,6 +23,7 @@ HURRY = (
 def write(site: Site, username: str, title: str) -> str:
     """A post of somebody's own, who has read all that they were told so far. Returns its address."""
     with site.app.app_context():
+        Notification.tell()  # what happened before, or it would come later
         Notification.read_all(site.user(username))
         topic = db.session.query(Topic).filter_by(slug="shops").one()
         text = {"topic_id": topic.id, "title": title, "body": "Who can help?", "form_id": secrets.token_hex(16)}

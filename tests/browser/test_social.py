@@ -146,7 +146,7 @@ def test_a_count_changes_where_it_stands_and_is_told(site: Site, visit: Visit) -
     opener.focus()
     first.keyboard.press("Enter")
     expect(first.get_by_role("group", name="Reactions").get_by_role("button", name="Like")).to_be_focused()
-    assert faults_of(first, "the kinds of reactions", within="main") == []
+    assert faults_of(first, "the kinds of reactions", within=".reactions [role=group]") == []
     first.keyboard.press("Escape")
     expect(first.get_by_role("group", name="Reactions")).to_have_count(0)
     expect(opener).to_be_focused()
@@ -188,4 +188,4 @@ def test_on_a_phone_the_kinds_fit_beside_a_comment(site: Site, visit: Visit) -> 
         assert box is not None
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 360
-    assert faults_of(page, "the kinds on a phone", within="main") == []
+    assert faults_of(page, "the kinds on a phone", within=".reactions [role=group]") == []
