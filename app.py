@@ -450,6 +450,7 @@ def _mentions_in(tokens: Iterable[Any]) -> frozenset[str]:
     return frozenset(itertools.islice(dict.fromkeys(fold(token.content[1:]) for token in inner), MENTIONS_MOST))
 
 
+@functools.lru_cache(maxsize=64)
 def mentioned_names(source: str) -> frozenset[str]:
     """The usernames, folded, that a Markdown source mentions, as far as people bear them: what is linked in its HTML.
 
@@ -515,6 +516,9 @@ def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
     return text[: length - 1].rsplit(" ", 1)[0].rstrip(",;:.") + "…"
 
 
+HEADINGS_MOST = 300  # of one text that can be led to
+
+
 class Heading(NamedTuple):
     """A heading of a text: where it leads, what it says, and how deep it stands."""
 
@@ -531,6 +535,8 @@ def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
     headings: dict[str, Heading] = {}
 
     def draw(match: re.Match[str]) -> str:
+        if len(headings) >= HEADINGS_MOST:  # finding each a name of its own takes time by the square of their number
+            return match[0]
         tag, inside = match[1], match[2]
         words = plain_text(inside, TITLE_MAX)
         slug = "s-" + (re.sub(r"\W+", "-", sort_key(words, TOPIC_MAX)).strip("-") or "part")
@@ -2929,7 +2935,7 @@ def led(rendered: str, found: Mapping[str, PageName], viewer: Permissions) -> st
         address = f"/posts/new?kind=page&amp;title={quote(title, safe='')}"
         return f'<a class="missing" href="{address}">{words}<span class="visually-hidden"> (write this page)</span></a>'
 
-    return _DRAWN_PAGE_LINK.sub(draw, rendered)
+    return _DRAWN_PAGE_LINK.sub(draw, rendered, count=LINKS_MOST)
 
 
 class Around(NamedTuple):
@@ -3288,8 +3294,9 @@ KINDS = {
     "review": Kind("A page of yours is due for another look", "mail", "It is time for another look at"),
 }
 SAID = {kind: known.said for kind, known in KINDS.items()} | {"reminder": "reminded you to read"}
-TOLD_AT_ONCE = 200
+TOLD_AT_ONCE = 20  # others wait to write meanwhile
 TOLD_DAYS = 90  # how long what was read is kept
+UNREAD_LONGER = timedelta(days=275)  # and so much longer what was not: a year in all
 
 
 class Notification(Model):
@@ -3364,6 +3371,7 @@ class Notification(Model):
         return [
             ToldThread.of(viewer, found[last], found[first], bool(is_unread), count, {least, most})
             for last, first, is_unread, count, least, most in groups
+            if last in found and first in found  # or gone meanwhile
         ]
 
     @classmethod
@@ -3395,7 +3403,10 @@ class Notification(Model):
 
     @classmethod
     def prune(cls, before: datetime) -> int:
-        """Forget what was read before a time. Returns how much that was; in batches, so that nobody waits for long."""
+        """Forget what was read before a time, and much later what never was. Returns how much that was.
+
+        In batches, so that nobody waits for long.
+        """
         forgotten = 0
         while count := cls._prune_some(before):
             forgotten += count
@@ -3404,7 +3415,8 @@ class Notification(Model):
     @classmethod
     @lean_unit
     def _prune_some(cls, before: datetime) -> int:
-        ids = [row.id for row in rows(sa.select(cls.id).where(cls.read_at < before).limit(500))]
+        unread = sa.and_(cls.read_at.is_(None), cls.created_at < before - UNREAD_LONGER)
+        ids = [row.id for row in rows(sa.select(cls.id).where(sa.or_(cls.read_at < before, unread)).limit(500))]
         return rows(sa.delete(cls).where(cls.id.in_(ids))).rowcount if ids else 0
 
     @classmethod
@@ -3549,16 +3561,18 @@ class Telling:
         may = sa.or_(Comment.body.contains("@"), Comment.edited_at.is_not(None))
         texts = sa.select(Comment.id, Comment.body, Comment.edited_at).where(self._among(Comment.id, events), may)
         found = {row.id: row for row in rows(texts)} if events else {}
+        before = sa.select(User.username_key).join(Notification, Notification.user_id == User.id)
+        before = before.where(Notification.kind == "mention")
         for event in events:
             if (comment := found.get(event.object_id)) is None:
                 continue
-            said = [comment.body]
+            said, told = [comment.body], set()
             if comment.edited_at is not None:
                 versions = sa.select(Revision.body).where(Revision.comment_id == comment.id)
-                versions = versions.where(Revision.created_at <= event.at).order_by(Revision.version)
-                said = [row.body for row in rows(versions)]
-            before = frozenset().union(*map(mentioned_names, said[:-1]))
-            yield event, mentioned_names(said[-1]) - before
+                versions = versions.where(Revision.created_at <= event.at).order_by(Revision.version.desc())
+                said = [row.body for row in rows(versions.limit(2))]
+                told = {row.username_key for row in rows(before.where(Notification.comment_id == comment.id))}
+            yield event, mentioned_names(said[0]).difference(told, *map(mentioned_names, said[1:]))
 
     def _mention(self, event: Any, names: frozenset[str]) -> int:
         return self._insert("mention", [event], User.username_key.in_(names)) if names else 0
@@ -3991,7 +4005,7 @@ def by_kind(keys: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
     return numbers
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def tokens_of(title: str, html: str) -> tuple[str, ...]:
     """The words of a text and, marked as such too, those of its title. Kept, for the demo repeats itself."""
     in_title, text = database.search_tokens(title, ""), plain_text(html, len(html))
@@ -5962,7 +5976,7 @@ def _may_be_kept(thread: Thread) -> bool:
 def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200) -> ResponseReturnValue:
     viewer = viewer_or_none()
     assert viewer is not None
-    before = request.args.get("before", type=as_id)
+    before = request.args.get("before", type=as_id) if this_request().query_string else None
     key = ("post", post_id, before, *clock())
     thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _may_be_kept)
     if thread.is_out and (thread.is_unseen or post_id in viewer.unread):
@@ -6945,7 +6959,8 @@ def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
     if asked["topic"]:
         limits["topic"] = found(Topic.visible_to(viewer).where(Topic.slug == asked["topic"])).id
     if asked["author"]:
-        author_id = found(User.visible_to(viewer).where(User.username_key == fold(asked["author"]))).id
+        # Also who is here no more: their names stand on what they wrote.
+        author_id = found(sa.select(User).where(User.username_key == fold(asked["author"]))).id
     for name in ("since", "before"):
         if (moment := _midnight(asked[name])) is not None:
             limits[name] = moment
@@ -6992,7 +7007,7 @@ def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
         file = FileView._make(own[: len(FileView._fields)])
         home = (f"/comments/{own.comment_id}" if own.comment_id else home[0], post.title)
         return Hit("file", file.address, marked(file.name, words), Markup(), own.uploader_id, *rest, home)
-    text = plain_text(own.html, len(own.html))
+    text = plain_text(own.html[: 10 * SNIPPET_WITHIN], len(own.html))
     snippet = marked(excerpt(text, words), words)
     if hit.kind == "comment":
         return Hit("comment", f"/comments/{own.id}", marked(post.title, words), snippet, own.author_id, *rest, home)
@@ -7543,7 +7558,7 @@ def reply_fields(form: CommentForm | None) -> Markup:
     """What one fills in to comment. Nobody has typed anything yet below most posts, and blank fields are all alike."""
     if form is not None:
         return _fragment.__wrapped__("posts/_reply.html", form)
-    hidden = Markup('<input type="hidden" name="form_id" value="{}">').format(secrets.token_hex(16))
+    hidden = Markup(f'<input type="hidden" name="form_id" value="{secrets.token_hex(16)}">')
     return hidden + fragment("posts/_reply.html", _blank_comment())
 
 

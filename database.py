@@ -762,9 +762,15 @@ def upsert(table: sa.Table, values: Sequence[Mapping[str, Any]]) -> None:
         connection().execute(given.on_duplicate_key_update(**changes), list(values))
 
 
+REMOVED_AT_ONCE = 500
+
+
 def remove(table: sa.Table, ids: Sequence[int]) -> None:
     """Delete rows and, before them, whatever refers to them by a foreign key, however far; as part of a unit."""
-    if not ids:
+    if len(ids) > REMOVED_AT_ONCE:  # SQLite takes no more than 32,766 values in a statement
+        for start in range(0, len(ids), REMOVED_AT_ONCE):
+            remove(table, ids[start : start + REMOVED_AT_ONCE])
+    if not 0 < len(ids) <= REMOVED_AT_ONCE:
         return
     keys = (key for child in db.metadata.tables.values() for key in child.foreign_keys if key.column.table is table)
     for key in keys:
@@ -1004,7 +1010,7 @@ def _pieces() -> re.Pattern[str]:
     return re.compile(rf"([{_SPACELESS}]+)|([{_PICTURES}])|({letter}(?:{letter}|{mark})*(?:(?:\+\+|\#)(?!\w))?)")
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=2048)
 def _folded(piece: str) -> str:
     """The same whatever the case, the accents and the width of its letters."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", piece).casefold()).translate(_UNDECOMPOSED)

@@ -14,6 +14,7 @@ from test_files import bound, picture, stored_files, uploaded
 from world import set_columns, value
 
 import app as corkboard
+import database
 from app import Activity, Attachment, Bin, Comment, Post, Revision, Role, Topic, utcnow
 from database import db
 
@@ -173,6 +174,16 @@ def test_whatever_refers_to_a_thing_goes_with_it(people, topics):
         for key in table.foreign_keys:
             if key.column.table.name in ("posts", "comments"):
                 assert not value(sa.select(sa.func.count()).where(key.parent.is_not(None))), key.parent
+
+
+def test_a_thing_goes_with_more_than_one_statement_takes(people, topics, monkeypatch):
+    monkeypatch.setattr(database, "REMOVED_AT_ONCE", 3)
+    post = add_post(people.member, topics.open)
+    for number in range(8):
+        add_comment(people.member, post, f"Below it {number}")
+    Post.delete(people.member, post.id)
+    Bin.empty(people.admin, utcnow())
+    assert (count(Post), count(corkboard.Comment), count(corkboard.Revision)) == (0, 0, 0)
 
 
 # -- Files -------------------------------------------------------------------------------------------------------------

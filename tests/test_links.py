@@ -323,3 +323,18 @@ def test_headings_have_ids_of_their_own_that_nothing_typed_escapes_from(titles):
     assert "<a" not in re.sub(r"<a [^>]*>[^<]*(<(?!a\b)[^<]*)*?</a>", "", drawn)
     without = re.sub(r'<a class="anchor" href="#[^"]*">(.*?)</a>(?=</h)', r"\1", re.sub(r' id="s-[^"]*"', "", drawn))
     assert without == rendered
+
+
+def test_the_first_headings_of_a_text_can_be_led_to_however_many_there_are():
+    rendered = render_markdown("## Again\n\n" * 2000)
+    drawn, headings = outlined(rendered)
+    assert len(headings) == len({heading.id for heading in headings}) == corkboard.HEADINGS_MOST
+    assert drawn.count("<h2") == 2000
+
+
+def test_links_beyond_those_that_are_kept_lead_to_whatever_is_called_so(people, topics, sign_in):
+    body = "\n\n".join(f"[[Page {number}]]" for number in range(corkboard.LINKS_MOST + 2))
+    post = add_post(people.member, topics.open, "Long", body=body)
+    text = sign_in(people.reader).get(f"/posts/{post.id}").text
+    assert text.count("(no such page)") == corkboard.LINKS_MOST
+    assert text.count('href="/pages?title=') == 2

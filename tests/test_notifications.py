@@ -582,12 +582,17 @@ def test_what_was_read_long_ago_is_forgotten(people, topics):
     for _ in range(3):
         add_comment(people.editor, post)
     Notification.tell()
-    old, recent, _unread = [row.id for row in told()]
+    old, recent, unread = [row.id for row in told()]
     set_columns(Notification, old, read_at=corkboard.utcnow() - 91 * DAY)
     set_columns(Notification, recent, read_at=corkboard.utcnow() - 89 * DAY)
     assert corkboard.forget_notifications() == "1 notification forgotten that was read long ago."
-    assert old not in {row.id for row in told()}
+    assert {row.id for row in told()} == {recent, unread}
+    set_columns(Notification, unread, created_at=corkboard.utcnow() - 364 * DAY)
+    corkboard.forget_notifications()
     assert len(told()) == 2
+    set_columns(Notification, unread, created_at=corkboard.utcnow() - 366 * DAY)
+    corkboard.forget_notifications()
+    assert {row.id for row in told()} == {recent}
 
 
 # -- Following ---------------------------------------------------------------------------------------------------------

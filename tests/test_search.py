@@ -493,6 +493,13 @@ def test_filters_narrow_by_kind_topic_author_and_time(app, people, topics, sign_
         assert browser.get(f"/search?q=walrus&{wrong}").status_code == 404
 
 
+def test_what_somebody_wrote_who_has_left_is_found_by_their_name(app, people, topics, sign_in):
+    add_post(people.member, topics.open, "The walrus post")
+    set_columns(User, people.member.id, deactivated_at=database.utcnow())
+    index()
+    assert "The <mark>walrus</mark> post" in sign_in(people.reader).get("/search?q=walrus&author=member").text
+
+
 def test_the_words_are_marked_where_they_stand(app, people, topics, browser):
     text = "At noon. " * 60 + "The <b>Wálrus</b> & 東京都 eat."
     add_post(people.member, topics.open, "Lunch with WALRUSES", body=text.replace("<b>", "`<b>`").replace("</b>", ""))
