@@ -372,7 +372,7 @@ def _markdown(mentions: bool) -> Any:
     parser.inline.ruler.before("link", "page_link", _page_link)
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
     parser.add_render_rule("link_open", _draw_link)
-    parser.add_render_rule("task", lambda _self, tokens, place, _options, _sizes: tokens[place].content)
+    parser.add_render_rule("task", lambda _self, tokens, place, _options, _env: tokens[place].content)
     if mentions:
         parser.inline.ruler.push("mention", _mention)
         parser.add_render_rule("mention", _draw_mention)
@@ -390,11 +390,11 @@ def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any
     return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
 
 
-def _draw_link(renderer: Any, tokens: Sequence[Any], place: int, options: Any, sizes: Any) -> str:
+def _draw_link(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Any) -> str:
     """A link; one that shows its address is marked, so that paper does not show it twice."""
     if tokens[place].info == "auto":
         tokens[place].attrSet("class", "bare")
-    return renderer.renderToken(tokens, place, options, sizes)
+    return renderer.renderToken(tokens, place, options, env)
 
 
 def _page_link(now: Any, silent: bool) -> bool:
@@ -1330,14 +1330,18 @@ class Timed:
         editor = aliased(User)
         scheduled = sa.exists().where(editor.id == VIEWER, editor.role >= Role.EDITOR, cls.published_at.is_not(None))
         out = sa.or_(cls.published_at <= NOW, cls.author_id == VIEWER, scheduled)
-        return sa.and_(cls.topic_id.in_(sa.select(Topic.id).where(Topic.visible())), out)
+        return sa.and_(cls.in_sight(), out)
 
     @classmethod
-    def listed(cls, until: Any = NOW) -> sa.ColumnElement[bool]:
-        """Whether lists show a post. A single range of times, so that the index still serves order and limit."""
+    def in_sight(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the topic of a post is one that the person bound as `viewer`, or the one of a row, sees."""
         # + 0, or SQLite would now and then go through each topic by its index and sort what it finds.
-        seen = (cls.topic_id + 0).in_(sa.select(Topic.id).where(Topic.visible()))
-        return sa.and_(cls.deleted_at.is_(None), seen, cls.published_at <= until)
+        return (cls.topic_id + 0).in_(sa.select(Topic.id).where(Topic.visible(person)))
+
+    @classmethod
+    def listed(cls, until: Any = NOW, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether lists show a post. A single range of times, so that the index still serves order and limit."""
+        return sa.and_(cls.deleted_at.is_(None), cls.in_sight(person), cls.published_at <= until)
 
     @classmethod
     def current(cls) -> sa.ColumnElement[bool]:
@@ -2075,12 +2079,11 @@ class Acknowledgement(Model):
         """
         named = sa.exists().where(MustReadPerson.post_id == Post.id, MustReadPerson.user_id == person.id)
         role = sa.case(*((person.role == role, cls.bit(role)) for role in Role), else_=0)
-        # A range, for which every SQLite uses the index, and + 0, or it would read whole topics by theirs.
+        # A range, for which every SQLite uses the index.
         return sa.and_(
             Post.must_read_since > LONG_AGO,
-            *(Post.deleted_at.is_(None), Post.published_at <= NOW, Post.current()),
+            *(Post.listed(person=person), Post.current()),
             *(person.deactivated_at.is_(None), person.id != Post.author_id),
-            (Post.topic_id + 0).in_(sa.select(Topic.id).where(Topic.visible(person))),
             sa.or_(Post.must_read_roles.bitwise_and(role) != 0, named.correlate(Post, person)),
         )
 
@@ -3316,17 +3319,10 @@ class Notification(Model):
 
     # -- queries
 
-    @staticmethod
-    def post_seen_by(person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether the person of a row, or the one bound as `viewer`, sees the post of a row, and it is out."""
-        reach = Post.topic_id.in_(sa.select(Topic.id).where(Topic.visible(person)))
-        return sa.and_(Post.deleted_at.is_(None), Post.published_at <= NOW, reach)
-
     @classmethod
-    def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether the one it is for still sees what it is about."""
-        outer = (cls, person) if person else (cls,)
-        post = sa.exists().where(Post.id == cls.post_id, cls.post_seen_by(person)).correlate(*outer)
+    def visible(cls) -> sa.ColumnElement[bool]:
+        """Whether the one it is for, bound as `viewer`, still sees what it is about."""
+        post = sa.exists().where(Post.id == cls.post_id, Post.listed()).correlate(cls)
         said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate(cls)
         return sa.and_(post, sa.or_(cls.comment_id.is_(None), said))
 
@@ -3602,7 +3598,7 @@ class Telling:
         told = (Activity.id.in_([event.id for event in events]), User.deactivated_at.is_(None), someone_else)
         people = about.join(User, sa.and_(*who)).outerjoin(choice, wanted).outerjoin(mark, looked)
         found = sa.select(*values.values()).select_from(people)
-        found = found.where(*told, Notification.post_seen_by(User), way != "none")
+        found = found.where(*told, Post.listed(person=User), way != "none")
         insert = sa.insert(Notification).from_select([*values], found, include_defaults=False)
         return rows(database.unless_present(insert), now=utcnow()).rowcount
 
@@ -4881,7 +4877,7 @@ class AppearanceForm(SiteForm):
     timezone = SelectField("Time zone")
     shortcuts = BooleanField(
         "Keyboard shortcuts",
-        description="/ finds a person, n writes a post, ? lists the keys. Off if they get in your way",
+        description="/ searches, n writes a post, ? lists the keys. Off if they get in your way",
     )
 
 
@@ -6933,7 +6929,11 @@ def search_all() -> ResponseReturnValue:
     if live:
         return render_template("search/_live.html", q=query, **results)
     people = sorted(directory(viewer).people.values(), key=lambda person: sort_key(person.name))
-    choice = {"kinds": SEARCH_KINDS, "everybody": people, "topics": Topic.audiences(viewer).values()}
+    choice = {
+        "kinds": SEARCH_KINDS,
+        "topics": {topic.slug: topic.name for topic in Topic.audiences(viewer).values()},
+        "everybody": {person.username: person.name for person in people},
+    }
     return render_template("search/index.html", q=query, asked=asked, narrowed=any(asked.values()), **choice, **results)
 
 
