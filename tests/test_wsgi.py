@@ -392,7 +392,8 @@ def test_after_a_refusal_what_is_thrown_away_does_not_keep_the_connection(serve)
         connection.sendall(post(2 * MEGABYTE))
         read_all(connection)
         (channel,) = site.server.waitress.active_channels.values()
-        wait_for(lambda: channel.draining and not channel.requests)  # the thread that answered is done with it
+        threads = site.server.waitress.task_dispatcher
+        wait_for(lambda: channel.draining and not threads.active_count)  # the one that answered is done with it
         before = channel.last_activity
         connection.sendall(b"x" * MEGABYTE)
         assert channel.last_activity == before
@@ -520,7 +521,7 @@ def test_who_stops_reading_is_let_go(serve, often):
     with connect(site.port) as connection:
         connection.sendall(get("/large"))
         (channel,) = wait_for(lambda: list(site.server.waitress.active_channels.values()))
-        wait_for(lambda: channel.total_outbufs_len and not channel.requests)
+        wait_for(lambda: channel.total_outbufs_len and not site.server.waitress.task_dispatcher.active_count)
         assert not channel.has_stalled(20)
         channel.last_activity -= 21
         site.server.waitress.pull_trigger()  # or the loop would look after it only in a second
