@@ -20,8 +20,8 @@ section 3 finds the person by one statement; the view in section 6 fetches throu
 write, each as one `@unit` of `database.py` that checks permission and version anew and records its own activity.
 """
 
-from __future__ import annotations
-
+# Nothing is imported `from __future__ import annotations`: SQLAlchemy would have to work out each column's type from
+# a string, which is a twentieth of every start. What is named before its definition stands in quotes.
 import base64
 import binascii
 import calendar
@@ -785,7 +785,7 @@ class User(Permissions, Model):
     # -- queries
 
     @classmethod
-    def by_username(cls, username: str) -> User | None:
+    def by_username(cls, username: str) -> "User | None":
         """Find a person by username or mail address, however it is written."""
         key = fold(username)
         return db.session.scalar(sa.select(cls).where(sa.or_(cls.username_key == key, cls.email_key == key)))
@@ -797,7 +797,7 @@ class User(Permissions, Model):
         return everyone if user.is_admin else everyone.where(cls.deactivated_at.is_(None))
 
     @classmethod
-    def acting(cls, user_id: int, needs: Role = Role.READER) -> User:
+    def acting(cls, user_id: int, needs: Role = Role.READER) -> "User":
         """Read anew, inside a unit, who acts. Raises `Forbidden` when they may no longer do what needs that role."""
         user = db.session.get(cls, user_id, with_for_update={"read": True}, populate_existing=True)
         if user is None or user.deactivated_at or user.role < needs:
@@ -849,7 +849,7 @@ class User(Permissions, Model):
 
     @classmethod
     @unit
-    def create(cls, actor: Permissions | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> User:
+    def create(cls, actor: Permissions | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
         """Add a person. `actor` is None when they register themselves or the site is being set up.
 
         Raises `Refused` for a username or mail address that somebody has already.
@@ -865,7 +865,7 @@ class User(Permissions, Model):
 
     @classmethod
     @unit
-    def set_up(cls, token: str, *, site_name: str, password_hash: str, **profile: Any) -> User:
+    def set_up(cls, token: str, *, site_name: str, password_hash: str, **profile: Any) -> "User":
         """Make the first administrator, with the token that the console printed; it works once.
 
         Raises `NotVisible` when the site is set up already, `Forbidden` for a wrong token.
@@ -1109,7 +1109,7 @@ class Topic(Model):
         return {row.id: SimpleNamespace(**row._mapping) for row in found}
 
     @classmethod
-    def for_change(cls, actor: Permissions, topic_id: int) -> Topic:
+    def for_change(cls, actor: Permissions, topic_id: int) -> "Topic":
         """Read a topic for a change, inside a unit. Raises `NotVisible`, or `Forbidden` below an editor."""
         User.acting(actor.id, Role.EDITOR)
         topic = db.session.scalar(
@@ -1132,7 +1132,7 @@ class Topic(Model):
 
     @classmethod
     @unit
-    def create(cls, actor: Permissions, *, form_id: str, members: Iterable[int] = (), **values: Any) -> Topic:
+    def create(cls, actor: Permissions, *, form_id: str, members: Iterable[int] = (), **values: Any) -> "Topic":
         """Make a topic. The same form sent again answers with the first one. Raises `Refused` for a name in use."""
         editor = User.acting(actor.id, Role.EDITOR)
         Setting.lock()
@@ -1169,7 +1169,7 @@ class Topic(Model):
 
     @classmethod
     @unit
-    def merge(cls, actor: Permissions, topic_id: int, into_id: int) -> Topic:
+    def merge(cls, actor: Permissions, topic_id: int, into_id: int) -> "Topic":
         """Move all posts of one topic into another; the address of the first leads to the second from now on."""
         Setting.lock()
         topic, into = cls.for_change(actor, topic_id), cls.for_change(actor, into_id)
@@ -1196,7 +1196,7 @@ class Topic(Model):
 
     @classmethod
     @unit
-    def restore(cls, actor: Permissions, topic_id: int) -> Topic:
+    def restore(cls, actor: Permissions, topic_id: int) -> "Topic":
         """Bring a deleted topic back with all that is in it. Raises `Refused` while another one bears its name."""
         Setting.lock()
         User.acting(actor.id, Role.EDITOR)
@@ -1212,7 +1212,7 @@ class Topic(Model):
 
     @classmethod
     @unit
-    def join(cls, actor: Permissions, topic_id: int) -> Topic:
+    def join(cls, actor: Permissions, topic_id: int) -> "Topic":
         """Let an administrator into a private topic. Everybody can see in the record that they joined."""
         User.acting(actor.id, Role.ADMIN)
         topic = db.session.get(cls, topic_id, populate_existing=True)
@@ -1276,7 +1276,7 @@ class Placing(NamedTuple):
     published_at: datetime | None = None  # None: now
     expires_at: datetime | None = None
 
-    def refuse_unfit(self, post: Post, editor: Permissions, now: datetime) -> None:
+    def refuse_unfit(self, post: "Post", editor: Permissions, now: datetime) -> None:
         """Raise `Forbidden` or `Refused` where a post cannot be put there."""
         if post.kind is not None and self.kind != post.kind and not editor.is_editor:
             raise Forbidden
@@ -1287,7 +1287,7 @@ class Placing(NamedTuple):
         if self.expires_at and self.expires_at != post.expires_at and self.expires_at <= max(now, begins):
             raise Refused("leaves", "Choose a day that comes after the one on which it appears.")
 
-    def put(self, post: Post, editor: Permissions, now: datetime) -> str:
+    def put(self, post: "Post", editor: Permissions, now: datetime) -> str:
         """Put a post there. Returns the action that this is, '' where nothing changes."""
         kind, since, expires_at = post.kind, post.published_at, post.expires_at
         self.refuse_unfit(post, editor, now)
@@ -1457,7 +1457,7 @@ class Post(Timed, Model):
         return Prepared(sa.union_all(*parts))
 
     @classmethod
-    def front(cls, viewer: Viewer) -> Page:
+    def front(cls, viewer: "Viewer") -> "Page":
         """The first page of Home: at most `PINNED_MAX` pinned posts, then the newest."""
         whose = {"viewer": viewer.id, "since": viewer.since, "now": utcnow()}
         found = rows(cls._front(), **whose, most=PAGE_SIZE + PINNED_MAX + 1).all()
@@ -1470,7 +1470,7 @@ class Post(Timed, Model):
         return Page.of(newest, is_first=True)._replace(pinned=pinned)
 
     @classmethod
-    def page(cls, viewer: Viewer, of: str, before: Cursor | None, of_id: int = 0) -> Page:
+    def page(cls, viewer: "Viewer", of: str, before: "Cursor | None", of_id: int = 0) -> "Page":
         """A page of a list, newest first: `of` is home, topic or author, the latter two with their id."""
         now = utcnow()
         place = {"when": min(before.when.replace(tzinfo=None), now), "last": before.id} if before else {}
@@ -1495,7 +1495,7 @@ class Post(Timed, Model):
         return Prepared(joined.where(cls.visible(), cls.id == sa.bindparam("id")))
 
     @classmethod
-    def fetch(cls, viewer: Viewer, post_id: int) -> PostView:
+    def fetch(cls, viewer: "Viewer", post_id: int) -> "PostView":
         """One post as its page shows it. Raises `NotVisible`."""
         row = rows(cls._single(), viewer=viewer.id, now=utcnow(), id=post_id).first()
         if row is None:
@@ -1617,7 +1617,7 @@ class Post(Timed, Model):
             Activity.record(editor, "post.pinned" if pinned else "post.unpinned", post, post.title)
 
     @classmethod
-    def _for_change(cls, actor: Permissions, post_id: int, deleted: bool = False) -> tuple[Post, User]:
+    def _for_change(cls, actor: Permissions, post_id: int, deleted: bool = False) -> "tuple[Post, User]":
         """Read a post and who acts anew, for a change. Raises `NotVisible` or `Forbidden`.
 
         With `deleted`, a deleted one too, where the person might restore it: for anybody else it does not exist.
@@ -1784,7 +1784,7 @@ class Upkeep:
         return Prepared(database.in_table_order(statement).order_by(*order).limit(HANDBOOK_PER_PAGE + 1))
 
     @classmethod
-    def pages(cls, viewer: Viewer, after: tuple[int, int, str, int] | None) -> list[Any]:
+    def pages(cls, viewer: "Viewer", after: tuple[int, int, str, int] | None) -> list[Any]:
         """The handbook's pages by topic and title, from a place on; one more than a page holds."""
         place = dict(zip(("position", "topic", "title", "last"), after, strict=True)) if after else {}
         whose = {"viewer": viewer.id, "since": viewer.since, "now": utcnow()}
@@ -1810,7 +1810,7 @@ class Upkeep:
         return Prepared(statement.order_by(by_then, Post.id).limit(PAGE_SIZE + 1))
 
     @classmethod
-    def due(cls, viewer: Viewer, day: date, after: tuple[str, int] | None = None) -> list[Any]:
+    def due(cls, viewer: "Viewer", day: date, after: tuple[str, int] | None = None) -> list[Any]:
         """The pages to look at by `REVIEW_SOON` after `day`, and those whose owner is gone; one more than a page holds.
 
         Editors see all of them, others those that they look after. The longest overdue come first.
@@ -1820,7 +1820,7 @@ class Upkeep:
         return list(rows(statement, viewer=viewer.id, now=utcnow(), until=day + REVIEW_SOON, **place))
 
     @classmethod
-    def waits_for(cls, viewer: Viewer, page: Any, day: date) -> bool:
+    def waits_for(cls, viewer: "Viewer", page: Any, day: date) -> bool:
         """Whether `due` would list a page of the handbook for this person."""
         listed = page.forsaken or (page.review_by is not None and page.review_by <= day + REVIEW_SOON)
         return listed and (viewer.is_editor or page.owner_id == viewer.id)
@@ -1951,7 +1951,7 @@ class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
     __slots__ = ()
 
     @classmethod
-    def of(cls, row: Any, viewer: Viewer) -> PostView:
+    def of(cls, row: Any, viewer: "Viewer") -> "PostView":
         """A row of `Post._single`, judged for who looks and as of now."""
         now = utcnow()
         change, stage = Post.editable(row.kind, row.author_id, viewer), cls.state_at(row, now)
@@ -1990,7 +1990,7 @@ class Page(NamedTuple):
     is_first: bool
 
     @classmethod
-    def of(cls, posts: Sequence[PostCard], is_first: bool) -> Page:
+    def of(cls, posts: Sequence[PostCard], is_first: bool) -> "Page":
         """Cut a page from what a statement found, which was asked for more than the page holds."""
         shown = posts[:PAGE_SIZE]
         more = len(posts) > PAGE_SIZE
@@ -2021,7 +2021,7 @@ class Revision(Model):
         return sa.and_(cls.post_id == post_id, of_it)
 
     @classmethod
-    def fetch(cls, post_id: int, comment_id: int | None, version: int) -> Version:
+    def fetch(cls, post_id: int, comment_id: int | None, version: int) -> "Version":
         """One version of a post, or with its id of a comment. Raises `NotVisible` where it is not kept."""
         statement = cls._versions().where(cls._of(post_id, comment_id), cls.version == version)
         row = rows(statement).first()
@@ -2030,7 +2030,7 @@ class Revision(Model):
         return Version._make(row)
 
     @classmethod
-    def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> list[Version]:
+    def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> "list[Version]":
         """A page of versions, the newest first, one more than it holds; and those that were chosen on others."""
         of_it = cls._versions().where(cls._of(post_id, comment_id))
         wanted = {number for number in chosen if before is not None and number >= before}
@@ -2104,7 +2104,7 @@ class Acknowledgement(Model):
         return asked.label("is_asked"), version.label("read_version"), at.label("read_at")
 
     @classmethod
-    def report(cls, post: Post) -> Report:
+    def report(cls, post: Post) -> "Report":
         """Who has read a post, who has not, and whoever said so once without being asked any more."""
         person = (User.id, User.name, User.username, User.department)
         asked = sa.select(*person).select_from(User).join(Post, Post.id == post.id).where(cls.asked())
@@ -2306,7 +2306,7 @@ class Comment(Model):
         return Prepared(statement.order_by(cls.id.desc()).limit(COMMENTS_PER_PAGE + 1))
 
     @classmethod
-    def below(cls, viewer: Viewer, post: PostView, before: int | None) -> tuple[list[CommentView], int | None]:
+    def below(cls, viewer: "Viewer", post: PostView, before: int | None) -> "tuple[list[CommentView], int | None]":
         """The latest comments below a post that was fetched for this person, oldest first.
 
         Returns them, and the id before which the earlier ones are (None when there are none).
@@ -2317,7 +2317,7 @@ class Comment(Model):
         return shown, shown[0].id if len(found) > COMMENTS_PER_PAGE else None
 
     @classmethod
-    def later_than(cls, comment: Comment) -> int | None:
+    def later_than(cls, comment: "Comment") -> int | None:
         """The id before which the page begins that shows a comment, None when the latest page does."""
         later = sa.select(cls.id).where(cls.post_id == comment.post_id, cls.deleted_at.is_(None), cls.id > comment.id)
         beyond = later.order_by(cls.id).offset(COMMENTS_PER_PAGE - 1).limit(1)  # bounded by a page, not by the list
@@ -2472,7 +2472,7 @@ class Comment(Model):
         return comment.post_id
 
     @classmethod
-    def _for_change(cls, actor: Permissions, comment_id: int, deleted: bool = False) -> tuple[Comment, User]:
+    def _for_change(cls, actor: Permissions, comment_id: int, deleted: bool = False) -> "tuple[Comment, User]":
         """Like a post's: anew, locked, visible (with `deleted` also what the person might restore), and editable."""
         user = User.acting(actor.id)
         seen = (
@@ -2525,7 +2525,7 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
     __slots__ = ()
 
     @classmethod
-    def of(cls, row: Any, viewer: Viewer, looked_at: datetime | None) -> CommentView:
+    def of(cls, row: Any, viewer: "Viewer", looked_at: datetime | None) -> "CommentView":
         """A row of `Comment._below`; new is what somebody else said since the person looked, or else was last here."""
         change, since = Comment.editable(row.author_id, viewer), looked_at or viewer.since
         return cls._make((*row, row.created_at > since and row.author_id != viewer.id, change, change))
@@ -2607,7 +2607,7 @@ class Attachment(Model):
         )
 
     @classmethod
-    def uploaded(cls, user: Permissions, ids: Sequence[int]) -> list[FileView]:
+    def uploaded(cls, user: Permissions, ids: Sequence[int]) -> "list[FileView]":
         """Those of some ids that a person uploaded and that belong to nothing yet."""
         if not ids:
             return []
@@ -2654,7 +2654,7 @@ class Attachment(Model):
 
     @classmethod
     @unit
-    def create(cls, actor: Permissions, kept: Kept) -> int:
+    def create(cls, actor: Permissions, kept: "Kept") -> int:
         """Write down a file that is on the disk already. Returns its id."""
         user = User.acting(actor.id, Role.MEMBER)
         file_id = cls.insert(user.id, kept)
@@ -2663,7 +2663,7 @@ class Attachment(Model):
 
     @classmethod
     @unit
-    def set_avatar(cls, actor: Permissions, kept: Kept) -> None:
+    def set_avatar(cls, actor: Permissions, kept: "Kept") -> None:
         """Make a file on the disk one's picture, in the place of the one before."""
         user = User.acting(actor.id)
         cls._drop_avatar(user.id, user)
@@ -2721,7 +2721,7 @@ class Attachment(Model):
         return [row.stored for row in found]
 
     @classmethod
-    def insert(cls, uploader_id: int, kept: Kept, **owner: int) -> int:
+    def insert(cls, uploader_id: int, kept: "Kept", **owner: int) -> int:
         """Write the row of a file on the disk, as part of the caller's unit. Returns its id."""
         values = {"uploader_id": uploader_id, "created_at": utcnow(), **kept._asdict(), **owner}
         return rows(sa.insert(cls), **values).inserted_primary_key[0]  # type: ignore[index]
@@ -2744,7 +2744,7 @@ class Attachment(Model):
         return file.home
 
     @classmethod
-    def _for_change(cls, actor: Permissions, file_id: int) -> tuple[Attachment, User]:
+    def _for_change(cls, actor: Permissions, file_id: int) -> "tuple[Attachment, User]":
         """Like a post's: anew, locked, visible (or removed, for who might restore it), and editable."""
         user = User.acting(actor.id)
         seen = sa.select(cls).where(cls.id == file_id, cls.visible(deleted=True)).params(viewer=user.id, now=utcnow())
@@ -2819,7 +2819,7 @@ class PageLink(Model):
         return {sort_key(title) for title in titles}
 
     @classmethod
-    def called(cls, viewer: Permissions | int, titles: Iterable[str], near: int = 0) -> dict[str, PageName]:
+    def called(cls, viewer: Permissions | int, titles: Iterable[str], near: int = 0) -> "dict[str, PageName]":
         """The pages that a person sees, by their titles' keys: the one in the topic of post `near`, or the oldest."""
         if not (keys := [*titles]):
             return {}
@@ -2846,7 +2846,7 @@ class PageLink(Model):
         return rows(ordered, viewer=viewer.id, now=utcnow()).all()
 
     @classmethod
-    def once_called(cls, viewer: Permissions, title: str) -> PageName | None:
+    def once_called(cls, viewer: Permissions, title: str) -> "PageName | None":
         """The page that somebody linked to by that title, whatever it is called now, as far as the person sees it."""
         bound = sa.select(Post.id, Post.title).join(cls, cls.target_id == Post.id)
         bound = bound.where(cls.title_key == title, Post.listed()).order_by(cls.id).limit(1)
@@ -2949,7 +2949,7 @@ class Around(NamedTuple):
     linking: tuple[PageName, ...]
 
     @classmethod
-    def read(cls, viewer: Viewer, post: PostView, comments: Sequence[CommentView]) -> Around:
+    def read(cls, viewer: "Viewer", post: PostView, comments: Sequence[CommentView]) -> "Around":
         """What is listed below a post that was fetched for this person, and where the links lead them."""
         is_page, texts = post.kind == "page", (post.html, *(comment.html for comment in comments))
         if not (post.has_files or is_page or any("/pages?title=" in text for text in texts)):
@@ -3350,7 +3350,7 @@ class Notification(Model):
         return [row.post_id for row in rows(cls._unread(), viewer=user.id, now=utcnow())]
 
     @classmethod
-    def page(cls, viewer: Viewer, before: int | None) -> list[ToldThread]:
+    def page(cls, viewer: "Viewer", before: int | None) -> "list[ToldThread]":
         """What a person was told, by post and kind, the newest first; one more than a page holds."""
         newest, unread = sa.func.max(cls.id), sa.case((cls.read_at.is_(None), 1), else_=0)
         people = (sa.func.count(sa.distinct(cls.actor_id)), sa.func.min(cls.actor_id), sa.func.max(cls.actor_id))
@@ -3620,7 +3620,7 @@ class ToldThread(NamedTuple):
     is_unread: bool
 
     @classmethod
-    def of(cls, viewer: Viewer, last: Any, first: Any, unread: bool, count: int, some: set[int | None]) -> ToldThread:
+    def of(cls, viewer: "Viewer", last: Any, first: Any, unread: bool, count: int, some: set[int | None]) -> Self:
         """The group from its `first` to its `last` row; `count` people did it, among them `some`."""
         unread = unread and last.post_id in viewer.unread
         others = sorted(some - {last.actor_id, None})  # type: ignore[type-var]
@@ -3679,7 +3679,7 @@ class Setting(Model):
         return found.get("version", ""), Site(**known)
 
     @classmethod
-    def lock(cls) -> Setting:
+    def lock(cls) -> "Setting":
         """Make units that decide over several rows (the last admin, a topic's place) wait for one another."""
         row = db.session.get(cls, "version", with_for_update=True, populate_existing=True)
         assert row is not None, "the first migration writes it"
@@ -3781,7 +3781,7 @@ class SearchEntry(Model):
         return Prepared(found.order_by(newest_first).limit(sa.bindparam("most", type_=sa.Integer)))
 
     @classmethod
-    def hits(cls, viewer: Viewer, wanted: Wanted) -> Found:
+    def hits(cls, viewer: "Viewer", wanted: "Wanted") -> "Found":
         """The posts, pages, comments and files that this person may see and that fit best, and how many there are.
 
         Best is what has the words in its title, then what begins a title's words, then the rest; of each the newest.
@@ -3794,7 +3794,7 @@ class SearchEntry(Model):
         return cls._found(viewer, wanted, 0)
 
     @classmethod
-    def _found(cls, viewer: Viewer, wanted: Wanted, last: int) -> Found:
+    def _found(cls, viewer: "Viewer", wanted: "Wanted", last: int) -> "Found":
         """What was found; with `last`, the number of the newest entry, by MySQL among the newest only."""
         ranked: dict[int, tuple[int, Any]] = {}
         given, count = {"viewer": viewer.id, "now": g.now, "oldest": 0, **wanted.limits}, 0
@@ -3828,7 +3828,7 @@ class SearchEntry(Model):
         return Prepared(found.order_by(User.name_key, User.id).limit(sa.bindparam("most", type_=sa.Integer)))
 
     @classmethod
-    def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
+    def people(cls, wanted: "Wanted", most: int) -> Sequence[Any]:
         """The people who fit, by name."""
         match = database.search_query(wanted.words, (), database.PERSON_MARK, False)
         checks = database.search_checks(wanted.words, database.PERSON_MARK, False)
@@ -4136,7 +4136,7 @@ class Bin:
     KINDS = ("post", "comment", "file", "topic")
 
     @classmethod
-    def page(cls, viewer: Permissions, kind: str, before: Cursor | None) -> tuple[list[Binned], str | None]:
+    def page(cls, viewer: Permissions, kind: str, before: "Cursor | None") -> tuple[list[Binned], str | None]:
         """What is in the bin of one kind, deleted last first, as far as the person may see it; and the next place."""
         statement, model = cls._list(kind)
         if before:
@@ -5157,7 +5157,7 @@ class Directory(NamedTuple):
     topics: dict[int, TopicLink]
 
     @classmethod
-    def read(cls, version: str) -> Directory:
+    def read(cls, version: str) -> "Directory":
         picture = sa.select(sa.func.max(Attachment.id)).where(
             Attachment.person_id == User.id, Attachment.deleted_at.is_(None)
         )
@@ -5185,7 +5185,7 @@ class Cursor(NamedTuple):
         return encode_place(self.when.isoformat(), self.id)
 
     @classmethod
-    def from_request(cls) -> Cursor | None:
+    def from_request(cls) -> "Cursor | None":
         """The place that `?before=` names, None without it. A place that was made up is 404."""
         place = place_from_request(str, int)
         try:
@@ -6108,7 +6108,7 @@ def _edit_page(
 
 
 def _conflict_page(
-    form: Any, conflict: Conflict, of: History, audience: Any = None, attached: Sequence[FileView] = ()
+    form: Any, conflict: Conflict, of: "History", audience: Any = None, attached: Sequence[FileView] = ()
 ) -> ResponseReturnValue:
     """Both texts, how they differ, what each changed; and the form ready to be sent over what stands now."""
     theirs = conflict.theirs
@@ -6294,7 +6294,7 @@ class Changes(NamedTuple):
     body: Difference
 
     @classmethod
-    def of(cls, old: Any, new: Any) -> Changes:
+    def of(cls, old: Any, new: Any) -> "Changes":
         return cls(Difference(old.title, new.title), Difference(old.body, new.body))
 
     @property

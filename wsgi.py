@@ -5,8 +5,11 @@ Contents: 1 the start, 2 one server for each data folder, 3 the address, 4 what 
 ambiguous request, nor wait longer than five seconds for one in hand; tests/test_wsgi.py watches each of these places.
 """
 
-import errno
+# ruff: noqa: E402
 import gc
+
+gc.disable()  # while all this is read: nothing of it is garbage, and looking for some is a tenth of a start
+import errno
 import logging
 import os
 import re
@@ -31,9 +34,8 @@ from waitress.server import create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
 
-gc.disable()  # while the libraries are read: nothing of them is garbage, and looking for some is a tenth of a start
-import database  # noqa: E402
-from app import announce_setup, create_app, site_address, start_background, start_jobs, stop_background  # noqa: E402
+import database
+from app import announce_setup, create_app, site_address, start_background, start_jobs, stop_background
 
 # == 1. The start ======================================================================================================
 
