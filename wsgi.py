@@ -334,6 +334,16 @@ class Channel(HTTPChannel):
     def readable(self) -> bool:
         return self.draining or super().readable()
 
+    def writable(self) -> bool:
+        """Not while a thread is sending: the loop could do nothing but turn round and round until it is done.
+
+        That thread wakes the loop afterwards, whatever it could send.
+        """
+        if not super().writable() or not self.outbuf_lock.acquire(blocking=False):
+            return False
+        self.outbuf_lock.release()
+        return True
+
     def handle_read(self) -> None:
         if self.draining:
             self.recv(self.adj.recv_bytes)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -513,6 +514,21 @@ def test_the_limit_of_connections_fits_what_the_system_can_watch(wsgi, monkeypat
     assert wsgi.connection_limit() == 1000
     monkeypatch.setattr(wsgi, "select", SimpleNamespace())
     assert wsgi.connection_limit() == 400
+
+
+def test_the_loop_leaves_a_connection_alone_while_a_thread_sends(serve, wsgi, monkeypatch):
+    """It would be told at once that there is room, could do nothing with it, and ask again: several times a request."""
+    seen = []
+    send = wsgi.Channel.send
+
+    def watched(channel, *args, **kwargs):
+        with ThreadPoolExecutor(1) as loop:  # the lock is one that its own thread may take again
+            seen.append((channel.total_outbufs_len > 0, loop.submit(channel.writable).result()))
+        return send(channel, *args, **kwargs)
+
+    monkeypatch.setattr(wsgi.Channel, "send", watched)
+    assert status(ask(serve().port, get("/page", "Connection: close"))) == 200
+    assert seen == [(True, False)]
 
 
 def test_who_stops_reading_is_let_go(serve, often):
