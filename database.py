@@ -1010,7 +1010,6 @@ def _pieces() -> re.Pattern[str]:
     return re.compile(rf"([{_SPACELESS}]+)|([{_PICTURES}])|({letter}(?:{letter}|{mark})*(?:(?:\+\+|\#)(?!\w))?)")
 
 
-@functools.lru_cache(maxsize=2048)
 def _folded(piece: str) -> str:
     """The same whatever the case, the accents and the width of its letters."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", piece).casefold()).translate(_UNDECOMPOSED)
@@ -1061,8 +1060,9 @@ def places_of(wanted: Sequence[Word], text: str) -> Iterator[tuple[int, int]]:
 def _places_pattern(wanted: tuple[Word, ...]) -> re.Pattern[str]:
     """What finds words in ASCII by itself, which is a tenth of the work, and what is `other` up to the next space."""
     every = (re.escape(one.text) + ("(?![a-z0-9])" if one.whole else "[a-z0-9]*") for one in wanted)
-    other = r"(?<!\S)[!-~]*[^\x00-\x7f]\S*"
-    return re.compile(rf"(?P<other>{other})|(?<![a-z0-9])(?:{'|'.join(every) or '(?!)'})", re.IGNORECASE | re.ASCII)
+    return re.compile(
+        rf"(?P<other>{_FOREIGN.pattern})|(?<![a-z0-9])(?:{'|'.join(every) or '(?!)'})", re.IGNORECASE | re.ASCII
+    )
 
 
 def _spelt(word: str) -> str:
@@ -1079,17 +1079,34 @@ def _spelt_character(char: str) -> str:
 
 def search_tokens(text: str, mark: str = WORD_MARK) -> list[str]:
     """What is indexed of a text: its words, each once; 'C++' also as 'c', 'e-mail' also as 'email'."""
+    runs = () if text.isascii() else _FOREIGN.findall(text)
+    tokens = dict.fromkeys(_PLAIN.findall((_FOREIGN.sub(" ", text) if runs else text).lower()))
+    for run in (*runs, *[word for word in tokens if not word.isalnum() or len(word) > WORD_MAX]):
+        tokens.pop(run, None)
+        tokens |= dict.fromkeys(_run_tokens(run) if len(run) <= WORD_MAX else _run_tokens.__wrapped__(run))
+    return [mark + token for token in tokens] if mark else [*tokens]
+
+
+# Most words are plain ones, and found at once by a pattern: a tenth of the work of looking at each. The rest are looked
+# at up to the next space: what has anything but ASCII in it, and what has signs in it (C++, e-mail).
+_FOREIGN = re.compile(r"(?<!\S)[^\s\x80-\U0010ffff]*[^\s\x00-\x7f]\S*")
+_PLAIN = re.compile(r"{0}(?:[-']{0})*".format(r"[a-z0-9]+(?:(?:\+\+|\#)(?!\w))?"))
+
+
+@functools.lru_cache(maxsize=2048)
+def _run_tokens(run: str) -> tuple[str, ...]:
+    """What is indexed of something between two spaces."""
     tokens: dict[str, None] = {}
     before, joined = Word("", -1, -1), ""
-    for word in words_of(text):
+    for word in words_of(run):
         tokens[_spelt(word.text)] = None
         if word.text.endswith(("+", "#")):
             tokens[_spelt(word.text.rstrip("+#"))] = None
-        joined = joined + word.text if word.start == before.end + 1 and text[before.end] in "-'’‐‑" else word.text
+        joined = joined + word.text if word.start == before.end + 1 and run[before.end] in "-'’‐‑" else word.text
         if joined != word.text and len(joined) <= WORD_MAX:
             tokens[_spelt(joined)] = None
         before = word
-    return [mark + token for token in tokens]
+    return tuple(tokens)
 
 
 def search_flags(**flags: Any) -> list[str]:

@@ -159,6 +159,12 @@ def test_any_text_gives_tokens_that_both_engines_take_as_they_are(text):
                    database.search_tokens(database.unicodedata.normalize("NFC", text))), word  # fmt: skip
 
 
+@settings(max_examples=5_000, deadline=None, database=None, derandomize=True)
+@given(st.text(st.sampled_from("abC19 -'’_+#.\n\u00a0\u3000\x01\x1céßİ中かñ😀"), max_size=60))
+def test_plain_words_that_are_found_at_once_are_the_same_as_when_each_is_looked_at(text):
+    assert {*database.search_tokens(text, "")} == {*database._run_tokens.__wrapped__(text)}
+
+
 # -- What one may not see ----------------------------------------------------------------------------------------------
 
 
