@@ -758,6 +758,9 @@ class Permissions:
         return self.is_editor if kind == "page" else self.may_write
 
 
+# -- People ------------------------------------------------------------------------------------------------------------
+
+
 class User(Permissions, Model):
     """A person of the team. People are deactivated, never deleted: what they wrote keeps its author."""
 
@@ -994,6 +997,9 @@ class User(Permissions, Model):
         return {field: getattr(self, field) for field in fields} | {"role": self.role.name.lower()}
 
 
+# -- Sign-ins ----------------------------------------------------------------------------------------------------------
+
+
 class SignIn(Model):
     """One browser that somebody is signed in with. Only a hash of its token is kept."""
 
@@ -1060,6 +1066,9 @@ class SignIn(Model):
             cls.user_id == user.id, cls.ended_at.is_(None), cls.expires_at > utcnow()
         )
         return rows(statement.order_by(cls.last_used_at.desc(), cls.id.desc()).limit(100)).all()
+
+
+# -- Topics ------------------------------------------------------------------------------------------------------------
 
 
 class Topic(Model):
@@ -1309,6 +1318,9 @@ class Placing(NamedTuple):
         return "post.edited" if post.kind == kind else "post.turned"
 
 
+# -- Posts: when they show, and to whom --------------------------------------------------------------------------------
+
+
 class Timed:
     """When a post is out, and who sees it before that: conditions on its row, and what follows from one."""
 
@@ -1371,6 +1383,9 @@ class Timed:
         seen = sa.exists().where(ReadMark.user_id == VIEWER, ReadMark.post_id == cls.id, ReadMark.at >= latest)
         came = latest.is_not(None) if since is None else latest > since
         return sa.case((sa.and_(came, sa.not_(seen.correlate(cls))), 1), else_=0)
+
+
+# -- Posts: what is written --------------------------------------------------------------------------------------------
 
 
 class Post(Timed, Model):
@@ -1668,6 +1683,9 @@ class Post(Timed, Model):
         return {field: getattr(self, field) for field in fields} | {"published_at": when}
 
 
+# -- Posts: drafts -----------------------------------------------------------------------------------------------------
+
+
 class Draft:
     """What only its author sees: posts that are not published yet, and how they are kept while they are typed."""
 
@@ -1735,6 +1753,9 @@ sa.Index("ix_posts_owner", Post.owner_id, Post.review_by)
 sa.Index("ix_posts_review", Post.kind, Post.deleted_at, Post.review_by, Post.id)
 sa.Index("ix_posts_must_read", Post.must_read_since)
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
+
+
+# -- Posts: pages that stay true ---------------------------------------------------------------------------------------
 
 OWNER = User.__table__.alias("owner")  # not aliased(User), for which all models would be set up at import
 REVIEW_SOON = timedelta(days=30)  # so long before its day a page is listed
@@ -1899,6 +1920,8 @@ def months_after(day: date, months: int) -> date:
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
 
 
+# -- Posts: as lists and their own pages read them ---------------------------------------------------------------------
+
 # What a card in a list shows, and no more: each column is read and compared for each row of the hottest page.
 CARD_COLUMNS = (
     Post.id,
@@ -2001,6 +2024,9 @@ class Page(NamedTuple):
         return cls(shown, [], Cursor(shown[-1].published_at, shown[-1].id).encode() if more else None, is_first)
 
 
+# -- Versions ----------------------------------------------------------------------------------------------------------
+
+
 class Revision(Model):
     """What a post or a comment said in one of its versions. Never changed."""
 
@@ -2053,6 +2079,29 @@ class Revision(Model):
         """Who wrote a version of a comment."""
         saver = sa.select(User.name).join(cls, cls.editor_id == User.id)
         return db.session.scalar(saver.where(cls.comment_id == comment_id, cls.version == version)) or ""
+
+
+class Version(NamedTuple):
+    """What a post or a comment said in one of its versions, and who said so."""
+
+    number: int
+    created_at: datetime
+    title: str
+    body: str
+    editor_id: int
+    editor_name: str
+    editor_username: str
+
+    @property
+    def words(self) -> int:
+        return len(self.body.split())
+
+
+sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
+REVISION_INSERT = Prepared(sa.insert(Revision))
+
+
+# -- Must-read ---------------------------------------------------------------------------------------------------------
 
 
 class MustReadPerson(Model):
@@ -2250,24 +2299,7 @@ sa.Index(
 )
 
 
-class Version(NamedTuple):
-    """What a post or a comment said in one of its versions, and who said so."""
-
-    number: int
-    created_at: datetime
-    title: str
-    body: str
-    editor_id: int
-    editor_name: str
-    editor_username: str
-
-    @property
-    def words(self) -> int:
-        return len(self.body.split())
-
-
-sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
-REVISION_INSERT = Prepared(sa.insert(Revision))
+# -- Comments ----------------------------------------------------------------------------------------------------------
 
 
 class Comment(Model):
@@ -2535,6 +2567,9 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
         return cls._make((*row, row.created_at > since and row.author_id != viewer.id, change, change))
 
 
+# -- Files -------------------------------------------------------------------------------------------------------------
+
+
 class Attachment(Model):
     """A file that somebody uploaded: of a post, of a comment, a person's picture, or of nothing that is saved yet.
 
@@ -2798,6 +2833,9 @@ class FileView(NamedTuple):
         return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+# -- Links between texts -----------------------------------------------------------------------------------------------
+
+
 class PageLink(Model):
     """That a post or a comment names a page of the handbook by its title, and which page that was.
 
@@ -3021,6 +3059,9 @@ def render_body(writer: Permissions, body: str) -> str:
     return render_markdown(body, Attachment.sizes(writer, body), User.bearing)
 
 
+# -- Reactions ---------------------------------------------------------------------------------------------------------
+
+
 class Reaction(Model):
     """What somebody said to a post or a comment without words: each kind once.
 
@@ -3087,6 +3128,9 @@ class Reaction(Model):
 
 sa.Index("uq_reactions_post_id_kind_user_id", Reaction.post_id, Reaction.kind, Reaction.user_id, unique=True)
 sa.Index("uq_reactions_comment_id_kind_user_id", Reaction.comment_id, Reaction.kind, Reaction.user_id, unique=True)
+
+
+# -- What happened -----------------------------------------------------------------------------------------------------
 
 
 class Activity(Model):
@@ -3169,6 +3213,9 @@ TOLD = frozenset(
     ]
 )
 APPEARING = ("post.created", "post.published", "post.scheduled")
+
+
+# -- What one follows, and has read ------------------------------------------------------------------------------------
 
 
 class Follow(Model):
@@ -3272,6 +3319,9 @@ class ReadMark(Model):
         seen = sa.exists().where(cls.user_id == told.user_id, cls.post_id == told.post_id, cls.at >= told.created_at)
         theirs = sa.and_(told.user_id.in_({user_id for user_id, _post_id in notes}), told.read_at.is_(None))
         rows(sa.update(told).where(theirs, seen.correlate(told)).values(read_at=utcnow()))
+
+
+# -- Notifications: what one was told ----------------------------------------------------------------------------------
 
 
 class NotificationChoice(Model):
@@ -3453,6 +3503,9 @@ sa.Index(
     *(Notification.user_id, Notification.read_at, Notification.post_id),
     sqlite_where=Notification.read_at.is_(None),
 )
+
+
+# -- Notifications: telling --------------------------------------------------------------------------------------------
 
 
 class Telling:
@@ -3643,6 +3696,9 @@ class ToldThread(NamedTuple):
         return cls(*about, last.created_at, last.actor_id, unread)
 
 
+# -- Settings ----------------------------------------------------------------------------------------------------------
+
+
 class Site(NamedTuple):
     """What the team decides about its site in the browser."""
 
@@ -3735,6 +3791,9 @@ SETTING_FIELDS = {
     "registration_role": "registration_role",
     "bin_days": "bin_days",
 }
+
+
+# -- Search: what there is to find -------------------------------------------------------------------------------------
 
 
 class SearchEntry(Model):
@@ -3997,6 +4056,9 @@ class SearchEntry(Model):
         return {key: value for key, value in values.items() if value is not None and key in living}
 
 
+# -- Search: what is indexed of each kind ------------------------------------------------------------------------------
+
+
 def by_kind(keys: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
     """Numbers in lists by what they are of."""
     numbers: dict[str, list[int]] = {}
@@ -4082,6 +4144,9 @@ class Wanted(NamedTuple):
     limits: Mapping[str, Any] = {}  # topic, since, before
 
 
+# -- Throttles ---------------------------------------------------------------------------------------------------------
+
+
 class Throttle(Model):
     """How often something may be tried, counted in the database so that it holds across processes.
 
@@ -4120,6 +4185,9 @@ class Throttle(Model):
             rows(sa.delete(cls).where(cls.key == hash_token(key)))
         elif (row := db.session.get(cls, hash_token(key), with_for_update=True, populate_existing=True)) is not None:
             row.whole_at -= interval
+
+
+# -- The recycle bin ---------------------------------------------------------------------------------------------------
 
 
 class Binned(NamedTuple):
@@ -4219,6 +4287,9 @@ class Bin:
         database.remove(db.metadata.tables[model.__tablename__], ids)
         Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(len(ids), 'thing')} removed for good")
         return len(ids)
+
+
+# -- Jobs --------------------------------------------------------------------------------------------------------------
 
 
 class JobRun(Model):

@@ -95,15 +95,13 @@ def test_no_function_is_too_long_to_be_read_at_once(name):
 
 @pytest.mark.parametrize("name", CODE)
 def test_no_part_is_too_long(name):
-    """A class, and a section or sub-section between two banners; the models' section is told by its classes."""
+    """A class, and a section or sub-section between two banners."""
     lines = SOURCES[name].splitlines()
     classes = [node for node in TREES[name].body if isinstance(node, ast.ClassDef)]
     assert not [f"{node.name}: {lines_of(node)}" for node in classes if lines_of(node) > PART_MAX]
     starts = [number for number, line in enumerate(lines) if re.match(r"# (==|--) ", line)] + [len(lines)]
     parts = {lines[start]: end - start for start, end in pairwise(starts)}
-    assert not [
-        (line, size) for line, size in parts.items() if size > PART_MAX and not line.startswith("# == 2. Models")
-    ]
+    assert not [(line, size) for line, size in parts.items() if size > PART_MAX]
 
 
 @pytest.mark.parametrize("name", CODE)
