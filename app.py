@@ -3852,7 +3852,7 @@ class SearchEntry(Model):
         newest = 0 if database.engine_state().is_sqlite else cls.last_id()
         if newest >= 2 * database.WINDOW:  # else there is nothing but the newest
             found = cls._found(viewer, wanted, newest)
-            if found.count >= ENOUGH_HITS:
+            if found.count >= wanted.most:
                 return found
         return cls._found(viewer, wanted, 0)
 
@@ -3867,14 +3867,15 @@ class SearchEntry(Model):
             match = database.search_query(wanted.words, wanted.flags, mark, whole, last)
             checks = database.search_checks(wanted.words, mark, whole)
             statement = cls._hits(sqlite, newest, (*wanted.limits,), len(checks))
-            most = RESULTS if worth else COUNTED_MOST + 1
+            most = wanted.most if worth else COUNTED_MOST + 1
             found = rows(statement, match=match, most=most, **given, **checks).all()
             ranked |= {hit.id: (worth, hit) for hit in found}
             if not worth:
                 count = len(found)
                 given["oldest"] = database.search_oldest(match) if count > COUNTED_MOST else 0
         best = sorted(ranked.values(), key=lambda one: (one[0], one[1].at, one[1].id), reverse=True)
-        return Found([hit for _, hit in best[:RESULTS]], min(count, COUNTED_MOST), count > COUNTED_MOST or bool(last))
+        more = count > COUNTED_MOST or bool(last)
+        return Found([hit for _, hit in best[: wanted.most]], min(count, COUNTED_MOST), more)
 
     @classmethod
     def last_id(cls) -> int:
@@ -4080,7 +4081,6 @@ sa.Index("ix_search_entries_attachment_id", SearchEntry.attachment_id,
          sqlite_where=SearchEntry.attachment_id.is_not(None))  # fmt: skip
 sa.Index("ix_search_entries_person_id", SearchEntry.person_id, sqlite_where=SearchEntry.person_id.is_not(None))
 NEWEST_ENTRIES = 500  # of the two newest windows, among which MySQL looks for what the person may see
-ENOUGH_HITS = RESULTS
 FOLLOWED_ROUNDS = 3  # so often it is looked for an activity whose unit has not committed yet
 ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 20_000
 LATE_COMMIT = timedelta(seconds=10)
@@ -4142,6 +4142,7 @@ class Wanted(NamedTuple):
     words: Sequence[database.Word]
     flags: Sequence[str] = ()  # of the kind and the author
     limits: Mapping[str, Any] = {}  # topic, since, before
+    most: int = RESULTS
 
 
 # -- Throttles ---------------------------------------------------------------------------------------------------------
@@ -6999,7 +7000,8 @@ def search_all() -> ResponseReturnValue:
     asked = {name: request.args.get(name, "") for name in ("kind", "topic", "author", "since", "before")}
     query = tidy(request.args.get("q"))[:QUERY_MAX]
     live = request.args.get("part") == "live"
-    results = _results(viewer, asked["kind"], _wanted(viewer, query, asked), live)
+    wanted = _wanted(viewer, query, asked)
+    results = _results(viewer, asked["kind"], wanted, live)
     if live:
         return render_template("search/_live.html", q=query, **results)
     people = sorted(directory(viewer).people.values(), key=lambda person: sort_key(person.name))
@@ -7008,7 +7010,14 @@ def search_all() -> ResponseReturnValue:
         "topics": {topic.slug: topic.name for topic in Topic.audiences(viewer).values()},
         "everybody": {person.username: person.name for person in people},
     }
-    return render_template("search/index.html", q=query, asked=asked, narrowed=any(asked.values()), **choice, **results)
+    narrowed: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    further = ""
+    if results["count"] > wanted.most:
+        anchor = f"result-{len(results['hits']) + 1}"
+        further = url_for(".index", q=query, **narrowed, shown=wanted.most + RESULTS, _anchor=anchor)
+    return render_template(
+        "search/index.html", q=query, asked=asked, narrowed=narrowed, further=further, **choice, **results
+    )
 
 
 def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:
@@ -7016,7 +7025,7 @@ def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str,
     people: Sequence[Any] = ()
     found = Found((), 0, False)
     if wanted.words and not wanted.limits and (kind == "person" or not wanted.flags):
-        people = SearchEntry.people(wanted, RESULTS if kind == "person" else FOUND_PEOPLE)
+        people = SearchEntry.people(wanted, COUNTED_MOST if kind == "person" else FOUND_PEOPLE)
     if wanted.words and kind != "person":
         found = SearchEntry.hits(viewer, wanted)
     hits = _shown(viewer, wanted, found.hits[:LIVE_RESULTS] if live else found.hits)
@@ -7038,7 +7047,9 @@ def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
     for name in ("since", "before"):
         if (moment := _midnight(asked[name])) is not None:
             limits[name] = moment
-    return Wanted(database.query_words(query), database.search_flags(kind=asked["kind"], author=author_id), limits)
+    flags = database.search_flags(kind=asked["kind"], author=author_id)
+    most = min(max(RESULTS, request.args.get("shown", RESULTS, type=int)), COUNTED_MOST)
+    return Wanted(database.query_words(query), flags, limits, most)
 
 
 def _midnight(day: str) -> datetime | None:

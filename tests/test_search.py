@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import secrets
 from datetime import timedelta
@@ -16,7 +17,7 @@ from world import set_columns
 
 import app as corkboard
 import database
-from app import Attachment, Bin, Comment, Draft, Placing, Post, SearchEntry, Topic, User
+from app import RESULTS, Attachment, Bin, Comment, Draft, Placing, Post, SearchEntry, Topic, User
 from database import db
 
 # What stands in a post, and what finds it there or does not.
@@ -523,6 +524,21 @@ def test_without_results_the_page_says_what_to_try(app, people, topics, browser)
     assert "Try fewer words" in browser.get("/search?q=zyzzyva").text
     assert "without filters" in browser.get("/search?q=zyzzyva&kind=page").text
     assert "The beginning of a word is enough" in browser.get("/search").text
+
+
+def test_results_go_on_where_the_last_ones_ended_up_to_a_hundred(app, people, topics, browser):
+    for number in range(RESULTS + 5):
+        add_post(people.member, topics.open, f"Oven {number}")
+    SearchEntry.follow()
+    first = browser.get("/search?q=oven&kind=post").text
+    assert (first.count('class="post hit"'), "35 results" in first) == (RESULTS, True)
+    address = html.unescape(re.search(r'href="([^"]+)">More results', first)[1])
+    assert address == "/search?q=oven&kind=post&shown=60#result-31"
+    second = browser.get(address).text
+    assert (second.count('class="post hit"'), "More results" in second) == (RESULTS + 5, False)
+    assert first[first.index('id="result-1"') : first.index("</article>")] in second
+    for wrong in ("0", "-1", "x", "9" * 5000, "1000000000"):
+        assert browser.get("/search", query_string={"q": "oven", "shown": wrong}).status_code == 200
 
 
 @settings(max_examples=300, deadline=None)
