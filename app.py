@@ -1,23 +1,24 @@
 """Corkboard: the intranet of one small team, in one file.
 
- 1. Constants and extensions
+ 1. Constants and extensions  addresses, limits, text and Markdown, differences
  2. Models                    base, User, SignIn, Topic, TopicMember, Post, Revision, MustReadPerson, Acknowledgement,
                               Comment, Attachment, PageLink, Reaction, Activity, Follow, ReadMark, NotificationChoice,
                               Notification, Setting, SearchEntry, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
- 5. View helpers
+ 5. View helpers              what the application keeps, the sidebar, uploads, pictures
  6. Routes                    auth, account, posts, topics, people, files, search, notifications, admin
  7. JSON API                  health
- 8. Template filters and context
- 9. Commands
+ 8. Template filters and context  time, the header, fragments
+ 9. Commands                  check, the demo, jobs
 10. Error handlers
-11. create_app
+11. create_app                hooks of a request, sessions, logs
 
 One request, walked through: section 11 registers the hooks and blueprints of an application; `@login_required` in
 section 3 finds the person by one statement; the view in section 6 fetches through what that person may see
 (`Model.visible_to`), checks a form of section 4, calls one action of a model in section 2, and answers. Only actions
-write, each as one `@unit` of `database.py` that checks permission and version anew and records its own activity.
+write, each as one `@unit` (or `@lean_unit`) of `database.py`, which checks permission and version anew and records its
+own activity.
 """
 
 # Nothing is imported `from __future__ import annotations`: SQLAlchemy would have to work out each column's type from
@@ -124,14 +125,27 @@ from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Opt
 import database
 from config import Config, Finding, load
 from config import config as configurations
-from database import LongText, Prepared, Timestamp, db, fold, lean_unit, rows, sort_key, unit, utcnow
+from database import (
+    Columns,
+    LongText,
+    Prepared,
+    Timestamp,
+    db,
+    fold,
+    lean_unit,
+    rows,
+    sort_key,
+    this_app,
+    this_g,
+    unit,
+    utcnow,
+)
 
 # ======================================================================================================================
 # == 1. Constants and extensions =======================================================================================
 # ======================================================================================================================
 
 T = TypeVar("T")
-Columns = sa.Select[*tuple[Any, ...]]  # a statement over columns
 
 log = logging.getLogger("corkboard")
 access_log = logging.getLogger("corkboard.access")
@@ -158,17 +172,15 @@ csrf = CheapCSRFProtect()
 
 # The objects behind Flask's proxies, for what every request passes through: each look through a proxy costs as much as
 # a function call, and a page took a hundred of them.
-this_app: Callable[[], Flask] = current_app._get_current_object  # type: ignore[attr-defined]
-this_g: Callable[[], Any] = g._get_current_object  # type: ignore[attr-defined]
 this_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
 this_session: Callable[[], SessionMixin] = session._get_current_object  # type: ignore[attr-defined]
 
-# Lengths in characters: of the columns, the forms and the API alike.
+# Lengths in characters: of the columns and the forms alike.
 USERNAME_MIN, USERNAME_MAX = 2, 32
 NAME_MAX = 80
 EMAIL_MAX = 254  # RFC 5321 section 4.5.3.1.3
 PROFILE_MAX = 80
-LOOKUP_MAX = 500
+LOOKUP_MAX = 1000
 PASSWORD_MIN, PASSWORD_MAX = 8, 256  # OWASP ASVS 5.0, 6.2.1 and 6.2.9
 TITLE_MAX = 200
 BODY_MAX = 100_000
@@ -210,7 +222,6 @@ SNIPPET_BEFORE, SNIPPET_AFTER = 80, 180  # characters around the first word that
 SNIPPET_WITHIN = 20_000  # characters of a text that are looked through for it
 ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
 
-SECOND = timedelta(seconds=1)
 SIGN_IN_IDLE = timedelta(hours=12)
 SIGN_IN_LIFETIME = timedelta(days=7)
 SIGN_IN_REMEMBERED = timedelta(days=30)
@@ -238,7 +249,7 @@ COMMON_PASSWORDS = frozenset(
 STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
 HUES = 6
 
-# libraries.md's policy: nothing inline, nothing from elsewhere, no plugin, no frame.
+# Nothing inline, nothing from elsewhere, no plugin, no frame.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -297,7 +308,7 @@ class Role(IntEnum):
 
 
 class Refused(Exception):
-    """An action's rule says no. Forms show the message beside the field of that name, the API sends both."""
+    """An action's rule says no. Forms show the message beside the field of that name."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -822,14 +833,14 @@ class User(Permissions, Model):
         return {row.username_key for row in rows(here)}
 
     @classmethod
-    def _sees(cls, topic_id: int | None) -> sa.ColumnElement[bool]:
+    def sees(cls, topic_id: int | None) -> sa.ColumnElement[bool]:
         """Whether the person of a row sees a topic; without one, everybody does."""
         return sa.exists().where(Topic.id == topic_id, Topic.visible(cls)).correlate(cls) if topic_id else sa.true()
 
     @classmethod
     def suggested(cls, user: Permissions, typed: str, topic_id: int | None) -> Sequence[Any]:
         """Whom a person may mean by the beginning of a name or username; first those who see a topic."""
-        name, sees = sort_key(typed), cls._sees(topic_id).label("sees")
+        name, sees = sort_key(typed), cls.sees(topic_id).label("sees")
         begun = (cls.name_key.startswith(name, autoescape=True), cls.name_key.contains(f" {name}", autoescape=True))
         fits = sa.or_(*begun, cls.username_key.startswith(fold(typed), autoescape=True))
         others = sa.select(cls.id, cls.name, cls.username, sees).where(cls.deactivated_at.is_(None), cls.id != user.id)
@@ -840,9 +851,7 @@ class User(Permissions, Model):
         """The names of those with some folded usernames who do not see a topic that `user` sees."""
         blind = sa.select(cls.name).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
         mine = sa.exists().where(Topic.id == topic_id, Topic.visible())
-        return [
-            row.name for row in rows(blind.where(mine, ~cls._sees(topic_id)).order_by(cls.name_key), viewer=user.id)
-        ]
+        return [row.name for row in rows(blind.where(mine, ~cls.sees(topic_id)).order_by(cls.name_key), viewer=user.id)]
 
     # -- predicates
 
@@ -978,7 +987,9 @@ class User(Permissions, Model):
             setattr(self, column, value or None if column == "email" else value)
             if column in keys:
                 setattr(self, f"{column}_key", keys[column](value)[:EMAIL_MAX] or None if value else None)
-        found_by = (self.name, self.username, self.title, self.department, self.location)
+        # Of a mail address only what is a person's own; the rest is everybody's. Of a number also the bare digits.
+        own = ((self.email or "").partition("@")[0], self.phone, re.sub(r"\D", "", self.phone or ""))
+        found_by = (self.name, self.username, self.title, self.department, self.location, *own)
         self.lookup = sort_key(" ".join(word for word in found_by if word), LOOKUP_MAX)
         for column, message in (("username", "That username is taken."), ("email", "Somebody has that mail address.")):
             self._refuse_taken(column, message)
@@ -990,11 +1001,6 @@ class User(Permissions, Model):
             same = sa.select(User.id).where(sa.or_(User.username_key == key, User.email_key == key))
             if key and db.session.scalar(same.where(User.id != self.id if self.id else sa.true()).limit(1)):
                 raise Refused(column, message)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What the team may know of a person."""
-        fields = ("id", "username", "name", "email", "title", "department", "phone", "location")
-        return {field: getattr(self, field) for field in fields} | {"role": self.role.name.lower()}
 
 
 # -- Sign-ins ----------------------------------------------------------------------------------------------------------
@@ -1226,7 +1232,7 @@ class Topic(Model):
     @classmethod
     @unit
     def join(cls, actor: Permissions, topic_id: int) -> "Topic":
-        """Let an administrator into a private topic. Everybody can see in the record that they joined."""
+        """Let an administrator into a private topic. That they joined is recorded, as `topic.joined`."""
         User.acting(actor.id, Role.ADMIN)
         topic = db.session.get(cls, topic_id, populate_existing=True)
         if topic is None or topic.deleted_at:
@@ -1677,11 +1683,6 @@ class Post(Timed, Model):
         db.session.flush()
         PageLink.keep(editor.id, self.id, self.html)
 
-    def to_dict(self) -> dict[str, Any]:
-        fields = ("id", "kind", "title", "body", "html", "topic_id", "author_id", "version", "comment_count")
-        when = self.published_at.isoformat() + "Z" if self.published_at else None
-        return {field: getattr(self, field) for field in fields} | {"published_at": when}
-
 
 # -- Posts: drafts -----------------------------------------------------------------------------------------------------
 
@@ -1849,10 +1850,6 @@ class Upkeep:
         """Whether `due` would list a page of the handbook for this person."""
         listed = page.forsaken or (page.review_by is not None and page.review_by <= day + REVIEW_SOON)
         return listed and (viewer.is_editor or page.owner_id == viewer.id)
-
-    @staticmethod
-    def overdue(review_by: date | None, day: date) -> bool:
-        return review_by is not None and review_by < day
 
     # -- actions
 
@@ -4588,6 +4585,13 @@ def viewer_or_none() -> Viewer | None:
     return held.viewer
 
 
+def this_viewer() -> Viewer:
+    """The same where a decorator has seen to it that there is somebody: not a proxy, so it is typed, and quicker."""
+    viewer = viewer_or_none()
+    assert viewer is not None
+    return viewer
+
+
 current_user: Any = LocalProxy(viewer_or_none)
 
 
@@ -5951,8 +5955,7 @@ posts = Blueprint("posts", __name__)
 @login_required
 def index() -> ResponseReturnValue:
     """Home: what is pinned, then the news, the newest first."""
-    viewer, before = viewer_or_none(), Cursor.from_request()
-    assert viewer is not None
+    viewer, before = this_viewer(), Cursor.from_request()
     content = drawn(viewer, "posts/_home.html", (before,), lambda: _home(viewer, before))
     return render_template("posts/index.html", content=content)
 
@@ -5966,8 +5969,7 @@ def _home(viewer: Viewer, before: Cursor | None) -> dict[str, Any]:
 @login_required
 def handbook() -> ResponseReturnValue:
     """The handbook's pages by topic, alphabetically."""
-    viewer, place = viewer_or_none(), place_from_request(int, int, str, int)
-    assert viewer is not None
+    viewer, place = this_viewer(), place_from_request(int, int, str, int)
     content = drawn(viewer, "posts/_handbook.html", (place,), lambda: _handbook_page(viewer, place))
     return render_template("posts/handbook.html", content=content)
 
@@ -6045,8 +6047,7 @@ def _may_be_kept(thread: Thread) -> bool:
 
 
 def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200) -> ResponseReturnValue:
-    viewer = viewer_or_none()
-    assert viewer is not None
+    viewer = this_viewer()
     before = request.args.get("before", type=as_id) if this_request().query_string else None
     key = ("post", post_id, before, *clock())
     thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _may_be_kept)
@@ -6078,7 +6079,7 @@ def new() -> ResponseReturnValue:
         except Refused as refused:
             form.refuse(refused)
         else:
-            return done(f"/posts/{post_id}", _what_was_done(placed, "Published."))
+            return done(f"/posts/{post_id}", _what_was_done(placed))
     return _edit_page(form, None, kind, audience, attached)
 
 
@@ -6103,7 +6104,7 @@ def edit(post_id: int) -> ResponseReturnValue:
             return _conflict_page(form, conflict, _history_of(post), audience, attached)
         else:
             out = post.published_at is not None and post.published_at <= utcnow()
-            return done(f"/posts/{post_id}", "Saved." if out else _what_was_done(placed, "Published."))
+            return done(f"/posts/{post_id}", "Saved." if out else _what_was_done(placed))
     return _edit_page(form, post, post.kind, audience, attached)
 
 
@@ -6131,11 +6132,9 @@ def _offer_owners(form: PostForm, kind: str, topic_id: int | None = None) -> Non
     if kind != "page":
         del form.owner, form.review
         return
-    people = sa.select(User.id, User.name).where(User.deactivated_at.is_(None))
-    members = sa.select(TopicMember.user_id).where(TopicMember.topic_id == topic_id)
-    closed = sa.exists().where(Topic.id == topic_id, Topic.private)
-    people = people.where(sa.or_(~closed, User.id.in_(members))).order_by(User.name_key, User.id)
-    offered = [(0, "Nobody"), *((row.id, row.name) for row in rows(people))]
+    people = sa.select(User.id, User.name).where(User.deactivated_at.is_(None), User.sees(topic_id))
+    ordered = rows(people.order_by(User.name_key, User.id))
+    offered = [(0, "Nobody"), *((row.id, row.name) for row in ordered)]
     form.owner.choices = choices(offered)
     if form.owner.data not in dict(offered) and not form.owner.raw_data:
         form.owner.data = 0  # who did is gone, or sees the topic no more
@@ -6148,10 +6147,10 @@ def _placed(form: PostForm) -> Placing:
     return Placing(_kind_of(form), "draft" in request.form, appears, leaves)
 
 
-def _what_was_done(placed: Placing, published: str) -> str:
+def _what_was_done(placed: Placing) -> str:
     if placed.draft:
         return "Saved as a draft. Only you see it."
-    return "Scheduled. It appears by itself." if placed.published_at else published
+    return "Scheduled. It appears by itself." if placed.published_at else "Published."
 
 
 def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
@@ -6163,7 +6162,6 @@ def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
         SelectChoice(
             str(topic.id),
             f"{topic.name} ({'private' if topic.private else 'open'}, {plural(topic.people, 'person', 'people')})",
-            render_kw={"data-name": topic.name, "data-people": str(topic.people)},
         )
         for topic in audience.values()
     ]
@@ -6222,7 +6220,7 @@ def pin(post_id: int) -> ResponseReturnValue:
     """Keep a post at the top of Home, or let it go."""
     pinned, form = request.form.get("pinned") == "1", PinForm()
     if not form.validate_on_submit():
-        raise Refused("until", "That is no day until which something could be pinned.")
+        raise Refused("until", "Choose a day that is not over.")
     Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned and form.until.data else None)
     return done(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "No longer pinned.")
 
@@ -6262,7 +6260,7 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
     target = found(Comment.visible_to(current_user).where(Comment.id == comment_id))
     if not target.editable_by(current_user):
         abort(403)
-    form, below = EditCommentForm(obj=target), db.session.get(Post, target.post_id)
+    form, post = EditCommentForm(obj=target), found(Post.visible_to(current_user).where(Post.id == target.post_id))
     address = f"/posts/{target.post_id}#comment-{target.id}"
     if form.validate_on_submit():
         try:
@@ -6270,7 +6268,7 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
         except Conflict as conflict:
             return _conflict_page(form, conflict, _history_of(target))
         return done(address, "Saved.")
-    return form_page("posts/edit_comment.html", form, comment=target, topic_id=below and below.topic_id)
+    return form_page("posts/edit_comment.html", form, comment=target, topic_id=post.topic_id)
 
 
 @posts.post("/comments/<int:comment_id>/delete")
@@ -6339,10 +6337,6 @@ class History(NamedTuple):
     address: str
     version: int
     can_edit: bool
-
-    @property
-    def noun(self) -> str:
-        return "comment" if self.comment_id else "post"
 
 
 def _history_of(post_or_comment: Post | Comment) -> History:
@@ -6501,8 +6495,7 @@ def _restored(of: History, version: int, seen: int, now: int) -> ResponseReturnV
 @login_required
 def review() -> ResponseReturnValue:
     """The pages of the handbook to look at again: for editors all of them, for others those they look after."""
-    viewer, place, day = viewer_or_none(), place_from_request(str, int), today()
-    assert viewer is not None
+    viewer, place, day = this_viewer(), place_from_request(str, int), today()
     try:
         listed = Upkeep.due(viewer, day, place)  # type: ignore[arg-type]
     except ValueError:
@@ -6695,11 +6688,11 @@ def harmless_cell(text: str) -> str:
 @role_required(Role.MEMBER)
 def remind(post_id: int) -> ResponseReturnValue:
     """Remind those who have not read a post yet."""
-    post = _reported(post_id)
+    _reported(post_id)
     try:
         count = Acknowledgement.remind(current_user, post_id)
     except Refused as refused:
-        return _report_page(db.session.get_one(Post, post.id), refused)
+        return _report_page(_reported(post_id), refused)
     return done(f"/posts/{post_id}/report", f"{plural(count, 'person', 'people').capitalize()} will be reminded.")
 
 
@@ -6838,17 +6831,20 @@ people = Blueprint("people", __name__)
 
 PERSON_COLUMNS = (
     *(User.id, User.name, User.username, User.title, User.department, User.phone, User.email, User.location),
-    *(User.away_until, User.name_key),
+    *(User.away_until, User.name_key, User.lookup),
 )
 
 
-def _people_page(user: Permissions, columns: Sequence[Any], query: str) -> tuple[list[Any], str | None]:
-    """People by name, filtered by what was typed, a page at a time; and where the next page begins."""
+def _people_page(columns: Sequence[Any], query: str, everybody: bool = False) -> tuple[list[Any], str | None]:
+    """People by name, filtered by what was typed, a page at a time; and where the next page begins.
+
+    With `everybody` also those who may not sign in any more: for admins.
+    """
     statement = sa.select(*columns)
-    if not user.is_admin or columns is PERSON_COLUMNS:
+    if not everybody:
         statement = statement.where(User.deactivated_at.is_(None))
     for word in sort_key(query).split():
-        statement = statement.where(User.lookup.contains(word, autoescape=True))
+        statement = statement.where(User.lookup.contains(word.partition("@")[0], autoescape=True))
     if place := place_from_request(str, int):
         after = sa.or_(User.name_key > place[0], sa.and_(User.name_key == place[0], User.id > place[1]))
         statement = statement.where(after)
@@ -6863,11 +6859,10 @@ def _people_page(user: Permissions, columns: Sequence[Any], query: str) -> tuple
 def list_people() -> ResponseReturnValue:
     """Everybody, with how to reach them."""
     query = tidy(request.args.get("q"))[:NAME_MAX]
-    viewer, place = viewer_or_none(), request.args.get("before")
-    assert viewer is not None
+    viewer, place = this_viewer(), request.args.get("before")
 
     def find() -> dict[str, Any]:
-        shown, more = _people_page(viewer, PERSON_COLUMNS, query)
+        shown, more = _people_page(PERSON_COLUMNS, query)
         return {"people": shown, "q": query, "before": more, "is_first": not place, "day": today()}
 
     content = drawn(viewer, "people/_cards.html", ("people", query, place), find)
@@ -6995,8 +6990,7 @@ class Hit(NamedTuple):
 @login_required
 def search_all() -> ResponseReturnValue:
     """What fits the words that somebody typed: people first, then posts, pages, comments and files, the best first."""
-    viewer = viewer_or_none()
-    assert viewer is not None
+    viewer = this_viewer()
     asked = {name: request.args.get(name, "") for name in ("kind", "topic", "author", "since", "before")}
     query = tidy(request.args.get("q"))[:QUERY_MAX]
     live = request.args.get("part") == "live"
@@ -7132,8 +7126,7 @@ notifications = Blueprint("notifications", __name__)
 @login_required
 def list_notifications() -> ResponseReturnValue:
     """What one was told, the newest first."""
-    viewer, before = viewer_or_none(), request.args.get("before", type=as_id)
-    assert viewer is not None
+    viewer, before = this_viewer(), request.args.get("before", type=as_id)
     found_threads = Notification.page(viewer, before)
     shown = found_threads[:PAGE_SIZE]
     older = str(shown[-1].id) if len(found_threads) > PAGE_SIZE else None
@@ -7148,8 +7141,7 @@ def poll() -> ResponseReturnValue:
     Whoever has read everything hears of what they are told next, and only then; for others, what anybody does may hide
     what they have not read, and a scheduled post may have appeared.
     """
-    viewer = viewer_or_none()
-    assert viewer is not None
+    viewer = this_viewer()
     told = (viewer.id, viewer.told or 0)
     if viewer.unread_post:
         told += (viewer.unread_post, viewer.last_activity, state().looked.get(viewer.id), f"{clock()[0]:%H%M}")
@@ -7221,7 +7213,7 @@ def manage_people() -> ResponseReturnValue:
     """Everybody with role and state, the deactivated too."""
     query = tidy(request.args.get("q"))[:NAME_MAX]
     columns = (*PERSON_COLUMNS, User.role, User.deactivated_at.is_(None).label("active"), User.last_active_at)
-    shown, before = _people_page(current_user, columns, query)
+    shown, before = _people_page(columns, query, everybody=True)
     return render_template("admin/people.html", people=shown, q=query, before=before)
 
 
@@ -7559,8 +7551,7 @@ _INDENTED = re.compile(r"\n\s+")  # a tenth of a page's bytes, and white space m
 
 def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") -> Markup:
     """The posts of a list, one below the other. What all rows share is looked up once: this is the hottest loop."""
-    viewer, (minute, zone), now = viewer_or_none(), clock(), utcnow()
-    assert viewer is not None
+    viewer, (minute, zone), now = this_viewer(), clock(), utcnow()
     names = directory(viewer, (row.author_id for row in posts))
     looking, people, topics = state().looks.pending, names.people, names.topics
     draw = _fragment.__wrapped__ if current_app.debug else _fragment
@@ -7611,8 +7602,7 @@ WHO_MOST = 10
 
 def reactions(summary: str | None) -> tuple[Said, ...]:
     """The reactions to a post or a comment, with the names of who gave them."""
-    viewer = viewer_or_none()
-    assert viewer is not None
+    viewer = this_viewer()
     said = []
     for kind, ids in Reaction.read(summary):
         people, is_mine = directory(viewer, ids).people, viewer.id in ids
@@ -7623,8 +7613,7 @@ def reactions(summary: str | None) -> tuple[Said, ...]:
 
 def comment_cards(comments: Sequence[CommentView]) -> Markup:
     """The comments below a post; a long one is drawn anew each time, so that what is kept stays small."""
-    viewer, (minute, zone) = viewer_or_none(), clock()
-    assert viewer is not None
+    viewer, (minute, zone) = this_viewer(), clock()
     people = directory(viewer, (row.author_id for row in comments)).people
     cards = []
     for row in comments:

@@ -424,12 +424,11 @@ def _run_in_batch(state: Engine, work: Callable[[], R]) -> R:
         try:
             result = batch.run(work)
         finally:
-            if state.batch is not batch:
-                pass  # the first failed, and there is nothing to commit
-            elif state.coming.value and batch.size < BATCH_MOST:
-                batch.leave_open()
-            else:
-                batch.end()
+            if state.batch is batch:  # else the first failed, and there is nothing to commit
+                if state.coming.value and batch.size < BATCH_MOST:
+                    batch.leave_open()
+                else:
+                    batch.end()
     finally:
         state.write_lock.release()
     batch.wait()

@@ -3,7 +3,7 @@
 //   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
 //   data-autosave="/…"   what is typed is kept on the site as a draft, some seconds after each change
 //   data-editor="/…"     Write and Preview tabs, a toolbar              data-audience="id"  who will see it
-//   data-key="e"         a key that opens or presses this               data-step           j and k come by here, too
+//   data-key="e"         a key that opens or presses this
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
 //   data-live="#id"      the search in the header shows what it finds here while typing
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
@@ -760,10 +760,14 @@
     history.replaceState(null, "", words ? `${form.action}?q=${encodeURIComponent(words)}` : form.action);
   });
   function filterShown(region, words) {
-    const parts = words.toLocaleLowerCase().split(/\s+/);
+    const parts = folded(words).split(/\s+/).map((part) => part.split("@")[0]);
     const items = $$("[data-item]", region);
-    items.forEach((item) => { item.hidden = !parts.every((part) => item.textContent.toLocaleLowerCase().includes(part)); });
+    items.forEach((item) => { item.hidden = !parts.every((part) => item.dataset.item.includes(part)); });
     tellCount(region, items.filter((item) => !item.hidden).length, words);
+  }
+  function folded(words) { // as the server's sort_key folds what an item is found by
+    const small = words.normalize("NFKC").toLowerCase().replace(/ß/g, "ss").replace(/ς/g, "σ");
+    return small.normalize("NFKD").replace(/[\u0300-\u036f\u3099\u309a]/g, "").normalize("NFC");
   }
   async function searchFor(form, words) {
     const answer = await fetch(`${form.action}?q=${encodeURIComponent(words)}`).catch(() => null);
@@ -847,8 +851,8 @@
     press(event);
   });
 
-  // j and k go through whatever the page lists: what is focused in turn. Other lists may mark theirs with data-step.
-  const STEPS = ".post :is(h2, h3) a, .rows a.row-main, .rows .row-main > a, .listing tbody th a, .card-person :is(h2, h3) a, .comment, [data-step]";
+  // j and k go through whatever the page lists: what is focused in turn.
+  const STEPS = ".post :is(h2, h3) a, .rows a.row-main, .rows .row-main > a, .listing tbody th a, .card-person :is(h2, h3) a, .comment";
   function step(by) {
     const items = $$(STEPS, $("main")).filter((item) => item.checkVisibility());
     const here = items.findLastIndex((item) => item === document.activeElement || item.contains(document.activeElement));

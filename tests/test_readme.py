@@ -52,13 +52,22 @@ def dedent(code: str) -> str:
 
 def test_the_five_steps_to_a_page_of_ones_own_work(project):
     steps = STEP.findall(README)
-    assert len(steps) == 5
+    assert len(steps) == 7
     for where, code in steps:
         follow(project, where, dedent(code))
     environment = {
         name: value for name, value in os.environ.items() if name not in ("TEST_MYSQL_URL", "CORKBOARD_TEST_REQUIRE")
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_lunch.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_lunch.py",
+        "tests/test_structure.py",
+    ]
     run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 

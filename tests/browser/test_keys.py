@@ -190,6 +190,17 @@ def test_people_are_found_while_typing(page: Page) -> None:
     expect(page.get_by_label("Find by name")).to_be_focused()
 
 
+@pytest.mark.parametrize("words", ["ines", "MAŁ", "lucia fer", "hattie@anything.example", "3296011"])
+def test_typing_finds_whom_the_server_finds(page: Page, words: str) -> None:
+    names = "[...document.querySelectorAll('[data-item]')].filter((one) => !one.hidden).map((one) => one.innerText)"
+    page.goto("/people")
+    page.get_by_label("Find by name").fill(words)
+    typed = page.evaluate(names)
+    page.reload()
+    assert typed
+    assert page.evaluate(names) == typed
+
+
 def test_people_are_found_without_a_script(site: Site, visit: Visit) -> None:
     page = visit(site, "hattie", "phone", java_script_enabled=False)
     page.goto("/people")
