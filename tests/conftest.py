@@ -162,7 +162,7 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
 def background(app: Flask) -> list[Any]:
     """What threads would write soon, and tests have written by hand: by `flush`, or by `Notification.tell`."""
     state = app.extensions["corkboard"]
-    return [state.looks, state.telling]
+    return [state.visits, state.looks, state.telling]
 
 
 def close(app: Flask) -> None:
@@ -222,7 +222,7 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
 def forget(app: Flask) -> None:
     """What a process keeps in memory, as if it had just started."""
     state = app.extensions["corkboard"]
-    for buffer in (state.visits, state.indexer, *background(app)):
+    for buffer in (state.indexer, *background(app)):
         buffer.notes.clear()
     state.looked.clear()
     state.settings_version, state.site = None, corkboard.Site()
