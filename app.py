@@ -768,6 +768,10 @@ class Permissions:
         """Whether this person may make a post of that kind: `news`, or `page` for the handbook."""
         return self.is_editor if kind == "page" else self.may_write
 
+    def may_restore(self, thing: Any) -> bool:
+        """Whether this person may bring a deleted thing back: one they deleted themselves, or as an editor any."""
+        return self.is_editor or thing.deleted_by_id == self.id
+
 
 # -- People ------------------------------------------------------------------------------------------------------------
 
@@ -1645,7 +1649,8 @@ class Post(Timed, Model):
     def _for_change(cls, actor: Permissions, post_id: int, deleted: bool = False) -> "tuple[Post, User]":
         """Read a post and who acts anew, for a change. Raises `NotVisible` or `Forbidden`.
 
-        With `deleted`, a deleted one too, where the person might restore it: for anybody else it does not exist.
+        With `deleted`, a deleted one too: it does not exist for who could not edit it, and for others it is `Forbidden`
+        where they may not restore it.
         """
         user = User.acting(actor.id)
         seen = sa.select(cls).where(cls.id == post_id, cls.reachable() if deleted else cls.visible())
@@ -1654,7 +1659,7 @@ class Post(Timed, Model):
         post = db.session.scalar(locked)
         if post is None or (post.deleted_at and not post.editable_by(user)):
             raise NotVisible
-        if not post.editable_by(user):
+        if not post.editable_by(user) or (post.deleted_at and not user.may_restore(post)):
             raise Forbidden
         return post, user
 
@@ -2506,7 +2511,7 @@ class Comment(Model):
 
     @classmethod
     def _for_change(cls, actor: Permissions, comment_id: int, deleted: bool = False) -> "tuple[Comment, User]":
-        """Like a post's: anew, locked, visible (with `deleted` also what the person might restore), and editable."""
+        """Like a post's: anew, locked, visible (with `deleted` also what is deleted), and editable."""
         user = User.acting(actor.id)
         seen = (
             sa.select(cls)
@@ -2517,7 +2522,7 @@ class Comment(Model):
         comment = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
         if comment is None or (comment.deleted_at and not (deleted and comment.editable_by(user))):
             raise NotVisible
-        if not comment.editable_by(user):
+        if not comment.editable_by(user) or (comment.deleted_at and not user.may_restore(comment)):
             raise Forbidden
         return comment, user
 
@@ -2781,13 +2786,13 @@ class Attachment(Model):
 
     @classmethod
     def _for_change(cls, actor: Permissions, file_id: int) -> "tuple[Attachment, User]":
-        """Like a post's: anew, locked, visible (or removed, for who might restore it), and editable."""
+        """Like a post's: anew, locked, visible or removed, and editable."""
         user = User.acting(actor.id)
         seen = sa.select(cls).where(cls.id == file_id, cls.visible(deleted=True)).params(viewer=user.id, now=utcnow())
         file = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
         if file is None or (file.deleted_at and not file.editable_by(user)):
             raise NotVisible
-        if not file.editable_by(user):
+        if not file.editable_by(user) or (file.deleted_at and not user.may_restore(file)):
             raise Forbidden
         return file, user
 

@@ -82,6 +82,24 @@ def test_a_topic_comes_back_only_to_a_name_that_is_free(people, topics, sign_in)
     assert value(sa.select(Topic.deleted_at).where(Topic.id == topic.id)) is None
 
 
+@pytest.mark.parametrize("kind", ["posts", "comments", "files"])
+def test_what_an_editor_deleted_only_an_editor_brings_back(people, topics, sign_in, kind):
+    member, editor = sign_in(people.member), sign_in(people.editor)
+    file = uploaded(member, b"Words to regret", "regret.txt")
+    post = bound(member, topics.open, file.id)
+    comment = add_comment(people.member, db.session.get(Post, post), "Words to regret")
+    thing = {"posts": post, "comments": comment.id, "files": file.id}[kind]
+    assert member.submit(f"/{kind}/{thing}/delete").status_code == 303
+    assert member.submit(f"/{kind}/{thing}/restore").status_code == 303, "one takes back what one did oneself"
+    assert editor.submit(f"/{kind}/{thing}/delete").status_code == 303
+    for act in ("restore", "delete"):
+        assert member.submit(f"/{kind}/{thing}/{act}").status_code == 403, act
+    assert f"/{kind}/{thing}/restore" not in member.get("/").text
+    deleted = sa.select({"posts": Post, "comments": Comment, "files": Attachment}[kind].deleted_at)
+    assert value(deleted.where(sa.text("id = :id").bindparams(id=thing))) is not None
+    assert sign_in(people.admin).submit(f"/{kind}/{thing}/restore").status_code == 303
+
+
 def test_nobody_finds_what_a_private_topic_threw_away(people, topics, sign_in):
     post = add_post(people.member, topics.private, "Salaries")
     Post.delete(people.member, post.id)

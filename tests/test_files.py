@@ -531,12 +531,14 @@ def test_a_picture_of_oneself_is_replaced_removed_and_brought_back(people, sign_
     first, second = rows_of()
     assert first.deleted_at
     assert f"/files/{second.id}/picture.webp" in reader.get("/people").text
-    assert sign_in(people.admin).submit(f"/files/{second.id}/delete").status_code == 303
+    assert reader.submit(f"/files/{second.id}/delete").status_code == 303
     assert "/picture.webp" not in reader.get("/people").text
     assert reader.submit(f"/files/{first.id}/restore").status_code == 303
     assert f"/files/{first.id}/picture.webp" in reader.get("/people").text
     reader.submit(f"/files/{second.id}/restore")
     assert [row.deleted_at is None for row in rows_of()] == [False, True]
+    assert sign_in(people.admin).submit(f"/files/{second.id}/delete").status_code == 303
+    assert reader.submit(f"/files/{second.id}/restore").status_code == 403, "what an administrator took away"
 
 
 def test_a_picture_of_oneself_that_is_none_is_told_beside_its_field(people, sign_in):
