@@ -1198,6 +1198,8 @@ class Topic(Model):
         topic, into = cls.for_change(actor, topic_id), cls.for_change(actor, into_id)
         if topic is into:
             raise Refused("into", "Choose another topic.")
+        if into.private:
+            topic._refuse_last_open("into")
         rows(sa.update(Post).where(Post.topic_id == topic.id).values(topic_id=into.id))
         rows(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
         Follow.move(topic.id, into.id)
@@ -1211,9 +1213,7 @@ class Topic(Model):
         """Put a topic, and with it all that is in it, into the bin. Raises `Refused` for the last one of them."""
         Setting.lock()
         topic = cls.for_change(actor, topic_id)
-        others = sa.select(cls.id).where(cls.deleted_at.is_(None), ~cls.private, cls.id != topic.id).limit(1)
-        if not topic.private and db.session.scalar(others) is None:
-            raise Refused("topic", "This is the last topic that everybody sees. Make another one first.")
+        topic._refuse_last_open("topic")
         topic.deleted_at, topic.deleted_by_id = utcnow(), actor.id
         Activity.record(actor, "topic.deleted", topic, topic.name)
 
@@ -1258,6 +1258,8 @@ class Topic(Model):
     ) -> None:
         key = sort_key(name, TOPIC_MAX)
         self._refuse_taken_name(key)
+        if private and self.id:
+            self._refuse_last_open("private")
         self.name, self.name_key, self.description, self.private = name, key, description, private
         db.session.add(self)
         db.session.flush()
@@ -1268,6 +1270,12 @@ class Topic(Model):
             db.session.connection().execute(
                 sa.insert(TopicMember), [{"topic_id": self.id, "user_id": user_id} for user_id in chosen]
             )
+
+    def _refuse_last_open(self, field: str) -> None:
+        """Raise `Refused` where nobody outside the private topics would have any without this one."""
+        others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id).limit(1)
+        if not self.private and db.session.scalar(others) is None:
+            raise Refused(field, "This is the last topic that everybody sees. Make another one first.")
 
     def _refuse_taken_name(self, key: str) -> None:
         with db.session.no_autoflush:

@@ -788,6 +788,7 @@ def test_a_topic_merged_into_a_private_one_is_not_betrayed_by_its_old_address(pe
 
 
 def test_a_topic_is_closed_and_opened_again(people, topics, sign_in):
+    add_topic(people.editor, "Garden")
     post, browser = add_post(people.member, topics.open), sign_in(people.editor)
     values = {"name": "Everyone", "private": "y", "members": [people.member.id]}
     assert browser.submit(f"/admin/topics/{topics.open.id}", values).status_code == 303
@@ -795,6 +796,34 @@ def test_a_topic_is_closed_and_opened_again(people, topics, sign_in):
     assert seen == {"reader": 404, "member": 200, "editor": 200, "admin": 404, "stranger": 404}
     assert browser.submit(f"/admin/topics/{topics.open.id}", {"name": "Everyone"}).status_code == 303
     assert sign_in(people.stranger).get(f"/posts/{post.id}").status_code == 200
+
+
+def test_the_last_topic_that_everybody_sees_is_neither_closed_nor_merged_into_a_private_one(people, topics, sign_in):
+    browser, address = sign_in(people.editor), f"/admin/topics/{topics.open.id}"
+    garden = add_topic(people.editor, "Garden")
+    Topic.delete(people.editor, garden.id)
+    for path, values in (("", {"name": "Everyone", "private": "y"}), ("/merge", {"into": topics.private.id})):
+        answer = browser.submit(address + path, values)
+        assert answer.status_code == 422, path
+        beside = "into" if path else "private"
+        assert re.search(rf'id="{beside}-error"[^>]*>.*?the last topic that everybody sees', answer.text, re.DOTALL)
+    assert (again(topics.open).private, topics.open.deleted_at) == (False, None)
+    Topic.restore(people.editor, garden.id)
+    assert browser.submit(f"{address}/merge", {"into": topics.private.id}).status_code == 303
+    assert browser.submit(f"/admin/topics/{garden.id}", {"name": "Garden", "private": "y"}).status_code == 422
+
+
+def test_two_editors_who_close_the_last_two_open_topics_at_once_leave_one(app, people, topics):
+    editor, garden = SimpleNamespace(id=people.editor.id), add_topic(people.editor, "Garden").id
+    first = topics.open.id
+    db.session.rollback()
+    outcomes = together(
+        app,
+        lambda: Topic.edit(editor, first, name="Everyone", private=True),
+        lambda: Topic.edit(editor, garden, name="Garden", private=True),
+    )
+    assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 1, outcomes
+    assert count(Topic, ~Topic.private, Topic.deleted_at.is_(None)) == 1
 
 
 def test_an_administrator_steps_into_a_private_topic_and_that_is_recorded(people, topics, sign_in):
