@@ -1682,7 +1682,8 @@ class Post(Timed, Model):
 
     def _write(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, **upkeep: Any) -> None:
         with db.session.no_autoflush:
-            if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
+            topic = Topic.visible_to(editor).where(Topic.id == topic_id)
+            if db.session.scalar(topic.with_for_update(read=True)) is None:  # locked, or it might be merged away now
                 raise Refused("topic", "Choose a topic.")
         if self.id and self.kind == "page" and self.title_key != sort_key(title):
             PageLink.hold(self)

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import secrets
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,13 @@ import sqlalchemy as sa
 from conftest import add_comment, add_person, add_post, add_topic, together
 
 import app as corkboard
+import database
 from app import (
     Activity,
     Attachment,
     Comment,
     Conflict,
+    Draft,
     Forbidden,
     NotVisible,
     Post,
@@ -824,6 +827,48 @@ def test_two_editors_who_close_the_last_two_open_topics_at_once_leave_one(app, p
     )
     assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 1, outcomes
     assert count(Topic, ~Topic.private, Topic.deleted_at.is_(None)) == 1
+
+
+def write_into(author, topic_id: int, _post_id: int) -> int:
+    return Post.create(author, kind="news", form_id=secrets.token_hex(16), topic_id=topic_id, title="A", body="B")
+
+
+def move_into(author, topic_id: int, post_id: int) -> int:
+    Post.edit(author, post_id, 1, topic_id=topic_id, title="A", body="B")
+    return post_id
+
+
+def begin_in(author, topic_id: int, _post_id: int) -> int:
+    return Draft.autosave(author, None, 0, form_id=secrets.token_hex(16), topic_id=topic_id, title="A", body="B").id
+
+
+@pytest.mark.parametrize("write", [write_into, move_into, begin_in])
+def test_what_is_written_while_its_topic_is_merged_goes_with_it(app, people, topics, monkeypatch, write):
+    editor, garden, into = SimpleNamespace(id=people.editor.id), add_topic(people.editor, "Garden").id, topics.open.id
+    post, author = add_post(people.member, topics.open).id, SimpleNamespace(id=people.member.id, role=Role.MEMBER)
+    flush, merged = db.session.flush, threading.Event()
+
+    def merge() -> None:
+        with app.app_context():
+            corkboard.g.now = database.utcnow()
+            Topic.merge(editor, garden, into)
+            merged.set()
+
+    merging = threading.Thread(target=merge)
+
+    def merge_before_flush() -> None:  # the topic has been looked at, and nothing is written yet
+        if not merging.ident:
+            merging.start()
+            merged.wait(0.3)  # in vain, where it waits for what is being written
+        flush()
+
+    monkeypatch.setattr(db.session, "flush", merge_before_flush)
+    written = write(author, garden, post)
+    merging.join(20)
+    assert merged.is_set()
+    db.session.rollback()
+    assert db.session.scalar(sa.select(Post.topic_id).where(Post.id == written)) == into
+    assert db.session.scalar(Post.visible_to(author).where(Post.id == written)) is not None
 
 
 def test_an_administrator_steps_into_a_private_topic_and_that_is_recorded(people, topics, sign_in):
