@@ -320,7 +320,10 @@ class NoRoom(Refused):
 
 
 class Conflict(Exception):
-    """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at."""
+    """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at.
+
+    Of what counts no versions it is what `refuse_overtaken` says: version, and by field what was `changed`.
+    """
 
     def __init__(self, **theirs: Any) -> None:
         super().__init__("saved by somebody else in between")
@@ -333,6 +336,28 @@ class NotVisible(Exception):
 
 class Forbidden(Exception):
     """The person may see it but not do this with it."""
+
+
+def with_version(values: dict[str, Any]) -> dict[str, Any]:
+    """What a form is to hold, and the version of what counts none: a hash of each value."""
+    return values | {"version": " ".join(_stamp(name, value) for name, value in values.items())}
+
+
+def _stamp(name: str, value: Any) -> str:
+    return f"{name}:{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]}"
+
+
+def refuse_overtaken(version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise `Conflict` where something wanted would undo what somebody else saved since that version was read.
+
+    `now` is `with_version`; None is the version of who read nothing before, such as a command.
+    """
+    if version is not None:
+        read = version.split()
+        other = {name: now[name] for name, value in wanted.items() if now[name] != value}
+        changed = {name: value for name, value in other.items() if _stamp(name, value) not in read}
+        if changed:
+            raise Conflict(version=now["version"], changed=changed)
 
 
 # -- Text --------------------------------------------------------------------------------------------------------------
@@ -857,6 +882,11 @@ class User(Permissions, Model):
         mine = sa.exists().where(Topic.id == topic_id, Topic.visible())
         return [row.name for row in rows(blind.where(mine, ~cls.sees(topic_id)).order_by(cls.name_key), viewer=user.id)]
 
+    def as_typed(self) -> dict[str, Any]:
+        """What an administrator's form about this person holds."""
+        active = self.deactivated_at is None
+        return with_version({"name": self.name, "email": self.email or "", "role": int(self.role), "active": active})
+
     # -- predicates
 
     @property
@@ -922,16 +952,20 @@ class User(Permissions, Model):
 
     @classmethod
     @unit
-    def administer(cls, actor: Permissions, user_id: int, *, role: Role, active: bool, **profile: Any) -> None:
+    def administer(
+        cls, actor: Permissions, user_id: int, *, role: Role, active: bool, version: str | None = None, **profile: Any
+    ) -> None:
         """Change another's role, name and whether they may sign in; who may not is signed out everywhere.
 
-        Raises `NotVisible`, `Forbidden`, or `Refused` where it would leave the site without an administrator.
+        Raises `NotVisible`, `Forbidden`, `Conflict` when somebody else saved over the version that was read,
+        or `Refused` where it would leave the site without an administrator.
         """
         Setting.lock()
         cls.acting(actor.id, Role.ADMIN)
         user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
         if user is None:
             raise NotVisible
+        refuse_overtaken(version, user.as_typed(), {"role": int(role), "active": active, **profile})
         if user.is_last_admin and (role < Role.ADMIN or not active):
             raise Refused("role", "This is the only administrator. Make somebody else one first.")
         user._assign(**profile)
@@ -1151,6 +1185,11 @@ class Topic(Model):
     def member_ids(self) -> list[int]:
         return list(db.session.scalars(sa.select(TopicMember.user_id).where(TopicMember.topic_id == self.id)))
 
+    def as_typed(self) -> dict[str, Any]:
+        """What the form about it holds."""
+        values = {name: getattr(self, name) for name in ("name", "description", "private")}
+        return with_version(values | {"members": sorted(self.member_ids())})
+
     # -- actions
 
     @classmethod
@@ -1170,10 +1209,18 @@ class Topic(Model):
 
     @classmethod
     @unit
-    def edit(cls, actor: Permissions, topic_id: int, *, members: Iterable[int] = (), **values: Any) -> None:
-        """Rename a topic, open or close it, choose its people. Its address stays, so that links keep working."""
+    def edit(
+        cls, actor: Permissions, topic_id: int, *,
+        members: Iterable[int] = (), version: str | None = None, **values: Any,
+    ) -> None:  # fmt: skip
+        """Rename a topic, open or close it, choose its people. Its address stays, so that links keep working.
+
+        Raises `Conflict` when somebody else saved over the version that was read; who is in it counts.
+        """
         Setting.lock()
         topic = cls.for_change(actor, topic_id)
+        chosen = sorted({*members, actor.id}) if values.get("private") else []
+        refuse_overtaken(version, topic.as_typed(), values | {"members": chosen})
         topic._assign(actor, members, **values)
         Activity.record(actor, "topic.edited", topic, topic.name)
 
@@ -1237,6 +1284,7 @@ class Topic(Model):
     @unit
     def join(cls, actor: Permissions, topic_id: int) -> "Topic":
         """Let an administrator into a private topic. That they joined is recorded, as `topic.joined`."""
+        Setting.lock()
         User.acting(actor.id, Role.ADMIN)
         topic = db.session.get(cls, topic_id, populate_existing=True)
         if topic is None or topic.deleted_at:
@@ -3725,6 +3773,10 @@ class Site(NamedTuple):
         """The mail domains whose people may register, folded."""
         return [fold(domain) for domain in self.registration_domains.replace(",", " ").split()]
 
+    def as_typed(self) -> dict[str, Any]:
+        """What the form about them holds."""
+        return with_version({name: getattr(self, field) for name, field in SETTING_FIELDS.items()})
+
 
 class Setting(Model):
     """One of the site's settings.
@@ -3758,14 +3810,15 @@ class Setting(Model):
 
     @classmethod
     @unit
-    def change(cls, actor: Permissions, **values: str) -> None:
-        """Set some settings and tell every process by the version."""
-        version = cls.lock()
+    def change(cls, actor: Permissions, *, version: str | None = None, **values: str) -> None:
+        """Set some settings and tell every process. Raises `Conflict` when somebody else set one of them meanwhile."""
+        counter = cls.lock()
         User.acting(actor.id, Role.ADMIN)
+        refuse_overtaken(version, cls.read()[1].as_typed(), values)
         for name, value in values.items():
             db.session.merge(cls(name=name, value=value))
-        version.value = str(int(version.value) + 1)
-        Activity.record(actor, "settings.changed", ("setting", int(version.value)), ", ".join(values))
+        counter.value = str(int(counter.value) + 1)
+        Activity.record(actor, "settings.changed", ("setting", int(counter.value)), ", ".join(values))
 
     @classmethod
     @unit
@@ -4825,6 +4878,18 @@ class SiteForm(FlaskForm):
     def _previewing(self) -> bool:
         return "preview" in request.form and "body" in self._fields
 
+    refused_with = 422  # the status of its page when it came back
+    overtaken: "Sequence[Overtaken]" = ()
+
+    def overtake(self, conflict: Conflict) -> None:
+        """Show what somebody else saved meanwhile beside what was typed; sent again, it is saved over that."""
+        self.refused_with, self["version"].data = 409, conflict.theirs.version
+        self.overtaken = [Overtaken.of(self[name], now) for name, now in conflict.theirs.changed.items()]
+        self.form_errors.append(
+            "Somebody changed this while you had it open. Nothing is lost, and nothing is saved yet: "
+            "look at what it says now, then save what it should say."
+        )
+
     def refuse(self, refused: Refused) -> None:
         """Show what an action refused beside the field it is about."""
         field = self._fields.get(refused.field)
@@ -4832,6 +4897,33 @@ class SiteForm(FlaskForm):
             self.form_errors.append(refused.message)
         else:
             field.errors = [*field.errors, refused.message]
+
+
+class Overtaken(NamedTuple):
+    """A field of a form that somebody else saved meanwhile: what it says now, and what was typed."""
+
+    id: str
+    label: str
+    now: str
+    typed: str
+
+    @classmethod
+    def of(cls, field: Any, now: Any) -> "Overtaken":
+        words = (cls._in_words(field, *pair) for pair in ((now, field.data), (field.data, now)))
+        return cls(field.id, field.label.text, *words)
+
+    @staticmethod
+    def _in_words(field: Any, value: Any, other: Any) -> str:
+        """As one reads it; of many that are chosen only those that the other list lacks, or has besides."""
+        offered: Any = field.choices if isinstance(field, SelectField) else ()
+        labels = {choice.value: choice.label for choice in offered}
+        if isinstance(field, SelectMultipleField):
+            parts = (("with", set(value) - set(other)), ("without", set(other) - set(value)))
+            named = ((word, [label for key, label in labels.items() if int(key) in these]) for word, these in parts)
+            return "; ".join(f"{word} {', '.join(names)}" for word, names in named if names)
+        if isinstance(field, BooleanField):
+            return "Yes" if value else "No"
+        return labels.get(str(value), value) or "Nothing"
 
 
 def line(
@@ -4908,6 +5000,13 @@ def form_id_field() -> HiddenField:
 def version_field() -> Any:
     """The version that was read, so that saving over somebody else's is noticed."""
     return HiddenField(default="0", filters=[lambda value: int(value) if re.fullmatch("[0-9]{1,9}", str(value)) else 0])
+
+
+class FingerprintField(HiddenField):
+    """The version of what counts none (see `with_version`); what is sent without one was never read."""
+
+    def process_formdata(self, valuelist: Sequence[str]) -> None:
+        self.data = valuelist[0] if valuelist else ""
 
 
 def checked_form_id(field: Field) -> str:
@@ -5072,6 +5171,7 @@ class TopicForm(SiteForm):
     private = BooleanField("Private", description="Only the people chosen below see this topic and what is in it")
     members = SelectMultipleField("People", coerce=int)
     form_id = form_id_field()
+    version = FingerprintField()
 
 
 class MergeForm(SiteForm):
@@ -5096,6 +5196,7 @@ class PersonForm(SiteForm):
     email = email_field(required=False)
     role = SelectField("Role", coerce=int)
     active = BooleanField("May sign in", description="Without it, the person is signed out at once and stays out")
+    version = FingerprintField()
 
 
 class SettingsForm(SiteForm):
@@ -5125,6 +5226,7 @@ class SettingsForm(SiteForm):
             SelectChoice("0", "Never: an administrator empties the bin"),
         ],
     )
+    version = FingerprintField()
 
     def validate_registration_domains(self, field: Field) -> None:
         names = (field.data or "").replace(",", " ").split()
@@ -5321,9 +5423,9 @@ def wants_json() -> bool:
 
 
 def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnValue:
-    """A form's page: 200 when it is asked for or previewed, 422 when it came back refused."""
+    """A form's page: 200 when it is asked for or previewed, 422 when it came back refused, 409 when overtaken."""
     refused = request.method == "POST" and (form.errors or form.form_errors)
-    return render_template(template, form=form, **context), 422 if refused else 200
+    return render_template(template, form=form, **context), form.refused_with if refused else 200
 
 
 def login_page(form: LoginForm, resume: str | None, status: int) -> ResponseReturnValue:
@@ -6754,12 +6856,14 @@ def manage() -> ResponseReturnValue:
 def edit_topic(topic_id: int) -> ResponseReturnValue:
     """Rename a topic, open or close it, choose its people."""
     topic = found(Topic.visible_to(current_user).where(Topic.id == topic_id))
-    form = _topic_form(obj=topic, members=topic.member_ids())
+    form = _topic_form(**topic.as_typed())
     if form.validate_on_submit():
         try:
-            Topic.edit(current_user, topic_id, **_topic_values(form))
+            Topic.edit(current_user, topic_id, version=form.version.data, **_topic_values(form))
         except Refused as refused:
             form.refuse(refused)
+        except Conflict as conflict:
+            form.overtake(conflict)
         else:
             return done("/admin/topics", "Saved.")
     others = db.session.scalars(Topic.visible_to(current_user).where(Topic.id != topic_id)).all()
@@ -7264,14 +7368,16 @@ def made_up_password() -> str:
 def edit_person(user_id: int) -> ResponseReturnValue:
     """Change a person's role, or whether they may sign in."""
     person = found(User.visible_to(current_user).where(User.id == user_id))
-    form = PersonForm(obj=person, role=int(person.role), active=person.deactivated_at is None)
+    form = PersonForm(data=person.as_typed())
     form.role.choices = choices((int(role), role.label) for role in Role)
     if form.validate_on_submit():
-        values = {"name": form.name.data, "email": form.email.data, "active": form.active.data}
+        values = {name: form[name].data for name in ("name", "email", "active", "version")}
         try:
             User.administer(current_user, user_id, role=Role(form.role.data), **values)
         except Refused as refused:
             form.refuse(refused)
+        except Conflict as conflict:
+            form.overtake(conflict)
         else:
             return done("/admin/people", f"{form.name.data} is saved.")
     return form_page("admin/edit_person.html", form, person=person)
@@ -7292,11 +7398,15 @@ def reset_password(user_id: int) -> ResponseReturnValue:
 @keeps_typed
 def settings() -> ResponseReturnValue:
     """What the team decides about its site."""
-    site = current_site()
-    form = SettingsForm(data={"site_name": site.name, **site._asdict()})
+    form = SettingsForm(data=current_site().as_typed())
     if form.validate_on_submit():
-        Setting.change(current_user, **{name: form[name].data or "" for name in SETTING_FIELDS})
-        return done("/admin/settings", "Saved.")
+        values = {name: form[name].data or "" for name in SETTING_FIELDS if name in request.form}
+        try:
+            Setting.change(current_user, version=form.version.data, **values)
+        except Conflict as conflict:
+            form.overtake(conflict)
+        else:
+            return done("/admin/settings", "Saved.")
     return form_page("admin/settings.html", form)
 
 

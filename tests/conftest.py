@@ -10,7 +10,9 @@ file, which is sooner done in one, does not. `-n 0` or `-p no:xdist` keeps every
 from __future__ import annotations
 
 import gc
+import html
 import os
+import re
 import secrets
 import sys
 import threading
@@ -31,7 +33,7 @@ from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, Role, Topic, User
+from app import Comment, Post, Role, Setting, Topic, User
 from config import TestingConfig
 from database import db
 
@@ -309,6 +311,10 @@ class Browser(FlaskClient):
     def submit(self, path: str, data: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         return self.post(path, data={"csrf_token": self.csrf_token(), **(data or {})}, **kwargs)
 
+    def amend(self, path: str, data: dict[str, Any] | None = None) -> Any:
+        """Send a form of Administration that was opened just now."""
+        return self.submit(path, {"version": version_at(path), **(data or {})})
+
     def csrf_token(self) -> str:
         """What stands in the forms that this browser is shown: it hangs on the session, that is on the cookie."""
         app = self.application
@@ -336,6 +342,39 @@ class Browser(FlaskClient):
 
 
 _tokens: dict[tuple[int, str] | None, str] = {}
+
+
+def version_at(path: str) -> str:
+    """What the form of a topic, a person or the settings carries of what it shows now; of anything else nothing."""
+    kind, _, number = path.removeprefix("/admin/").partition("/")
+    model: Any = {"topics": Topic, "people": User}.get(kind)
+    db.session.rollback()
+    try:
+        if kind == "settings":
+            return Setting.read()[1].as_typed()["version"]
+        thing = db.session.get(model, int(number), populate_existing=True) if model and number.isdigit() else None
+        return thing.as_typed()["version"] if thing else ""
+    finally:
+        db.session.rollback()
+
+
+def version_in(page: str) -> str:
+    found = re.search(r'name="version"\s[^>]*value="([^"]+)"', page)
+    assert found is not None
+    return html.unescape(found[1])
+
+
+def opened(browser: Browser, path: str) -> dict[str, str]:
+    """What a form that is opened now carries of it until it is sent."""
+    return {"version": version_in(browser.get(path).text)}
+
+
+def overtaken(answer: Any) -> list[tuple[str, ...]]:
+    """The lines of a form that came too late: the field, what it says now, and what was typed."""
+    assert answer.status_code == 409, answer.status_code
+    assert "Somebody changed this while you had it open" in answer.text
+    found = re.findall(r'<th scope="row">\s*<a[^>]*>(.*?)</a>\s*</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>', answer.text)
+    return [tuple(html.unescape(words) for words in line) for line in found]
 
 
 # -- Content -----------------------------------------------------------------------------------------------------------

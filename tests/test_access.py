@@ -226,7 +226,7 @@ def change_password(world: World, browser: Browser) -> None:
 
 def be_deactivated(world: World, browser: Browser) -> None:
     typed = {"name": "Member", "email": "", "role": "20"}
-    assert world.browser("admin").submit(f"/admin/people/{world.people['member']}", typed).status_code == 303
+    assert world.browser("admin").amend(f"/admin/people/{world.people['member']}", typed).status_code == 303
 
 
 def be_given_a_password(world: World, browser: Browser) -> None:
@@ -700,7 +700,8 @@ def test_fields_that_a_form_does_not_have_change_nothing(world, endpoint):
         set_settings(world.app, registration="open")
     cell = accepted(endpoint)
     person = "member" if any(cell.person == "member" and cell.writes for cell in MATRIX[endpoint, "POST"]) else "admin"
-    path, typed = address(world, endpoint, cell._replace(person=person)), world.filling(endpoint)
+    path = address(world, endpoint, cell._replace(person=person))
+    typed = world.filling(endpoint, path)
     smuggled = {name: text for name, text in SMUGGLED.items() if name not in GENUINE.get(endpoint, ())}
     start = dump()
     outcomes = []
@@ -868,7 +869,7 @@ def test_the_longest_text_can_be_saved_and_survives_an_ended_sign_in(world, lett
 def administer(world: World, name: str, **more: str) -> Any:
     typed = {"name": name.capitalize(), "email": "", "role": "40", "active": "y"} | more
     typed = {field: text for field, text in typed.items() if text != "off"}
-    return world.browser("admin").submit(f"/admin/people/{world.people[name]}", typed)
+    return world.browser("admin").amend(f"/admin/people/{world.people[name]}", typed)
 
 
 def admins() -> int:

@@ -201,7 +201,7 @@ def test_no_form_breaks_runs_or_alters_what_is_typed(world: World, endpoint: str
     @tries(10)
     @given(st.dictionaries(st.sampled_from(fields), HOSTILE, min_size=1, max_size=4))
     def attempt(changes: dict[str, str]) -> None:
-        typed = world.filling(endpoint) | as_it_stands(world, endpoint) | changes
+        typed = world.filling(endpoint, path) | as_it_stands(world, endpoint) | changes
         answer = browser.submit(path, typed)
         check(answer, (200, 302, 303, 403, 404, 409, 422))
         if answer.status_code == 303 and endpoint in STORED:
@@ -332,8 +332,9 @@ def test_ids_of_any_size_are_not_there(world: World, number: Any) -> None:
         check(browser.submit(path.format(number), {"body": "x"}), (404,))
     check(browser.get(f"/posts/{world.posts['members']}?before={number}"), (200, 404))
     for endpoint, field in (("posts.new", "topic"), ("admin.edit_person", "role"), ("account.profile", "stand_in")):
-        typed = world.filling(endpoint) | {field: str(number)}
-        check(browser.submit(address(world, endpoint, accepted(endpoint)), typed), (303, 422))
+        path = address(world, endpoint, accepted(endpoint))
+        typed = world.filling(endpoint, path) | {field: str(number)}
+        check(browser.submit(path, typed), (303, 422))
     assert before["posts"] == dump()["posts"]
 
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import CHEAP_HASH, PASSWORD, add_person, add_post, together
+from conftest import CHEAP_HASH, PASSWORD, add_person, add_post, opened, overtaken, together, version_in
 
 import app as corkboard
 import database
-from app import Activity, Forbidden, NotVisible, Refused, Role, SignIn, User
+from app import Activity, Forbidden, NotVisible, Refused, Role, Setting, SignIn, User
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -330,7 +330,7 @@ def test_an_administrator_edits_and_the_person_notices_at_once(people, sign_in):
     browser, theirs = sign_in(people.admin), sign_in(people.member)
     assert theirs.get("/admin/topics").status_code == 403
     values = {"name": "Mia", "email": "mia@example.com", "role": "30", "active": "y"}
-    assert browser.submit(f"/admin/people/{people.member.id}", values).status_code == 303
+    assert browser.amend(f"/admin/people/{people.member.id}", values).status_code == 303
     assert theirs.get("/admin/topics").status_code == 200
     assert "Mia" in theirs.get("/").text
     row = db.session.scalar(sa.select(Activity).where(Activity.action == "person.administered"))
@@ -340,19 +340,47 @@ def test_an_administrator_edits_and_the_person_notices_at_once(people, sign_in):
 def test_who_is_deactivated_is_out_at_the_next_request_and_can_come_back(app, people, sign_in):
     browser, theirs = sign_in(people.admin), sign_in(people.member)
     values = {"name": "Member", "email": "", "role": "20"}
-    assert browser.submit(f"/admin/people/{people.member.id}", values).status_code == 303
+    assert browser.amend(f"/admin/people/{people.member.id}", values).status_code == 303
     assert theirs.get("/").status_code == 302
     assert sign_in_by_password(app, "member", PASSWORD).status_code == 422
     with pytest.raises(Forbidden):
         User.edit_profile(people.member, title="Baker")
-    assert browser.submit(f"/admin/people/{people.member.id}", values | {"active": "y"}).status_code == 303
+    assert browser.amend(f"/admin/people/{people.member.id}", values | {"active": "y"}).status_code == 303
     assert theirs.get("/").status_code == 302, "an ended sign-in stays ended"
     assert sign_in_by_password(app, "member", PASSWORD).status_code == 303
 
 
+@pytest.mark.parametrize(("done", "said"), [
+    ({"role": Role.MEMBER, "active": False}, ("May sign in", "No", "Yes")),
+    ({"role": Role.READER, "active": True}, ("Role", "Reader", "Member")),
+])  # fmt: skip
+def test_who_was_kept_out_is_not_let_in_by_an_older_form(people, sign_in, done, said):
+    browser, address = sign_in(people.admin), f"/admin/people/{people.member.id}"
+    values = {"name": "Mia", "email": "mia@example.com", "role": "20", "active": "y"} | opened(browser, address)
+    User.administer(people.admin, people.member.id, **done)
+    answer = browser.submit(address, values)
+    assert overtaken(answer) == [said]
+    assert 'value="Mia"' in answer.text
+    assert (again(people.member).role, people.member.deactivated_at is None, people.member.name) == (
+        *done.values(), "Member",
+    )  # fmt: skip
+    assert browser.submit(address, values | {"version": version_in(answer.text)}).status_code == 303
+    assert (again(people.member).role, people.member.deactivated_at) == (Role.MEMBER, None)
+    assert people.member.name == "Mia"
+
+
+def test_what_a_person_wrote_meanwhile_of_themselves_is_not_undone(people, sign_in):
+    browser, address = sign_in(people.admin), f"/admin/people/{people.member.id}"
+    values = {"name": "Member", "email": "", "role": "30", "active": "y"} | opened(browser, address)
+    User.edit_profile(people.member, name="Mia Lee", email="mia@example.com", title="Baker")
+    assert overtaken(browser.submit(address, values)) == [
+        ("Name", "Mia Lee", "Member"), ("Mail address", "mia@example.com", "Nothing"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("values", [{"role": "30", "active": "y"}, {"role": "40"}])
 def test_there_is_always_an_administrator_left(people, sign_in, values):
-    answer = sign_in(people.admin).submit(f"/admin/people/{people.admin.id}", {"name": "Admin", "email": ""} | values)
+    answer = sign_in(people.admin).amend(f"/admin/people/{people.admin.id}", {"name": "Admin", "email": ""} | values)
     assert answer.status_code == 422
     assert "the only administrator" in answer.text
     assert again(people.admin).role is Role.ADMIN
@@ -396,6 +424,31 @@ def test_a_person_who_is_not_there_cannot_be_managed(people, sign_in):
         User.administer(people.admin, 7777, role=Role.READER, active=True)
     with pytest.raises(NotVisible):
         User.set_password(people.admin, 7777, "x")
+
+
+def test_registration_that_was_closed_is_not_opened_by_an_older_form(people, sign_in):
+    Setting.change(people.admin, registration="open")
+    browser = sign_in(people.admin)
+    older = {"registration": "open", "registration_domains": "example.com", "registration_role": "member"}
+    older |= opened(browser, "/admin/settings")
+    Setting.change(people.admin, registration="closed")
+    answer = browser.submit("/admin/settings", older)
+    closed, opening = "Nobody: administrators add people", "Anybody who can open this site"
+    assert overtaken(answer) == [("Who may register", closed, opening)]
+    assert 'value="example.com"' in answer.text
+    assert browser.submit("/register").status_code == 404
+    assert browser.submit("/admin/settings", older | {"version": version_in(answer.text)}).status_code == 303
+    assert Setting.read()[1].registration == "open"
+
+
+def test_each_section_of_the_settings_saves_itself_and_nothing_else(people, sign_in):
+    browser = sign_in(people.admin)
+    older = {"site_name": "Ours", "welcome": "Hello"} | opened(browser, "/admin/settings")
+    Setting.change(people.admin, registration="open", bin_days="90")
+    assert browser.submit("/admin/settings", older).status_code == 303
+    db.session.rollback()
+    site = Setting.read()[1]
+    assert (site.name, site.welcome, site.registration, site.bin_days) == ("Ours", "Hello", "open", "90")
 
 
 def test_administrators_find_people_by_role_and_state(people, sign_in):

@@ -13,7 +13,17 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_person, add_post, add_topic, together
+from conftest import (
+    add_comment,
+    add_person,
+    add_post,
+    add_topic,
+    opened,
+    overtaken,
+    together,
+    version_at,
+    version_in,
+)
 
 import app as corkboard
 import database
@@ -31,6 +41,7 @@ from app import (
     Role,
     Setting,
     Topic,
+    TopicMember,
     User,
 )
 from database import db
@@ -727,7 +738,7 @@ def test_a_topics_name_is_taken_however_it_is_written(people, topics, sign_in):
 
 def test_a_renamed_topic_keeps_its_address(people, topics, sign_in):
     browser = sign_in(people.editor)
-    answer = browser.submit(f"/admin/topics/{topics.open.id}", {"name": "All of us", "description": "News"})
+    answer = browser.amend(f"/admin/topics/{topics.open.id}", {"name": "All of us", "description": "News"})
     assert answer.status_code == 303
     page = browser.get("/topics/everyone").text
     assert "<h1>All of us</h1>" in page
@@ -794,10 +805,10 @@ def test_a_topic_is_closed_and_opened_again(people, topics, sign_in):
     add_topic(people.editor, "Garden")
     post, browser = add_post(people.member, topics.open), sign_in(people.editor)
     values = {"name": "Everyone", "private": "y", "members": [people.member.id]}
-    assert browser.submit(f"/admin/topics/{topics.open.id}", values).status_code == 303
+    assert browser.amend(f"/admin/topics/{topics.open.id}", values).status_code == 303
     seen = {who: sign_in(getattr(people, who)).get(f"/posts/{post.id}").status_code for who in vars(people)}
     assert seen == {"reader": 404, "member": 200, "editor": 200, "admin": 404, "stranger": 404}
-    assert browser.submit(f"/admin/topics/{topics.open.id}", {"name": "Everyone"}).status_code == 303
+    assert browser.amend(f"/admin/topics/{topics.open.id}", {"name": "Everyone"}).status_code == 303
     assert sign_in(people.stranger).get(f"/posts/{post.id}").status_code == 200
 
 
@@ -806,14 +817,14 @@ def test_the_last_topic_that_everybody_sees_is_neither_closed_nor_merged_into_a_
     garden = add_topic(people.editor, "Garden")
     Topic.delete(people.editor, garden.id)
     for path, values in (("", {"name": "Everyone", "private": "y"}), ("/merge", {"into": topics.private.id})):
-        answer = browser.submit(address + path, values)
+        answer = browser.amend(address + path, values)
         assert answer.status_code == 422, path
         beside = "into" if path else "private"
         assert re.search(rf'id="{beside}-error"[^>]*>.*?the last topic that everybody sees', answer.text, re.DOTALL)
     assert (again(topics.open).private, topics.open.deleted_at) == (False, None)
     Topic.restore(people.editor, garden.id)
     assert browser.submit(f"{address}/merge", {"into": topics.private.id}).status_code == 303
-    assert browser.submit(f"/admin/topics/{garden.id}", {"name": "Garden", "private": "y"}).status_code == 422
+    assert browser.amend(f"/admin/topics/{garden.id}", {"name": "Garden", "private": "y"}).status_code == 422
 
 
 def test_two_editors_who_close_the_last_two_open_topics_at_once_leave_one(app, people, topics):
@@ -869,6 +880,59 @@ def test_what_is_written_while_its_topic_is_merged_goes_with_it(app, people, top
     db.session.rollback()
     assert db.session.scalar(sa.select(Post.topic_id).where(Post.id == written)) == into
     assert db.session.scalar(Post.visible_to(author).where(Post.id == written)) is not None
+
+
+def test_whoever_was_taken_out_of_a_topic_is_not_put_back_by_an_older_form(people, topics, sign_in):
+    editor, admin, address = sign_in(people.editor), sign_in(people.admin), f"/admin/topics/{topics.private.id}"
+    inside = topics.private.member_ids()
+    values = {"name": "Management", "private": "y", "members": inside}
+    older = opened(admin, address)
+    without = values | opened(editor, address) | {"members": [id_ for id_ in inside if id_ != people.reader.id]}
+    assert editor.submit(address, without).status_code == 303
+    answer = admin.submit(address, values | older | {"description": "New <words>"})
+    assert overtaken(answer) == [("People", "without Reader", "with Reader")]
+    assert 'value="New &lt;words&gt;"' in answer.text
+    assert sign_in(people.reader).get("/topics/management").status_code == 404
+    assert again(topics.private).description == ""
+    again_on_purpose = values | {"description": "New <words>", "version": version_in(answer.text)}
+    assert admin.submit(address, again_on_purpose).status_code == 303
+    assert sign_in(people.reader).get("/topics/management").status_code == 200, "what was done on purpose is done"
+    assert again(topics.private).description == "New <words>"
+
+
+def test_an_administrator_who_stepped_in_is_not_lost_by_an_older_form(people, topics, sign_in):
+    secret, editor = add_topic(people.editor, "Secret", private=True), sign_in(people.editor)
+    address = f"/admin/topics/{secret.id}"
+    older = opened(editor, address)
+    Topic.join(people.admin, secret.id)
+    values = {"name": "Secrets", "private": "y", "members": [people.editor.id]}
+    assert overtaken(editor.submit(address, values | older)) == [("People", "with Admin", "without Admin")]
+    assert sign_in(people.admin).get("/topics/secret").status_code == 200
+
+
+def test_stepping_in_while_the_people_of_a_topic_are_chosen_is_never_lost(app, people, topics):
+    secret = add_topic(people.editor, "Secret", private=True).id
+    editor, admin = SimpleNamespace(id=people.editor.id), SimpleNamespace(id=people.admin.id)
+    for number in range(5):
+        Topic.edit(editor, secret, name="Secret", private=True)
+        values = {"name": f"Secret {number}", "private": True, "version": version_at(f"/admin/topics/{secret}")}
+        outcomes = together(
+            app, lambda values=values: Topic.edit(editor, secret, **values), lambda: Topic.join(admin, secret).id
+        )
+        assert outcomes[1] == secret, outcomes
+        assert isinstance(outcomes[0], Conflict | None), outcomes
+        db.session.rollback()
+        inside = db.session.scalars(sa.select(TopicMember.user_id).where(TopicMember.topic_id == secret))
+        assert admin.id in inside.all()
+
+
+def test_a_form_sent_twice_and_one_that_changes_something_else_are_not_too_late(people, topics, sign_in):
+    editor, address = sign_in(people.editor), f"/admin/topics/{topics.open.id}"
+    sent = {"name": "All of us", "description": "News"} | opened(editor, address)
+    for _ in range(2):
+        assert editor.submit(address, sent).status_code == 303
+    assert overtaken(editor.submit(address, sent | {"name": "Us"})) == [("Name", "All of us", "Us")]
+    assert overtaken(editor.submit(address, {"name": "Us"}))[0] == ("Name", "All of us", "Us"), "no version, never read"
 
 
 def test_an_administrator_steps_into_a_private_topic_and_that_is_recorded(people, topics, sign_in):
@@ -1088,6 +1152,8 @@ def test_every_action_writes_down_who_did_it_on_what_and_from_where(
     last = db.session.scalar(sa.select(sa.func.max(Activity.id)))
     sent = {name: topics.open.id if value == "open" else value for name, value in form.items()}
     address = path.format(subject.id if subject else "", 1)
+    if version := version_at(address):
+        sent["version"] = version
     answer = browser.submit(address, sent, environ_base={"REMOTE_ADDR": "192.0.2.7"})
     assert answer.status_code in (200, 303)
     db.session.rollback()

@@ -337,7 +337,7 @@ def ask(world: World, endpoint: str, method: str, cell: Cell) -> Any:
     path, browser = address(world, endpoint, cell), world.browser(cell.person)
     if method != "POST":
         return browser.open(path, method=method, buffered=True)
-    return browser.submit(path, world.filling(endpoint) | STANDS_ALONE.get(cell.target, {}))
+    return browser.submit(path, world.filling(endpoint, path) | STANDS_ALONE.get(cell.target, {}))
 
 
 def bare(answer: Any) -> str:

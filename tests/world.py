@@ -23,6 +23,7 @@ from conftest import (
     add_topic,
     empty_database,
     forget,
+    version_at,
 )
 from flask import Flask
 from snapshot import dump, put_back
@@ -223,9 +224,9 @@ class World:
         self.cookies[name] = kept.value
         return client
 
-    def filling(self, endpoint: str) -> dict[str, Any]:
-        """What one types into a form so that it is accepted."""
-        typed = {}
+    def filling(self, endpoint: str, path: str = "") -> dict[str, Any]:
+        """What one types into a form so that it is accepted; with its address, over what stands there now."""
+        typed = {"version": version} if path and (version := version_at(path)) else {}
         for name, text in FILLINGS.get(endpoint, {}).items():
             typed[name] = text.format(**self.topics, unique=secrets.token_hex(4)) if isinstance(text, str) else text
         return typed
