@@ -285,6 +285,8 @@ FILE_POLICY = "default-src 'none'; sandbox"
 PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 PICTURE_PIXELS = 50_000_000  # 150 MB while it is worked on, twice that while it is turned
+REQUEST_PIXELS = 10 * PICTURE_PIXELS  # of all pictures that one request brings; they wait for one another
+FRAMES_MOST = 1_000  # of a picture that moves
 PICTURES_AT_ONCE = 1
 PICTURE_WAIT_SECONDS = 20
 THUMB_PIXELS = 480  # the longer side at most; shown at half of it
@@ -3911,8 +3913,9 @@ class SearchEntry(Model):
         since = fresh if database.writes_one_by_one() else sa.or_(fresh, recent)
         columns = sa.select(Activity.id, Activity.object_type, Activity.object_id)
         found = rows(columns.where(since).order_by(Activity.id).limit(2 * ACTIVITIES_AT_ONCE)).all()
+        if found:
+            cls._write(cls._values(cls._about(found)), done, max(done, found[-1].id))
         if found and found[-1].id > done:
-            cls._write(cls._values(cls._about(found)), done, found[-1].id)
             cls.follow(notes)
         elif left := (notes or {}).get("activities", 0):  # the unit that noted this may be about to commit
             state().indexer.note("activities", left - 1)
@@ -4274,7 +4277,8 @@ class Bin:
         else:
             User.acting(actor.id, Role.ADMIN)
         chosen = statement.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(50)
-        ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0, now=utcnow())]
+        # Locked: what somebody brings back at this moment is either back, or gone before they could.
+        ids = [row.id for row in rows(chosen.with_for_update(), viewer=actor.id if actor else 0, now=utcnow())]
         if not ids:
             return 0
         if kind == "topic":
@@ -5631,10 +5635,8 @@ def pillow() -> Any:
 def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
     """Write a picture and its small version. Raises `Refused`."""
     with read_picture(content, name) as image:
-        with refused_unless_readable(name):  # all of a GIF has to be read to count
-            frames = getattr(image, "n_frames", 1) if PICTURES[ending] != "JPEG" and image.format != "MPO" else 1
-        if image.width * image.height * frames > PICTURE_PIXELS:
-            raise too_many_pixels(name)
+        frames = count_frames(image, name) if PICTURES[ending] != "JPEG" else 1
+        refuse_too_much_work(name, image.width * image.height * frames)
         with refused_unless_readable(name), tempfile.SpooledTemporaryFile(2**22) as made:
             shown = save_moving(image, made, ending) if frames > 1 else save_still(image, made, ending)
             made.seek(0)
@@ -5692,6 +5694,28 @@ def refused_unless_readable(name: str) -> Iterator[None]:
             raise
         log.info("a picture that cannot be read: %r", error)
         raise Refused("upload", f"{name} cannot be read as a picture. Is it damaged, or of another kind?") from None
+
+
+def count_frames(image: Any, name: str) -> int:
+    """How many frames a picture has. Raises `Refused` for more than may be kept, without having read all of them: a GIF
+    of a few hundred kilobytes may hold a million."""
+    most = min(FRAMES_MOST, PICTURE_PIXELS // (image.width * image.height))
+    if image.format not in ("GIF", "PNG", "WEBP"):
+        return 1
+    try:
+        with refused_unless_readable(name), contextlib.suppress(EOFError):
+            image.seek(most)
+            raise too_many_pixels(name) if most < FRAMES_MOST else Refused("upload", f"{name} has too many frames.")
+        return image.n_frames
+    finally:
+        image.seek(0)
+
+
+def refuse_too_much_work(name: str, pixels: int) -> None:
+    """Refuse a picture when those of its request together would keep the others waiting for too long."""
+    g.pixels = g.get("pixels", 0) + pixels
+    if g.pixels > REQUEST_PIXELS:
+        raise Refused("upload", f"{name}: these are too many large pictures at once. Send it by itself.")
 
 
 def too_many_pixels(name: str) -> Refused:
@@ -6171,7 +6195,7 @@ def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
 def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
 ) -> ResponseReturnValue:
-    wanted, body = "preview" in request.form, form.body.data or ""
+    wanted, body = "preview" in request.form, (form.body.data or "")[:BODY_MAX]
     preview = _preview_of(body, post.id if post else 0) if wanted else None
     untold = _untold(body, form.topic.data) if wanted else []
     state = PostView.state_at(post, utcnow()) if post else "draft"
@@ -6998,11 +7022,10 @@ def search_all() -> ResponseReturnValue:
     results = _results(viewer, asked["kind"], wanted, live)
     if live:
         return render_template("search/_live.html", q=query, **results)
-    people = sorted(directory(viewer).people.values(), key=lambda person: sort_key(person.name))
     choice = {
         "kinds": SEARCH_KINDS,
         "topics": {topic.slug: topic.name for topic in Topic.audiences(viewer).values()},
-        "everybody": {person.username: person.name for person in people},
+        "everybody": _authors(asked["author"]),
     }
     narrowed: dict[str, Any] = {name: value for name, value in asked.items() if value}
     further = ""
@@ -7012,6 +7035,13 @@ def search_all() -> ResponseReturnValue:
     return render_template(
         "search/index.html", q=query, asked=asked, narrowed=narrowed, further=further, **choice, **results
     )
+
+
+def _authors(asked: str) -> dict[str, str]:
+    """Whose texts one may choose to look through, by name: who is here, and whoever was asked for (see `_wanted`)."""
+    people = sa.select(User.username, User.name).order_by(User.name_key, User.id)
+    known = rows(people.where(sa.or_(User.deactivated_at.is_(None), User.username_key == fold(asked))))
+    return {person.username: person.name for person in known}
 
 
 def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:

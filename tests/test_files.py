@@ -19,7 +19,7 @@ from conftest import REQUIRE_ALL, add_comment, add_post
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import GifImagePlugin, Image
 from sqlalchemy.exc import OperationalError
 from werkzeug.datastructures import FileStorage
 
@@ -285,6 +285,44 @@ def test_a_picture_that_moves_still_moves(people, sign_in, form, ending):
     sent = member.get(address(uploaded(member, made.getvalue(), f"a.{ending}")), buffered=True).data
     assert Image.open(BytesIO(sent)).n_frames == 3  # type: ignore[attr-defined]
     assert b"Secret" not in sent
+
+
+def moving(frames: int) -> bytes:
+    made = BytesIO()
+    colors = [Image.new("L", (1, 1), number % 250) for number in range(frames)]
+    colors[0].save(made, "GIF", save_all=True, append_images=colors[1:], duration=100)
+    return made.getvalue()
+
+
+def test_a_picture_that_moves_has_a_thousand_frames_at_most(people, sign_in, monkeypatch):
+    monkeypatch.setattr(corkboard, "FRAMES_MOST", 5)
+    member = sign_in(people.member)
+    assert upload(member, moving(5), "a.gif").status_code == 200
+    answer = upload(member, moving(6), "a.gif")
+    assert (answer.status_code, "too many frames" in answer.text) == (422, True)
+
+
+def test_a_picture_of_too_many_frames_is_refused_before_all_of_them_are_read(people, sign_in, monkeypatch):
+    monkeypatch.setattr(corkboard, "FRAMES_MOST", 5)
+    places, seek = [], GifImagePlugin.GifImageFile._seek
+
+    def watched(image, frame, *args):
+        places.append(frame)
+        return seek(image, frame, *args)
+
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "_seek", watched)
+    assert upload(sign_in(people.member), moving(40), "a.gif").status_code == 422
+    assert max(places) == 5
+
+
+def test_one_request_brings_no_more_pictures_than_others_can_wait_for(people, topics, sign_in, monkeypatch):
+    monkeypatch.setattr(corkboard, "REQUEST_PIXELS", 250)
+    member = sign_in(people.member)
+    files = [(BytesIO(picture((10, 10))), f"{number}.png") for number in range(3)]
+    page = member.submit("/posts/new", {"topic": topics.open.id, "title": "Many", "body": "x", "upload": files})
+    assert (page.status_code, "2.png: these are too many large pictures at once" in page.text) == (422, True)
+    assert len(stored_files()) == 4
+    assert upload(member, picture((10, 10)), "a.png").status_code == 200
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "I;16", "CMYK"])
