@@ -339,7 +339,7 @@ class Forbidden(Exception):
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 3  # raise it when the output for the same source changes
+RENDERER_VERSION = 4  # raise it when the output for the same source changes
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
 ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img", "input"}
@@ -384,7 +384,8 @@ def _markdown(mentions: bool) -> Any:
     parser.add_render_rule("image", _draw_picture)
     parser.inline.ruler.before("link", "page_link", _page_link)
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
-    parser.add_render_rule("link_open", _draw_link)
+    for end in ("link_open", "link_close"):
+        parser.add_render_rule(end, _draw_link)
     parser.add_render_rule("task", lambda _self, tokens, place, _options, _env: tokens[place].content)
     if mentions:
         parser.inline.ruler.push("mention", _mention)
@@ -400,11 +401,14 @@ def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any
     number = _OWN_FILE.match(source)
     size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
-    return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+    drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+    # It leads to itself, where it is as large as it is; unless it stands in a link, or has no words to be called by.
+    return Markup('<a href="{}">{}</a>').format(source, drawn) if number and alt and not env.get("in_link") else drawn
 
 
 def _draw_link(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Any) -> str:
     """A link; one that shows its address is marked, so that paper does not show it twice."""
+    env["in_link"] = tokens[place].type == "link_open"
     if tokens[place].info == "auto":
         tokens[place].attrSet("class", "bare")
     return renderer.renderToken(tokens, place, options, env)
@@ -5038,7 +5042,7 @@ class MustReadForm(SiteForm):
     )
     roles = SelectMultipleField("By role", coerce=int)
     people = SelectMultipleField("By name", coerce=int)
-    due = DateField("Until the end of", validators=[Optional(), within_reach], description="Empty: as soon as they can")
+    due = DateField("To be read by", validators=[Optional(), within_reach], description="Empty: as soon as they can")
     anew = BooleanField("Ask everybody to read it again, as it stands now")
 
 
@@ -5318,8 +5322,9 @@ def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnVa
 
 def login_page(form: LoginForm, resume: str | None, status: int) -> ResponseReturnValue:
     """The sign-in page, with what was typed before it waiting behind (`resume`)."""
-    open_now = current_site().registration != "closed"
-    return render_template("auth/login.html", form=form, resume=resume, registration_open=open_now), status
+    open_now, is_set_up = current_site().registration != "closed", User.exists()
+    context = {"form": form, "resume": resume, "registration_open": open_now, "is_set_up": is_set_up}
+    return render_template("auth/login.html", **context), status
 
 
 def done(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
@@ -6659,7 +6664,10 @@ def _must_read_form(post: Post) -> MustReadForm:
 
 
 def _asked_for(form: MustReadForm) -> dict[str, Any]:
+    """Whom a form asks. Raises `Refused` where it says both everybody and some."""
     everybody = form.audience.data == "all"
+    if everybody and (form.roles.data or form.people.data):
+        raise Refused("audience", "Everybody, or only those chosen below? Choose one of the two.")
     roles = list(Role) if everybody else [Role(number) for number in form.roles.data or ()]
     people = [] if everybody else form.people.data or []
     return {"roles": roles, "people": people, "due": form.due.data, "anew": form.anew.data}

@@ -506,10 +506,20 @@ def test_no_picture_but_our_own_is_shown(source):
 
 
 def test_a_picture_of_ours_is_shown_with_its_words_as_they_are():
-    assert render_markdown('![a "b" <c>](/files/1/a.png)', {1: (3, 2)}) == (
-        '<p><img src="/files/1/a.png" alt="a &quot;b&quot; &lt;c&gt;" width="3" height="2" loading="lazy"></p>\n'
+    shown = '<img src="/files/1/a.png" alt="a &quot;b&quot; &lt;c&gt;" width="3" height="2" loading="lazy">'
+    assert shown in render_markdown('![a "b" <c>](/files/1/a.png)', {1: (3, 2)})
+    assert '<img src="/files/2/a.png" alt="a" loading="lazy">' in render_markdown("![a](/files/2/a.png)")
+
+
+def test_a_picture_leads_to_itself_unless_it_is_a_link_or_has_no_words():
+    own, shown = (
+        '<a href="/files/2/a.png" rel="noopener noreferrer">',
+        '<img src="/files/2/a.png" alt="a" loading="lazy">',
     )
-    assert render_markdown("![a](/files/2/a.png)") == '<p><img src="/files/2/a.png" alt="a" loading="lazy"></p>\n'
+    assert render_markdown("![a](/files/2/a.png)") == f"<p>{own}{shown}</a></p>\n"
+    linked = render_markdown("[![a](/files/2/a.png)](/posts/1) ![a](/files/2/a.png)")
+    assert re.fullmatch(rf'<p><a href="/posts/1"[^>]*>{shown}</a> {own}{shown}</a></p>\n', linked)
+    assert "<a" not in render_markdown("![](/files/2/a.png)")
 
 
 def test_many_beginnings_of_pictures_are_read_in_time():
