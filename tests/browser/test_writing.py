@@ -13,6 +13,7 @@ from app import Comment, Post, Setting, Topic
 from database import db
 
 from .conftest import Visit
+from .looks import faults_of
 from .served import Site
 from .test_story import sign_in
 
@@ -168,6 +169,54 @@ def test_an_answer_that_got_lost_and_a_second_try_make_one_comment(site: Site, v
     page.get_by_role("button", name="Comment", exact=True).click()
     expect(page.locator("article.comment", has_text=words)).to_have_count(1)
     assert comments_saying(site, words) == 1
+
+
+# -- Somebody else was quicker -----------------------------------------------------------------------------------------
+
+
+def described(site: Site, topic: int, name: str, description: str) -> None:
+    with site.app.app_context():
+        Topic.edit(site.user("ines"), topic, name=name, description=description)
+
+
+@pytest.fixture
+def topic(site: Site, words: str) -> int:
+    with site.app.app_context():
+        return Topic.create(site.user("ines"), form_id=secrets.token_hex(16), name=words).id
+
+
+@WITH_AND_WITHOUT
+def test_a_topics_form_that_came_too_late_shows_both_and_is_saved_on_purpose(
+    site: Site, visit: Visit, words: str, topic: int, scripts: bool
+) -> None:
+    page = visit(site, "hattie", java_script_enabled=scripts)
+    page.goto(f"/admin/topics/{topic}")
+    page.get_by_label("What belongs here").fill("Mine")
+    described(site, topic, words, "Theirs")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("row", name="What belongs here")).to_contain_text("Theirs")
+    expect(page.get_by_label("What belongs here")).to_have_value("Mine")
+    if scripts:
+        assert list(faults_of(page, "a form that came too late")) == []
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    page.goto(f"/admin/topics/{topic}")
+    expect(page.get_by_label("What belongs here")).to_have_value("Mine")
+
+
+def test_what_was_typed_before_somebody_else_saved_comes_back_and_is_too_late(
+    site: Site, visit: Visit, words: str, topic: int
+) -> None:
+    page = visit(site, "hattie")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(f"/admin/topics/{topic}")
+    page.get_by_label("What belongs here").fill("Mine")
+    page.goto("/")
+    described(site, topic, words, "Theirs")
+    page.goto(f"/admin/topics/{topic}")
+    expect(page.get_by_label("What belongs here")).to_have_value("Mine")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("row", name="What belongs here")).to_contain_text("Theirs")
 
 
 # -- Mistakes ----------------------------------------------------------------------------------------------------------
