@@ -7145,7 +7145,8 @@ def _shown(viewer: Viewer, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
     if not hits:
         return []
     ids = by_kind((hit.kind, hit.object_id) for hit in hits)
-    columns = sa.select(Post.id, Post.kind, Post.title, Post.html, Post.author_id, Post.topic_id, Post.expires_at)
+    names = ("id", "kind", "title", "html", "author_id", "topic_id", "expires_at", "updated_at")
+    columns = sa.select(*(getattr(Post, name) for name in names))
     listed = columns.where(Post.listed(), Post.id.in_({hit.post_id for hit in hits}))
     posts_by_id = {row.id: row for row in rows(listed, viewer=viewer.id, now=g.now)}
     said = sa.select(Comment.id, Comment.html, Comment.author_id)
@@ -7176,8 +7177,10 @@ def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
     snippet = marked(excerpt(text, words), words)
     if hit.kind == "comment":
         return Hit("comment", f"/comments/{own.id}", marked(post.title, words), snippet, own.author_id, *rest, home)
-    kind = "page" if post.kind == "page" else "post"
-    return Hit(kind, home[0], marked(post.title, words), snippet, post.author_id, *rest, None)
+    title = marked(post.title, words)
+    if post.kind == "page":  # of which it matters how true it still is
+        return Hit("page", home[0], title, snippet, post.author_id, post.topic_id, post.updated_at, is_over, None)
+    return Hit("post", home[0], title, snippet, post.author_id, *rest, None)
 
 
 def excerpt(text: str, wanted: Sequence[database.Word]) -> str:
