@@ -769,6 +769,20 @@ class Permissions:
         return self.is_editor if kind == "page" else self.may_write
 
 
+def rendered_first(action: Callable[..., T]) -> Callable[..., T]:
+    """Decorator of a unit that writes a `body`, which it finds as HTML in `rendered`.
+
+    A long text takes a second to render: that is done before the unit, which lets nobody else write meanwhile.
+    """
+
+    @functools.wraps(action)
+    def run(cls: Any, actor: Permissions, *args: Any, **kwargs: Any) -> T:
+        kwargs["rendered"] = kwargs.get("rendered") or render_body(actor, kwargs["body"])
+        return action(cls, actor, *args, **kwargs)
+
+    return run
+
+
 # -- People ------------------------------------------------------------------------------------------------------------
 
 
@@ -1391,10 +1405,57 @@ class Timed:
         return sa.case((sa.and_(came, sa.not_(seen.correlate(cls))), 1), else_=0)
 
 
+# -- Posts: how a version follows another ------------------------------------------------------------------------------
+
+
+class Versioned:
+    """How a post is saved over what it said before, and its versions are counted."""
+
+    id: Any
+    title: Any
+    body: Any
+    version: Any
+    published_at: Any
+    edit: Any
+    _for_change: Any
+    _write: Any
+
+    @classmethod
+    def revert(cls, actor: Permissions, post_id: int, version: int, wanted: int) -> int:
+        """Save what an older version said over the one that was read. Returns the number it has now.
+
+        Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
+        """
+        old = Revision.fetch(post_id, None, wanted)
+        return cls._revert(actor, post_id, version, old, render_body(actor, old.body))
+
+    @classmethod
+    @unit
+    def _revert(cls, actor: Permissions, post_id: int, version: int, old: "Version", rendered: str) -> int:
+        post, editor = cls._for_change(actor, post_id)
+        Draft.refuse_stale(post, version)
+        text = {"title": old.title, "body": old.body, "rendered": rendered}
+        cls.edit(editor, post_id, version, topic_id=post.topic_id, **text)
+        return post.version
+
+    def differs(self, **written: Any) -> bool:
+        """Whether a post says something else than that, column by column."""
+        return any(getattr(self, column) != value for column, value in written.items())
+
+    def _save(self, editor: User, now: datetime, **written: Any) -> None:
+        """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
+        if self.published_at is not None and self.version >= DRAFT_VERSIONS:
+            rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
+            self.version = 0
+        self._write(editor, now, **written)
+        text = {"title": self.title, "body": self.body, "created_at": now}
+        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+
+
 # -- Posts: what is written --------------------------------------------------------------------------------------------
 
 
-class Post(Timed, Model):
+class Post(Timed, Versioned, Model):
     """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
 
     __tablename__ = "posts"
@@ -1540,10 +1601,11 @@ class Post(Timed, Model):
     # -- actions
 
     @classmethod
+    @rendered_first
     @unit
     def create(
         cls, actor: Permissions, *, kind: str, form_id: str, placed: Placing | None = None,
-        files: Iterable[int] = (), **written: Any,
+        files: Iterable[int] = (), rendered: str = "", **written: Any,
     ) -> int:  # fmt: skip
         """Write a post: published now, or as `placed` says. Returns its id.
 
@@ -1558,16 +1620,17 @@ class Post(Timed, Model):
         now = utcnow()
         post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
         action = (placed or Placing(kind)).put(post, author, now)
-        post._save(author, now, **written)
+        post._save(author, now, rendered=rendered, **written)
         Attachment.bind(author.id, post.body, files, post_id=post.id)
         Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
         return post.id
 
     @classmethod
+    @rendered_first
     @unit
     def edit(
         cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
-        anew: bool = False, topic_id: int, title: str, body: str, files: Iterable[int] = (), **upkeep: Any,
+        anew: bool = False, files: Iterable[int] = (), rendered: str = "", **written: Any,
     ) -> None:  # fmt: skip
         """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
 
@@ -1576,37 +1639,22 @@ class Post(Timed, Model):
         Raises `Conflict` when somebody else saved another text in between.
         """
         post, editor = cls._for_change(actor, post_id)
-        changed = (post.topic_id, post.title, post.body) != (topic_id, title, body)
-        changed |= any(getattr(post, column) != value for column, value in upkeep.items())
+        now, changed = utcnow(), post.differs(**written)
         if changed:
             Draft.refuse_stale(post, version)
-        Attachment.bind(editor.id, body, files, post_id=post.id)
-        now = utcnow()
+        Attachment.bind(editor.id, written["body"], files, post_id=post.id)
         published = post.published_at is not None and post.published_at <= now
         action = placed.put(post, editor, now) if placed else ""
         if changed or post.version >= DRAFT_VERSIONS:
             post.edited_at = now if published else None
-            post._save(editor, now, topic_id=topic_id, title=title, body=body, **upkeep)
+            post._save(editor, now, rendered=rendered, **written)
         if changed or action:
-            Activity.record(editor, action or "post.edited", post, title)
+            Activity.record(editor, action or "post.edited", post, post.title)
         if tell:
-            Activity.record(editor, "post.told", post, title)
+            Activity.record(editor, "post.told", post, post.title)
         if changed and anew and post.must_read_since is not None:
             post.must_read_version = post.version
-            Activity.record(editor, "post.must_read", post, title)
-
-    @classmethod
-    @unit
-    def revert(cls, actor: Permissions, post_id: int, version: int, wanted: int) -> int:
-        """Save what an older version said over the one that was read. Returns the number it has now.
-
-        Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
-        """
-        post, editor = cls._for_change(actor, post_id)
-        Draft.refuse_stale(post, version)
-        old = Revision.fetch(post_id, None, wanted)
-        cls.edit(editor, post_id, version, topic_id=post.topic_id, title=old.title, body=old.body)
-        return post.version
+            Activity.record(editor, "post.must_read", post, post.title)
 
     @classmethod
     @unit
@@ -1658,23 +1706,16 @@ class Post(Timed, Model):
             raise Forbidden
         return post, user
 
-    def _save(self, editor: User, now: datetime, **written: Any) -> None:
-        """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
-        if self.published_at is not None and self.version >= DRAFT_VERSIONS:
-            rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
-            self.version = 0
-        self._write(editor, now, **written)
-        text = {"title": self.title, "body": self.body, "created_at": now}
-        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
-
-    def _write(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, **upkeep: Any) -> None:
+    def _write(
+        self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, rendered: str, **upkeep: Any
+    ) -> None:
         with db.session.no_autoflush:
             if db.session.scalar(Topic.visible_to(editor).where(Topic.id == topic_id)) is None:
                 raise Refused("topic", "Choose a topic.")
         if self.id and self.kind == "page" and self.title_key != sort_key(title):
             PageLink.hold(self)
         self.topic_id, self.title, self.title_key = topic_id, title, sort_key(title)
-        self.body, self.html, self.renderer = body, render_body(editor, body), RENDERER_VERSION
+        self.body, self.html, self.renderer = body, rendered, RENDERER_VERSION
         self.excerpt = plain_text(self.html)
         self.editor_id, self.updated_at, self.version = editor.id, now, self.version + 1
         if self.kind == "page" and upkeep:
@@ -1716,10 +1757,12 @@ class Draft:
             )  # fmt: skip
 
     @classmethod
+    @rendered_first
     @unit
     def autosave(
-        cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", **written: Any
-    ) -> Post:
+        cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", rendered: str = "",
+        **written: Any,
+    ) -> Post:  # fmt: skip
         """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
 
         Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
@@ -1730,14 +1773,14 @@ class Draft:
         post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
         if post is None:
             post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
-            post._write(author, utcnow(), **written)
+            post._write(author, utcnow(), rendered=rendered, **written)
             Activity.record(author, "post.drafted", post, post.title)
         elif post.published_at is not None or post.deleted_at:
             raise Refused("body", "This is no draft any more.")
         else:
             if post_id:
                 Draft.refuse_stale(post, version)
-            post._write(author, utcnow(), **written)
+            post._write(author, utcnow(), rendered=rendered, **written)
         Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
         return post
 
@@ -2445,8 +2488,9 @@ class Comment(Model):
         return place.existing
 
     @classmethod
+    @rendered_first
     @unit
-    def edit(cls, actor: Permissions, comment_id: int, version: int, *, body: str) -> None:
+    def edit(cls, actor: Permissions, comment_id: int, version: int, *, body: str, rendered: str = "") -> None:
         """Save a new version over the one that was read. Raises `Conflict` when somebody else saved in between."""
         comment, editor = cls._for_change(actor, comment_id)
         if comment.version != version:
@@ -2460,7 +2504,7 @@ class Comment(Model):
             # Most comments are never edited: the first version is written down when there comes to be a second.
             first = {"version": 1, "body": comment.body, "created_at": comment.created_at}
             Revision.keep(post_id=comment.post_id, comment_id=comment.id, editor_id=comment.author_id, **first)
-        comment.body, comment.html, comment.renderer = body, render_body(editor, body), RENDERER_VERSION
+        comment.body, comment.html, comment.renderer = body, rendered, RENDERER_VERSION
         comment.version, comment.edited_at = version + 1, now
         Revision.keep(
             post_id=comment.post_id,
@@ -2475,11 +2519,17 @@ class Comment(Model):
         Activity.record(editor, "comment.edited", comment)
 
     @classmethod
-    @unit
     def revert(cls, actor: Permissions, comment_id: int, version: int, wanted: int) -> int:
         """Like a post's."""
+        post_id = rows(sa.select(cls.post_id).where(cls.id == comment_id)).scalar() or 0
+        old = Revision.fetch(post_id, comment_id, wanted)
+        return cls._revert(actor, comment_id, version, old.body, render_body(actor, old.body))
+
+    @classmethod
+    @unit
+    def _revert(cls, actor: Permissions, comment_id: int, version: int, body: str, rendered: str) -> int:
         comment, editor = cls._for_change(actor, comment_id)
-        cls.edit(editor, comment_id, version, body=Revision.fetch(comment.post_id, comment_id, wanted).body)
+        cls.edit(editor, comment_id, version, body=body, rendered=rendered)
         return comment.version
 
     @classmethod
@@ -6054,6 +6104,9 @@ def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200)
     if thread.is_out and (thread.is_unseen or post_id in viewer.unread):
         note_look(viewer, post_id)
     return render_template("posts/show.html", thread=thread, form=form), status
+
+
+# -- posts: writing, changing, deleting --------------------------------------------------------------------------------
 
 
 @posts.route("/posts/new", methods=["GET", "POST"])

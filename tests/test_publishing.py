@@ -13,7 +13,8 @@ from conftest import add_comment, add_post, together
 from test_posts import again, count, ids_in, written
 
 import app as corkboard
-from app import Activity, Conflict, Draft, Forbidden, NotVisible, Placing, Post, Refused, Revision, User
+import database
+from app import Activity, Comment, Conflict, Draft, Forbidden, NotVisible, Placing, Post, Refused, Revision, User
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -195,6 +196,32 @@ def test_two_windows_on_one_draft_do_not_overwrite_each_other(people, topics, si
     assert again(post).body == "In the first window"
     same = browser.submit(f"/posts/{post.id}/edit", form)
     assert same.status_code == 303, "the same text is no conflict: its answer may have been lost"
+
+
+def test_a_text_is_rendered_before_the_write_lock_is_taken(people, topics, monkeypatch):
+    inside = []
+    render = corkboard.render_body
+    monkeypatch.setattr(
+        corkboard, "render_body",
+        lambda *given: (inside.append(database._in_unit.get() is not None), render(*given))[1],
+    )  # fmt: skip
+    post = add_post(people.member, topics.open, body="One")
+    text = {"topic_id": topics.open.id, "title": "T"}
+    Post.edit(people.member, post.id, 1, body="*Two* by @editor", **text)
+    assert "<em>Two</em>" in again(post).html
+    assert "/people/editor" in post.html
+    assert Post.revert(people.member, post.id, 2, 1) == 3
+    assert again(post).html == "<p>One</p>\n"
+    draft = Draft.autosave(people.member, None, 0, form_id=secrets.token_hex(16), body="*A*", **text)
+    Draft.autosave(people.member, draft.id, draft.version, body="*B*", **text)
+    assert again(draft).html == "<p><em>B</em></p>\n"
+    comment = add_comment(people.member, post)
+    Comment.edit(people.member, comment.id, 1, body="*C*")
+    assert again(comment).html == "<p><em>C</em></p>\n"
+    assert Comment.revert(people.member, comment.id, 2, 1) == 3
+    assert again(comment).html == "<p>Good to know.</p>\n"
+    assert len(inside) == 8
+    assert not any(inside)
 
 
 def test_an_empty_form_begins_no_draft_and_a_member_begins_no_page(people, topics, sign_in):
