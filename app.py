@@ -1604,22 +1604,25 @@ class Post(Timed, Versioned, Model):
     @rendered_first
     @unit
     def create(
-        cls, actor: Permissions, *, kind: str, form_id: str, placed: Placing | None = None,
+        cls, actor: Permissions, *, kind: str, form_id: str, version: int = 0, placed: Placing | None = None,
         files: Iterable[int] = (), rendered: str = "", **written: Any,
     ) -> int:  # fmt: skip
         """Write a post: published now, or as `placed` says. Returns its id.
 
         `written` is what `_write` takes, `files` are the ids of what was uploaded for it, beside those its body names.
-        The same form sent again by the same person finds what it made first, and carries on while that is a draft.
-        Raises `Forbidden`, or `Refused` for a topic that the person does not see.
+        The same form sent again by the same person finds what it made first, and carries on while that is a draft
+        of the `version` that it knows. Raises `Forbidden`; `Conflict` where that draft was changed elsewhere since;
+        or `Refused` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
         post = Draft.of_form(author, form_id)
         if post is not None and (post.published_at is not None or post.deleted_at):
             return post.id
-        now = utcnow()
+        now, placed = utcnow(), placed or Placing(kind)
+        if post is not None and post.differs(**written):
+            Draft.refuse_stale(post, version, anew=True)
         post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
-        action = (placed or Placing(kind)).put(post, author, now)
+        action = placed.put(post, author, now)
         post._save(author, now, rendered=rendered, **written)
         Attachment.bind(author.id, post.body, files, post_id=post.id)
         Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
@@ -1747,13 +1750,18 @@ class Draft:
         return db.session.scalar(first.execution_options(populate_existing=True))
 
     @staticmethod
-    def refuse_stale(post: Post, version: int) -> None:
-        """Raise `Conflict` unless that version of a post was the one that was read."""
-        if post.version != version:
+    def refuse_stale(post: Post, version: int, anew: bool = False) -> None:
+        """Raise `Conflict` unless that version of a post was the one that was read.
+
+        The form of a new one (`anew`) may not have heard yet of what it made, which is a draft's first version.
+        """
+        read = DRAFT_VERSIONS + 1 if anew and not version else version
+        if post.version != read:
             saver = db.session.get(User, post.editor_id)
             raise Conflict(
-                title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
-                editor_name=saver.name if saver else "", updated_at=post.updated_at,
+                post_id=post.id, title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
+                published_at=post.published_at,
+                editor_id=post.editor_id, editor_name=saver.name if saver else "", updated_at=post.updated_at,
             )  # fmt: skip
 
     @classmethod
@@ -1777,9 +1785,8 @@ class Draft:
             Activity.record(author, "post.drafted", post, post.title)
         elif post.published_at is not None or post.deleted_at:
             raise Refused("body", "This is no draft any more.")
-        else:
-            if post_id:
-                Draft.refuse_stale(post, version)
+        elif post.differs(**written):
+            Draft.refuse_stale(post, version, anew=not post_id)
             post._write(author, utcnow(), rendered=rendered, **written)
         Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
         return post
@@ -6127,10 +6134,13 @@ def new() -> ResponseReturnValue:
     attached = take_uploads(form)
     if form.validate_on_submit():
         placed, form_id = _placed(form), checked_form_id(form.form_id)
+        written = {"version": form.version.data, **_written(form, attached)}
         try:
-            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **_written(form, attached))
+            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **written)
         except Refused as refused:
             form.refuse(refused)
+        except Conflict as conflict:
+            return _conflict_page(form, conflict, _post_history(conflict.theirs.post_id), audience, attached)
         else:
             return done(f"/posts/{post_id}", _what_was_done(placed))
     return _edit_page(form, None, kind, audience, attached)

@@ -135,6 +135,42 @@ def test_a_form_that_was_left_open_on_a_draft_is_noticed_after_publishing(people
         Post.edit(people.member, post.id, version, body="Second", **text, placed=Placing("news"))
 
 
+def test_an_old_form_of_a_new_post_does_not_overwrite_the_draft_that_was_edited_since(people, topics, sign_in):
+    browser, form = sign_in(people.member), written(topics.open, title="Begun", body="The old words")
+    address = browser.submit("/posts/new", form | {"draft": "1"}).location
+    post = db.session.scalar(sa.select(Post))
+    browser.submit(f"{address}/edit", form_of(post, body="An hour of work", draft="1"))
+    old = browser.submit("/posts/new", form)
+    assert old.status_code == 409
+    assert "You saved this elsewhere first" in old.text
+    assert "An hour of work" in old.text
+    assert "The old words" in old.text
+    assert (again(post).body, post.published_at) == ("An hour of work", None)
+    assert count(Revision, Revision.post_id == post.id) == 2
+    version = re.search(r'name="version"[^>]*value="(\d+)"', old.text)[1]
+    assert f'action="{address}/edit"' in old.text
+    assert browser.submit(f"{address}/edit", form | {"version": version}).status_code == 303
+    assert again(post).body == "The old words"
+    assert post.published_at is not None
+
+
+def test_a_form_that_knows_its_draft_goes_on_and_one_that_never_heard_only_from_the_first(people, topics, sign_in):
+    browser, form = sign_in(people.member), written(topics.open, draft="1")
+    for body in ("One", "Two"):  # the answer to the first was lost
+        assert browser.submit("/posts/new", form | {"body": body}).status_code == 303
+    post = db.session.scalar(sa.select(Post))
+    assert browser.submit("/posts/new", form | {"body": "Three"}).status_code == 409
+    assert browser.submit("/posts/new", form | {"body": "Three", "version": post.version}).status_code == 303
+    assert again(post).body == "Three"
+
+
+@pytest.mark.parametrize("wish", [{}, {"draft": "1"}])
+def test_the_very_same_form_sent_again_and_again_makes_one_post_and_no_conflict(people, topics, sign_in, wish):
+    browser, form = sign_in(people.member), written(topics.open) | wish
+    assert len({browser.submit("/posts/new", form).location for _ in range(3)}) == 1
+    assert count(Post) == 1
+
+
 def test_a_published_post_never_becomes_a_draft(people, topics, sign_in):
     post = add_post(people.member, topics.open)
     sign_in(people.member).submit(f"/posts/{post.id}/edit", form_of(post, body="Changed", draft="1"))
@@ -196,6 +232,18 @@ def test_two_windows_on_one_draft_do_not_overwrite_each_other(people, topics, si
     assert again(post).body == "In the first window"
     same = browser.submit(f"/posts/{post.id}/edit", form)
     assert same.status_code == 303, "the same text is no conflict: its answer may have been lost"
+
+
+def test_an_autosave_that_never_heard_of_its_draft_overwrites_nothing_that_was_written_since(people, topics, sign_in):
+    browser, form = sign_in(people.member), BEGUN | {"topic": topics.open.id, "form_id": secrets.token_hex(16)}
+    first = browser.submit("/posts/autosave", form).json
+    assert browser.submit("/posts/autosave", form | {"body": "The first answer was lost"}).status_code == 200
+    post = again(db.session.get(Post, first["id"]))
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, body="An hour of work", draft="1"))
+    assert browser.submit("/posts/autosave", form | {"body": "The old words"}).status_code == 409
+    assert again(post).body == "An hour of work"
+    same = browser.submit("/posts/autosave", form | {"body": "An hour of work"})
+    assert same.json == {"id": post.id, "version": post.version}, "the same text is no conflict, and no version"
 
 
 def test_a_text_is_rendered_before_the_write_lock_is_taken(people, topics, monkeypatch):
