@@ -1320,6 +1320,13 @@ class Placing(NamedTuple):
         if self.expires_at and self.expires_at != post.expires_at and self.expires_at <= max(now, begins):
             raise Refused("leaves", "Choose a day that comes after the one on which it appears.")
 
+    def moves(self, post: "Post", now: datetime) -> bool:
+        """Whether a post would appear elsewhere or at another time than it stands. A draft has no time to move from."""
+        waits = post.published_at is not None and post.published_at > now
+        begins = (None if self.draft else self.published_at or now) if waits else post.published_at
+        expires_at = self.expires_at if self.kind == "news" else None
+        return (self.kind, begins, expires_at) != (post.kind, post.published_at, post.expires_at)
+
     def put(self, post: "Post", editor: Permissions, now: datetime) -> str:
         """Put a post there. Returns the action that this is, '' where nothing changes."""
         kind, since, expires_at = post.kind, post.published_at, post.expires_at
@@ -1619,7 +1626,7 @@ class Post(Timed, Versioned, Model):
         if post is not None and (post.published_at is not None or post.deleted_at):
             return post.id
         now, placed = utcnow(), placed or Placing(kind)
-        if post is not None and post.differs(**written):
+        if post is not None and (post.differs(**written) or placed.moves(post, now)):
             Draft.refuse_stale(post, version, anew=True)
         post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
         action = placed.put(post, author, now)
@@ -1639,17 +1646,19 @@ class Post(Timed, Versioned, Model):
 
         With `anew`, who was asked to read it is asked again; what they acknowledged before stays on record.
 
-        Raises `Conflict` when somebody else saved another text in between.
+        Raises `Conflict` when somebody else saved another text in between, or put it elsewhere (see `Placing.moves`).
         """
         post, editor = cls._for_change(actor, post_id)
         now, changed = utcnow(), post.differs(**written)
-        if changed:
+        moved = placed is not None and placed.moves(post, now)
+        if changed or moved:
             Draft.refuse_stale(post, version)
         Attachment.bind(editor.id, written["body"], files, post_id=post.id)
         published = post.published_at is not None and post.published_at <= now
         action = placed.put(post, editor, now) if placed else ""
-        if changed or post.version >= DRAFT_VERSIONS:
+        if changed:
             post.edited_at = now if published else None
+        if changed or moved or post.version >= DRAFT_VERSIONS:
             post._save(editor, now, rendered=rendered, **written)
         if changed or action:
             Activity.record(editor, action or "post.edited", post, post.title)
@@ -1760,7 +1769,7 @@ class Draft:
             saver = db.session.get(User, post.editor_id)
             raise Conflict(
                 post_id=post.id, title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
-                published_at=post.published_at,
+                kind=post.kind, published_at=post.published_at, expires_at=post.expires_at,
                 editor_id=post.editor_id, editor_name=saver.name if saver else "", updated_at=post.updated_at,
             )  # fmt: skip
 
@@ -6154,11 +6163,11 @@ def edit(post_id: int) -> ResponseReturnValue:
     post = found(Post.visible_to(current_user).where(Post.id == post_id))
     if not post.editable_by(current_user):
         abort(403)
-    appears, leaves = as_local(post.published_at), last_day(post.expires_at)
+    appears, leaves = _typed(post.published_at), last_day(post.expires_at)
     form, audience = _form_for(post, obj=post, appears=appears, leaves=leaves)
     attached = take_uploads(form)
     if form.validate_on_submit():
-        placed, wishes = _placed(form), {name: name in request.form for name in ("tell", "anew")}
+        placed, wishes = _placed(form, post), {name: name in request.form for name in ("tell", "anew")}
         try:
             Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form, attached))
         except Refused as refused:
@@ -6203,11 +6212,24 @@ def _offer_owners(form: PostForm, kind: str, topic_id: int | None = None) -> Non
         form.owner.data = 0  # who did is gone, or sees the topic no more
 
 
-def _placed(form: PostForm) -> Placing:
-    """When and where the post of a form appears; its times are those of the person's zone."""
+def _placed(form: PostForm, post: Post | None = None) -> Placing:
+    """When and where the post of a form appears; its times are those of the person's zone.
+
+    A time that the form shows as it stands stays that to the second, and in whichever zone it was chosen.
+    """
     appears = as_utc(form.appears.data) if form.appears.data else None
     leaves = end_of_day(form.leaves.data) if form.leaves.data else None
+    if post is not None and form.appears.data == _typed(post.published_at):
+        appears = post.published_at
+    if post is not None and form.leaves.data == last_day(post.expires_at):
+        leaves = post.expires_at
     return Placing(_kind_of(form), "draft" in request.form, appears, leaves)
+
+
+def _typed(moment: datetime | None) -> datetime | None:
+    """A stored time as a form shows it, to the minute."""
+    local = as_local(moment)
+    return local and local.replace(second=0, microsecond=0)
 
 
 def _what_was_done(placed: Placing) -> str:
@@ -6254,11 +6276,33 @@ def _conflict_page(
     except NotVisible:
         read = None  # a version that was made up, or is not kept
     form.version.data, form.version.raw_data = theirs.version, None
+    moved = _put_as_theirs(form, theirs) if isinstance(form, PostForm) else {}
     changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
     moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
     context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
-    context["attached"] = attached
+    context |= {"attached": attached, "moved": moved}
     return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
+
+
+def _put_as_theirs(form: PostForm, theirs: Any) -> dict[str, str]:
+    """Have a form say where and when its post appears as that stands now.
+
+    Returns, of the fields of which this changed what was sent, what that was in words.
+    """
+    stands = {"kind": theirs.kind, "leaves": last_day(theirs.expires_at)}
+    if theirs.published_at is not None and theirs.published_at > utcnow():  # else there is no time to take over
+        stands["appears"] = _typed(theirs.published_at)
+    if theirs.kind == "page":
+        del stands["leaves"]
+    sent = {
+        "kind": "Handbook" if _kind_of(form) == "page" else "News",
+        "appears": moment_in_words(as_utc(form.appears.data)) if form.appears.data else "at once",
+        "leaves": day_in_words(form.leaves.data) if form.leaves.data else "it stays",
+    }
+    moved = [name for name, value in stands.items() if name in request.form and form[name].data != value]
+    for name in moved:
+        form[name].data, form[name].raw_data = stands[name], None
+    return {name: sent[name] for name in moved}
 
 
 @posts.post("/posts/<int:post_id>/delete")

@@ -14,7 +14,20 @@ from test_posts import again, count, ids_in, written
 
 import app as corkboard
 import database
-from app import Activity, Comment, Conflict, Draft, Forbidden, NotVisible, Placing, Post, Refused, Revision, User
+from app import (
+    Acknowledgement,
+    Activity,
+    Comment,
+    Conflict,
+    Draft,
+    Forbidden,
+    NotVisible,
+    Placing,
+    Post,
+    Refused,
+    Revision,
+    User,
+)
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -395,11 +408,78 @@ def test_an_expired_post_is_changed_without_touching_its_day_and_brought_back_by
     post, browser = add_post(people.member, topics.open), sign_in(people.member, remember=True)
     browser.submit(f"/posts/{post.id}/edit", form_of(post, leaves="2026-03-02"))
     clock.now += 5 * DAY
-    assert browser.submit(f"/posts/{post.id}/edit", form_of(post, body="A", leaves="2026-03-02")).status_code == 303
+    changed = form_of(again(post), body="A", leaves="2026-03-02")
+    assert browser.submit(f"/posts/{post.id}/edit", changed).status_code == 303
     refused = browser.submit(f"/posts/{post.id}/edit", form_of(again(post), leaves="2026-03-04"))
     assert refused.status_code == 422
     browser.submit(f"/posts/{post.id}/edit", form_of(post, leaves=""))
     assert ids_in(browser.get("/").text) == [post.id]
+
+
+# -- Placed by one while another writes --------------------------------------------------------------------------------
+
+
+def conflict_fields(page: str) -> dict[str, str]:
+    """What the form of a page of two texts would send, but for its text."""
+    inside = re.search(r'<form id="conflict".*?</form>', page, re.DOTALL)[0]
+    found = {}
+    for tag in re.findall(r"<input[^>]*>", inside):
+        found[re.search(r'name="([^"]*)"', tag)[1]] = (re.search(r'value="([^"]*)"', tag) or ["", ""])[1]
+    for name, options in re.findall(r'<select[^>]*name="([^"]*)"[^>]*>(.*?)</select>', inside, re.DOTALL):
+        found[name] = re.search(r'<option selected value="([^"]*)"', options)[1]
+    return found
+
+
+@pytest.mark.parametrize(("begun", "theirs", "said"), [
+    ({"appears": "2026-03-05T09:00"}, {"appears": "2026-03-09T10:00"}, "Your form said: Thursday 5 March, 09:00."),
+    ({"leaves": ""}, {"leaves": "2026-03-20"}, "Your form said: it stays."),
+    ({"leaves": "2026-03-20"}, {"leaves": ""}, "Your form said: 20 March."),
+    ({"kind": "news"}, {"kind": "page"}, "Your form said: News."),
+])  # fmt: skip
+def test_an_older_form_does_not_undo_where_and_when_a_post_appears(people, topics, sign_in, clock, begun, theirs, said):
+    author, editor = sign_in(people.admin), sign_in(people.editor)
+    author.submit("/posts/new", written(topics.open, **begun))
+    post = db.session.scalar(sa.select(Post))
+    mine, address = form_of(post, body="A typo less", **begun), f"/posts/{post.id}/edit"
+    assert editor.submit(address, form_of(post, **begun | theirs)).status_code == 303
+    placed = again(post).kind, post.published_at, post.expires_at
+    assert (post.version, post.edited_at) == (2, None)
+    answer = author.submit(address, mine)
+    assert answer.status_code == 409
+    assert f"This is how Editor has it. {said}" in answer.text
+    assert (again(post).kind, post.published_at, post.expires_at) == placed
+    merged = conflict_fields(answer.text) | {"title": post.title, "body": "A typo less"}
+    assert merged["version"] == "2"
+    assert author.submit(address, merged).status_code == 303
+    assert (again(post).body, post.version) == ("A typo less", 3)
+    assert (post.kind, post.published_at, post.expires_at) == placed
+
+
+def test_a_version_by_placing_alone_tells_nobody_asks_nobody_anew_and_says_so(people, topics, sign_in, clock):
+    post, editor = add_post(people.member, topics.open), sign_in(people.editor)
+    Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
+    Acknowledgement.give(people.reader, post.id, 1)
+    editor.submit(f"/posts/{post.id}/edit", form_of(post, leaves="2026-03-20", anew="1"))
+    assert (again(post).version, post.must_read_version, post.edited_at) == (2, 1, None)
+    assert recorded(post.id) == ["post.created", "post.must_read", "post.acknowledged", "post.edited"]
+    assert not corkboard.Acknowledgement.report(post).asked - corkboard.Acknowledgement.report(post).read
+    page = editor.get(f"/posts/{post.id}/history/compare?old=1&new=2").text
+    assert "title and text are the same" in page
+    assert "A version may also be about the topic, when it appears" in page
+    assert "Version 2" in editor.get(f"/posts/{post.id}/history").text
+
+
+def test_saving_a_form_as_it_came_moves_nothing_in_whichever_zone_one_is(people, topics, sign_in, clock):
+    post = scheduled(people.member, topics.open, datetime(2026, 3, 5, 14, 30, 12))
+    sign_in(people.member).submit(f"/posts/{post.id}/edit", form_of(post, leaves="2026-03-20"))
+    before = (again(post).published_at, post.expires_at, post.version)
+    User.edit_appearance(people.editor, "system", "Europe/Helsinki", True)
+    browser = sign_in(people.editor)
+    page = browser.get(f"/posts/{post.id}/edit").text
+    shown = {name: re.search(rf'name="{name}"[^>]*value="([^"]*)"', page)[1] for name in ("appears", "leaves")}
+    assert shown == {"appears": "2026-03-05T16:30", "leaves": "2026-03-21"}
+    assert browser.submit(f"/posts/{post.id}/edit", form_of(post, **shown)).status_code == 303
+    assert (again(post).published_at, post.expires_at, post.version) == before
 
 
 def test_a_pin_ends_by_itself(people, topics, sign_in, clock):
