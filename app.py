@@ -192,7 +192,10 @@ WELCOME_MAX = 500
 
 USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
-DRAFT_VERSIONS = 1_000_000  # where a draft's versions begin: what is published counts from 1, and is none of these
+# Where a draft's versions begin: what is published counts from 1, and is none of these. Those of a post that was
+# scheduled and taken back begin at as many times that as its next version will count, so that no number comes twice.
+DRAFT_VERSIONS = 1_000_000
+SCHEDULED_MOST = 900  # times that it is told apart; a form's version has nine digits
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
 # What one may say without words: how it is shown, and what it is called.
@@ -1337,6 +1340,8 @@ class Placing(NamedTuple):
         if since is None or since > now:
             post.published_at = begins = None if self.draft else self.published_at or now
             if begins is None:
+                if since is not None:
+                    post._begin_again()
                 return "post.drafted"
             if begins != since:
                 return "post.scheduled" if begins > now else "post.published"
@@ -1453,10 +1458,14 @@ class Versioned:
         """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
         if self.published_at is not None and self.version >= DRAFT_VERSIONS:
             rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
-            self.version = 0
+            self.version = self.version // DRAFT_VERSIONS - 1
         self._write(editor, now, **written)
         text = {"title": self.title, "body": self.body, "created_at": now}
         Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+
+    def _begin_again(self) -> None:
+        """Count as a draft does, from where no number was used: what was scheduled is a draft again."""
+        self.version = DRAFT_VERSIONS * (1 + min(self.version, SCHEDULED_MOST))
 
 
 # -- Posts: what is written --------------------------------------------------------------------------------------------
@@ -1664,7 +1673,7 @@ class Post(Timed, Versioned, Model):
             Activity.record(editor, action or "post.edited", post, post.title)
         if tell:
             Activity.record(editor, "post.told", post, post.title)
-        if changed and anew and post.must_read_since is not None:
+        if changed and anew and post.must_read_since is not None and post.published_at is not None:
             post.must_read_version = post.version
             Activity.record(editor, "post.must_read", post, post.title)
 
@@ -2116,6 +2125,12 @@ class Revision(Model):
         return Version._make(row)
 
     @classmethod
+    def before(cls, post_id: int, comment_id: int | None, version: int) -> int | None:
+        """The number of the version kept before one; None where it is the first."""
+        last = sa.select(sa.func.max(cls.version)).where(cls._of(post_id, comment_id), cls.version < version)
+        return rows(last).scalar()
+
+    @classmethod
     def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> "list[Version]":
         """A page of versions, the newest first, one more than it holds; and those that were chosen on others."""
         of_it = cls._versions().where(cls._of(post_id, comment_id))
@@ -2277,7 +2292,7 @@ class Acknowledgement(Model):
         With `anew` only who has read the present version has read it. Raises `Refused` where nobody is asked.
         """
         post, editor = cls._for_asking(actor, post_id)
-        if post.version >= DRAFT_VERSIONS:
+        if post.published_at is None:
             raise Refused("audience", "Publish it first, or say when it appears.")
         wanted = sa.select(User.id).where(User.id.in_({*people}), User.deactivated_at.is_(None))
         named = list(db.session.scalars(wanted))
@@ -6505,8 +6520,10 @@ def _history_page(of: History) -> ResponseReturnValue:
     old, new = (number if number in numbers else None for number in chosen)
     picked = {"new": new or (numbers or [0])[0], "old": old or (numbers[1:2] or [0])[0]}
     sizes = {later.number: later.words - earlier.words for later, earlier in itertools.pairwise(earlier)}
+    follows = {version.number: version.number - 1 for version in above}
+    follows |= {later.number: before.number for later, before in itertools.pairwise(earlier)}
     context = {"above": above, "shown": shown, "sizes": sizes, "older": older, "is_first": before is None}
-    return render_template("posts/history.html", of=of, picked=picked, **context)
+    return render_template("posts/history.html", of=of, picked=picked, follows=follows, **context)
 
 
 @posts.get("/posts/<int:post_id>/history/compare")
@@ -6528,7 +6545,8 @@ def _compare_page(of: History) -> ResponseReturnValue:
     if not all(chosen):
         return redirect(f"{of.address}/history")
     old, new = (Revision.fetch(of.post_id, of.comment_id, number) for number in sorted(filter(None, chosen)))
-    return render_template("posts/compare.html", of=of, old=old, new=new, changes=Changes.of(old, new))
+    before = Revision.before(of.post_id, of.comment_id, old.number)
+    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=Changes.of(old, new))
 
 
 @posts.get("/posts/<int:post_id>/history/<int:version>")
@@ -6548,7 +6566,8 @@ def show_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
 def _version_page(of: History, number: int) -> ResponseReturnValue:
     version = Revision.fetch(of.post_id, of.comment_id, number)
     shown = PageLink.lead(current_user, render_body(current_user, version.body), of.post_id, of.comment_id)
-    return render_template("posts/version.html", of=of, version=version, html=shown)
+    before = Revision.before(of.post_id, of.comment_id, number)
+    return render_template("posts/version.html", of=of, version=version, before=before, html=shown)
 
 
 @posts.post("/posts/<int:post_id>/history/<int:version>/restore")

@@ -357,6 +357,51 @@ def test_a_scheduled_post_is_moved_published_at_once_or_taken_back(people, topic
     assert post.edited_at is None
 
 
+def test_what_was_written_while_a_scheduled_post_was_a_draft_again_stays_private(people, topics, sign_in, clock):
+    post = scheduled(people.member, topics.open, clock.now + HOUR)
+    browser, reader = (sign_in(person, remember=True) for person in (people.member, people.reader))
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, body="Secret words", draft="1"))
+    assert again(post).published_at is None
+    with pytest.raises(NotVisible):
+        Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, body="Kind words"))
+    assert (again(post).published_at, post.version) == (clock.now, 2)
+    kept = db.session.scalars(sa.select(Revision).where(Revision.post_id == post.id)).all()
+    assert [(row.version, row.body) for row in kept] == [(2, "Kind words")]
+    for number in range(1, 4):
+        assert "Secret" not in reader.get(f"/posts/{post.id}/history/{number}").text
+    for path in re.findall(r'href="(/posts/\d+/history[^"]*)"', reader.get(f"/posts/{post.id}/history").text):
+        assert reader.get(path.replace("&amp;", "&")).status_code == 200, path
+    assert "history/compare" not in reader.get(f"/posts/{post.id}/history/2").text, "there is no version before it"
+
+
+def test_a_form_from_before_a_post_was_taken_back_and_scheduled_again_is_noticed(people, topics, clock):
+    post, text = scheduled(people.member, topics.open, clock.now + HOUR), {"topic_id": topics.open.id, "title": "T"}
+    seen = []
+    for body in ("One", "Two"):
+        seen.append(again(post).version)
+        Post.edit(people.member, post.id, seen[-1], body=body, placed=Placing("news", draft=True), **text)
+        seen.append(again(post).version)
+        soon = Placing("news", published_at=clock.now + HOUR)
+        Post.edit(people.member, post.id, seen[-1], body=f"{body}!", placed=soon, **text)
+    assert len({*seen, again(post).version}) == 5
+    for version in seen:
+        with pytest.raises(Conflict):
+            Post.edit(people.editor, post.id, version, body="Stale", **text)
+
+
+def test_what_was_must_read_when_it_was_scheduled_can_be_confirmed_after_it_was_a_draft(people, topics, clock):
+    post, text = scheduled(people.editor, topics.open, clock.now + HOUR), {"topic_id": topics.open.id, "title": "T"}
+    Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
+    back = Placing("news", draft=True)
+    Post.edit(people.editor, post.id, 1, body="Again", placed=back, anew=True, **text)
+    with pytest.raises(Refused, match="Publish it first"):
+        Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER], anew=True)
+    Post.edit(people.editor, post.id, again(post).version, body="At last", placed=Placing("news"), **text)
+    Acknowledgement.give(people.reader, post.id, again(post).version)
+    assert [(row.version) for row in db.session.scalars(sa.select(Acknowledgement))] == [post.version]
+
+
 @pytest.mark.parametrize("appears", ["2026-03-02T08:59", "1999-01-01T10:00", "9999-12-31T23:59", "yesterday"])
 def test_a_time_that_is_over_or_none_is_refused(people, topics, sign_in, clock, appears):
     answer = sign_in(people.member).submit("/posts/new", written(topics.open, appears=appears))
