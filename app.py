@@ -1456,12 +1456,22 @@ class Versioned:
 
     def _save(self, editor: User, now: datetime, **written: Any) -> None:
         """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
-        if self.published_at is not None and self.version >= DRAFT_VERSIONS:
-            rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
-            self.version = self.version // DRAFT_VERSIONS - 1
+        if self.published_at is not None:
+            self._refuse_gaps(written["title"], written["body"])
+            if self.version >= DRAFT_VERSIONS:
+                rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
+                self.version = self.version // DRAFT_VERSIONS - 1
         self._write(editor, now, **written)
         text = {"title": self.title, "body": self.body, "created_at": now}
         Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+
+    @staticmethod
+    def _refuse_gaps(title: str, body: str) -> None:
+        """Only a draft may be unfinished."""
+        if not title.strip():
+            raise Refused("title", "Give it a title: others will see it.")
+        if not body.strip():
+            raise Refused("body", "Write something first: others will see it.")
 
     def _begin_again(self) -> None:
         """Count as a draft does, from where no number was used: what was scheduled is a draft again."""
@@ -6209,7 +6219,7 @@ def _written(form: PostForm, attached: Iterable[FileView] | None = None) -> dict
 def _form_for(post: Post, **data: Any) -> tuple[PostForm, dict[int, SimpleNamespace]]:
     """The form for a post with what there is to choose from, and who sees each topic."""
     form = PostForm(**data, topic=post.topic_id, owner=post.owner_id or 0, review=post.review_every or 0)
-    audience = _offer_topics(form)
+    audience = _offer_topics(form, post)
     _offer_owners(form, post.kind, post.topic_id)
     return form, audience
 
@@ -6253,9 +6263,10 @@ def _what_was_done(placed: Placing) -> str:
     return "Scheduled. It appears by itself." if placed.published_at else "Published."
 
 
-def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
+def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, SimpleNamespace]:
     """Fill in the topics to choose from. Each says who will see the post, which nobody should have to guess."""
-    if "draft" in request.form:
+    out = post is not None and post.published_at is not None and post.published_at <= utcnow()
+    if "draft" in request.form and not out:
         form.allow_gaps()
     audience = Topic.audiences(current_user)
     form.topic.choices = [

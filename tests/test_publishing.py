@@ -191,6 +191,30 @@ def test_a_published_post_never_becomes_a_draft(people, topics, sign_in):
     assert ids_in(sign_in(people.reader).get("/").text) == [post.id]
 
 
+@pytest.mark.parametrize("gap", ["title", "body"])
+def test_no_form_and_no_action_empties_what_is_published_or_scheduled(people, topics, sign_in, clock, gap):
+    post, browser = add_post(people.member, topics.open), sign_in(people.member)
+    answer = browser.submit(f"/posts/{post.id}/edit", form_of(post, draft="1") | {gap: ""})
+    assert answer.status_code == 422
+    text = {"topic_id": topics.open.id, "title": "T", "body": "B"}
+    later = scheduled(people.member, topics.open, clock.now + HOUR)
+    for one in (post, later):
+        with pytest.raises(Refused, match="others will see it"):
+            Post.edit(people.member, one.id, one.version, **text | {gap: " "})
+        assert (again(one).title, one.version) == ("The crane is back", 1)
+    with db.engine.begin() as connection:
+        now = {"created_at": clock.now, "editor_id": people.member.id}
+        unfinished = {"post_id": post.id, "version": 0, "title": "T", "body": "B"} | {gap: ""}
+        connection.execute(sa.insert(Revision).values(**unfinished, **now))
+    with pytest.raises(Refused, match="others will see it"):
+        Post.revert(people.member, post.id, 1, 0)
+    draft = a_draft(people.member, topics.open)
+    Post.edit(people.member, draft.id, draft.version, placed=Placing("news", draft=True), **text | {gap: ""})
+    with pytest.raises(Refused, match="others will see it"):
+        Post.edit(people.member, draft.id, again(draft).version, placed=Placing("news"), **text | {gap: ""})
+    assert again(draft).published_at is None
+
+
 # -- Autosaving --------------------------------------------------------------------------------------------------------
 
 
