@@ -1320,7 +1320,8 @@ class Placing(NamedTuple):
         if waits and self.published_at and self.published_at <= now:
             raise Refused("appears", "That moment is over. Leave it empty to publish now.")
         begins = (self.published_at if waits else post.published_at) or now
-        if self.expires_at and self.expires_at != post.expires_at and self.expires_at <= max(now, begins):
+        expires_at = self.expires_at if self.kind == "news" else None
+        if expires_at and (waits or expires_at != post.expires_at) and expires_at <= max(now, begins):
             raise Refused("leaves", "Choose a day that comes after the one on which it appears.")
 
     def moves(self, post: "Post", now: datetime) -> bool:

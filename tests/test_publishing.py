@@ -485,6 +485,25 @@ def test_an_expired_post_is_changed_without_touching_its_day_and_brought_back_by
     assert ids_in(browser.get("/").text) == [post.id]
 
 
+def test_nothing_is_born_expired(people, topics, sign_in, clock):
+    post, browser = scheduled(people.member, topics.open, clock.now + DAY), sign_in(people.member)
+    address, leaves = f"/posts/{post.id}/edit", "2026-03-12"
+    assert browser.submit(address, form_of(post, appears="2026-03-03T09:00", leaves=leaves)).status_code == 303
+    moved = browser.submit(address, form_of(again(post), appears="2026-04-01T09:00", leaves=leaves))
+    assert moved.status_code == 422
+    assert "Choose a day that comes after" in moved.text
+    assert again(post).published_at == datetime(2026, 3, 3, 9)
+    draft = a_draft(people.member, topics.open)
+    kept = form_of(draft, leaves=leaves, draft="1")
+    assert browser.submit(f"/posts/{draft.id}/edit", kept).status_code == 303
+    clock.now += 20 * DAY
+    browser = sign_in(people.member, remember=True)
+    assert browser.submit(f"/posts/{draft.id}/edit", form_of(again(draft), leaves=leaves)).status_code == 422
+    assert again(draft).published_at is None
+    out = form_of(again(post), body="After its time", leaves=leaves)
+    assert browser.submit(address, out).status_code == 303, "what was out may have expired"
+
+
 # -- Placed by one while another writes --------------------------------------------------------------------------------
 
 
