@@ -288,6 +288,8 @@ FILE_POLICY = "default-src 'none'; sandbox"
 PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 PICTURE_PIXELS = 50_000_000  # 150 MB while it is worked on, twice that while it is turned
+REQUEST_PIXELS = 10 * PICTURE_PIXELS  # of all pictures that one request brings; they wait for one another
+FRAMES_MOST = 1_000  # of a picture that moves
 PICTURES_AT_ONCE = 1
 PICTURE_WAIT_SECONDS = 20
 THUMB_PIXELS = 480  # the longer side at most; shown at half of it
@@ -340,7 +342,7 @@ class Forbidden(Exception):
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 3  # raise it when the output for the same source changes
+RENDERER_VERSION = 4  # raise it when the output for the same source changes
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
 ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img", "input"}
@@ -385,7 +387,8 @@ def _markdown(mentions: bool) -> Any:
     parser.add_render_rule("image", _draw_picture)
     parser.inline.ruler.before("link", "page_link", _page_link)
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
-    parser.add_render_rule("link_open", _draw_link)
+    for end in ("link_open", "link_close"):
+        parser.add_render_rule(end, _draw_link)
     parser.add_render_rule("task", lambda _self, tokens, place, _options, _env: tokens[place].content)
     if mentions:
         parser.inline.ruler.push("mention", _mention)
@@ -401,11 +404,14 @@ def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any
     number = _OWN_FILE.match(source)
     size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
-    return Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+    drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+    # It leads to itself, where it is as large as it is; unless it stands in a link, or has no words to be called by.
+    return Markup('<a href="{}">{}</a>').format(source, drawn) if number and alt and not env.get("in_link") else drawn
 
 
 def _draw_link(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Any) -> str:
     """A link; one that shows its address is marked, so that paper does not show it twice."""
+    env["in_link"] = tokens[place].type == "link_open"
     if tokens[place].info == "auto":
         tokens[place].attrSet("class", "bare")
     return renderer.renderToken(tokens, place, options, env)
@@ -4003,8 +4009,9 @@ class SearchEntry(Model):
         since = fresh if database.writes_one_by_one() else sa.or_(fresh, recent)
         columns = sa.select(Activity.id, Activity.object_type, Activity.object_id)
         found = rows(columns.where(since).order_by(Activity.id).limit(2 * ACTIVITIES_AT_ONCE)).all()
+        if found:
+            cls._write(cls._values(cls._about(found)), done, max(done, found[-1].id))
         if found and found[-1].id > done:
-            cls._write(cls._values(cls._about(found)), done, found[-1].id)
             cls.follow(notes)
         elif left := (notes or {}).get("activities", 0):  # the unit that noted this may be about to commit
             state().indexer.note("activities", left - 1)
@@ -4366,7 +4373,8 @@ class Bin:
         else:
             User.acting(actor.id, Role.ADMIN)
         chosen = statement.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(50)
-        ids = [row.id for row in rows(chosen, viewer=actor.id if actor else 0, now=utcnow())]
+        # Locked: what somebody brings back at this moment is either back, or gone before they could.
+        ids = [row.id for row in rows(chosen.with_for_update(), viewer=actor.id if actor else 0, now=utcnow())]
         if not ids:
             return 0
         if kind == "topic":
@@ -5126,7 +5134,7 @@ class MustReadForm(SiteForm):
     )
     roles = SelectMultipleField("By role", coerce=int)
     people = SelectMultipleField("By name", coerce=int)
-    due = DateField("Until the end of", validators=[Optional(), within_reach], description="Empty: as soon as they can")
+    due = DateField("To be read by", validators=[Optional(), within_reach], description="Empty: as soon as they can")
     anew = BooleanField("Ask everybody to read it again, as it stands now")
 
 
@@ -5406,8 +5414,9 @@ def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnVa
 
 def login_page(form: LoginForm, resume: str | None, status: int) -> ResponseReturnValue:
     """The sign-in page, with what was typed before it waiting behind (`resume`)."""
-    open_now = current_site().registration != "closed"
-    return render_template("auth/login.html", form=form, resume=resume, registration_open=open_now), status
+    open_now, is_set_up = current_site().registration != "closed", User.exists()
+    context = {"form": form, "resume": resume, "registration_open": open_now, "is_set_up": is_set_up}
+    return render_template("auth/login.html", **context), status
 
 
 def done(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
@@ -5723,10 +5732,8 @@ def pillow() -> Any:
 def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
     """Write a picture and its small version. Raises `Refused`."""
     with read_picture(content, name) as image:
-        with refused_unless_readable(name):  # all of a GIF has to be read to count
-            frames = getattr(image, "n_frames", 1) if PICTURES[ending] != "JPEG" and image.format != "MPO" else 1
-        if image.width * image.height * frames > PICTURE_PIXELS:
-            raise too_many_pixels(name)
+        frames = count_frames(image, name) if PICTURES[ending] != "JPEG" else 1
+        refuse_too_much_work(name, image.width * image.height * frames)
         with refused_unless_readable(name), tempfile.SpooledTemporaryFile(2**22) as made:
             shown = save_moving(image, made, ending) if frames > 1 else save_still(image, made, ending)
             made.seek(0)
@@ -5784,6 +5791,28 @@ def refused_unless_readable(name: str) -> Iterator[None]:
             raise
         log.info("a picture that cannot be read: %r", error)
         raise Refused("upload", f"{name} cannot be read as a picture. Is it damaged, or of another kind?") from None
+
+
+def count_frames(image: Any, name: str) -> int:
+    """How many frames a picture has. Raises `Refused` for more than may be kept, without having read all of them: a GIF
+    of a few hundred kilobytes may hold a million."""
+    most = min(FRAMES_MOST, PICTURE_PIXELS // (image.width * image.height))
+    if image.format not in ("GIF", "PNG", "WEBP"):
+        return 1
+    try:
+        with refused_unless_readable(name), contextlib.suppress(EOFError):
+            image.seek(most)
+            raise too_many_pixels(name) if most < FRAMES_MOST else Refused("upload", f"{name} has too many frames.")
+        return image.n_frames
+    finally:
+        image.seek(0)
+
+
+def refuse_too_much_work(name: str, pixels: int) -> None:
+    """Refuse a picture when those of its request together would keep the others waiting for too long."""
+    g.pixels = g.get("pixels", 0) + pixels
+    if g.pixels > REQUEST_PIXELS:
+        raise Refused("upload", f"{name}: these are too many large pictures at once. Send it by itself.")
 
 
 def too_many_pixels(name: str) -> Refused:
@@ -6283,7 +6312,7 @@ def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, SimpleN
 def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
 ) -> ResponseReturnValue:
-    wanted, body = "preview" in request.form, form.body.data or ""
+    wanted, body = "preview" in request.form, (form.body.data or "")[:BODY_MAX]
     preview = _preview_of(body, post.id if post else 0) if wanted else None
     untold = _untold(body, form.topic.data) if wanted else []
     state = PostView.state_at(post, utcnow()) if post else "draft"
@@ -6773,7 +6802,10 @@ def _must_read_form(post: Post) -> MustReadForm:
 
 
 def _asked_for(form: MustReadForm) -> dict[str, Any]:
+    """Whom a form asks. Raises `Refused` where it says both everybody and some."""
     everybody = form.audience.data == "all"
+    if everybody and (form.roles.data or form.people.data):
+        raise Refused("audience", "Everybody, or only those chosen below? Choose one of the two.")
     roles = list(Role) if everybody else [Role(number) for number in form.roles.data or ()]
     people = [] if everybody else form.people.data or []
     return {"roles": roles, "people": people, "due": form.due.data, "anew": form.anew.data}
@@ -7136,11 +7168,10 @@ def search_all() -> ResponseReturnValue:
     results = _results(viewer, asked["kind"], wanted, live)
     if live:
         return render_template("search/_live.html", q=query, **results)
-    people = sorted(directory(viewer).people.values(), key=lambda person: sort_key(person.name))
     choice = {
         "kinds": SEARCH_KINDS,
         "topics": {topic.slug: topic.name for topic in Topic.audiences(viewer).values()},
-        "everybody": {person.username: person.name for person in people},
+        "everybody": _authors(asked["author"]),
     }
     narrowed: dict[str, Any] = {name: value for name, value in asked.items() if value}
     further = ""
@@ -7150,6 +7181,13 @@ def search_all() -> ResponseReturnValue:
     return render_template(
         "search/index.html", q=query, asked=asked, narrowed=narrowed, further=further, **choice, **results
     )
+
+
+def _authors(asked: str) -> dict[str, str]:
+    """Whose texts one may choose to look through, by name: who is here, and whoever was asked for (see `_wanted`)."""
+    people = sa.select(User.username, User.name).order_by(User.name_key, User.id)
+    known = rows(people.where(sa.or_(User.deactivated_at.is_(None), User.username_key == fold(asked))))
+    return {person.username: person.name for person in known}
 
 
 def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
 //   data-poll="/…"       the bell: where to ask what is unread
 //   data-mentions="id"   an @ in this form offers people, first those who see that topic (or the one chosen in the form)
+//   data-chooses="#id"   what is ticked in here ticks that, too
 //   data-react           a link that opens the reactions to choose from
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
 (() => {
@@ -63,11 +64,13 @@
     sessionStorage.setItem(draftKey(form), JSON.stringify({ fields, sent, path: location.pathname }));
   }
 
-  function forgetSent() { // a page that follows a sent form means success; the sign-in page means the contrary
+  // Another page after a sent form means success, and so does the same one with good news; the sign-in page the contrary.
+  function forgetSent() {
+    const praised = $("#flashes .flash-success") !== null;
     for (const key of Object.keys(sessionStorage).filter((name) => name.startsWith("draft:"))) {
       const draft = JSON.parse(sessionStorage.getItem(key));
       if (!document.body.dataset.person) sessionStorage.setItem(key, JSON.stringify({ ...draft, sent: false }));
-      else if (!key.startsWith(owner) || (draft.sent && draft.path !== location.pathname)) sessionStorage.removeItem(key);
+      else if (!key.startsWith(owner) || (draft.sent && (praised || draft.path !== location.pathname))) sessionStorage.removeItem(key);
     }
   }
 
@@ -94,6 +97,10 @@
   on("input", (event) => {
     const form = event.target.form;
     if (form && "draft" in form.dataset) keepDraft(form);
+  });
+  on("change", (event) => { // whoever is chosen by name or role is meant: then not everybody is
+    const [form, decides] = [event.target.form, event.target.closest("[data-chooses]")?.dataset.chooses];
+    if (decides && event.target.checked) $(decides, form).checked = true;
   });
   addEventListener("beforeunload", (event) => {
     if (!sending && $$("[data-draft]").some(isDirty)) event.preventDefault();

@@ -19,7 +19,7 @@ from conftest import REQUIRE_ALL, add_comment, add_post
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import GifImagePlugin, Image
 from sqlalchemy.exc import OperationalError
 from werkzeug.datastructures import FileStorage
 
@@ -287,6 +287,44 @@ def test_a_picture_that_moves_still_moves(people, sign_in, form, ending):
     assert b"Secret" not in sent
 
 
+def moving(frames: int) -> bytes:
+    made = BytesIO()
+    colors = [Image.new("L", (1, 1), number % 250) for number in range(frames)]
+    colors[0].save(made, "GIF", save_all=True, append_images=colors[1:], duration=100)
+    return made.getvalue()
+
+
+def test_a_picture_that_moves_has_a_thousand_frames_at_most(people, sign_in, monkeypatch):
+    monkeypatch.setattr(corkboard, "FRAMES_MOST", 5)
+    member = sign_in(people.member)
+    assert upload(member, moving(5), "a.gif").status_code == 200
+    answer = upload(member, moving(6), "a.gif")
+    assert (answer.status_code, "too many frames" in answer.text) == (422, True)
+
+
+def test_a_picture_of_too_many_frames_is_refused_before_all_of_them_are_read(people, sign_in, monkeypatch):
+    monkeypatch.setattr(corkboard, "FRAMES_MOST", 5)
+    places, seek = [], GifImagePlugin.GifImageFile._seek
+
+    def watched(image, frame, *args):
+        places.append(frame)
+        return seek(image, frame, *args)
+
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "_seek", watched)
+    assert upload(sign_in(people.member), moving(40), "a.gif").status_code == 422
+    assert max(places) == 5
+
+
+def test_one_request_brings_no_more_pictures_than_others_can_wait_for(people, topics, sign_in, monkeypatch):
+    monkeypatch.setattr(corkboard, "REQUEST_PIXELS", 250)
+    member = sign_in(people.member)
+    files = [(BytesIO(picture((10, 10))), f"{number}.png") for number in range(3)]
+    page = member.submit("/posts/new", {"topic": topics.open.id, "title": "Many", "body": "x", "upload": files})
+    assert (page.status_code, "2.png: these are too many large pictures at once" in page.text) == (422, True)
+    assert len(stored_files()) == 4
+    assert upload(member, picture((10, 10)), "a.png").status_code == 200
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "I;16", "CMYK"])
 def test_pictures_of_every_kind_of_color_are_taken(people, sign_in, mode):
     member = sign_in(people.member)
@@ -468,10 +506,20 @@ def test_no_picture_but_our_own_is_shown(source):
 
 
 def test_a_picture_of_ours_is_shown_with_its_words_as_they_are():
-    assert render_markdown('![a "b" <c>](/files/1/a.png)', {1: (3, 2)}) == (
-        '<p><img src="/files/1/a.png" alt="a &quot;b&quot; &lt;c&gt;" width="3" height="2" loading="lazy"></p>\n'
+    shown = '<img src="/files/1/a.png" alt="a &quot;b&quot; &lt;c&gt;" width="3" height="2" loading="lazy">'
+    assert shown in render_markdown('![a "b" <c>](/files/1/a.png)', {1: (3, 2)})
+    assert '<img src="/files/2/a.png" alt="a" loading="lazy">' in render_markdown("![a](/files/2/a.png)")
+
+
+def test_a_picture_leads_to_itself_unless_it_is_a_link_or_has_no_words():
+    own, shown = (
+        '<a href="/files/2/a.png" rel="noopener noreferrer">',
+        '<img src="/files/2/a.png" alt="a" loading="lazy">',
     )
-    assert render_markdown("![a](/files/2/a.png)") == '<p><img src="/files/2/a.png" alt="a" loading="lazy"></p>\n'
+    assert render_markdown("![a](/files/2/a.png)") == f"<p>{own}{shown}</a></p>\n"
+    linked = render_markdown("[![a](/files/2/a.png)](/posts/1) ![a](/files/2/a.png)")
+    assert re.fullmatch(rf'<p><a href="/posts/1"[^>]*>{shown}</a> {own}{shown}</a></p>\n', linked)
+    assert "<a" not in render_markdown("![](/files/2/a.png)")
 
 
 def test_many_beginnings_of_pictures_are_read_in_time():

@@ -502,7 +502,7 @@ def test_still_right_renews_the_day_by_its_interval_and_is_written_down(people, 
     browser = browser_on(clock, sign_in, people.reader)
     shown = words_of(browser.get(f"/posts/{page.id}").text)
     assert "Overdue for a look." in shown
-    assert "Right as of 2 March. Reader looks after it. It was to be looked at by 2 June." in shown
+    assert "Right as of 2 March. Reader looks after it. It was due for a look by 2 June." in shown
     answer = browser.submit(f"/posts/{page.id}/still-right")
     assert (answer.status_code, answer.location) == (303, f"/posts/{page.id}")
     shown = words_of(browser.get(answer.location).text)

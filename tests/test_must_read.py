@@ -192,6 +192,8 @@ def test_an_editor_asks_by_the_form_and_ends_it(people, topics, sign_in):
     assert 'value="2026-12-24"' in page
     assert len(re.findall(r'type="checkbox"[^>]*checked', page)) == 2
     assert browser.submit(address, {"audience": "some"}).status_code == 422
+    both = browser.submit(address, {"audience": "all", "people": [people.stranger.id]})
+    assert (both.status_code, "Choose one of the two." in both.text) == (422, True)
     Acknowledgement.give(people.reader, post.id, 1)
     assert browser.submit(address, {"audience": "all", "end": "1"}).status_code == 303
     assert (owing(post), count(Acknowledgement)) == (set(), 1)

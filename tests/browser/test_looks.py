@@ -11,7 +11,7 @@ from app import Comment, Post, Role, Setting, Topic, User
 from database import db
 
 from .conftest import Visit
-from .looks import faults_of
+from .looks import OUTSIDE, faults_of
 from .served import Site
 
 # What stands in for the arguments of an address. An argument that is missing here fails the test: say what to show.
@@ -187,3 +187,31 @@ def test_a_printed_post_is_the_post_and_what_was_said(site: Site, visit: Visit) 
     expect(page.locator("article.comment").first).to_be_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.querySelector('article .prose')).color") == "rgb(0, 0, 0)"
+
+
+def test_one_word_may_be_longer_than_the_window_is_wide(site: Site, visit: Visit) -> None:
+    word = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamte"
+    with site.app.app_context():
+        admin = site.user("hattie")
+        named = {"username": "longest", "name": word, "email": "", "title": word, "department": word}
+        User.create(admin, password_hash="x", role=Role.READER, **named)
+        topic = Topic.create(admin, form_id="1" * 32, name=word[:60], description=word)
+        content = {"topic_id": topic.id, "title": word, "body": f"## {word}\n\n## {word}\n\n{word} `{word}`"}
+        post = Post.create(admin, kind="page", form_id="2" * 32, **content)
+        news = Post.create(admin, kind="news", form_id="3" * 32, **content)
+        Post.pin(admin, news, True, None)
+        slug = topic.slug
+    page, wider = visit(site, "hattie"), []
+    addresses = ["/", "/handbook", "/people", "/people/longest", "/admin/people", "/admin/topics", f"/topics/{slug}"]
+    for number in (post, news):
+        parts = ("", "/must-read", "/history", "/edit")
+        addresses += [f"/posts/{number}{part}" for part in parts]
+    for address in [*addresses, f"/search?q={word}", "/people/hattie", "/posts/drafts"]:
+        page.goto(address)
+        for width in (360, 800, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            wider += [f"{address} at {width}: {element}" for element in page.evaluate(OUTSIDE)]
+    with site.app.app_context():
+        for number in (post, news):
+            Post.delete(site.user("hattie"), number)
+    assert wider == []

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, Route, expect
 
-from app import Comment, Post, Setting
+from app import Comment, Post, Setting, Topic
+from database import db
 
 from .conftest import Visit
 from .served import Site
@@ -284,3 +285,26 @@ def test_a_deleted_comment_comes_back_with_undo(site: Site, visit: Visit, words:
     page.get_by_role("button", name="Undo").click()
     expect(said).to_have_count(1)
     expect(page).to_have_url(re.compile(r"/posts/4#comment-\d+$"))
+
+
+def test_a_form_that_did_what_it_should_is_blank_again(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    page.goto("/admin/topics")
+    page.get_by_label("Name", exact=True).fill("Salaries")
+    page.get_by_label("Amara Nwosu").check()
+    expect(page.get_by_label("Private")).to_be_checked()
+    page.get_by_role("button", name="Make the topic").click()
+    expect(page.get_by_text("The topic Salaries is there.")).to_be_visible()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("")
+    expect(page.locator(".draft-notice")).to_have_count(0)
+    with site.app.app_context():
+        made = db.session.query(Topic).filter_by(name="Salaries").one()
+        assert made.private
+        Topic.delete(site.user("hattie"), made.id)
+
+
+def test_who_is_chosen_by_name_is_meant(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    page.goto("/posts/2/must-read")
+    page.get_by_label("Søren Dahl").check()
+    expect(page.get_by_label("Only those chosen below")).to_be_checked()
