@@ -6332,7 +6332,7 @@ def _conflict_page(
     except NotVisible:
         read = None  # a version that was made up, or is not kept
     form.version.data, form.version.raw_data = theirs.version, None
-    moved = _put_as_theirs(form, theirs) if isinstance(form, PostForm) else {}
+    moved = _put_as_theirs(form, theirs) if isinstance(form, PostForm) else []
     changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
     moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
     context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
@@ -6340,25 +6340,27 @@ def _conflict_page(
     return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
 
 
-def _put_as_theirs(form: PostForm, theirs: Any) -> dict[str, str]:
-    """Have a form say where and when its post appears as that stands now.
+def _put_as_theirs(form: PostForm, theirs: Any) -> list[str]:
+    """Have a form say where and when its post appears as that stands now. Returns the fields that said otherwise.
 
-    Returns, of the fields of which this changed what was sent, what that was in words.
+    Beside those stands what they said, because either person may be the one who changed it.
     """
-    stands = {"kind": theirs.kind, "leaves": last_day(theirs.expires_at)}
+    stands: dict[str, Any] = {"kind": theirs.kind}
     if theirs.published_at is not None and theirs.published_at > utcnow():  # else there is no time to take over
         stands["appears"] = _typed(theirs.published_at)
-    if theirs.kind == "page":
-        del stands["leaves"]
+    if theirs.kind == "news":
+        stands["leaves"] = last_day(theirs.expires_at)
     sent = {
         "kind": "Handbook" if _kind_of(form) == "page" else "News",
         "appears": moment_in_words(as_utc(form.appears.data)) if form.appears.data else "at once",
         "leaves": day_in_words(form.leaves.data) if form.leaves.data else "it stays",
     }
+    has = "it was saved" if theirs.editor_id == current_user.id else f"{theirs.editor_name} has it"
     moved = [name for name, value in stands.items() if name in request.form and form[name].data != value]
     for name in moved:
         form[name].data, form[name].raw_data = stands[name], None
-    return {name: sent[name] for name in moved}
+        form[name].description = f"This is how {has}. Your form said: {sent[name]}. {form[name].description}".strip()
+    return moved
 
 
 @posts.post("/posts/<int:post_id>/delete")
