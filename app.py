@@ -342,7 +342,7 @@ class Forbidden(Exception):
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 4  # raise it when the output for the same source changes
+RENDERER_VERSION = 4  # raise it when the output for the same source changes: `OldHtml` renders everything anew
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
 ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img", "input"}
@@ -3154,6 +3154,52 @@ def render_body(writer: Permissions, body: str) -> str:
     return render_markdown(body, Attachment.sizes(writer, body), User.bearing)
 
 
+class OldHtml:
+    """What an older version of the renderer made of texts. It is made anew by and by, and nobody is told of it."""
+
+    @classmethod
+    def renew(cls, until: float) -> int:
+        """Render such texts anew, until a moment of the monotonic clock at the latest. Returns how many it were."""
+        count = 0
+        done = rows(RENDERED_READ).first()
+        if done is not None and done.value == str(RENDERER_VERSION):
+            return 0
+        for model in (Post, Comment):
+            last = 0
+            while found := rows(cls._outdated(model, last)).all():
+                if time.monotonic() > until:
+                    return count
+                writers: list[Any] = [SimpleNamespace(id=row.author_id) for row in found]
+                made = [render_body(writer, row.body) for writer, row in zip(writers, found, strict=True)]
+                database.end_reading()
+                cls._write(model, found, made)
+                count, last = count + len(found), found[-1].id
+        cls._note_done()
+        return count
+
+    @staticmethod
+    def _outdated(model: Any, after: int) -> Columns:
+        columns = sa.select(model.id, model.version, model.author_id, model.body)
+        return columns.where(model.renderer < RENDERER_VERSION, model.id > after).order_by(model.id).limit(50)
+
+    @staticmethod
+    @lean_unit
+    def _write(model: Any, found: Sequence[Any], made: Sequence[str]) -> None:
+        """Write the new HTML of what nobody has changed meanwhile."""
+        for row, html_now in zip(found, made, strict=True):
+            values = {"html": html_now, "renderer": RENDERER_VERSION}
+            values |= {"excerpt": plain_text(html_now)} if model is Post else {}
+            rows(sa.update(model).where(model.id == row.id, model.version == row.version).values(values))
+        Activity.record(None, "site.rendered", (model.__tablename__, found[-1].id), plural(len(found), "text"))
+
+    @staticmethod
+    @lean_unit
+    def _note_done() -> None:
+        """Remember that there are none: to look for them is to go through everything."""
+        rows(sa.delete(Setting).where(Setting.name == RENDERED))
+        rows(sa.insert(Setting), name=RENDERED, value=str(RENDERER_VERSION))
+
+
 # -- Reactions ---------------------------------------------------------------------------------------------------------
 
 
@@ -4182,6 +4228,8 @@ ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 20_000
 LATE_COMMIT = timedelta(seconds=10)
 INDEXED = {"post": "post", "comment": "comment", "attachment": "file", "user": "person"}  # by an activity's type
 INDEXED_UNTIL = "indexed_until"
+RENDERED = "rendered"  # by which version of the renderer everything is
+RENDERED_READ = Prepared(sa.select(Setting.value).where(Setting.name == RENDERED))
 INDEXED_READ = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL))
 INDEXED_LOCK = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL).with_for_update())
 LAST_ENTRY = Prepared(sa.select(sa.func.max(SearchEntry.id).label("id")))
@@ -7237,7 +7285,8 @@ def _shown(viewer: Viewer, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
     if not hits:
         return []
     ids = by_kind((hit.kind, hit.object_id) for hit in hits)
-    columns = sa.select(Post.id, Post.kind, Post.title, Post.html, Post.author_id, Post.topic_id, Post.expires_at)
+    names = ("id", "kind", "title", "html", "author_id", "topic_id", "expires_at", "updated_at")
+    columns = sa.select(*(getattr(Post, name) for name in names))
     listed = columns.where(Post.listed(), Post.id.in_({hit.post_id for hit in hits}))
     posts_by_id = {row.id: row for row in rows(listed, viewer=viewer.id, now=g.now)}
     said = sa.select(Comment.id, Comment.html, Comment.author_id)
@@ -7268,8 +7317,10 @@ def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
     snippet = marked(excerpt(text, words), words)
     if hit.kind == "comment":
         return Hit("comment", f"/comments/{own.id}", marked(post.title, words), snippet, own.author_id, *rest, home)
-    kind = "page" if post.kind == "page" else "post"
-    return Hit(kind, home[0], marked(post.title, words), snippet, post.author_id, *rest, None)
+    title = marked(post.title, words)
+    if post.kind == "page":  # of which it matters how true it still is
+        return Hit("page", home[0], title, snippet, post.author_id, post.topic_id, post.updated_at, is_over, None)
+    return Hit("post", home[0], title, snippet, post.author_id, *rest, None)
 
 
 def excerpt(text: str, wanted: Sequence[database.Word]) -> str:
@@ -8468,6 +8519,11 @@ def forget_notifications() -> str:
     return f"{plural(old, 'notification')} forgotten that {'was' if old == 1 else 'were'} read long ago."
 
 
+def render_old_texts() -> str:
+    return f"{plural(OldHtml.renew(time.monotonic() + RENDER_SECONDS), 'text').capitalize()} rendered anew."
+
+
+RENDER_SECONDS = 300  # at a time: the lease of a job lasts three times as long
 JOBS = {
     job.name: job
     for job in (
@@ -8475,6 +8531,7 @@ JOBS = {
         Job("forget-notifications", timedelta(days=1), "Forgets what people read long ago.", forget_notifications),
         Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
         Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
+        Job("render", timedelta(hours=1), "Renders anew what an older version rendered.", render_old_texts),
         Job("forget-sign-ins", timedelta(days=1), "Forgets sign-ins that ended long ago.", forget_old_sign_ins),
     )
 }
