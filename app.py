@@ -192,7 +192,10 @@ WELCOME_MAX = 500
 
 USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
-DRAFT_VERSIONS = 1_000_000  # where a draft's versions begin: what is published counts from 1, and is none of these
+# Where a draft's versions begin: what is published counts from 1, and is none of these. Those of a post that was
+# scheduled and taken back begin at as many times that as its next version will count, so that no number comes twice.
+DRAFT_VERSIONS = 1_000_000
+SCHEDULED_MOST = 900  # times that it is told apart; a form's version has nine digits
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
 # What one may say without words: how it is shown, and what it is called.
@@ -804,6 +807,20 @@ class Permissions:
         return self.is_editor or thing.deleted_by_id == self.id
 
 
+def rendered_first(action: Callable[..., T]) -> Callable[..., T]:
+    """Decorator of a unit that writes a `body`, which it finds as HTML in `rendered`.
+
+    A long text takes a second to render: that is done before the unit, which lets nobody else write meanwhile.
+    """
+
+    @functools.wraps(action)
+    def run(cls: Any, actor: Permissions, *args: Any, **kwargs: Any) -> T:
+        kwargs["rendered"] = kwargs.get("rendered") or render_body(actor, kwargs["body"])
+        return action(cls, actor, *args, **kwargs)
+
+    return run
+
+
 # -- People ------------------------------------------------------------------------------------------------------------
 
 
@@ -1369,8 +1386,16 @@ class Placing(NamedTuple):
         if waits and self.published_at and self.published_at <= now:
             raise Refused("appears", "That moment is over. Leave it empty to publish now.")
         begins = (self.published_at if waits else post.published_at) or now
-        if self.expires_at and self.expires_at != post.expires_at and self.expires_at <= max(now, begins):
+        expires_at = self.expires_at if self.kind == "news" else None
+        if expires_at and (waits or expires_at != post.expires_at) and expires_at <= max(now, begins):
             raise Refused("leaves", "Choose a day that comes after the one on which it appears.")
+
+    def moves(self, post: "Post", now: datetime) -> bool:
+        """Whether a post would appear elsewhere or at another time than it stands. A draft has no time to move from."""
+        waits = post.published_at is not None and post.published_at > now
+        begins = (None if self.draft else self.published_at or now) if waits else post.published_at
+        expires_at = self.expires_at if self.kind == "news" else None
+        return (self.kind, begins, expires_at) != (post.kind, post.published_at, post.expires_at)
 
     def put(self, post: "Post", editor: Permissions, now: datetime) -> str:
         """Put a post there. Returns the action that this is, '' where nothing changes."""
@@ -1382,6 +1407,8 @@ class Placing(NamedTuple):
         if since is None or since > now:
             post.published_at = begins = None if self.draft else self.published_at or now
             if begins is None:
+                if since is not None:
+                    post._begin_again()
                 return "post.drafted"
             if begins != since:
                 return "post.scheduled" if begins > now else "post.published"
@@ -1457,10 +1484,71 @@ class Timed:
         return sa.case((sa.and_(came, sa.not_(seen.correlate(cls))), 1), else_=0)
 
 
+# -- Posts: how a version follows another ------------------------------------------------------------------------------
+
+
+class Versioned:
+    """How a post is saved over what it said before, and its versions are counted."""
+
+    id: Any
+    title: Any
+    body: Any
+    version: Any
+    published_at: Any
+    edit: Any
+    _for_change: Any
+    _write: Any
+
+    @classmethod
+    def revert(cls, actor: Permissions, post_id: int, version: int, wanted: int) -> int:
+        """Save what an older version said over the one that was read. Returns the number it has now.
+
+        Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
+        """
+        old = Revision.fetch(post_id, None, wanted)
+        return cls._revert(actor, post_id, version, old, render_body(actor, old.body))
+
+    @classmethod
+    @unit
+    def _revert(cls, actor: Permissions, post_id: int, version: int, old: "Version", rendered: str) -> int:
+        post, editor = cls._for_change(actor, post_id)
+        Draft.refuse_stale(post, version)
+        text = {"title": old.title, "body": old.body, "rendered": rendered}
+        cls.edit(editor, post_id, version, topic_id=post.topic_id, **text)
+        return post.version
+
+    def differs(self, **written: Any) -> bool:
+        """Whether a post says something else than that, column by column."""
+        return any(getattr(self, column) != value for column, value in written.items())
+
+    def _save(self, editor: User, now: datetime, **written: Any) -> None:
+        """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
+        if self.published_at is not None:
+            self._refuse_gaps(written["title"], written["body"])
+            if self.version >= DRAFT_VERSIONS:
+                rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
+                self.version = self.version // DRAFT_VERSIONS - 1
+        self._write(editor, now, **written)
+        text = {"title": self.title, "body": self.body, "created_at": now}
+        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+
+    @staticmethod
+    def _refuse_gaps(title: str, body: str) -> None:
+        """Only a draft may be unfinished."""
+        if not title.strip():
+            raise Refused("title", "Give it a title: others will see it.")
+        if not body.strip():
+            raise Refused("body", "Write something first: others will see it.")
+
+    def _begin_again(self) -> None:
+        """Count as a draft does, from where no number was used: what was scheduled is a draft again."""
+        self.version = DRAFT_VERSIONS * (1 + min(self.version, SCHEDULED_MOST))
+
+
 # -- Posts: what is written --------------------------------------------------------------------------------------------
 
 
-class Post(Timed, Model):
+class Post(Timed, Versioned, Model):
     """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
 
     __tablename__ = "posts"
@@ -1606,73 +1694,65 @@ class Post(Timed, Model):
     # -- actions
 
     @classmethod
+    @rendered_first
     @unit
     def create(
-        cls, actor: Permissions, *, kind: str, form_id: str, placed: Placing | None = None,
-        files: Iterable[int] = (), **written: Any,
+        cls, actor: Permissions, *, kind: str, form_id: str, version: int = 0, placed: Placing | None = None,
+        files: Iterable[int] = (), rendered: str = "", **written: Any,
     ) -> int:  # fmt: skip
         """Write a post: published now, or as `placed` says. Returns its id.
 
         `written` is what `_write` takes, `files` are the ids of what was uploaded for it, beside those its body names.
-        The same form sent again by the same person finds what it made first, and carries on while that is a draft.
-        Raises `Forbidden`, or `Refused` for a topic that the person does not see.
+        The same form sent again by the same person finds what it made first, and carries on while that is a draft
+        of the `version` that it knows. Raises `Forbidden`; `Conflict` where that draft was changed elsewhere since;
+        or `Refused` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
         post = Draft.of_form(author, form_id)
         if post is not None and (post.published_at is not None or post.deleted_at):
             return post.id
-        now = utcnow()
+        now, placed = utcnow(), placed or Placing(kind)
+        if post is not None and (post.differs(**written) or placed.moves(post, now)):
+            Draft.refuse_stale(post, version, anew=True)
         post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
-        action = (placed or Placing(kind)).put(post, author, now)
-        post._save(author, now, **written)
+        action = placed.put(post, author, now)
+        post._save(author, now, rendered=rendered, **written)
         Attachment.bind(author.id, post.body, files, post_id=post.id)
         Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
         return post.id
 
     @classmethod
+    @rendered_first
     @unit
     def edit(
         cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
-        anew: bool = False, topic_id: int, title: str, body: str, files: Iterable[int] = (), **upkeep: Any,
+        anew: bool = False, files: Iterable[int] = (), rendered: str = "", **written: Any,
     ) -> None:  # fmt: skip
         """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
 
         With `anew`, who was asked to read it is asked again; what they acknowledged before stays on record.
 
-        Raises `Conflict` when somebody else saved another text in between.
+        Raises `Conflict` when somebody else saved another text in between, or put it elsewhere (see `Placing.moves`).
         """
         post, editor = cls._for_change(actor, post_id)
-        changed = (post.topic_id, post.title, post.body) != (topic_id, title, body)
-        changed |= any(getattr(post, column) != value for column, value in upkeep.items())
-        if changed:
+        now, changed = utcnow(), post.differs(**written)
+        moved = placed is not None and placed.moves(post, now)
+        if changed or moved:
             Draft.refuse_stale(post, version)
-        Attachment.bind(editor.id, body, files, post_id=post.id)
-        now = utcnow()
+        Attachment.bind(editor.id, written["body"], files, post_id=post.id)
         published = post.published_at is not None and post.published_at <= now
         action = placed.put(post, editor, now) if placed else ""
-        if changed or post.version >= DRAFT_VERSIONS:
+        if changed:
             post.edited_at = now if published else None
-            post._save(editor, now, topic_id=topic_id, title=title, body=body, **upkeep)
+        if changed or moved or post.version >= DRAFT_VERSIONS:
+            post._save(editor, now, rendered=rendered, **written)
         if changed or action:
-            Activity.record(editor, action or "post.edited", post, title)
+            Activity.record(editor, action or "post.edited", post, post.title)
         if tell:
-            Activity.record(editor, "post.told", post, title)
-        if changed and anew and post.must_read_since is not None:
+            Activity.record(editor, "post.told", post, post.title)
+        if changed and anew and post.must_read_since is not None and post.published_at is not None:
             post.must_read_version = post.version
-            Activity.record(editor, "post.must_read", post, title)
-
-    @classmethod
-    @unit
-    def revert(cls, actor: Permissions, post_id: int, version: int, wanted: int) -> int:
-        """Save what an older version said over the one that was read. Returns the number it has now.
-
-        Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
-        """
-        post, editor = cls._for_change(actor, post_id)
-        Draft.refuse_stale(post, version)
-        old = Revision.fetch(post_id, None, wanted)
-        cls.edit(editor, post_id, version, topic_id=post.topic_id, title=old.title, body=old.body)
-        return post.version
+            Activity.record(editor, "post.must_read", post, post.title)
 
     @classmethod
     @unit
@@ -1725,16 +1805,9 @@ class Post(Timed, Model):
             raise Forbidden
         return post, user
 
-    def _save(self, editor: User, now: datetime, **written: Any) -> None:
-        """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
-        if self.published_at is not None and self.version >= DRAFT_VERSIONS:
-            rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
-            self.version = 0
-        self._write(editor, now, **written)
-        text = {"title": self.title, "body": self.body, "created_at": now}
-        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
-
-    def _write(self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, **upkeep: Any) -> None:
+    def _write(
+        self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, rendered: str, **upkeep: Any
+    ) -> None:
         with db.session.no_autoflush:
             topic = Topic.visible_to(editor).where(Topic.id == topic_id)
             if db.session.scalar(topic.with_for_update(read=True)) is None:  # locked, or it might be merged away now
@@ -1742,7 +1815,7 @@ class Post(Timed, Model):
         if self.id and self.kind == "page" and self.title_key != sort_key(title):
             PageLink.hold(self)
         self.topic_id, self.title, self.title_key = topic_id, title, sort_key(title)
-        self.body, self.html, self.renderer = body, render_body(editor, body), RENDERER_VERSION
+        self.body, self.html, self.renderer = body, rendered, RENDERER_VERSION
         self.excerpt = plain_text(self.html)
         self.editor_id, self.updated_at, self.version = editor.id, now, self.version + 1
         if self.kind == "page" and upkeep:
@@ -1774,20 +1847,27 @@ class Draft:
         return db.session.scalar(first.execution_options(populate_existing=True))
 
     @staticmethod
-    def refuse_stale(post: Post, version: int) -> None:
-        """Raise `Conflict` unless that version of a post was the one that was read."""
-        if post.version != version:
+    def refuse_stale(post: Post, version: int, anew: bool = False) -> None:
+        """Raise `Conflict` unless that version of a post was the one that was read.
+
+        The form of a new one (`anew`) may not have heard yet of what it made, which is a draft's first version.
+        """
+        read = DRAFT_VERSIONS + 1 if anew and not version else version
+        if post.version != read:
             saver = db.session.get(User, post.editor_id)
             raise Conflict(
-                title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
-                editor_name=saver.name if saver else "", updated_at=post.updated_at,
+                post_id=post.id, title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
+                kind=post.kind, published_at=post.published_at, expires_at=post.expires_at,
+                editor_id=post.editor_id, editor_name=saver.name if saver else "", updated_at=post.updated_at,
             )  # fmt: skip
 
     @classmethod
+    @rendered_first
     @unit
     def autosave(
-        cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", **written: Any
-    ) -> Post:
+        cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", rendered: str = "",
+        **written: Any,
+    ) -> Post:  # fmt: skip
         """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
 
         Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
@@ -1798,14 +1878,13 @@ class Draft:
         post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
         if post is None:
             post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
-            post._write(author, utcnow(), **written)
+            post._write(author, utcnow(), rendered=rendered, **written)
             Activity.record(author, "post.drafted", post, post.title)
         elif post.published_at is not None or post.deleted_at:
             raise Refused("body", "This is no draft any more.")
-        else:
-            if post_id:
-                Draft.refuse_stale(post, version)
-            post._write(author, utcnow(), **written)
+        elif post.differs(**written):
+            Draft.refuse_stale(post, version, anew=not post_id)
+            post._write(author, utcnow(), rendered=rendered, **written)
         Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
         return post
 
@@ -2125,6 +2204,12 @@ class Revision(Model):
         return Version._make(row)
 
     @classmethod
+    def before(cls, post_id: int, comment_id: int | None, version: int) -> int | None:
+        """The number of the version kept before one; None where it is the first."""
+        last = sa.select(sa.func.max(cls.version)).where(cls._of(post_id, comment_id), cls.version < version)
+        return rows(last).scalar()
+
+    @classmethod
     def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> "list[Version]":
         """A page of versions, the newest first, one more than it holds; and those that were chosen on others."""
         of_it = cls._versions().where(cls._of(post_id, comment_id))
@@ -2286,7 +2371,7 @@ class Acknowledgement(Model):
         With `anew` only who has read the present version has read it. Raises `Refused` where nobody is asked.
         """
         post, editor = cls._for_asking(actor, post_id)
-        if post.version >= DRAFT_VERSIONS:
+        if post.published_at is None:
             raise Refused("audience", "Publish it first, or say when it appears.")
         wanted = sa.select(User.id).where(User.id.in_({*people}), User.deactivated_at.is_(None))
         named = list(db.session.scalars(wanted))
@@ -2513,8 +2598,9 @@ class Comment(Model):
         return place.existing
 
     @classmethod
+    @rendered_first
     @unit
-    def edit(cls, actor: Permissions, comment_id: int, version: int, *, body: str) -> None:
+    def edit(cls, actor: Permissions, comment_id: int, version: int, *, body: str, rendered: str = "") -> None:
         """Save a new version over the one that was read. Raises `Conflict` when somebody else saved in between."""
         comment, editor = cls._for_change(actor, comment_id)
         if comment.version != version:
@@ -2528,7 +2614,7 @@ class Comment(Model):
             # Most comments are never edited: the first version is written down when there comes to be a second.
             first = {"version": 1, "body": comment.body, "created_at": comment.created_at}
             Revision.keep(post_id=comment.post_id, comment_id=comment.id, editor_id=comment.author_id, **first)
-        comment.body, comment.html, comment.renderer = body, render_body(editor, body), RENDERER_VERSION
+        comment.body, comment.html, comment.renderer = body, rendered, RENDERER_VERSION
         comment.version, comment.edited_at = version + 1, now
         Revision.keep(
             post_id=comment.post_id,
@@ -2543,11 +2629,17 @@ class Comment(Model):
         Activity.record(editor, "comment.edited", comment)
 
     @classmethod
-    @unit
     def revert(cls, actor: Permissions, comment_id: int, version: int, wanted: int) -> int:
         """Like a post's."""
+        post_id = rows(sa.select(cls.post_id).where(cls.id == comment_id)).scalar() or 0
+        old = Revision.fetch(post_id, comment_id, wanted)
+        return cls._revert(actor, comment_id, version, old.body, render_body(actor, old.body))
+
+    @classmethod
+    @unit
+    def _revert(cls, actor: Permissions, comment_id: int, version: int, body: str, rendered: str) -> int:
         comment, editor = cls._for_change(actor, comment_id)
-        cls.edit(editor, comment_id, version, body=Revision.fetch(comment.post_id, comment_id, wanted).body)
+        cls.edit(editor, comment_id, version, body=body, rendered=rendered)
         return comment.version
 
     @classmethod
@@ -6249,6 +6341,9 @@ def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200)
     return render_template("posts/show.html", thread=thread, form=form), status
 
 
+# -- posts: writing, changing, deleting --------------------------------------------------------------------------------
+
+
 @posts.route("/posts/new", methods=["GET", "POST"])
 @role_required(Role.MEMBER)
 @keeps_typed
@@ -6267,10 +6362,13 @@ def new() -> ResponseReturnValue:
     attached = take_uploads(form)
     if form.validate_on_submit():
         placed, form_id = _placed(form), checked_form_id(form.form_id)
+        written = {"version": form.version.data, **_written(form, attached)}
         try:
-            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **_written(form, attached))
+            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **written)
         except Refused as refused:
             form.refuse(refused)
+        except Conflict as conflict:
+            return _conflict_page(form, conflict, _post_history(conflict.theirs.post_id), audience, attached)
         else:
             return done(f"/posts/{post_id}", _what_was_done(placed))
     return _edit_page(form, None, kind, audience, attached)
@@ -6284,11 +6382,11 @@ def edit(post_id: int) -> ResponseReturnValue:
     post = found(Post.visible_to(current_user).where(Post.id == post_id))
     if not post.editable_by(current_user):
         abort(403)
-    appears, leaves = as_local(post.published_at), last_day(post.expires_at)
+    appears, leaves = _typed(post.published_at), last_day(post.expires_at)
     form, audience = _form_for(post, obj=post, appears=appears, leaves=leaves)
     attached = take_uploads(form)
     if form.validate_on_submit():
-        placed, wishes = _placed(form), {name: name in request.form for name in ("tell", "anew")}
+        placed, wishes = _placed(form, post), {name: name in request.form for name in ("tell", "anew")}
         try:
             Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form, attached))
         except Refused as refused:
@@ -6315,7 +6413,7 @@ def _written(form: PostForm, attached: Iterable[FileView] | None = None) -> dict
 def _form_for(post: Post, **data: Any) -> tuple[PostForm, dict[int, SimpleNamespace]]:
     """The form for a post with what there is to choose from, and who sees each topic."""
     form = PostForm(**data, topic=post.topic_id, owner=post.owner_id or 0, review=post.review_every or 0)
-    audience = _offer_topics(form)
+    audience = _offer_topics(form, post)
     _offer_owners(form, post.kind, post.topic_id)
     return form, audience
 
@@ -6333,11 +6431,24 @@ def _offer_owners(form: PostForm, kind: str, topic_id: int | None = None) -> Non
         form.owner.data = 0  # who did is gone, or sees the topic no more
 
 
-def _placed(form: PostForm) -> Placing:
-    """When and where the post of a form appears; its times are those of the person's zone."""
+def _placed(form: PostForm, post: Post | None = None) -> Placing:
+    """When and where the post of a form appears; its times are those of the person's zone.
+
+    A time that the form shows as it stands stays that to the second, and in whichever zone it was chosen.
+    """
     appears = as_utc(form.appears.data) if form.appears.data else None
     leaves = end_of_day(form.leaves.data) if form.leaves.data else None
+    if post is not None and form.appears.data == _typed(post.published_at):
+        appears = post.published_at
+    if post is not None and form.leaves.data == last_day(post.expires_at):
+        leaves = post.expires_at
     return Placing(_kind_of(form), "draft" in request.form, appears, leaves)
+
+
+def _typed(moment: datetime | None) -> datetime | None:
+    """A stored time as a form shows it, to the minute."""
+    local = as_local(moment)
+    return local and local.replace(second=0, microsecond=0)
 
 
 def _what_was_done(placed: Placing) -> str:
@@ -6346,9 +6457,10 @@ def _what_was_done(placed: Placing) -> str:
     return "Scheduled. It appears by itself." if placed.published_at else "Published."
 
 
-def _offer_topics(form: PostForm) -> dict[int, SimpleNamespace]:
+def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, SimpleNamespace]:
     """Fill in the topics to choose from. Each says who will see the post, which nobody should have to guess."""
-    if "draft" in request.form:
+    out = post is not None and post.published_at is not None and post.published_at <= utcnow()
+    if "draft" in request.form and not out:
         form.allow_gaps()
     audience = Topic.audiences(current_user)
     form.topic.choices = [
@@ -6384,11 +6496,35 @@ def _conflict_page(
     except NotVisible:
         read = None  # a version that was made up, or is not kept
     form.version.data, form.version.raw_data = theirs.version, None
+    moved = _put_as_theirs(form, theirs) if isinstance(form, PostForm) else []
     changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
     moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
     context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
-    context["attached"] = attached
+    context |= {"attached": attached, "moved": moved}
     return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
+
+
+def _put_as_theirs(form: PostForm, theirs: Any) -> list[str]:
+    """Have a form say where and when its post appears as that stands now. Returns the fields that said otherwise.
+
+    Beside those stands what they said, because either person may be the one who changed it.
+    """
+    stands: dict[str, Any] = {"kind": theirs.kind}
+    if theirs.published_at is not None and theirs.published_at > utcnow():  # else there is no time to take over
+        stands["appears"] = _typed(theirs.published_at)
+    if theirs.kind == "news":
+        stands["leaves"] = last_day(theirs.expires_at)
+    sent = {
+        "kind": "Handbook" if _kind_of(form) == "page" else "News",
+        "appears": moment_in_words(as_utc(form.appears.data)) if form.appears.data else "at once",
+        "leaves": day_in_words(form.leaves.data) if form.leaves.data else "it stays",
+    }
+    has = "it was saved" if theirs.editor_id == current_user.id else f"{theirs.editor_name} has it"
+    moved = [name for name, value in stands.items() if name in request.form and form[name].data != value]
+    for name in moved:
+        form[name].data, form[name].raw_data = stands[name], None
+        form[name].description = f"This is how {has}. Your form said: {sent[name]}. {form[name].description}".strip()
+    return moved
 
 
 @posts.post("/posts/<int:post_id>/delete")
@@ -6591,8 +6727,10 @@ def _history_page(of: History) -> ResponseReturnValue:
     old, new = (number if number in numbers else None for number in chosen)
     picked = {"new": new or (numbers or [0])[0], "old": old or (numbers[1:2] or [0])[0]}
     sizes = {later.number: later.words - earlier.words for later, earlier in itertools.pairwise(earlier)}
+    follows = {version.number: version.number - 1 for version in above}
+    follows |= {later.number: before.number for later, before in itertools.pairwise(earlier)}
     context = {"above": above, "shown": shown, "sizes": sizes, "older": older, "is_first": before is None}
-    return render_template("posts/history.html", of=of, picked=picked, **context)
+    return render_template("posts/history.html", of=of, picked=picked, follows=follows, **context)
 
 
 @posts.get("/posts/<int:post_id>/history/compare")
@@ -6614,7 +6752,8 @@ def _compare_page(of: History) -> ResponseReturnValue:
     if not all(chosen):
         return redirect(f"{of.address}/history")
     old, new = (Revision.fetch(of.post_id, of.comment_id, number) for number in sorted(filter(None, chosen)))
-    return render_template("posts/compare.html", of=of, old=old, new=new, changes=Changes.of(old, new))
+    before = Revision.before(of.post_id, of.comment_id, old.number)
+    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=Changes.of(old, new))
 
 
 @posts.get("/posts/<int:post_id>/history/<int:version>")
@@ -6634,7 +6773,8 @@ def show_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
 def _version_page(of: History, number: int) -> ResponseReturnValue:
     version = Revision.fetch(of.post_id, of.comment_id, number)
     shown = PageLink.lead(current_user, render_body(current_user, version.body), of.post_id, of.comment_id)
-    return render_template("posts/version.html", of=of, version=version, html=shown)
+    before = Revision.before(of.post_id, of.comment_id, number)
+    return render_template("posts/version.html", of=of, version=version, before=before, html=shown)
 
 
 @posts.post("/posts/<int:post_id>/history/<int:version>/restore")

@@ -13,7 +13,21 @@ from conftest import add_comment, add_post, together
 from test_posts import again, count, ids_in, written
 
 import app as corkboard
-from app import Activity, Conflict, Draft, Forbidden, NotVisible, Placing, Post, Refused, Revision, User
+import database
+from app import (
+    Acknowledgement,
+    Activity,
+    Comment,
+    Conflict,
+    Draft,
+    Forbidden,
+    NotVisible,
+    Placing,
+    Post,
+    Refused,
+    Revision,
+    User,
+)
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -134,11 +148,71 @@ def test_a_form_that_was_left_open_on_a_draft_is_noticed_after_publishing(people
         Post.edit(people.member, post.id, version, body="Second", **text, placed=Placing("news"))
 
 
+def test_an_old_form_of_a_new_post_does_not_overwrite_the_draft_that_was_edited_since(people, topics, sign_in):
+    browser, form = sign_in(people.member), written(topics.open, title="Begun", body="The old words")
+    address = browser.submit("/posts/new", form | {"draft": "1"}).location
+    post = db.session.scalar(sa.select(Post))
+    browser.submit(f"{address}/edit", form_of(post, body="An hour of work", draft="1"))
+    old = browser.submit("/posts/new", form)
+    assert old.status_code == 409
+    assert "You saved this elsewhere first" in old.text
+    assert "An hour of work" in old.text
+    assert "The old words" in old.text
+    assert (again(post).body, post.published_at) == ("An hour of work", None)
+    assert count(Revision, Revision.post_id == post.id) == 2
+    version = re.search(r'name="version"[^>]*value="(\d+)"', old.text)[1]
+    assert f'action="{address}/edit"' in old.text
+    assert browser.submit(f"{address}/edit", form | {"version": version}).status_code == 303
+    assert again(post).body == "The old words"
+    assert post.published_at is not None
+
+
+def test_a_form_that_knows_its_draft_goes_on_and_one_that_never_heard_only_from_the_first(people, topics, sign_in):
+    browser, form = sign_in(people.member), written(topics.open, draft="1")
+    for body in ("One", "Two"):  # the answer to the first was lost
+        assert browser.submit("/posts/new", form | {"body": body}).status_code == 303
+    post = db.session.scalar(sa.select(Post))
+    assert browser.submit("/posts/new", form | {"body": "Three"}).status_code == 409
+    assert browser.submit("/posts/new", form | {"body": "Three", "version": post.version}).status_code == 303
+    assert again(post).body == "Three"
+
+
+@pytest.mark.parametrize("wish", [{}, {"draft": "1"}])
+def test_the_very_same_form_sent_again_and_again_makes_one_post_and_no_conflict(people, topics, sign_in, wish):
+    browser, form = sign_in(people.member), written(topics.open) | wish
+    assert len({browser.submit("/posts/new", form).location for _ in range(3)}) == 1
+    assert count(Post) == 1
+
+
 def test_a_published_post_never_becomes_a_draft(people, topics, sign_in):
     post = add_post(people.member, topics.open)
     sign_in(people.member).submit(f"/posts/{post.id}/edit", form_of(post, body="Changed", draft="1"))
     assert again(post).published_at is not None
     assert ids_in(sign_in(people.reader).get("/").text) == [post.id]
+
+
+@pytest.mark.parametrize("gap", ["title", "body"])
+def test_no_form_and_no_action_empties_what_is_published_or_scheduled(people, topics, sign_in, clock, gap):
+    post, browser = add_post(people.member, topics.open), sign_in(people.member)
+    answer = browser.submit(f"/posts/{post.id}/edit", form_of(post, draft="1") | {gap: ""})
+    assert answer.status_code == 422
+    text = {"topic_id": topics.open.id, "title": "T", "body": "B"}
+    later = scheduled(people.member, topics.open, clock.now + HOUR)
+    for one in (post, later):
+        with pytest.raises(Refused, match="others will see it"):
+            Post.edit(people.member, one.id, one.version, **text | {gap: " "})
+        assert (again(one).title, one.version) == ("The crane is back", 1)
+    with db.engine.begin() as connection:
+        now = {"created_at": clock.now, "editor_id": people.member.id}
+        unfinished = {"post_id": post.id, "version": 0, "title": "T", "body": "B"} | {gap: ""}
+        connection.execute(sa.insert(Revision).values(**unfinished, **now))
+    with pytest.raises(Refused, match="others will see it"):
+        Post.revert(people.member, post.id, 1, 0)
+    draft = a_draft(people.member, topics.open)
+    Post.edit(people.member, draft.id, draft.version, placed=Placing("news", draft=True), **text | {gap: ""})
+    with pytest.raises(Refused, match="others will see it"):
+        Post.edit(people.member, draft.id, again(draft).version, placed=Placing("news"), **text | {gap: ""})
+    assert again(draft).published_at is None
 
 
 # -- Autosaving --------------------------------------------------------------------------------------------------------
@@ -195,6 +269,44 @@ def test_two_windows_on_one_draft_do_not_overwrite_each_other(people, topics, si
     assert again(post).body == "In the first window"
     same = browser.submit(f"/posts/{post.id}/edit", form)
     assert same.status_code == 303, "the same text is no conflict: its answer may have been lost"
+
+
+def test_an_autosave_that_never_heard_of_its_draft_overwrites_nothing_that_was_written_since(people, topics, sign_in):
+    browser, form = sign_in(people.member), BEGUN | {"topic": topics.open.id, "form_id": secrets.token_hex(16)}
+    first = browser.submit("/posts/autosave", form).json
+    assert browser.submit("/posts/autosave", form | {"body": "The first answer was lost"}).status_code == 200
+    post = again(db.session.get(Post, first["id"]))
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, body="An hour of work", draft="1"))
+    assert browser.submit("/posts/autosave", form | {"body": "The old words"}).status_code == 409
+    assert again(post).body == "An hour of work"
+    same = browser.submit("/posts/autosave", form | {"body": "An hour of work"})
+    assert same.json == {"id": post.id, "version": post.version}, "the same text is no conflict, and no version"
+
+
+def test_a_text_is_rendered_before_the_write_lock_is_taken(people, topics, monkeypatch):
+    inside = []
+    render = corkboard.render_body
+    monkeypatch.setattr(
+        corkboard, "render_body",
+        lambda *given: (inside.append(database._in_unit.get() is not None), render(*given))[1],
+    )  # fmt: skip
+    post = add_post(people.member, topics.open, body="One")
+    text = {"topic_id": topics.open.id, "title": "T"}
+    Post.edit(people.member, post.id, 1, body="*Two* by @editor", **text)
+    assert "<em>Two</em>" in again(post).html
+    assert "/people/editor" in post.html
+    assert Post.revert(people.member, post.id, 2, 1) == 3
+    assert again(post).html == "<p>One</p>\n"
+    draft = Draft.autosave(people.member, None, 0, form_id=secrets.token_hex(16), body="*A*", **text)
+    Draft.autosave(people.member, draft.id, draft.version, body="*B*", **text)
+    assert again(draft).html == "<p><em>B</em></p>\n"
+    comment = add_comment(people.member, post)
+    Comment.edit(people.member, comment.id, 1, body="*C*")
+    assert again(comment).html == "<p><em>C</em></p>\n"
+    assert Comment.revert(people.member, comment.id, 2, 1) == 3
+    assert again(comment).html == "<p>Good to know.</p>\n"
+    assert len(inside) == 8
+    assert not any(inside)
 
 
 def test_an_empty_form_begins_no_draft_and_a_member_begins_no_page(people, topics, sign_in):
@@ -269,6 +381,51 @@ def test_a_scheduled_post_is_moved_published_at_once_or_taken_back(people, topic
     assert post.edited_at is None
 
 
+def test_what_was_written_while_a_scheduled_post_was_a_draft_again_stays_private(people, topics, sign_in, clock):
+    post = scheduled(people.member, topics.open, clock.now + HOUR)
+    browser, reader = (sign_in(person, remember=True) for person in (people.member, people.reader))
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, body="Secret words", draft="1"))
+    assert again(post).published_at is None
+    with pytest.raises(NotVisible):
+        Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, body="Kind words"))
+    assert (again(post).published_at, post.version) == (clock.now, 2)
+    kept = db.session.scalars(sa.select(Revision).where(Revision.post_id == post.id)).all()
+    assert [(row.version, row.body) for row in kept] == [(2, "Kind words")]
+    for number in range(1, 4):
+        assert "Secret" not in reader.get(f"/posts/{post.id}/history/{number}").text
+    for path in re.findall(r'href="(/posts/\d+/history[^"]*)"', reader.get(f"/posts/{post.id}/history").text):
+        assert reader.get(path.replace("&amp;", "&")).status_code == 200, path
+    assert "history/compare" not in reader.get(f"/posts/{post.id}/history/2").text, "there is no version before it"
+
+
+def test_a_form_from_before_a_post_was_taken_back_and_scheduled_again_is_noticed(people, topics, clock):
+    post, text = scheduled(people.member, topics.open, clock.now + HOUR), {"topic_id": topics.open.id, "title": "T"}
+    seen = []
+    for body in ("One", "Two"):
+        seen.append(again(post).version)
+        Post.edit(people.member, post.id, seen[-1], body=body, placed=Placing("news", draft=True), **text)
+        seen.append(again(post).version)
+        soon = Placing("news", published_at=clock.now + HOUR)
+        Post.edit(people.member, post.id, seen[-1], body=f"{body}!", placed=soon, **text)
+    assert len({*seen, again(post).version}) == 5
+    for version in seen:
+        with pytest.raises(Conflict):
+            Post.edit(people.editor, post.id, version, body="Stale", **text)
+
+
+def test_what_was_must_read_when_it_was_scheduled_can_be_confirmed_after_it_was_a_draft(people, topics, clock):
+    post, text = scheduled(people.editor, topics.open, clock.now + HOUR), {"topic_id": topics.open.id, "title": "T"}
+    Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
+    back = Placing("news", draft=True)
+    Post.edit(people.editor, post.id, 1, body="Again", placed=back, anew=True, **text)
+    with pytest.raises(Refused, match="Publish it first"):
+        Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER], anew=True)
+    Post.edit(people.editor, post.id, again(post).version, body="At last", placed=Placing("news"), **text)
+    Acknowledgement.give(people.reader, post.id, again(post).version)
+    assert [(row.version) for row in db.session.scalars(sa.select(Acknowledgement))] == [post.version]
+
+
 @pytest.mark.parametrize("appears", ["2026-03-02T08:59", "1999-01-01T10:00", "9999-12-31T23:59", "yesterday"])
 def test_a_time_that_is_over_or_none_is_refused(people, topics, sign_in, clock, appears):
     answer = sign_in(people.member).submit("/posts/new", written(topics.open, appears=appears))
@@ -320,11 +477,97 @@ def test_an_expired_post_is_changed_without_touching_its_day_and_brought_back_by
     post, browser = add_post(people.member, topics.open), sign_in(people.member, remember=True)
     browser.submit(f"/posts/{post.id}/edit", form_of(post, leaves="2026-03-02"))
     clock.now += 5 * DAY
-    assert browser.submit(f"/posts/{post.id}/edit", form_of(post, body="A", leaves="2026-03-02")).status_code == 303
+    changed = form_of(again(post), body="A", leaves="2026-03-02")
+    assert browser.submit(f"/posts/{post.id}/edit", changed).status_code == 303
     refused = browser.submit(f"/posts/{post.id}/edit", form_of(again(post), leaves="2026-03-04"))
     assert refused.status_code == 422
     browser.submit(f"/posts/{post.id}/edit", form_of(post, leaves=""))
     assert ids_in(browser.get("/").text) == [post.id]
+
+
+def test_nothing_is_born_expired(people, topics, sign_in, clock):
+    post, browser = scheduled(people.member, topics.open, clock.now + DAY), sign_in(people.member)
+    address, leaves = f"/posts/{post.id}/edit", "2026-03-12"
+    assert browser.submit(address, form_of(post, appears="2026-03-03T09:00", leaves=leaves)).status_code == 303
+    moved = browser.submit(address, form_of(again(post), appears="2026-04-01T09:00", leaves=leaves))
+    assert moved.status_code == 422
+    assert "Choose a day that comes after" in moved.text
+    assert again(post).published_at == datetime(2026, 3, 3, 9)
+    draft = a_draft(people.member, topics.open)
+    kept = form_of(draft, leaves=leaves, draft="1")
+    assert browser.submit(f"/posts/{draft.id}/edit", kept).status_code == 303
+    clock.now += 20 * DAY
+    browser = sign_in(people.member, remember=True)
+    assert browser.submit(f"/posts/{draft.id}/edit", form_of(again(draft), leaves=leaves)).status_code == 422
+    assert again(draft).published_at is None
+    out = form_of(again(post), body="After its time", leaves=leaves)
+    assert browser.submit(address, out).status_code == 303, "what was out may have expired"
+
+
+# -- Placed by one while another writes --------------------------------------------------------------------------------
+
+
+def conflict_fields(page: str) -> dict[str, str]:
+    """What the form of a page of two texts would send, but for its text."""
+    inside = re.search(r'<form id="conflict".*?</form>', page, re.DOTALL)[0]
+    found = {}
+    for tag in re.findall(r"<input[^>]*>", inside):
+        found[re.search(r'name="([^"]*)"', tag)[1]] = (re.search(r'value="([^"]*)"', tag) or ["", ""])[1]
+    for name, options in re.findall(r'<select[^>]*name="([^"]*)"[^>]*>(.*?)</select>', inside, re.DOTALL):
+        found[name] = re.search(r'<option selected value="([^"]*)"', options)[1]
+    return found
+
+
+@pytest.mark.parametrize(("begun", "theirs", "said"), [
+    ({"appears": "2026-03-05T09:00"}, {"appears": "2026-03-09T10:00"}, "Your form said: Thursday 5 March, 09:00."),
+    ({"leaves": ""}, {"leaves": "2026-03-20"}, "Your form said: it stays."),
+    ({"leaves": "2026-03-20"}, {"leaves": ""}, "Your form said: 20 March."),
+    ({"kind": "news"}, {"kind": "page"}, "Your form said: News."),
+])  # fmt: skip
+def test_an_older_form_does_not_undo_where_and_when_a_post_appears(people, topics, sign_in, clock, begun, theirs, said):
+    author, editor = sign_in(people.admin), sign_in(people.editor)
+    author.submit("/posts/new", written(topics.open, **begun))
+    post = db.session.scalar(sa.select(Post))
+    mine, address = form_of(post, body="A typo less", **begun), f"/posts/{post.id}/edit"
+    assert editor.submit(address, form_of(post, **begun | theirs)).status_code == 303
+    placed = again(post).kind, post.published_at, post.expires_at
+    assert (post.version, post.edited_at) == (2, None)
+    answer = author.submit(address, mine)
+    assert answer.status_code == 409
+    assert f"This is how Editor has it. {said}" in answer.text
+    assert (again(post).kind, post.published_at, post.expires_at) == placed
+    merged = conflict_fields(answer.text) | {"title": post.title, "body": "A typo less"}
+    assert merged["version"] == "2"
+    assert author.submit(address, merged).status_code == 303
+    assert (again(post).body, post.version) == ("A typo less", 3)
+    assert (post.kind, post.published_at, post.expires_at) == placed
+
+
+def test_a_version_by_placing_alone_tells_nobody_asks_nobody_anew_and_says_so(people, topics, sign_in, clock):
+    post, editor = add_post(people.member, topics.open), sign_in(people.editor)
+    Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
+    Acknowledgement.give(people.reader, post.id, 1)
+    editor.submit(f"/posts/{post.id}/edit", form_of(post, leaves="2026-03-20", anew="1"))
+    assert (again(post).version, post.must_read_version, post.edited_at) == (2, 1, None)
+    assert recorded(post.id) == ["post.created", "post.must_read", "post.acknowledged", "post.edited"]
+    assert not corkboard.Acknowledgement.report(post).asked - corkboard.Acknowledgement.report(post).read
+    page = editor.get(f"/posts/{post.id}/history/compare?old=1&new=2").text
+    assert "title and text are the same" in page
+    assert "A version may also be about the topic, when it appears" in page
+    assert "Version 2" in editor.get(f"/posts/{post.id}/history").text
+
+
+def test_saving_a_form_as_it_came_moves_nothing_in_whichever_zone_one_is(people, topics, sign_in, clock):
+    post = scheduled(people.member, topics.open, datetime(2026, 3, 5, 14, 30, 12))
+    sign_in(people.member).submit(f"/posts/{post.id}/edit", form_of(post, leaves="2026-03-20"))
+    before = (again(post).published_at, post.expires_at, post.version)
+    User.edit_appearance(people.editor, "system", "Europe/Helsinki", True)
+    browser = sign_in(people.editor)
+    page = browser.get(f"/posts/{post.id}/edit").text
+    shown = {name: re.search(rf'name="{name}"[^>]*value="([^"]*)"', page)[1] for name in ("appears", "leaves")}
+    assert shown == {"appears": "2026-03-05T16:30", "leaves": "2026-03-21"}
+    assert browser.submit(f"/posts/{post.id}/edit", form_of(post, **shown)).status_code == 303
+    assert (again(post).published_at, post.expires_at, post.version) == before
 
 
 def test_a_pin_ends_by_itself(people, topics, sign_in, clock):
