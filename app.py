@@ -1719,6 +1719,8 @@ class Post(Timed, Versioned, Model):
         post._save(author, now, rendered=rendered, **written)
         Attachment.bind(author.id, post.body, files, post_id=post.id)
         Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
+        if action == "post.published":  # as those who are told would a moment later; its page is what they see next
+            Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == post.id))
         return post.id
 
     @classmethod
@@ -6395,7 +6397,8 @@ def edit(post_id: int) -> ResponseReturnValue:
             return _conflict_page(form, conflict, _history_of(post), audience, attached)
         else:
             out = post.published_at is not None and post.published_at <= utcnow()
-            return done(f"/posts/{post_id}", "Saved." if out else _what_was_done(placed))
+            saved = "Saved. Everybody who can see it is told again." if wishes["tell"] else "Saved."
+            return done(f"/posts/{post_id}", saved if out else _what_was_done(placed))
     return _edit_page(form, post, post.kind, audience, attached)
 
 

@@ -131,6 +131,12 @@ def test_comments_are_told_to_the_author_and_to_who_commented_or_follows(people,
     assert tell() == {("editor", "comment"), ("reader", "comment"), ("stranger", "comment")}
 
 
+def test_the_page_of_what_one_has_just_published_says_that_one_follows_it(people, topics, sign_in):
+    browser = sign_in(people.member)
+    sent = {"topic": topics.open.id, "title": "Mine", "body": "Words"}
+    assert " Unfollow</button>" in browser.get(browser.submit("/posts/new", sent).location).text
+
+
 def test_who_muted_or_unfollowed_a_post_is_not_told_of_comments(people, topics, tell):
     post = add_post(people.member, topics.open)
     add_comment(people.editor, post)

@@ -595,7 +595,8 @@ def test_a_change_is_saved_quietly_or_told_again(people, topics, sign_in):
     assert "Save and tell everyone again" in page
     browser.submit(f"/posts/{post.id}/edit", form_of(post, body="One"))
     assert recorded(post.id) == ["post.created", "post.edited"]
-    browser.submit(f"/posts/{post.id}/edit", form_of(again(post), body="Two", tell="1"))
+    told = browser.submit(f"/posts/{post.id}/edit", form_of(again(post), body="Two", tell="1"))
+    assert "Everybody who can see it is told again." in browser.get(told.location).text
     assert recorded(post.id)[2:] == ["post.edited", "post.told"]
 
 
