@@ -7812,7 +7812,7 @@ def moment_in_words(moment: datetime) -> str:
     return f"{WEEKDAYS[local.weekday()]} {_day(local.date(), g.now.year)}, {local:%H:%M}"
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=2048)
 def _ago(moment: datetime, minute: datetime, zone: ZoneInfo) -> Markup:
     """The same words for a whole minute, so that a minute's pages share them."""
     local, now = (time.replace(tzinfo=UTC).astimezone(zone) for time in (moment, minute))
@@ -7884,7 +7884,7 @@ def icon(name: str) -> Markup:
 # -- Fragments: pieces of pages that are drawn once and kept -----------------------------------------------------------
 
 # Fragments kept: how many, and how long a text in one may be. At most some MB.
-FRAGMENTS, FRAGMENT_TEXT = 4096, 4000
+FRAGMENTS, FRAGMENT_TEXT = 2048, 4000
 
 
 def fragment(template: str, row: Any, *more: Any) -> Markup:
