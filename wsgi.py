@@ -53,6 +53,7 @@ def main() -> int:
 
 
 def start() -> None:
+    share_heaps()
     app = create_app()
     held = lock_data_folder(app.config["DATA_DIR"]) if is_on_sqlite(app) else None
     try:
@@ -71,6 +72,21 @@ def start() -> None:
         stop_background(app)
         if held:
             held.close()
+
+
+M_ARENA_MAX = -8  # as malloc.h has it
+
+
+def share_heaps() -> None:
+    """Have glibc keep two heaps instead of up to eight for each core (mallopt(3)), before there are threads.
+
+    Only one of Python's threads works at a time, so they need not wait for one another; and each heap keeps for itself
+    what is free in it: 6 of 109 MB after load.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # other systems and C libraries
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def settle_memory() -> None:

@@ -544,6 +544,20 @@ def test_who_stops_reading_is_let_go(serve, often):
         wait_for(lambda: not site.server.waitress.active_channels)
 
 
+@pytest.mark.parametrize("error", [None, OSError, TypeError])
+def test_threads_share_two_heaps_where_the_system_knows_how(wsgi, monkeypatch, error):
+    asked = []
+
+    def library(_name):
+        if error:
+            raise error
+        return SimpleNamespace(mallopt=lambda *given: asked.append(given))
+
+    monkeypatch.setattr("ctypes.CDLL", library)
+    wsgi.share_heaps()
+    assert asked == ([] if error else [(-8, 2)])
+
+
 # == Stopping, seen from inside ========================================================================================
 
 
