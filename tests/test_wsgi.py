@@ -785,7 +785,9 @@ def test_a_start_in_a_terminal_also_tells_how_to_stop(start):
     outer, inner = os.openpty()
     try:
         start(stdout=inner)
-        text = os.read(outer, 10_000)
+        text = b""
+        while b"Ctrl+C" not in text:  # a terminal hands over line by line
+            text += os.read(outer, 10_000)
     finally:
         os.close(outer)
         os.close(inner)
