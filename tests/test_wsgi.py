@@ -8,6 +8,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import select
 import shutil
 import signal
 import socket
@@ -786,7 +787,7 @@ def test_a_start_in_a_terminal_also_tells_how_to_stop(start):
     try:
         start(stdout=inner)
         text = b""
-        while b"Ctrl+C" not in text:  # a terminal hands over line by line
+        while b"Ctrl+C" not in text and select.select([outer], [], [], 15)[0]:  # a terminal hands over line by line
             text += os.read(outer, 10_000)
     finally:
         os.close(outer)
