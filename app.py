@@ -3993,6 +3993,8 @@ DIRECTORY_CHANGED = Prepared(
     .where(Setting.name == "directory")
     .values(value=sa.cast(sa.cast(Setting.value, sa.Integer) + 1, sa.String(20)))
 )
+RENDERED = "rendered"  # by which version of the renderer everything is
+RENDERED_READ = Prepared(sa.select(Setting.value).where(Setting.name == RENDERED))
 SETTING_FIELDS = {
     "site_name": "name",
     "welcome": "welcome",
@@ -4297,8 +4299,6 @@ ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 20_000
 LATE_COMMIT = timedelta(seconds=10)
 INDEXED = {"post": "post", "comment": "comment", "attachment": "file", "user": "person"}  # by an activity's type
 INDEXED_UNTIL = "indexed_until"
-RENDERED = "rendered"  # by which version of the renderer everything is
-RENDERED_READ = Prepared(sa.select(Setting.value).where(Setting.name == RENDERED))
 INDEXED_READ = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL))
 INDEXED_LOCK = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL).with_for_update())
 LAST_ENTRY = Prepared(sa.select(sa.func.max(SearchEntry.id).label("id")))
