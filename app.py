@@ -495,7 +495,7 @@ def _mentions_in(tokens: Iterable[Any]) -> frozenset[str]:
     return frozenset(itertools.islice(dict.fromkeys(fold(token.content[1:]) for token in inner), MENTIONS_MOST))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=2 * 60)  # of `TOLD_AT_ONCE` texts, before and after an edit
 def mentioned_names(source: str) -> frozenset[str]:
     """The usernames, folded, that a Markdown source mentions, as far as people bear them: what is linked in its HTML.
 
@@ -3402,22 +3402,11 @@ CHANGES_DIRECTORY = frozenset(
 
 
 # What somebody may have to be told of: `Notification.tell` looks at these once they are committed.
-TOLD = frozenset(
-    [
-        "post.created",
-        "post.published",
-        "post.scheduled",
-        "post.told",
-        "post.must_read",
-        "post.reminded",
-        "post.overdue",
-        "comment.created",
-        "comment.edited",
-        "reaction.added",
-        "reaction.removed",
-    ]
-)
 APPEARING = ("post.created", "post.published", "post.scheduled")
+TOLD_OF_POSTS = (*APPEARING, "post.told", "post.must_read", "post.reminded", "post.overdue")
+TOLD = frozenset(
+    [*TOLD_OF_POSTS, "comment.created", "comment.edited", "reaction.added", "reaction.removed"],
+)
 
 
 # -- What one follows, and has read ------------------------------------------------------------------------------------
@@ -3556,7 +3545,7 @@ KINDS = {
     "review": Kind("A page of yours is due for another look", "mail", "It is time for another look at"),
 }
 SAID = {kind: known.said for kind, known in KINDS.items()} | {"reminder": "reminded you to read"}
-TOLD_AT_ONCE = 20  # others wait to write meanwhile
+TOLD_AT_ONCE = 60  # others wait to write meanwhile
 TOLD_DAYS = 90  # how long what was read is kept
 UNREAD_LONGER = timedelta(days=275)  # and so much longer what was not: a year in all
 
@@ -3683,16 +3672,20 @@ class Notification(Model):
         tell the same twice.
         """
         told, followers = 0, set()
-        while (done := cls._tell_some()) is not None:
+        while (done := cls.tell_some()) is not None:
             told += done[0]
             followers |= done[1]
         return told, followers
 
     @classmethod
+    def tell_some(cls) -> tuple[int, set[int]] | None:
+        """Tell of some activities, in their order; None when there are none. What waits for its time is left alone."""
+        return cls._tell_some() if Telling.read_ahead() else None
+
+    @classmethod
     @lean_unit
     def _tell_some(cls) -> tuple[int, set[int]] | None:
-        """Tell of some activities, in their order; None when there are none. What waits for its time is left alone."""
-        events = Telling.waiting()
+        events = Telling.waiting(lock=True)
         if not events:
             return None
         telling = Telling(events)
@@ -3720,21 +3713,39 @@ class Telling:
         self.events = events
         self.followers: set[int] = set()
 
+    @classmethod
+    def read_ahead(cls) -> bool:
+        """Take the next texts apart that may mention somebody, before others have to wait: these are remembered.
+
+        Returns whether there is anything to tell.
+        """
+        next_ones = cls(cls.waiting())
+        for _ in itertools.chain(
+            next_ones._names_in_posts(next_ones._of(*APPEARING, "post.told")),
+            next_ones._names_in_comments(next_ones._of("comment.created", "comment.edited")),
+        ):
+            pass
+        database.end_reading()
+        return bool(next_ones.events)
+
     @staticmethod
-    def waiting() -> Sequence[Any]:
-        """The next activities to be told, locked. A scheduled post's has to wait until it appears."""
+    def waiting(lock: bool = False) -> Sequence[Any]:
+        """The next activities to be told. A scheduled post's has to wait until it appears."""
         to_come = sa.select(Post.id).where(Post.published_at > NOW)
         ready = sa.or_(Activity.action != "post.scheduled", Activity.object_id.not_in(to_come))
         subject = (Activity.object_type, Activity.object_id, Activity.detail)
         columns = (Activity.id, Activity.action, *subject, Activity.actor_id, Activity.at)
-        statement = sa.select(*columns).where(Activity.pending == sa.true(), ready)
-        return rows(statement.order_by(Activity.id).limit(TOLD_AT_ONCE).with_for_update(), now=utcnow()).all()
+        statement = sa.select(*columns).where(Activity.pending == sa.true(), ready).order_by(Activity.id)
+        statement = statement.limit(TOLD_AT_ONCE)
+        return rows(statement.with_for_update() if lock else statement, now=utcnow()).all()
 
     def _of(self, *actions: str) -> list[Any]:
         return [event for event in self.events if event.action in actions]
 
     def of_posts(self) -> int:
         """What appeared, is told again, must be read, or is due for another look."""
+        if not self._of(*TOLD_OF_POSTS):
+            return 0
         # A post that was scheduled anew is told once.
         appeared = [*{event.object_id: event for event in self._of(*APPEARING)}.values()]
         again = self._of("post.told")
@@ -3765,6 +3776,8 @@ class Telling:
 
     def of_reactions(self) -> int:
         """Reactions to what somebody wrote; one that was taken back before it was read is not told any more."""
+        if not self._of("reaction.added", "reaction.removed"):
+            return 0
         hushed = sa.or_(Follow.does("muted", post_id=Post.id), self._topic_is_muted())
         for event in self._of("reaction.removed"):
             self._take_back(event)
@@ -4114,12 +4127,15 @@ class SearchEntry(Model):
     # -- actions
 
     @classmethod
-    def follow(cls, notes: Mapping[str, int] | None = None) -> None:
-        """Index what the activities since the last time are about; all there is where that was never done."""
+    def follow(cls, notes: Mapping[str, int] | None = None) -> bool:
+        """Index what some activities since the last time are about; all there is where that was never done.
+
+        Returns whether there may be more.
+        """
         done = cls._indexed_until()
         if done is None:
             cls.fill()
-            return
+            return False
         recent = sa.and_(Activity.id > done - ACTIVITIES_AT_ONCE, Activity.at > utcnow() - LATE_COMMIT)
         fresh = Activity.id > done
         # On MySQL a lower number may be committed after a higher one: those of a moment ago are looked at again.
@@ -4128,10 +4144,10 @@ class SearchEntry(Model):
         found = rows(columns.where(since).order_by(Activity.id).limit(2 * ACTIVITIES_AT_ONCE)).all()
         if found:
             cls._write(cls._values(cls._about(found)), done, max(done, found[-1].id))
-        if found and found[-1].id > done:
-            cls.follow(notes)
-        elif left := (notes or {}).get("activities", 0):  # the unit that noted this may be about to commit
+        more = bool(found) and found[-1].id > done
+        if not more and (left := (notes or {}).get("activities", 0)):  # the unit that noted this is about to commit
             state().indexer.note("activities", left - 1)
+        return more
 
     @classmethod
     def fill(cls, advance: Callable[[int], None] = lambda _: None) -> None:
@@ -5625,14 +5641,18 @@ def write_looks(notes: Mapping[tuple[int, int], datetime]) -> None:
         state().changed_for(user_id)
 
 
-def tell_soon(_notes: Mapping[str, bool]) -> None:
-    """Tell people what happened a moment ago."""
-    tell_pending()
+def tell_soon(_notes: Mapping[str, bool]) -> bool:
+    """Tell people of some of what happened a moment ago. Returns whether there may be more."""
+    return _told(Notification.tell_some()) is not None
 
 
 def tell_pending() -> int:
     """Tell people what happened. Returns how often somebody was told something."""
-    told, followers = Notification.tell()
+    return _told(Notification.tell()) or 0
+
+
+def _told(done: tuple[int, set[int]] | None) -> int | None:
+    told, followers = done or (None, set())
     for user_id in followers:  # of what they wrote themselves, which their page of it shows
         state().changed_for(user_id)
     return told

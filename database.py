@@ -800,10 +800,11 @@ WRITING_SHARE = 30  # so many times as long as a batch took the thread leaves to
 class WriteBehind:
     """Notes what looking causes and lets a thread write it in batches, so that no GET writes.
 
-    The newest note of a key wins. A crash may lose the notes of the last `seconds`; that is accepted.
+    The newest note of a key wins. A crash may lose the notes of the last `seconds`; that is accepted. What takes long
+    is written part by part, with pauses for others: `write` returns True until there is no more.
     """
 
-    def __init__(self, app: Flask, write: Callable[[dict[Any, Any]], None], seconds: float = 20) -> None:
+    def __init__(self, app: Flask, write: Callable[[dict[Any, Any]], bool | None], seconds: float = 20) -> None:
         self.app, self.write, self.seconds = app, write, seconds
         self.notes: dict[Any, Any] = {}
         self.leaving: dict[Any, Any] = {}  # what is being written
@@ -829,36 +830,47 @@ class WriteBehind:
 
     def flush(self) -> None:
         """Write what has been noted so far."""
-        with self.lock:
-            self.leaving = notes = self.notes
-            self.notes = {}
-        try:
-            if notes:
-                with self.app.app_context():
-                    self.write(notes)
-        finally:
-            self.leaving = {}
+        while self._flush_some():
+            pass
 
     def stop(self) -> None:
-        """Write what is left, and end the thread."""
+        """Write what is left of the notes, and end the thread."""
         self.stopping.set()
         self.noted.set()
         if self.thread is not None:
             self.thread.join(timeout=BUSY_SECONDS)
         self._flush_logged()
 
+    def _flush_some(self) -> bool:
+        """Write what has been noted so far, or a part of that. Returns whether there is more."""
+        with self.lock:
+            self.leaving = self.leaving | self.notes
+            self.notes = {}
+        more = False
+        try:
+            if self.leaving:
+                with self.app.app_context():
+                    more = bool(self.write(self.leaving))
+        finally:
+            if not more:
+                self.leaving = {}
+        return more
+
     def _run(self) -> None:
         while self.noted.wait() and not self.stopping.wait(self.seconds):
             self.noted.clear()
-            begun = time.monotonic()
-            self._flush_logged()
-            self.stopping.wait(WRITING_SHARE * (time.monotonic() - begun))
+            more = True
+            while more and not self.stopping.is_set():
+                begun = time.monotonic()
+                more = self._flush_logged()
+                self.stopping.wait(WRITING_SHARE * (time.monotonic() - begun))
 
-    def _flush_logged(self) -> None:
+    def _flush_logged(self) -> bool:
         try:
-            self.flush()
+            return self._flush_some()
         except Exception:
             log.exception("the notes of the last %s seconds were not written", self.seconds)
+            return False
 
 
 # ======================================================================================================================

@@ -697,6 +697,28 @@ def test_the_newest_note_of_a_key_is_written_by_the_thread(app):
     assert not behind.thread.is_alive()
 
 
+def test_what_takes_long_is_written_part_by_part_with_pauses_and_left_at_the_end(app):
+    parts, written = iter(range(1, 100)), threading.Semaphore(0)
+
+    def write(notes: dict[str, str]) -> bool:
+        assert notes == {"all": "of it"}, "the same until it is written"
+        assert buffer.pending("all") == "of it"
+        written.release()
+        return next(parts) % 3 > 0
+
+    buffer = database.WriteBehind(app, write, seconds=0)
+    buffer.note("all", "of it")
+    assert all(written.acquire(timeout=10) for _ in range(3))
+    buffer.stop()
+    assert not written.acquire(blocking=False), "the third said that there is no more"
+    buffer.notes["all"] = "of it"
+    buffer.stop()
+    assert next(parts) == 5, "who stops does not wait for the rest, which is found again later"
+    buffer.flush()
+    assert next(parts) == 7, "one more part, and there is no more"
+    assert buffer.pending("all") is None
+
+
 def test_a_batch_that_cannot_be_written_is_logged_and_the_next_one_is(app, caplog):
     batches = []
 

@@ -362,6 +362,29 @@ def test_a_thread_tells_soon_after_the_commit(app, people, topics, monkeypatch):
     assert not telling.notes
 
 
+def test_a_thread_tells_of_much_in_parts_and_takes_the_texts_apart_before_others_have_to_wait(
+    app, people, topics, monkeypatch
+):
+    monkeypatch.setattr(corkboard, "TOLD_AT_ONCE", 2)
+    post = add_post(people.member, topics.open)
+    for number in range(4):
+        add_comment(people.editor, post, f"What says @reader to the {number}th?")
+    corkboard.mentioned_names.cache_clear()
+    parsed: list[bool] = []
+    take_apart = corkboard._mentions_in
+    monkeypatch.setattr(
+        corkboard,
+        "_mentions_in",
+        lambda parsing: parsed.append(bool(corkboard.database._in_unit.get())) or take_apart(parsing),
+    )
+    shares = []
+    while corkboard.tell_soon({}):
+        shares.append(len(told()))
+        db.session.rollback()
+    assert shares == [2, 6, 8], "the post and a comment, two of them, and the last"
+    assert parsed == [False] * 4
+
+
 # -- What is shown -----------------------------------------------------------------------------------------------------
 
 
