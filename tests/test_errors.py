@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from conftest import PASSWORD, Browser, add_person, add_post, close
+from conftest import PASSWORD, Browser, add_person, add_post, close, lay_schema
 from flask import Flask, abort
 from sqlalchemy import event
 
@@ -42,6 +42,7 @@ def log_of(app: Flask) -> str:
 
 def made(folder: Path, **values: str) -> Flask:
     """A site as a team runs it, with addresses added that go wrong in every way."""
+    lay_schema(folder / "corkboard.db")
     app = corkboard.create_app(ProductionConfig({"DATA_DIR": str(folder), **values}))
     app.test_client_class = Browser
     raised = {"not-visible": NotVisible(), "forbidden": Forbidden(), "conflict": Conflict(),
@@ -60,8 +61,6 @@ def made(folder: Path, **values: str) -> Flask:
     for prefix in ("", "/api"):
         for rule, view in (("/broken/<int:code>", broken), ("/raising/<name>", raising), ("/defect", defect)):
             app.add_url_rule(prefix + rule, f"{prefix}{rule}", corkboard.public(lambda _v=view, **kw: _v(**kw)))
-    with app.app_context():
-        database.upgrade_schema()
     return app
 
 
