@@ -1435,11 +1435,13 @@ class Timed:
     last_comment_by_id: Any
 
     @classmethod
+    @functools.cache
     def visible(cls) -> sa.ColumnElement[bool]:
         """Whether the person bound as `viewer` may see a post by its own address at the time bound as `now`."""
         return sa.and_(cls.deleted_at.is_(None), cls.reachable())
 
     @classmethod
+    @functools.cache
     def reachable(cls) -> sa.ColumnElement[bool]:
         """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
         editor = aliased(User)
