@@ -474,7 +474,7 @@ def test_people_go_on_working_while_everything_is_indexed(people, topics, monkey
     assert find("walrus", people.reader) == []
 
 
-def test_the_demo_is_found_at_once(app, sign_in):
+def test_the_demo_is_found_at_once(app, cheap_hashes):
     assert app.test_cli_runner().invoke(args=["seed-demo", "--force", "--posts", "80"]).exit_code == 0
     viewer = db.session.scalar(sa.select(User).order_by(User.id).limit(1))
     corkboard.g.now = database.utcnow()

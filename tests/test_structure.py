@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -17,14 +18,19 @@ PROJECT = Path(__file__).resolve().parent.parent
 CODE = ("app.py", "config.py", "database.py", "wsgi.py")
 TEMPLATES = PROJECT / "templates"
 SOURCES = {name: (PROJECT / name).read_text(encoding="utf-8") for name in CODE}
-TREES = {name: ast.parse(source) for name, source in SOURCES.items()}
 PAGES = {path.relative_to(TEMPLATES).as_posix(): path.read_text(encoding="utf-8") for path in TEMPLATES.rglob("*.html")}
 FUNCTION_MAX, PART_MAX = 40, 300
 RULER = re.compile(r"# [=-]{2,}")
 
 
+@functools.cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(SOURCES[name])
+
+
+@functools.cache
 def functions(name: str):
-    return [node for node in ast.walk(TREES[name]) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [node for node in ast.walk(tree(name)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 def lines_of(node) -> int:
@@ -42,7 +48,7 @@ def banners(name: str) -> list[tuple[int, int, str]]:
 
 @pytest.mark.parametrize("name", ["app.py", "database.py"])
 def test_the_contents_in_the_docstring_are_the_banners_in_their_order(name):
-    contents = re.findall(r"^ ?(\d+)\. (.+?)(?:  .*)?$", ast.get_docstring(TREES[name]) or "", re.MULTILINE)
+    contents = re.findall(r"^ ?(\d+)\. (.+?)(?:  .*)?$", ast.get_docstring(tree(name)) or "", re.MULTILINE)
     assert contents == [(str(number), title) for _, number, title in banners(name)]
     assert [number for _, number, _ in banners(name)] == [*range(1, len(contents) + 1)]
 
@@ -56,7 +62,7 @@ def test_the_contents_name_the_blueprints_and_models_that_there_are():
     }
     made = re.findall(r"^(\w+) = Blueprint\(", SOURCES["app.py"], re.MULTILINE)
     assert told["6"] + told["7"] == made
-    models = [node.name for node in TREES["app.py"].body if isinstance(node, ast.ClassDef) and is_model(node)]
+    models = [node.name for node in tree("app.py").body if isinstance(node, ast.ClassDef) and is_model(node)]
     assert models == told["2"][1:]
 
 
@@ -78,7 +84,7 @@ def test_banners_are_all_alike(name):
 
 
 def test_inside_a_model_come_queries_predicates_actions():
-    for node in TREES["app.py"].body:
+    for node in tree("app.py").body:
         if isinstance(node, ast.ClassDef) and is_model(node):
             body = "\n".join(SOURCES["app.py"].splitlines()[node.lineno : node.end_lineno])
             found = re.findall(r"^    # -- (\w+)$", body, re.MULTILINE)
@@ -97,7 +103,7 @@ def test_no_function_is_too_long_to_be_read_at_once(name):
 def test_no_part_is_too_long(name):
     """A class, and a section or sub-section between two banners."""
     lines = SOURCES[name].splitlines()
-    classes = [node for node in TREES[name].body if isinstance(node, ast.ClassDef)]
+    classes = [node for node in tree(name).body if isinstance(node, ast.ClassDef)]
     assert not [f"{node.name}: {lines_of(node)}" for node in classes if lines_of(node) > PART_MAX]
     starts = [number for number, line in enumerate(lines) if re.match(r"# (==|--) ", line)] + [len(lines)]
     parts = {lines[start]: end - start for start, end in pairwise(starts)}
@@ -109,7 +115,7 @@ def test_everybodys_functions_say_what_they_are_for(name):
     """Those of more than a few lines that have no underscore; a name can tell what three lines do."""
     bare = [
         node.name
-        for node in [*TREES[name].body, *(inner for cls in TREES[name].body if isinstance(cls, ast.ClassDef)
+        for node in [*tree(name).body, *(inner for cls in tree(name).body if isinstance(cls, ast.ClassDef)
                                           for inner in cls.body)]
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
         and not ast.get_docstring(node) and len(node.body) > 6
@@ -146,7 +152,7 @@ def test_at_the_top_stand_the_four_modules_and_no_other():
 
 def test_nothing_is_printed_for_debugging_or_left_to_do():
     for name, source in SOURCES.items():
-        calls = [ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+        calls = [ast.unparse(node.func) for node in ast.walk(tree(name)) if isinstance(node, ast.Call)]
         assert not {"breakpoint", "pdb.set_trace"} & {*calls}
         assert not re.search(r"\b(TODO|FIXME|XXX|HACK)\b", source), name
         assert calls.count("print") <= (name == "wsgi.py")
@@ -177,7 +183,7 @@ def test_what_the_code_imports_is_required():
     }  # fmt: skip
     own = {"app", "config", "database"}
     for name in CODE:
-        for node in ast.walk(TREES[name]):
+        for node in ast.walk(tree(name)):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
