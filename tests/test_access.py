@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 import sqlalchemy as sa
-from conftest import PASSWORD, Browser, close, settings
+from conftest import PASSWORD, REQUIRE_ALL, Browser, close, settings
 from flask import Flask
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -549,7 +549,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES | st.characters(exclude_categories=["Cs"]), max_size=8).map("".join))
-@hypothesis_settings(max_examples=300, deadline=None, database=None, derandomize=True)
+@hypothesis_settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None, database=None, derandomize=True)
 def test_whatever_is_taken_for_local_keeps_a_browser_here(target):
     if corkboard.is_local_path("/" + target):
         assert stays_here("/" + target)

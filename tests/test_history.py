@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_post, together
+from conftest import REQUIRE_ALL, add_comment, add_post, together
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -65,7 +65,7 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 @given(TEXTS, TEXTS)
 @example("a b", "c d")
 @example("", "x")
@@ -80,7 +80,7 @@ def test_without_what_was_removed_it_reads_as_the_new_text_and_without_what_was_
     assert bool(found) == (old != new)
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 @given(TEXTS, TEXTS)
 @example("<script>alert(1)</script>", "</ins><img src=x onerror=y>")
 def test_a_difference_is_always_escaped_and_says_in_words_what_it_marks(old, new):
@@ -91,7 +91,7 @@ def test_a_difference_is_always_escaped_and_says_in_words_what_it_marks(old, new
     assert drawn.count("<del") == drawn.count('visually-hidden">removed: </span>')
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=1000 if REQUIRE_ALL else 50, deadline=None)
 @given(TEXTS, TEXTS)
 def test_folding_hides_only_lines_that_are_in_both_and_tells_how_many(old, new):
     pieces = Difference(old, new).pieces

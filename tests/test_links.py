@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_post, add_topic
+from conftest import REQUIRE_ALL, add_comment, add_post, add_topic
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -305,7 +305,7 @@ def test_a_heading_in_a_comment_has_no_id_that_another_might_have(people, topics
     assert sign_in(people.member).get(f"/posts/{post.id}").text.count('id="s-same"') == 1
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 @given(
     st.lists(
         st.text(max_size=20) | st.sampled_from(["a", "a 2", "a-2", "[[a]]", '"><b>', "`x`", "[y](/z)"]), max_size=8

@@ -91,13 +91,13 @@ TEXTS = st.lists(PIECES, max_size=30).map("".join) | st.text(max_size=60)
 
 
 @given(TEXTS)
-@settings(max_examples=1000 if REQUIRE_ALL else 200, deadline=None)
+@settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 def test_whoever_is_linked_is_mentioned_and_whoever_is_mentioned_is_linked(source):
     assert set(linked(source)) == mentioned_names(source)
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 def test_no_name_has_a_part_in_a_word_or_ends_in_a_full_stop(source):
     for name in mentioned_names(source):
         assert re.fullmatch(USERNAME_PATTERN, name)
@@ -107,7 +107,7 @@ def test_no_name_has_a_part_in_a_word_or_ends_in_a_full_stop(source):
 
 
 @given(st.from_regex(USERNAME_PATTERN, fullmatch=True).filter(lambda name: 2 <= len(name) <= 32 and name[-1] != "."))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 def test_every_username_can_be_mentioned(username):
     assert linked(f"Thanks, @{username}. And (@{username})!", fold(username)) == [fold(username)] * 2
 

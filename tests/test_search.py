@@ -567,7 +567,7 @@ def test_results_go_on_where_the_last_ones_ended_up_to_a_hundred(app, people, to
         assert browser.get("/search", query_string={"q": "oven", "shown": wrong}).status_code == 200
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 @given(
     st.text(st.sampled_from("abAB19 .-_'\n\u00a0éÉßø中文か"), max_size=40),
     st.sampled_from(["a", "ab", "b1", "e", "é", "ss", "中", "中文", "a b", "o a1"]),

@@ -260,7 +260,7 @@ def test_nothing_made_of_hostile_pieces_gets_through_and_cleaning_again_changes_
     assert len(plain_text(rendered)) <= corkboard.EXCERPT_MAX
 
 
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_can_be_rendered_and_cut_to_an_excerpt(source):
     rendered = render_markdown(tidy_text(source))
@@ -319,7 +319,7 @@ def test_a_local_path_leads_nowhere_else(target):
         assert not target.startswith(("//", "/\\"))
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 @given(source=st.from_regex(corkboard._PLAIN_SENTENCE, fullmatch=True))
 @example("Good to know.")
 @example("Thanks! I'm on it (tomorrow, say): 2 or 3?")
