@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -89,21 +90,8 @@ class Executable(HTMLParser):
         self.in_script = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
         self.in_script = tag == "script"
-        if tag in ("iframe", "object", "embed", "base", "style", "math", "frame", "applet", "audio", "video"):
-            self.found.append(f"<{tag}>")
-        if tag == "script" and not given.get("src", "").startswith(("/static/", "/bootstrap/static/")):
-            self.found.append("a script that is not ours")
-        if tag in ("img", "link", "use") and "//" in given.get("src", "") + given.get("href", ""):
-            self.found.append(f"<{tag}> from elsewhere")
-        if tag == "meta" and given.get("http-equiv", "").lower() == "refresh":
-            self.found.append("a refresh")
-        self.found += [f"{tag} {name}" for name in given if name.startswith("on") or name in ("style", "srcdoc")]
-        for name in ("href", "src", "action", "formaction", "xlink:href"):
-            scheme = re.sub(r"[\x00-\x20]", "", given.get(name, "")).partition(":")[0].lower()
-            if scheme in RUNS:
-                self.found.append(f"{tag} {name}={given[name]!r}")
+        self.found += dangers(tag, *attrs)
 
     def handle_endtag(self, tag: str) -> None:
         self.in_script = False
@@ -111,6 +99,26 @@ class Executable(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.in_script and data.strip():
             self.found.append("words in a script")
+
+
+@functools.cache  # most tags of a page are on every page
+def dangers(tag: str, *attrs: tuple[str, str | None]) -> list[str]:
+    """What of a tag could run, fetch or lead astray."""
+    given, found = {name: value or "" for name, value in attrs}, []
+    if tag in ("iframe", "object", "embed", "base", "style", "math", "frame", "applet", "audio", "video"):
+        found.append(f"<{tag}>")
+    if tag == "script" and not given.get("src", "").startswith(("/static/", "/bootstrap/static/")):
+        found.append("a script that is not ours")
+    if tag in ("img", "link", "use") and "//" in given.get("src", "") + given.get("href", ""):
+        found.append(f"<{tag}> from elsewhere")
+    if tag == "meta" and given.get("http-equiv", "").lower() == "refresh":
+        found.append("a refresh")
+    found += [f"{tag} {name}" for name in given if name.startswith("on") or name in ("style", "srcdoc")]
+    for name in ("href", "src", "action", "formaction", "xlink:href"):
+        scheme = re.sub(r"[\x00-\x20]", "", given.get(name, "")).partition(":")[0].lower()
+        if scheme in RUNS:
+            found.append(f"{tag} {name}={given[name]!r}")
+    return found
 
 
 def executable(page: str) -> list[str]:
