@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import CHEAP_HASH, PASSWORD, add_person, add_post, opened, overtaken, together, version_in
+from conftest import PASSWORD, PASSWORD_HASH, add_person, add_post, opened, overtaken, together, version_in
 
 import app as corkboard
 import database
@@ -169,7 +169,7 @@ def test_nobody_edits_role_username_or_anybody_else_through_their_profile(people
     assert sign_in(people.member).submit("/account", PROFILE | more).status_code == 303
     assert again(people.member).role is Role.MEMBER
     assert people.member.username == "member"
-    assert people.member.password_hash == CHEAP_HASH
+    assert people.member.password_hash == PASSWORD_HASH
     assert again(people.admin).name == "Admin"
 
 
