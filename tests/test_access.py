@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 import sqlalchemy as sa
-from conftest import PASSWORD, REQUIRE_ALL, Browser, close, settings
+from conftest import CHEAP_SCRYPT, PASSWORD, REQUIRE_ALL, Browser, close, settings
 from flask import Flask
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -24,8 +24,6 @@ from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.security import check_password_hash, generate_password_hash
 from world import (
     FILLINGS,
-    QUICK,
-    QUICK_HASH,
     World,
     row,
     set_columns,
@@ -46,8 +44,7 @@ ELSEWHERE = {"environ_overrides": {"REMOTE_ADDR": "203.0.113.9"}}
 
 @pytest.fixture(autouse=True)
 def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.SCRYPT", QUICK)
-    monkeypatch.setattr("conftest.PASSWORD_HASH", QUICK_HASH)
+    monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
     corkboard._nobodys_hash.cache_clear()
 
 
@@ -198,7 +195,7 @@ def test_an_unknown_name_a_wrong_password_and_a_deactivated_person_hear_the_same
     assert [answer.status_code for answer in answers] == [422, 422, 422]
     pages = {re.sub(r'"csrf.token" (value|content)="[^"]+"', "", answer.text) for answer in answers}
     assert len({re.sub(r'value="(nobody|member|gone)"', "", page) for page in pages}) == 1
-    assert compared == [QUICK] * 3, "each must cost one hash of today's parameters"
+    assert compared == [CHEAP_SCRYPT] * 3, "each must cost one hash of today's parameters"
 
 
 def test_a_deactivated_person_is_not_let_in_even_with_the_right_password(world):
@@ -456,7 +453,7 @@ def test_a_password_under_older_parameters_is_hashed_anew_at_the_next_sign_in(wo
     assert log_in(world.browser(), password="wrong").status_code == 422
     assert row(User, member).password_hash.startswith("scrypt:512:8:1$")
     assert log_in(world.browser()).status_code == 303
-    assert row(User, member).password_hash.startswith(QUICK + "$")
+    assert row(User, member).password_hash.startswith(CHEAP_SCRYPT + "$")
     assert log_in(world.browser()).status_code == 303
 
 

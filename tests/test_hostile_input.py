@@ -13,14 +13,14 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import sqlalchemy as sa
-from conftest import Browser
+from conftest import CHEAP_SCRYPT, Browser
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from snapshot import dump
 from test_access import accepted
 from test_role_matrix import address
-from world import FILLINGS, QUICK, QUICK_HASH, World, row, set_settings, stand_up, value
+from world import FILLINGS, World, row, set_settings, stand_up, value
 
 import app as corkboard
 from app import Comment, Post, Setting, Topic, User
@@ -130,8 +130,7 @@ def executable(page: str) -> list[str]:
 
 @pytest.fixture
 def world(app: Flask, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("app.SCRYPT", QUICK)
-    monkeypatch.setattr("conftest.PASSWORD_HASH", QUICK_HASH)
+    monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
     monkeypatch.setattr("app.Throttle.take", lambda *_args: None)
     return stand_up(app)
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from conftest import CHEAP_SCRYPT
 from flask import Flask
 from snapshot import changed, dump
-from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, QUICK, QUICK_HASH, World, stand_up
+from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, World, stand_up
 
 # `in` is to the sign-in: 302 there and back for GET, 401 with the form for POST. The other cells are statuses.
 # The stranger is a member who is not in the private topic; in the secret one is nobody of the cast.
@@ -305,8 +306,7 @@ MATRIX = read_table()
 
 @pytest.fixture
 def world(app: Flask, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("app.SCRYPT", QUICK)
-    monkeypatch.setattr("conftest.PASSWORD_HASH", QUICK_HASH)
+    monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
     monkeypatch.setattr("database.WriteBehind.note", lambda *_: None)
     return stand_up(app)
 

@@ -27,7 +27,6 @@ from conftest import (
 )
 from flask import Flask
 from snapshot import dump, put_back
-from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
@@ -37,8 +36,6 @@ from database import db
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
 HUSHED, CONFIDENTIAL, DISCARDED = "hushhush", "confidential", "discarded"
 MISSING = 999_999
-QUICK = "scrypt:1024:8:1"  # for tests that are about something else than how costly a hash is
-QUICK_HASH = generate_password_hash(PASSWORD, method=QUICK)
 
 # For each form a filling that is accepted; `{open}` and the like are ids of the world's topics.
 FILLINGS: dict[str, dict[str, Any]] = {
