@@ -28,6 +28,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
 from snapshot import Rows, dump, put_back
 from sqlalchemy.exc import DBAPIError
 from werkzeug.security import generate_password_hash
@@ -144,6 +145,17 @@ def may_create_databases() -> bool:
 
 def settings(folder: Path, url: str, **more: str) -> TestingConfig:
     return TestingConfig({"DATA_DIR": str(folder), "DATABASE_URL": url, **more})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A template is compiled once in a run, whichever process and application need it first."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if WORKER else folder) / "templates"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flask, "jinja_options", {"bytecode_cache": FileSystemBytecodeCache(str(folder))})
+        yield
 
 
 @contextmanager
