@@ -147,6 +147,9 @@ class Board:
         asks[SIGN_IN] = Ask(["/login"], stranger.cookie, names, connections=2)
         for address in addresses * 10:
             assert reader.get(address).status == 200, address
+        for number in range(10):
+            said = {"body": SAID, "form_id": f"{number:032x}"}
+            assert reader.post(f"/posts/{made['targets'][number % len(made['targets'])]}/comments", **said).status == 303
         reader.close()
         stranger.close()
         return asks
