@@ -148,8 +148,8 @@ class Board:
         for address in addresses * 10:
             assert reader.get(address).status == 200, address
         for number in range(10):
-            said = {"body": SAID, "form_id": f"{number:032x}"}
-            assert reader.post(f"/posts/{made['targets'][number % len(made['targets'])]}/comments", **said).status == 303
+            address = asks[COMMENT].paths[number % len(made["targets"])]
+            assert reader.post(address, body=SAID, form_id=f"{number:032x}").status == 303
         reader.close()
         stranger.close()
         return asks
