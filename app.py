@@ -751,6 +751,25 @@ def _is_gap(text: str) -> bool:
     return text.isspace() and "\n" not in text
 
 
+def put_together(old: str, theirs: str, mine: str) -> str | None:
+    """Both changes of a text, by whole lines; None where they meet, or the texts are too large to be compared."""
+    lines = old.splitlines(keepends=True)
+    changes: set[tuple[int, int, str]] = set()  # once, what both did alike
+    for text in (theirs, mine):
+        new = text.splitlines(keepends=True)
+        matcher = PatientMatcher(lines, new, COMPARED_MOST)
+        found = [(start, end, "".join(new[begin:stop])) for _, start, end, begin, stop in matcher.get_opcodes()]
+        changes |= {change for change in found if "".join(lines[change[0] : change[1]]) != change[2]}
+        if matcher.allowance < 0:
+            return None
+    in_order = sorted(changes)
+    if any(one[1] >= next_one[0] for one, next_one in itertools.pairwise(in_order)):
+        return None
+    for start, end, text in reversed(in_order):
+        lines[start:end] = [text]
+    return "".join(lines)
+
+
 # ======================================================================================================================
 # == 2. Models =========================================================================================================
 # ======================================================================================================================
@@ -1864,6 +1883,7 @@ class Draft:
             raise Conflict(
                 post_id=post.id, title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
                 kind=post.kind, published_at=post.published_at, expires_at=post.expires_at,
+                owner_id=post.owner_id, review_every=post.review_every,
                 editor_id=post.editor_id, editor_name=saver.name if saver else "", updated_at=post.updated_at,
             )  # fmt: skip
 
@@ -6527,8 +6547,21 @@ def _conflict_page(
     changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
     moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
     context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
-    context |= {"attached": attached, "moved": moved}
+    context |= {"attached": attached, "moved": moved, "both": None if moved else _both_saves(form, read, theirs, mine)}
     return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
+
+
+def _both_saves(form: Any, read: Any, theirs: Any, mine: Any) -> SimpleNamespace | None:
+    """The version with both changes in it, where each changed other lines and both agree on all else."""
+    rest = _written(form) if isinstance(form, PostForm) else {}
+    agreed = all(getattr(theirs, name) == value for name, value in rest.items() if name not in ("title", "body"))
+    if read is None or not agreed or "body" not in request.form:  # an old version that is to come back is no change
+        return None
+    title, body = (put_together(*(getattr(of, name) for of in (read, theirs, mine))) for name in ("title", "body"))
+    if title is None or body is None or (title, body) in ((theirs.title, theirs.body), (mine.title, mine.body)):
+        return None
+    both = SimpleNamespace(title=title, body=body)
+    return SimpleNamespace(title=title, body=body, changes=Changes.of(theirs, both))
 
 
 def _put_as_theirs(form: PostForm, theirs: Any) -> list[str]:
