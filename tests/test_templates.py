@@ -319,7 +319,7 @@ def test_a_local_path_leads_nowhere_else(target):
         assert not target.startswith(("//", "/\\"))
 
 
-@hypothesis_settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
+@hypothesis_settings(max_examples=500 if REQUIRE_ALL else 100, deadline=None)
 @given(source=st.from_regex(corkboard._PLAIN_SENTENCE, fullmatch=True))
 @example("Good to know.")
 @example("Thanks! I'm on it (tomorrow, say): 2 or 3?")
