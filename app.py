@@ -5321,13 +5321,16 @@ class PinForm(SiteForm):
     until = DateField("Until the end of", validators=[Optional(), within_reach])
 
 
+COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. An @ names somebody."
+
+
 class CommentForm(SiteForm):
-    body = text("Comment", COMMENT_MAX)
+    body = text("Comment", COMMENT_MAX, description=COMMENT_HINT)
     form_id = form_id_field()
 
 
 class EditCommentForm(SiteForm):
-    body = text("Comment", COMMENT_MAX)
+    body = text("Comment", COMMENT_MAX, description=COMMENT_HINT)
     version = version_field()
 
 
@@ -6353,14 +6356,16 @@ def _may_be_kept(thread: Thread) -> bool:
     return thread.is_out and len(thread.article) + len(thread.comments) <= FOUND_TEXT
 
 
-def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200) -> ResponseReturnValue:
+def _post_page(post_id: int, form: CommentForm | None = None) -> ResponseReturnValue:
     viewer = this_viewer()
     before = request.args.get("before", type=as_id) if this_request().query_string else None
     key = ("post", post_id, before, *clock())
     thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _may_be_kept)
     if thread.is_out and (thread.is_unseen or post_id in viewer.unread):
         note_look(viewer, post_id)
-    return render_template("posts/show.html", thread=thread, form=form), status
+    if form is None:
+        return render_template("posts/show.html", thread=thread, form=None)
+    return form_page("posts/show.html", form, thread=thread, **_previewed(form, thread.topic_id, post_id))
 
 
 # -- posts: writing, changing, deleting --------------------------------------------------------------------------------
@@ -6499,13 +6504,9 @@ def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, SimpleN
 def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
 ) -> ResponseReturnValue:
-    wanted, body = "preview" in request.form, (form.body.data or "")[:BODY_MAX]
-    preview = _preview_of(body, post.id if post else 0) if wanted else None
-    untold = _untold(body, form.topic.data) if wanted else []
     state = PostView.state_at(post, utcnow()) if post else "draft"
-    context = {"post": post, "kind": kind, "state": state, "audience": audience}
-    context |= {"attached": attached, "preview": preview, "untold": untold}
-    return form_page("posts/edit.html", form, **context)
+    context = {"post": post, "kind": kind, "state": state, "audience": audience, "attached": attached}
+    return form_page("posts/edit.html", form, **context, **_previewed(form, form.topic.data, post.id if post else 0))
 
 
 def _conflict_page(
@@ -6584,7 +6585,7 @@ def comment(post_id: int) -> ResponseReturnValue:
     """Comment on a post."""
     form = CommentForm()
     if not form.validate_on_submit():
-        return _post_page(post_id, form, 422)
+        return _post_page(post_id, form)
     body: str = form.body.data
     form_id = checked_form_id(form.form_id)
     comment_id = Comment.create(current_user, post_id, body=body, form_id=form_id)
@@ -6620,7 +6621,8 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
         except Conflict as conflict:
             return _conflict_page(form, conflict, _history_of(target))
         return done(address, "Saved.")
-    return form_page("posts/edit_comment.html", form, comment=target, topic_id=post.topic_id)
+    context = {"comment": target, "topic_id": post.topic_id}
+    return form_page("posts/edit_comment.html", form, **context, **_previewed(form, post.topic_id, post.id, target.id))
 
 
 @posts.post("/comments/<int:comment_id>/delete")
@@ -6881,8 +6883,17 @@ def preview() -> ResponseReturnValue:
     return render_template("posts/_preview.html", html=_preview_of(body), untold=_untold(body, topic_id))
 
 
-def _preview_of(body: str, post_id: int = 0) -> str:
-    return PageLink.lead(current_user, render_body(current_user, body), post_id)
+def _previewed(form: Any, topic_id: int | None, *of: int) -> dict[str, Any]:
+    """What a form's page shows of its text, where that was asked for; it belongs to a post, or a post's comment."""
+    wanted, body = "preview" in request.form, (form.body.data or "")[:BODY_MAX]
+    return {
+        "preview": _preview_of(body, *of) if wanted else None,
+        "untold": _untold(body, topic_id) if wanted else [],
+    }
+
+
+def _preview_of(body: str, *of: int) -> str:
+    return PageLink.lead(current_user, render_body(current_user, body), *of)
 
 
 def _untold(body: str, topic_id: int | None) -> list[str]:

@@ -2,7 +2,7 @@
 //   data-swap="#id"      a form (or its button) posts in the background and renews this region
 //   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
 //   data-autosave="/…"   what is typed is kept on the site as a draft, some seconds after each change
-//   data-editor="/…"     Write and Preview tabs, a toolbar              data-audience="id"  who will see it
+//   data-editor="/…"     a toolbar, and a preview from there             data-audience="id"  who will see it
 //   data-key="e"         a key that opens or presses this
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
 //   data-live="#id"      the search in the header shows what it finds here while typing
@@ -298,7 +298,7 @@
 
   // == Writing: tabs, formatting, who will see it ==
   async function showPreview(form, shown) {
-    const [panel, body] = [$("#preview-panel"), $("#write-panel")];
+    const [panel, body, button] = [$("#preview-panel"), $("#write-panel"), $("button[name=preview]:not(.without-js)", form)];
     for (const tab of $$("[role=tab]", form)) {
       const chosen = (tab.id === "preview-tab") === shown;
       tab.setAttribute("aria-selected", String(chosen));
@@ -307,10 +307,11 @@
     panel.hidden = !shown;
     body.hidden = shown;
     $(".marks", form).hidden = shown;
+    if (button) button.textContent = shown ? "Go on writing" : "Preview";
     if (!shown) return $("textarea", body).focus();
     try {
       const answer = await fetch(form.dataset.editor, {
-        method: "POST", body: new URLSearchParams({ body: $("textarea", body).value, topic: form.elements.topic?.value || "" }),
+        method: "POST", body: new URLSearchParams({ body: $("textarea", body).value, topic: form.elements.topic?.value || form.dataset.mentions }),
         headers: { "X-CSRFToken": token(), "X-Requested-With": "fetch" },
       });
       if (!answer.ok) throw new Error(answer.status);
@@ -318,6 +319,7 @@
     } catch {
       panel.textContent = "The preview could not be made just now. What you wrote is still there.";
     }
+    if (button) panel.focus();
   }
 
   const type = (words) => document.execCommand("insertText", false, words); // the one way that the browser can undo
@@ -390,8 +392,13 @@
     replace(field, field.selectionEnd, field.selectionEnd, words, gap.length + 2, gap.length + 9);
   }
 
+  function mention(field) { // after an @ people are offered
+    const [before, chosen] = [field.value.slice(0, field.selectionStart), field.value.slice(field.selectionStart, field.selectionEnd)];
+    replace(field, field.selectionStart, field.selectionEnd, `${/[^\s(]$/.test(before) ? " " : ""}@${chosen.trim()}`);
+  }
+
   const FORMATS = {
-    bold: (field) => wrap(field, "**", "bold"), italic: (field) => wrap(field, "*", "italic"), code, link, table,
+    bold: (field) => wrap(field, "**", "bold"), italic: (field) => wrap(field, "*", "italic"), code, link, mention, table,
     file: (field) => { $("[data-uploads] input[type=file]", field.form)?.click(); },
   };
   const format = (field, kind) => (kind in LINE ? begin(field, kind) : FORMATS[kind](field));
@@ -401,6 +408,10 @@
     const tab = event.target.closest("[role=tab]");
     const button = event.target.closest("[data-format]");
     if (form && tab) showPreview(form, tab.id === "preview-tab");
+    if (form && event.target.name === "preview") {
+      event.preventDefault();
+      showPreview(form, $("#preview-panel").hidden);
+    }
     if (form && button) format($("#write-panel textarea"), button.dataset.format);
   });
   on("keydown", (event) => { // arrows move in the tabs and in the toolbar, which are one stop each for the Tab key

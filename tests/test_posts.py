@@ -672,6 +672,36 @@ def test_a_preview_of_a_change_saves_nothing(people, topics, sign_in):
     assert again(post).version == 1
 
 
+def test_a_preview_of_a_comment_saves_nothing_and_keeps_what_was_typed(people, topics, sign_in):
+    browser, post = sign_in(people.member), add_post(people.member, topics.private)
+    comment = add_comment(people.member, post)
+    typed = {"body": "**bold** @stranger", "form_id": "5" * 32, "preview": "1"}
+    for address, sent in (
+        (f"/posts/{post.id}/comments", typed),
+        (f"/comments/{comment.id}/edit", typed | {"version": 1}),
+    ):
+        page = browser.submit(address, sent)
+        assert page.status_code == 200, address
+        for words in ("nothing is saved yet", "<strong>bold</strong>", ">\r\n**bold** @stranger</textarea>"):
+            assert words in page.text, (address, words)
+        assert "Stranger cannot see this topic" in page.text, address
+    assert 'value="' + "5" * 32 + '"' in browser.submit(f"/posts/{post.id}/comments", typed).text, "the form's own id"
+    assert (count(Comment), again(comment).version) == (1, 1)
+    empty = browser.submit(f"/posts/{post.id}/comments", {"body": " ", "preview": "1"})
+    assert (empty.status_code, "Write something first." in empty.text) == (422, True)
+
+
+def test_the_fields_for_comments_say_what_they_take_and_screen_readers_hear_it(people, topics, sign_in):
+    browser, post = sign_in(people.member), add_post(people.member, topics.open)
+    comment = add_comment(people.member, post)
+    for address in (f"/posts/{post.id}", f"/comments/{comment.id}/edit"):
+        page = browser.get(address).text
+        assert 'aria-describedby="body-help body-error"' in page, address
+        assert re.search(r'id="body-help"[^>]*>[^<]*Markdown[^<]*\*\*bold\*\*[^<]*@', page), address
+        tools = re.findall(r'data-format="(\w+)"', page)
+        assert tools == ["bold", "italic", "link", "list", "quote", "code", "mention"], address
+
+
 # -- The handbook ------------------------------------------------------------------------------------------------------
 
 
