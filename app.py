@@ -279,7 +279,7 @@ OTHER_FILES = frozenset(
 SHOWN_TYPES = {name: f"image/{form.lower()}" for name, form in PICTURES.items()} | {"pdf": "application/pdf"}
 FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
 ENDING_MAX = 8
-FILE_ENDPOINTS = frozenset({"files.show", "files.thumb"})
+FILE_ENDPOINTS = frozenset({"files.show", "files.middle", "files.thumb"})
 POLL_ENDPOINT = "notifications.poll"
 KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may keep the answer, and ask whether it still holds
 # Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
@@ -292,6 +292,7 @@ REQUEST_PIXELS = 10 * PICTURE_PIXELS  # of all pictures that one request brings;
 FRAMES_MOST = 1_000  # of a picture that moves
 PICTURES_AT_ONCE = 1
 PICTURE_WAIT_SECONDS = 20
+MIDDLE_PIXELS = 1600  # the longer side at most of what texts show: twice as many as a text is wide
 THUMB_PIXELS = 480  # the longer side at most; shown at half of it
 AVATAR_PIXELS = 128
 CHUNK = 2**18
@@ -367,7 +368,7 @@ def refuse_overtaken(version: str | None, now: Mapping[str, Any], wanted: Mappin
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 4  # raise it when the output for the same source changes: `OldHtml` renders everything anew
+RENDERER_VERSION = 5  # raise it when the output for the same source changes: `OldHtml` renders everything anew
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
 ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img", "input"}
@@ -422,14 +423,15 @@ def _markdown(mentions: bool) -> Any:
 
 
 def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Mapping[str, Any]) -> str:
-    """A picture of ours, with its size where it is known, so that nothing jumps when it comes."""
+    """A picture of ours, with its size where it is known, so that nothing jumps when it comes; a large one smaller."""
     for token in tokens[place].children or ():
         token.type = "text" if token.type == "mention" else token.type  # a description is words, and tells nobody
     source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, env)
     number = _OWN_FILE.match(source)
     size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
-    drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+    shown = f"/files/{number[1]}/middle" if number and size and max(size) > MIDDLE_PIXELS else source
+    drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(shown, alt, measures)
     # It leads to itself, where it is as large as it is; unless it stands in a link, or has no words to be called by.
     return Markup('<a href="{}">{}</a>').format(source, drawn) if number and alt and not env.get("in_link") else drawn
 
@@ -5806,9 +5808,9 @@ def stored_path(stored: str, suffix: str = "") -> Path:
 
 
 def unlink_stored(stored: str) -> bool:
-    """Delete a file and its small version. False where it is in use, as on Windows while it is sent."""
+    """Delete a file and its smaller versions. False where it is in use, as on Windows while it is sent."""
     try:
-        for suffix in (".thumb", ""):
+        for suffix in (".thumb", ".middle", ""):
             stored_path(stored, suffix).unlink(missing_ok=True)
     except OSError:
         return False
@@ -5817,7 +5819,7 @@ def unlink_stored(stored: str) -> bool:
 
 def is_older(path: Path, moment: float) -> bool:
     """Whether a file of ours was written before a moment (in seconds of the epoch)."""
-    ours = re.fullmatch(r"[0-9a-f]{32}(\.thumb)?", path.name)
+    ours = re.fullmatch(r"[0-9a-f]{32}(\.thumb|\.middle)?", path.name)
     try:
         return ours is not None and path.stat().st_mtime < moment
     except OSError:  # gone meanwhile
@@ -5919,7 +5921,7 @@ def pillow() -> Any:
 
 
 def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
-    """Write a picture and its small version. Raises `Refused`."""
+    """Write a picture and its smaller versions. Raises `Refused`."""
     with read_picture(content, name) as image:
         frames = count_frames(image, name) if PICTURES[ending] != "JPEG" else 1
         refuse_too_much_work(name, image.width * image.height * frames)
@@ -5928,7 +5930,7 @@ def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
             made.seek(0)
             size, sha256, stored = write_file(made)
         try:
-            keep_small(pillow().ImageOps.contain(shown, (THUMB_PIXELS, THUMB_PIXELS)), stored)
+            keep_smaller(shown, stored, size if frames == 1 else 0)
         except BaseException:
             unlink_stored(stored)
             raise
@@ -6051,13 +6053,25 @@ def on_white(image: Any) -> Any:
     return white
 
 
-def keep_small(image: Any, stored: str) -> None:
-    """Write the small version of a picture beside it."""
+def keep_smaller(shown: Any, stored: str, size: int) -> None:
+    """Write what texts and lists show of a picture beside it: texts, where it is large, and of more bytes.
+
+    `size` is how many these are, 0 of one that moves, which no smaller version would.
+    """
+    if max(shown.size) > MIDDLE_PIXELS and size:
+        shown = pillow().ImageOps.contain(shown, (MIDDLE_PIXELS, MIDDLE_PIXELS))
+        keep_version(shown, stored, ".middle", size)
+    keep_version(pillow().ImageOps.contain(shown, (THUMB_PIXELS, THUMB_PIXELS)), stored, ".thumb")
+
+
+def keep_version(image: Any, stored: str, suffix: str, less_than: float = float("inf")) -> None:
+    """Write a smaller version of a picture, unless it takes as many bytes as the picture."""
     only_colors(image)
     with tempfile.SpooledTemporaryFile(2**20) as made:
         image.save(made, "WEBP", quality=80)
-        made.seek(0)
-        write_file(made, stored, ".thumb")
+        if made.tell() < less_than:
+            made.seek(0)
+            write_file(made, stored, suffix)
 
 
 # ======================================================================================================================
@@ -7279,14 +7293,31 @@ def show_file(file_id: int, name: str) -> ResponseReturnValue:
     return _send(stored_path(file.stored), kind or "application/octet-stream", file.sha256, file.name, kind is None)
 
 
+@files.get("/files/<int:file_id>/middle")
+@login_required
+def middle(file_id: int) -> ResponseReturnValue:
+    """A picture as texts show it: itself, where there is no smaller version (see `keep_smaller`)."""
+    file = _picture(file_id)
+    if stored_path(file.stored, ".middle").exists():
+        return _send_version(file, "middle")
+    return _send(stored_path(file.stored), SHOWN_TYPES[file.ending], file.sha256, file.name, False)
+
+
 @files.get("/files/<int:file_id>/thumb")
 @login_required
 def thumb(file_id: int) -> ResponseReturnValue:
     """The small version of a picture."""
+    return _send_version(_picture(file_id), "thumb")
+
+
+def _picture(file_id: int) -> Any:
     file = Attachment.fetch(current_user, file_id)
-    if file.width is None:
-        abort(404)
-    return _send(stored_path(file.stored, ".thumb"), "image/webp", f"{file.sha256}-thumb", "thumb.webp", False)
+    return file if file.width is not None else abort(404)
+
+
+def _send_version(file: Any, name: str) -> ResponseReturnValue:
+    path = stored_path(file.stored, f".{name}")
+    return _send(path, "image/webp", f"{file.sha256}-{name}", f"{name}.webp", False)
 
 
 def _send(path: Path, kind: str, etag: str, name: str, save: bool) -> ResponseReturnValue:
