@@ -3516,6 +3516,46 @@ class ReadMark(Model):
         theirs = sa.and_(told.user_id.in_({user_id for user_id, _post_id in notes}), told.read_at.is_(None))
         rows(sa.update(told).where(theirs, seen.correlate(told)).values(read_at=utcnow()))
 
+    @classmethod
+    def prune(cls, before: datetime) -> int:
+        """Forget the marks from before a time that decide nothing any more. Returns how many these were.
+
+        To lists that is new which came after somebody's last visit, unless they marked it later than it came. A mark
+        from before that visit decides nothing there, and never will again: a visit only becomes later. Below its post
+        it still tells which of the older comments are new. So where others commented since, it stays as long as what
+        was told and never read; after that those count as seen, as they do to whoever never looked. So nothing becomes
+        new, whichever goes. Who was deactivated before that time looks at nothing; whoever comes back begins a visit.
+        """
+        visits = sa.select(User.id, User.deactivated_at, User.previous_visit_at, User.last_active_at).order_by(User.id)
+        people, forgotten = rows(visits).all(), 0
+        for person in people:
+            if person.deactivated_at is not None and person.deactivated_at < before:
+                forgotten += cls._prune_of(person.id, before, before)
+            elif visit := person.previous_visit_at or person.last_active_at:
+                forgotten += cls._prune_of(person.id, min(visit, before), min(visit, before - UNREAD_LONGER))
+        return forgotten
+
+    @classmethod
+    def _prune_of(cls, user_id: int, before: datetime, unseen_before: datetime) -> int:
+        """Look for them without the write lock, and forget them in batches, so that nobody waits for long."""
+        own = Post.last_comment_by_id == user_id
+        heard_all = sa.or_(Post.last_comment_at.is_(None), own, Post.last_comment_at <= cls.at)
+        found = sa.select(cls.post_id).join(Post, Post.id == cls.post_id).order_by(cls.post_id).limit(MARKS_AT_ONCE)
+        found = found.where(cls.user_id == user_id, cls.at < before, sa.or_(heard_all, cls.at < unseen_before))
+        last = forgotten = 0
+        while ids := [row.post_id for row in rows(found.where(cls.post_id > last))]:
+            database.end_reading()
+            forgotten += cls._forget(user_id, ids, before)
+            last = ids[-1]
+        database.end_reading()
+        return forgotten
+
+    @classmethod
+    @lean_unit
+    def _forget(cls, user_id: int, post_ids: Sequence[int], before: datetime) -> int:
+        mine = sa.and_(cls.user_id == user_id, cls.post_id.in_(post_ids))
+        return rows(sa.delete(cls).where(mine, cls.at < before)).rowcount  # not what was looked at again meanwhile
+
 
 # -- Notifications: what one was told ----------------------------------------------------------------------------------
 
@@ -3548,6 +3588,7 @@ KINDS = {
 }
 SAID = {kind: known.said for kind, known in KINDS.items()} | {"reminder": "reminded you to read"}
 TOLD_AT_ONCE = 60  # others wait to write meanwhile
+MARKS_AT_ONCE = 500
 TOLD_DAYS = 90  # how long what was read is kept
 UNREAD_LONGER = timedelta(days=275)  # and so much longer what was not: a year in all
 
@@ -8708,6 +8749,10 @@ def forget_notifications() -> str:
     return f"{plural(old, 'notification')} forgotten that {'was' if old == 1 else 'were'} read long ago."
 
 
+def forget_marks() -> str:
+    return f"{plural(ReadMark.prune(utcnow() - timedelta(days=TOLD_DAYS)), 'read mark')} forgotten."
+
+
 def render_old_texts() -> str:
     return f"{plural(OldHtml.renew(time.monotonic() + RENDER_SECONDS), 'text').capitalize()} rendered anew."
 
@@ -8718,6 +8763,9 @@ JOBS = {
     for job in (
         Job("tell", timedelta(minutes=1), "Tells people what happened, where that was not done at once.", tell_people),
         Job("forget-notifications", timedelta(days=1), "Forgets what people read long ago.", forget_notifications),
+        Job(
+            "forget-marks", timedelta(days=1), "Forgets who looked at a post, where nothing hangs on it.", forget_marks
+        ),
         Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
         Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
         Job("render", timedelta(hours=1), "Renders anew what an older version rendered.", render_old_texts),
