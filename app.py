@@ -3000,8 +3000,13 @@ class FileView(NamedTuple):
 class PageLink(Model):
     """That a post or a comment names a page of the handbook by its title, and which page that was.
 
-    The page may be called otherwise later. Who does not see it is led to another one of that title, as if it were not
-    there; and where there is none, nothing tells a hidden page from one that never was.
+    A title means the page that was called so when a save of the text first brought it in; or, where there was none, the
+    one that is called so later. It goes on meaning that page through every later save that still holds it, whatever
+    that page, and others, are called by then. What a save brings in that the text did not hold before (a new text, an
+    older version that is taken up again, or a title that was taken out and put back) means the page called so now.
+
+    Who does not see the page is led to another one of that title, as if it were not there; and where there is none,
+    nothing tells a hidden page from one that never was.
     """
 
     __tablename__ = "page_links"
@@ -3064,7 +3069,10 @@ class PageLink(Model):
 
     @classmethod
     def lead(cls, viewer: Permissions, rendered: str, post_id: int = 0, comment_id: int | None = None) -> str:
-        """Have the links of a text lead where they lead this person: of one that is not saved, or was before."""
+        """Have the links of a text lead where they lead this person: of one that is not saved, or was before.
+
+        Of a post or, with a `comment_id`, of a comment below it; of a new one where that is 0.
+        """
         if not (named := cls.named_in(rendered)):
             return rendered
         found, target = cls.called(viewer, named, post_id), aliased(Post)
@@ -3078,7 +3086,7 @@ class PageLink(Model):
 
     @classmethod
     def keep(cls, writer_id: int, post_id: int, rendered: str, comment_id: int | None = None) -> None:
-        """Write down which pages a text names. Where it led before, it still leads."""
+        """Write down which pages a text names, as it is saved: see the rule above."""
         named, mine = cls.named_in(rendered), cls._mine(post_id, comment_id)
         before = {row.title_key: row.target_id for row in rows(sa.select(cls.title_key, cls.target_id).where(mine))}
         found = cls.called(writer_id, {key for key in named if before.get(key) is None}, post_id)
@@ -6420,7 +6428,7 @@ def _post_page(post_id: int, form: CommentForm | None = None) -> ResponseReturnV
         note_look(viewer, post_id)
     if form is None:
         return render_template("posts/show.html", thread=thread, form=None)
-    return form_page("posts/show.html", form, thread=thread, **_previewed(form, thread.topic_id, post_id))
+    return form_page("posts/show.html", form, thread=thread, **_previewed(form, thread.topic_id, post_id, 0))
 
 
 # -- posts: writing, changing, deleting --------------------------------------------------------------------------------
@@ -6933,9 +6941,12 @@ def still_right(post_id: int) -> ResponseReturnValue:
 @posts.post("/posts/preview")
 @role_required(Role.MEMBER)
 def preview() -> ResponseReturnValue:
-    """What a text will look like, as a fragment for the script."""
+    """What a text will look like, as a fragment for the script; the address says of which post or comment it is."""
     body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
-    return render_template("posts/_preview.html", html=_preview_of(body), untold=_untold(body, topic_id))
+    of = [request.args.get(name, 0, as_id) for name in ("post", "comment") if name in request.args]
+    if of:
+        found(Post.visible_to(current_user).where(Post.id == of[0]))
+    return render_template("posts/_preview.html", html=_preview_of(body, *of), untold=_untold(body, topic_id))
 
 
 def _previewed(form: Any, topic_id: int | None, *of: int) -> dict[str, Any]:

@@ -142,6 +142,7 @@
     $("[name=version]", form).value = version;
     form.setAttribute("action", `/posts/${id}/edit`);
     form.dataset.autosave = `/posts/${id}/autosave`;
+    form.dataset.editor = `/posts/preview?post=${id}`;
     if (location.pathname !== form.getAttribute("action")) history.replaceState(null, "", `/posts/${id}/edit`);
     tellAutosaved(`Saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`);
     if (isDirty(form)) { keepDraft(form); scheduleAutosave(form); }
