@@ -1665,7 +1665,7 @@ class Post(Timed, Versioned, Model):
     @functools.cache
     def _single(cls) -> Prepared:
         columns = (*POST_COLUMNS, *Acknowledgement.of_viewer(), Attachment.any_of_post().label("has_files"))
-        columns += (ReadMark.of_viewer(), cls.unseen().label("is_unseen"), Follow.of_viewer(post_id=Post.id))
+        columns += (ReadMark.of_viewer(), cls.unseen().label("is_unseen"), Follow.of_post())
         joined = (
             sa.select(*columns)
             .select_from(cls)
@@ -3443,6 +3443,14 @@ class Follow(Model):
         ((name, column),) = thing.items()
         mine = sa.select(cls.state).where(cls.user_id == VIEWER, getattr(cls, name) == column)
         return mine.correlate(column.class_).scalar_subquery().label("follows")
+
+    @classmethod
+    def of_post(cls) -> sa.Label[Any]:
+        """The same of the post of a row. Who has just commented follows it, though telling has yet to write that."""
+        told_soon = (Activity.pending == sa.true(), Activity.action == "comment.created", Activity.actor_id == VIEWER)
+        said = sa.exists().where(*told_soon, Comment.id == Activity.object_id, Comment.post_id == Post.id)
+        follows = sa.case((said.correlate(Post), "following"))
+        return sa.func.coalesce(cls.of_viewer(post_id=Post.id).element, follows).label("follows")
 
     @classmethod
     def does(cls, state: str, **thing: Any) -> sa.ColumnElement[bool]:
@@ -7646,6 +7654,8 @@ def _wanted_state() -> str:
 def follow_post(post_id: int) -> ResponseReturnValue:
     """Follow a post, mute it, or neither."""
     wanted = _wanted_state()
+    if wanted == "none":  # or telling of what they just said here would have them follow it again
+        tell_pending()
     Follow.choose(current_user, wanted, post_id=post_id)
     return done(f"/posts/{post_id}", FOLLOWED[wanted])
 

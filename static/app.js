@@ -1,5 +1,6 @@
 // Corkboard's one script. Every page works without it; it reads data attributes and makes some things quicker.
 //   data-swap="#id"      a form (or its button) posts in the background and renews this region
+//   data-along           is renewed along with whatever region is
 //   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
 //   data-autosave="/…"   what is typed is kept on the site as a draft, some seconds after each change
 //   data-editor="/…"     a toolbar, and a preview from there             data-audience="id"  who will see it
@@ -232,6 +233,7 @@
     const known = new Set($$("[id]", region).map((node) => node.id));
     if (answer.ok && "draft" in form.dataset) sessionStorage.removeItem(draftKey(form));
     region.replaceWith(fresh);
+    for (const other of $$("[data-along]")) other.replaceWith(page.getElementById(other.id) || other);
     const address = new URL(answer.url).pathname; // the page may have been shown under another one, after signing in again
     if (answer.redirected && address !== location.pathname + location.search) history.replaceState(null, "", address);
     showMessages($$("#flashes .flash", page));

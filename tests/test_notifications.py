@@ -641,13 +641,38 @@ def test_following_and_muting_by_the_buttons(people, topics, sign_in, thing):
     assert recorded[-3:] == [f"{thing}.followed", f"{thing}.muted", f"{thing}.unfollowed"]
 
 
-def test_who_commented_sees_that_they_follow_once_they_were_told(people, topics, sign_in):
+def test_who_commented_sees_at_once_that_they_follow(people, topics, sign_in):
+    post, other = add_post(people.member, topics.open), add_post(people.member, topics.open)
+    browser, address = sign_in(people.editor), f"/posts/{post.id}"
+    browser.get(address)
+    browser.submit(f"{address}/comments", {"body": "Good"})
+    for _ in ("before they are told", "after that"):
+        assert " Unfollow</button>" in browser.get(address).text
+        assert " Follow</button>" in browser.get(f"/posts/{other.id}").text
+        assert " Follow</button>" in sign_in(people.admin).get(address).text
+        corkboard.tell_pending()
+    browser.submit(f"{address}/follow", {"state": "none"})
+    assert " Follow</button>" in browser.get(address).text, "what they said before does not count against them"
+
+
+def test_who_unfollows_right_after_their_comment_does_not_follow(people, topics, sign_in):
     post = add_post(people.member, topics.open)
     browser = sign_in(people.editor)
     browser.submit(f"/posts/{post.id}/comments", {"body": "Good"})
-    assert " Follow</button>" in browser.get(f"/posts/{post.id}").text
+    browser.submit(f"/posts/{post.id}/follow", {"state": "none"})
+    for _ in range(2):
+        assert " Follow</button>" in browser.get(f"/posts/{post.id}").text
+        corkboard.tell_pending()
+
+
+def test_who_commented_on_what_they_muted_sees_that_it_is_muted(people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    Follow.choose(people.editor, "muted", post_id=post.id)
+    browser = sign_in(people.editor)
+    browser.submit(f"/posts/{post.id}/comments", {"body": "Good"})
+    assert " Unmute</button>" in browser.get(f"/posts/{post.id}").text
     corkboard.tell_pending()
-    assert " Unfollow</button>" in browser.get(f"/posts/{post.id}").text
+    assert " Unmute</button>" in browser.get(f"/posts/{post.id}").text
 
 
 def test_who_follows_a_topic_follows_the_one_that_it_is_merged_into(people, topics, tell):
