@@ -363,9 +363,9 @@ def test_the_small_version_is_small_and_shown_at_its_size(people, topics, sign_i
 
 
 def noisy(size: tuple[int, int], form: str = "JPEG", **how: Any) -> bytes:
-    """A picture that takes as many bytes as a photo does."""
+    """A picture of many bytes, like a photo; above 500 KB the client of the tests would leave a file open."""
     made = BytesIO()
-    Image.effect_noise(size, 60).convert("RGB").save(made, form, **how)
+    Image.effect_noise(size, 20).convert("RGB").save(made, form, **how)
     return made.getvalue()
 
 
@@ -377,18 +377,18 @@ def chessboard() -> bytes:
 
 
 def photo_from_a_phone() -> bytes:
-    """2,400 wide and 1,200 high when it is turned as its camera says, which also says where."""
+    """1,800 wide and 900 high when it is turned as its camera says, which also says where."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "SecretPhone"
-    return noisy((1200, 2400), exif=exif, comment=b"SecretComment")
+    return noisy((900, 1800), quality=60, exif=exif, comment=b"SecretComment")
 
 
 def test_a_text_shows_a_large_picture_smaller_at_the_same_place_and_leads_to_all_of_it(people, topics, sign_in):
     member = sign_in(people.member)
     file = uploaded(member, photo_from_a_phone(), "photo.jpg")
-    assert (file.width, file.height) == (2400, 1200)
+    assert (file.width, file.height) == (1800, 900)
     post_id = bound(member, topics.private, body=f"![Hall B]({address(file)})")
-    shown = f'<img src="/files/{file.id}/middle" alt="Hall B" width="2400" height="1200" loading="lazy">'
+    shown = f'<img src="/files/{file.id}/middle" alt="Hall B" width="1800" height="900" loading="lazy">'
     assert f'<a href="{address(file)}" rel="noopener noreferrer">{shown}</a>' in member.get(f"/posts/{post_id}").text
     whole = sign_in(people.reader).get(address(file), buffered=True)
     sent = sign_in(people.reader).get(f"/files/{file.id}/middle", buffered=True)
