@@ -1331,6 +1331,8 @@ class Topic(Model):
         self._refuse_taken_name(key)
         if private and self.id:
             self._refuse_last_open("private")
+        if not private:
+            self._refuse_unheeded(members)
         self.name, self.name_key, self.description, self.private = name, key, description, private
         db.session.add(self)
         db.session.flush()
@@ -1347,6 +1349,12 @@ class Topic(Model):
         others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id).limit(1)
         if not self.private and db.session.scalar(others) is None:
             raise Refused(field, "This is the last topic that everybody sees. Make another one first.")
+
+    def _refuse_unheeded(self, members: Iterable[int]) -> None:
+        """Raise `Refused` for people chosen for what everybody is to see. Who was in it may have stayed ticked."""
+        if set(members).difference(self.member_ids() if self.id else ()):
+            words = "Tick 'Private' if only these people are to see the topic, or untick them."
+            raise Refused("members", words)
 
     def _refuse_taken_name(self, key: str) -> None:
         with db.session.no_autoflush:
