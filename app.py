@@ -327,7 +327,8 @@ class NoRoom(Refused):
 class Conflict(Exception):
     """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at.
 
-    Of what counts no versions it is what `refuse_overtaken` says: version, and by field what was `changed`.
+    Of what counts no versions it is what `refuse_overtaken` says: version, by field what was `changed`, and of whom
+    changed it as much as is known: editor_id, editor_name, updated_at.
     """
 
     def __init__(self, **theirs: Any) -> None:
@@ -352,17 +353,20 @@ def _stamp(name: str, value: Any) -> str:
     return f"{name}:{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]}"
 
 
-def refuse_overtaken(version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def refuse_overtaken(
+    version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any], on: tuple[str, int]
+) -> None:
     """Raise `Conflict` where something wanted would undo what somebody else saved since that version was read.
 
-    `now` is `with_version`; None is the version of who read nothing before, such as a command.
+    `now` is `with_version`; None is the version of who read nothing before, such as a command. `on` is what activities
+    about it bear: a kind and an id.
     """
     if version is not None:
         read = version.split()
         other = {name: now[name] for name, value in wanted.items() if now[name] != value}
         changed = {name: value for name, value in other.items() if _stamp(name, value) not in read}
         if changed:
-            raise Conflict(version=now["version"], changed=changed)
+            raise Conflict(version=now["version"], changed=changed, **Activity.last_save(on, changed))
 
 
 # -- Text --------------------------------------------------------------------------------------------------------------
@@ -988,7 +992,8 @@ class User(Permissions, Model):
         user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
         if user is None:
             raise NotVisible
-        refuse_overtaken(version, user.as_typed(), {"role": int(role), "active": active, **profile})
+        wanted = {"role": int(role), "active": active, **profile}
+        refuse_overtaken(version, user.as_typed(), wanted, ("user", user.id))
         if user.is_last_admin and (role < Role.ADMIN or not active):
             raise Refused("role", "This is the only administrator. Make somebody else one first.")
         user._assign(**profile)
@@ -1243,7 +1248,7 @@ class Topic(Model):
         Setting.lock()
         topic = cls.for_change(actor, topic_id)
         chosen = sorted({*members, actor.id}) if values.get("private") else []
-        refuse_overtaken(version, topic.as_typed(), values | {"members": chosen})
+        refuse_overtaken(version, topic.as_typed(), values | {"members": chosen}, ("topic", topic.id))
         topic._assign(actor, members, **values)
         Activity.record(actor, "topic.edited", topic, topic.name)
 
@@ -3378,8 +3383,31 @@ class Activity(Model):
         if request:  # a command leaves it to the process that serves
             state().indexer.note("activities", FOLLOWED_ROUNDS)
 
+    @classmethod
+    def last_save(cls, on: tuple[str, int], fields: Iterable[str]) -> dict[str, Any]:
+        """Who saved a topic, a person or some `fields` of the settings last, and when; None for what is not known.
+
+        Only the newest `LOOKED_BACK` are gone through, from the last one on, so that it takes no index of its own.
+        """
+        kind, of_id = on
+        newest = sa.select(sa.func.max(cls.id)).scalar_subquery()
+        name = sa.select(User.name).where(User.id == cls.actor_id).scalar_subquery()
+        saves = sa.select(cls.actor_id, name, cls.at).where(cls.id > newest - LOOKED_BACK, cls.object_type == kind)
+        if kind == "setting":  # their activities name the settings, and are about no row
+            about = sa.or_(*(cls.detail.contains(field, autoescape=True) for field in fields))
+        else:
+            about = cls.object_id == of_id
+        last = saves.where(cls.action.in_(SAVING[kind]), about).order_by(cls.id.desc()).limit(1)
+        return dict(zip(("editor_id", "editor_name", "updated_at"), rows(last).first() or (None,) * 3, strict=True))
+
 
 ACTIVITY_INSERT = Prepared(sa.insert(Activity))
+LOOKED_BACK = 10_000
+SAVING = {  # the actions that change what the form about a thing holds
+    "topic": ("topic.edited", "topic.joined"),
+    "user": ("person.edited", "person.administered", "person.rescued"),
+    "setting": ("settings.changed",),
+}
 sa.Index("ix_activities_pending", Activity.pending, Activity.id, sqlite_where=Activity.pending.is_not(None))
 
 # People, topics, the handbook: whatever changes what the lists say of them counts `Setting` "directory" up.
@@ -3981,7 +4009,7 @@ class Setting(Model):
         """Set some settings and tell every process. Raises `Conflict` when somebody else set one of them meanwhile."""
         counter = cls.lock()
         User.acting(actor.id, Role.ADMIN)
-        refuse_overtaken(version, cls.read()[1].as_typed(), values)
+        refuse_overtaken(version, cls.read()[1].as_typed(), values, ("setting", 0))
         for name, value in values.items():
             db.session.merge(cls(name=name, value=value))
         counter.value = str(int(counter.value) + 1)
@@ -5059,10 +5087,16 @@ class SiteForm(FlaskForm):
         """Show what somebody else saved meanwhile beside what was typed; sent again, it is saved over that."""
         self.refused_with, self["version"].data = 409, conflict.theirs.version
         self.overtaken = [Overtaken.of(self[name], now) for name, now in conflict.theirs.changed.items()]
-        self.form_errors.append(
-            "Somebody changed this while you had it open. Nothing is lost, and nothing is saved yet: "
-            "look at what it says now, then save what it should say."
-        )
+        words = "Nothing is lost, and nothing is saved yet: look at what it says now, then save what it should say."
+        self.form_errors.append(Markup("{} {}").format(self._who_overtook(conflict.theirs), words))
+
+    @staticmethod
+    def _who_overtook(theirs: Any) -> str:
+        if not theirs.editor_name:
+            return "Somebody changed this while you had it open."
+        if theirs.editor_id == current_user.id:
+            return Markup("You changed this elsewhere {}.").format(ago(theirs.updated_at))
+        return Markup("{} changed this {}, while you had it open.").format(theirs.editor_name, ago(theirs.updated_at))
 
     def refuse(self, refused: Refused) -> None:
         """Show what an action refused beside the field it is about."""

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import CHEAP_HASH, PASSWORD, add_person, add_post, opened, overtaken, together, version_in
+from conftest import CHEAP_HASH, PASSWORD, add_person, add_post, opened, overtaken, overtaken_by, together, version_in
+from test_database import counted
 
 import app as corkboard
 import database
@@ -440,6 +441,56 @@ def test_registration_that_was_closed_is_not_opened_by_an_older_form(people, sig
     assert browser.submit("/register").status_code == 404
     assert browser.submit("/admin/settings", older | {"version": version_in(answer.text)}).status_code == 303
     assert Setting.read()[1].registration == "open"
+
+
+def test_a_form_that_comes_too_late_says_who_changed_it_and_when(people, topics, sign_in):
+    browser, address = sign_in(people.admin), f"/admin/people/{people.member.id}"
+    values = {"name": "Mia", "email": "", "role": "30", "active": "y"} | opened(browser, address)
+    User.edit_profile(people.member, name="Mia Lee", email="mia@example.com", title="Baker")
+    User.edit_appearance(people.member, "dark", "", True)
+    User.set_password(people.admin, people.member.id, CHEAP_HASH)
+    assert overtaken_by(browser.submit(address, values)) == "Mia Lee changed this just now, while you had it open"
+    User.administer(people.admin, people.member.id, role=Role.READER, active=True)
+    assert overtaken_by(browser.submit(address, values)) == "You changed this elsewhere just now"
+
+
+def test_settings_say_who_changed_just_those(people, sign_in):
+    second = add_person("second", Role.ADMIN, name="Zoe <b>")
+    browser = sign_in(people.admin)
+    older = {"site_name": "Ours", "welcome": "Hi"} | opened(browser, "/admin/settings")
+    Setting.change(second, site_name="Theirs", welcome="Hello")
+    Setting.change(people.admin, bin_days="90")
+    answer = browser.submit("/admin/settings", older)
+    assert overtaken_by(answer) == "Zoe <b> changed this just now, while you had it open"
+    assert "Zoe <b>" not in answer.text
+
+
+def test_of_a_change_that_is_not_remembered_it_says_somebody(people, sign_in, monkeypatch):
+    browser, address = sign_in(people.admin), f"/admin/people/{people.member.id}"
+    values = {"name": "Mia", "email": "", "role": "30", "active": "y"} | opened(browser, address)
+    User.administer(people.admin, people.member.id, role=Role.READER, active=True)
+    for number in range(3):
+        Setting.change(people.admin, welcome=str(number))
+    monkeypatch.setattr(corkboard, "LOOKED_BACK", 3)
+    assert overtaken_by(browser.submit(address, values)) == "Somebody changed this while you had it open"
+    monkeypatch.setattr(corkboard, "LOOKED_BACK", 4)
+    assert overtaken_by(browser.submit(address, values)) == "You changed this elsewhere just now"
+
+
+def test_who_changed_it_is_found_without_reading_all_activities(people):
+    with counted() as statements:
+        corkboard.Activity.last_save(("user", people.member.id), ["name"])
+    (asked,) = [found for found in statements if "FROM activities" in found[0]]
+    sqlite = database.engine_state().is_sqlite
+    with db.engine.connect() as connection:
+        how = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
+        plan = [row._mapping for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    if sqlite:
+        assert any("SEARCH activities USING INTEGER PRIMARY KEY (rowid>?)" in row["detail"] for row in plan), plan
+        assert not [row for row in plan if "TEMP B-TREE" in row["detail"]], plan
+    else:
+        (line,) = [row for row in plan if row["table"] == "activities"]
+        assert (line["key"], line["type"]) == ("PRIMARY", "range"), plan
 
 
 def test_each_section_of_the_settings_saves_itself_and_nothing_else(people, sign_in):
