@@ -1504,6 +1504,8 @@ class Versioned:
     """How a post is saved over what it said before, and its versions are counted."""
 
     id: Any
+    kind: Any
+    topic_id: Any
     title: Any
     body: Any
     version: Any
@@ -1543,7 +1545,8 @@ class Versioned:
                 self.version = self.version // DRAFT_VERSIONS - 1
         self._write(editor, now, **written)
         text = {"title": self.title, "body": self.body, "created_at": now}
-        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+        place = {"kind": self.kind, "topic_id": self.topic_id}
+        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **place, **text)
 
     @staticmethod
     def _refuse_gaps(title: str, body: str) -> None:
@@ -2197,6 +2200,9 @@ class Revision(Model):
     editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
+    # Where a post was then; of a comment None. No key: a topic that is removed for good takes no versions with it.
+    kind: Mapped[str | None] = mapped_column(sa.String(8))
+    topic_id: Mapped[int | None]
     body: Mapped[str] = mapped_column(LongText)
 
     @classmethod
@@ -2237,6 +2243,7 @@ class Revision(Model):
     @classmethod
     def _versions(cls) -> Columns:
         columns = (cls.version, cls.created_at, cls.title, cls.body, User.id, User.name, User.username)
+        columns += (cls.kind, cls.topic_id)
         return sa.select(*columns).join(User, User.id == cls.editor_id)
 
     @classmethod
@@ -2256,10 +2263,21 @@ class Version(NamedTuple):
     editor_id: int
     editor_name: str
     editor_username: str
+    kind: str | None
+    topic_id: int | None
 
     @property
     def words(self) -> int:
         return len(self.body.split())
+
+    def topic_seen_by(self, user: Permissions) -> Topic | None:
+        """The topic that a post was in then, or what it was merged into since; None where the person sees none.
+
+        An id may have been given anew once a topic was removed for good: one that began later is another.
+        """
+        then = sa.and_(Topic.id == self.topic_id, Topic.created_at <= self.created_at)
+        now = sa.select(sa.func.coalesce(Topic.merged_into_id, Topic.id)).where(then).scalar_subquery()
+        return db.session.scalar(Topic.visible_to(user).where(Topic.id == now))
 
 
 sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
@@ -6751,10 +6769,11 @@ def _comment_history(comment_id: int) -> History:
 
 
 class Changes(NamedTuple):
-    """How two versions differ, in title and text."""
+    """How two versions differ, in title and text; and of their place, what there is to say."""
 
     title: Difference
     body: Difference
+    place: Sequence[str] = ()
 
     @classmethod
     def of(cls, old: Any, new: Any) -> "Changes":
@@ -6818,7 +6837,20 @@ def _compare_page(of: History) -> ResponseReturnValue:
         return redirect(f"{of.address}/history")
     old, new = (Revision.fetch(of.post_id, of.comment_id, number) for number in sorted(filter(None, chosen)))
     before = Revision.before(of.post_id, of.comment_id, old.number)
-    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=Changes.of(old, new))
+    changes = Changes.of(old, new)._replace(place=_moves(old, new))
+    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=changes)
+
+
+def _moves(old: Version, new: Version) -> list[str]:
+    """Where a post stood otherwise than in another version, as far as they tell and one sees both topics."""
+    words = []
+    if old.topic_id != new.topic_id:
+        was, became = (version.topic_seen_by(current_user) for version in (old, new))
+        if was and became and was is not became:
+            words.append(f"Moved from {was.name} to {became.name}.")
+    if old.kind and new.kind and old.kind != new.kind:
+        words.append("Turned into a handbook page." if new.kind == "page" else "Turned into news.")
+    return words
 
 
 @posts.get("/posts/<int:post_id>/history/<int:version>")
@@ -8486,6 +8518,7 @@ class DemoCompany:
                 owner, form_id=secrets.token_hex(16), name=topic["name"], description=topic["description"],
                 private=topic["private"], members=members,
             )  # fmt: skip
+            made.created_at = self._ago("3650")  # before anything in it
             self.topics[topic["slug"]] = made.id
             self.private |= {topic["slug"]} if topic["private"] else set()
 
@@ -8557,7 +8590,7 @@ class DemoCompany:
         made = connection.execute(sa.select(Post.id).where(Post.id > last).order_by(Post.id)).scalars()
         kept = [
             {"post_id": post_id, "version": 1, "editor_id": post["editor_id"], "created_at": post["published_at"],
-             "title": post["title"], "body": post["body"]}
+             **{name: post[name] for name in ("kind", "topic_id", "title", "body")}}
             for post_id, post in zip(made, batch, strict=True)
         ]  # fmt: skip
         connection.execute(sa.insert(Revision), kept)
@@ -8640,7 +8673,7 @@ class DemoCompany:
 
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
         first = post["body"].rpartition("\n\n")[0] if post["version"] == 2 else post["body"]
-        of = {"post_id": post_id, "comment_id": None, "title": post["title"]}
+        of = {"post_id": post_id, "comment_id": None} | {name: post[name] for name in ("title", "kind", "topic_id")}
         begun = post["published_at"] or post["updated_at"]
         Revision.keep(**of, editor_id=post["author_id"], version=1, body=first, created_at=begun)
         if post["version"] == 2:

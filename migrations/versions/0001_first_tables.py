@@ -259,6 +259,8 @@ def define_posts(tables: sa.MetaData) -> None:
         sa.Column("editor_id", sa.Integer, nullable=False),
         sa.Column("created_at", Timestamp, nullable=False),
         sa.Column("title", sa.String(200), nullable=False),
+        sa.Column("kind", sa.String(8), nullable=True),
+        sa.Column("topic_id", sa.Integer, nullable=True),
         sa.Column("body", LongText, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_revisions"),
         sa.ForeignKeyConstraint(["comment_id"], ["comments.id"], name="fk_revisions_comment_id"),
