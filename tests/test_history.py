@@ -213,10 +213,12 @@ def test_a_comparison_says_where_a_post_was_moved_and_what_it_was_turned_into(pe
     edit(post, people.editor, title="Two", placed=page)
     edit(post, people.editor, topic_id=topics.open.id, title="Two", placed=Placing("news"))
     browser = sign_in(people.stranger)
-    assert "Moved from Everyone to Workshop <b>. Title and text are the same." in compared(browser, post)
+    assert "Moved from Everyone to Workshop <b>. Added and removed Title and text are the same." in compared(
+        browser, post
+    )
     assert "may also be about" not in compared(browser, post)
     assert "<b>" not in browser.get(f"/posts/{post.id}/history/compare?old=1&new=2").text.partition("<h1>")[2]
-    assert "Turned into a handbook page. Title" in compared(browser, post, 2, 3)
+    assert "Turned into a handbook page. Added" in compared(browser, post, 2, 3)
     assert "Moved" not in compared(browser, post, 2, 3)
     assert "Moved from Workshop <b> to Everyone. Turned into news." in compared(browser, post, 3, 4)
     back = compared(browser, post, 1, 4)
