@@ -6563,7 +6563,9 @@ def _edit_page(
     preview = _preview_of(body, post.id if post else 0) if wanted else None
     untold = _untold(body, form.topic.data) if wanted else []
     state = PostView.state_at(post, utcnow()) if post else "draft"
-    context = {"post": post, "kind": kind, "state": state, "audience": audience}
+    clock, appears = as_local(utcnow()), form.appears.data
+    ahead = clock is not None and appears is not None and appears > clock
+    context = {"post": post, "kind": kind, "state": state, "audience": audience, "clock": clock, "ahead": ahead}
     context |= {"attached": attached, "preview": preview, "untold": untold}
     return form_page("posts/edit.html", form, **context)
 

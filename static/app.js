@@ -9,6 +9,7 @@
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
 //   data-poll="/…"       the bell: where to ask what is unread
 //   data-mentions="id"   an @ in this form offers people, first those who see that topic (or the one chosen in the form)
+//   data-names="id"      a time to come names that button otherwise; data-clock is the time it is where the person is
 //   data-chooses="#id"   what is ticked in here ticks that, too
 //   data-react           a link that opens the reactions to choose from
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
@@ -754,6 +755,15 @@
   }
   on("change", (event) => { if (event.target.dataset?.audience) tellAudience(event.target); });
 
+  // What is chosen is a time of the person's own zone, which need not be the browser's.
+  const openedAt = Date.now();
+  function nameButton(field) {
+    const button = document.getElementById(field.dataset.names);
+    const clock = Date.parse(`${field.dataset.clock}Z`) + Date.now() - openedAt;
+    button.textContent = Date.parse(`${field.value}Z`) > clock ? button.dataset.later : button.dataset.now;
+  }
+  on("input", (event) => { if (event.target.dataset?.names) nameButton(event.target); });
+
   // == Filtering while typing; the address and the site's own search stay right ==
   let waiting;
   on("input", (event) => {
@@ -933,6 +943,7 @@
   // == Each page, and each region that was renewed ==
   function prepare(root) {
     $$("select[data-audience]", root).forEach(tellAudience);
+    $$("[data-names]", root).forEach(nameButton);
     $$("form[data-draft]", root).forEach(restoreDraft);
   }
   forgetSent();

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import add_comment, add_post, together
 from test_posts import again, count, ids_in, written
+from world import set_columns
 
 import app as corkboard
 import database
@@ -213,6 +214,36 @@ def test_no_form_and_no_action_empties_what_is_published_or_scheduled(people, to
     with pytest.raises(Refused, match="others will see it"):
         Post.edit(people.member, draft.id, again(draft).version, placed=Placing("news"), **text | {gap: ""})
     assert again(draft).published_at is None
+
+
+@pytest.mark.parametrize(("appears", "said"), [
+    ("2026-03-02T10:01", "Schedule"), ("2026-03-02T09:59", "Publish"), ("", "Publish"), ("soon", "Publish"),
+    ("0001-01-01T00:00", "Publish"), ("9999-12-31T23:59", "Schedule"),
+])  # fmt: skip
+def test_the_button_of_a_form_that_came_back_says_what_it_will_do(people, topics, sign_in, clock, appears, said):
+    set_columns(User, people.member.id, timezone="Europe/Berlin")  # an hour ahead
+    browser = sign_in(people.member)
+    answer = browser.submit("/posts/new", written(topics.open, title="", appears=appears))
+    assert answer.status_code == 422
+    assert go_button(answer.text) == said
+    assert 'data-clock="2026-03-02T10:00:00"' in answer.text
+    assert go_button(browser.get("/posts/new").text) == "Publish"
+
+
+def test_what_is_scheduled_is_saved_and_without_its_date_published(people, topics, sign_in, clock):
+    later = scheduled(people.member, topics.open, clock.now + HOUR)
+    browser = sign_in(people.member)
+    page = browser.get(f"/posts/{later.id}/edit").text
+    assert go_button(page) == "Save"
+    assert 'data-now="Publish"' in page
+    undated = form_of(later, title="", appears="")
+    assert go_button(browser.submit(f"/posts/{later.id}/edit", undated).text) == "Publish"
+
+
+def go_button(page: str) -> str:
+    found = re.search(r'<button[^>]*id="publish"[^>]*>([^<]*)</button>', page)
+    assert found is not None
+    return found[1].strip()
 
 
 # -- Autosaving --------------------------------------------------------------------------------------------------------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, Route, expect
 
-from app import Comment, Post, Setting, Topic
+from app import Comment, Post, Setting, Topic, User
 from database import db
 
 from .conftest import Visit
@@ -38,6 +40,30 @@ def comments_saying(site: Site, body: str) -> int:
 def words() -> str:
     """A title or a text that nothing else bears."""
     return f"The ramp {secrets.token_hex(4)}"
+
+
+# -- What the button says ----------------------------------------------------------------------------------------------
+
+
+def test_the_button_says_schedule_while_the_date_lies_ahead_where_the_person_is(
+    site: Site, visit: Visit, words: str
+) -> None:
+    with site.app.app_context():
+        User.edit_appearance(site.user("yuki"), "system", "Pacific/Kiritimati", True)  # fourteen hours ahead
+        db.session.remove()
+    page = visit(site, "yuki", timezone_id="America/New_York")
+    written(page, words)
+    page.get_by_text("More", exact=True).click()
+    appears, there = page.get_by_label("Appears"), datetime.now(ZoneInfo("Pacific/Kiritimati"))
+    button = page.locator("#publish")
+    for moved, said in ((timedelta(hours=1), "Schedule"), (timedelta(hours=-1), "Publish"), (timedelta(1), "Schedule")):
+        appears.fill((there + moved).strftime("%Y-%m-%dT%H:%M"))
+        expect(button).to_have_text(said)
+    appears.fill("")
+    expect(button).to_have_text("Publish")
+    appears.fill((there + timedelta(1)).strftime("%Y-%m-%dT%H:%M"))
+    button.click()
+    expect(page.get_by_text("Scheduled. It appears by itself.")).to_be_visible()
 
 
 # -- Signed out meanwhile ----------------------------------------------------------------------------------------------
