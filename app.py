@@ -387,6 +387,8 @@ _TASK = re.compile(r"\[([ xX])\](?=\s)")
 _PAGE_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
 _DRAWN_PAGE_LINK = re.compile(r'<a href="/pages\?title=([^"&#]*)" rel="noopener noreferrer">([^<]*)</a>')
 _HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
+_FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>', re.DOTALL)
+_PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 # A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
@@ -4485,6 +4487,22 @@ class Binned(NamedTuple):
     holds: int  # comments of a post, posts of a topic
 
 
+class BinnedText(NamedTuple):
+    """What a deleted post or comment says."""
+
+    html: str
+    post_id: int
+    at: datetime | None  # when it was published or said
+    author_name: str
+    files: Sequence[Any] = ()
+
+    @property
+    def without_files(self) -> str:
+        """Its text without ways to files, which nobody is sent of what is deleted; pictures are named instead."""
+        said = _FILE_LINK.sub(r"\1", self.html)
+        return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", said)
+
+
 class Bin:
     """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of four."""
 
@@ -4525,6 +4543,22 @@ class Bin:
         statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
         statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
         return statement.where(Post.deleted_at.is_not(None), Post.reachable()), Post
+
+    @classmethod
+    def fetch(cls, viewer: Permissions, kind: str, of_id: int) -> tuple[Binned, BinnedText]:
+        """A deleted post or comment with what it says, as far as the person may see it. Raises `NotVisible`."""
+        statement, model = cls._list(kind)
+        author = aliased(User)
+        at = Post.published_at if kind == "post" else Comment.created_at
+        said = (model.html, Post.id, at, author.name)
+        statement = statement.add_columns(*said).join(author, author.id == model.author_id)
+        row = rows(statement.where(model.id == of_id), viewer=viewer.id, now=utcnow()).first()
+        if row is None:
+            raise NotVisible
+        thing, written = Binned(*row[: -len(said)]), BinnedText(*row[-len(said) :])
+        owner = Attachment.post_id if kind == "post" else Attachment.comment_id
+        files = sa.select(Attachment.name, Attachment.size).where(owner == of_id, Attachment.deleted_at.is_(None))
+        return thing, written._replace(files=rows(files.order_by(Attachment.id).limit(FILES_MOST)).all())
 
     @staticmethod
     def _file_columns() -> tuple[Any, ...]:
@@ -7749,6 +7783,27 @@ def recycle_bin() -> ResponseReturnValue:
     things, more = Bin.page(current_user, kind, before)
     days = int(current_site().bin_days)
     return render_template("admin/bin.html", kind=kind, things=things, more=more, is_first=before is None, days=days)
+
+
+@admin.get("/bin/posts/<int:post_id>")
+@role_required(Role.EDITOR)
+def show_binned(post_id: int) -> ResponseReturnValue:
+    """What a deleted post says."""
+    return _binned_page("post", post_id)
+
+
+@admin.get("/bin/comments/<int:comment_id>")
+@role_required(Role.EDITOR)
+def show_binned_comment(comment_id: int) -> ResponseReturnValue:
+    """What a deleted comment says."""
+    return _binned_page("comment", comment_id)
+
+
+def _binned_page(kind: str, of_id: int) -> ResponseReturnValue:
+    thing, written = Bin.fetch(current_user, kind, of_id)
+    comment_id = of_id if kind == "comment" else None
+    shown = PageLink.lead(current_user, written.without_files, written.post_id, comment_id)
+    return render_template("admin/binned.html", kind=kind, thing=thing, written=written, html=shown)
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
