@@ -848,6 +848,7 @@ class User(Permissions, Model):
     phone: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     location: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     lookup: Mapped[str] = mapped_column(sa.String(LOOKUP_MAX), default="")
+    away_from: Mapped[date | None] = mapped_column(sa.Date)  # None: for as long as `away_until` says
     away_until: Mapped[date | None] = mapped_column(sa.Date, index=True)
     stand_in_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     theme: Mapped[str] = mapped_column(sa.String(8), default="system")
@@ -963,8 +964,15 @@ class User(Permissions, Model):
     @classmethod
     @unit
     def edit_profile(cls, actor: Permissions, **profile: Any) -> None:
-        """Change one's own profile. Raises `Refused` for a mail address that somebody has already."""
+        """Change one's own profile.
+
+        Raises `Refused` for a mail address that somebody has already, or an absence that ends before it begins.
+        """
         user = cls.acting(actor.id)
+        first, last = (profile.get(name, getattr(user, name)) for name in ("away_from", "away_until"))
+        if first and not (last and first <= last):
+            words = "This is before the first day you are away." if last else "Say which day is the last."
+            raise Refused("away_until", words)
         if profile.get("stand_in_id") is not None:
             stand_in = db.session.get(cls, profile["stand_in_id"], populate_existing=True)
             if stand_in is None or stand_in.deactivated_at or stand_in.id == user.id:
@@ -5312,6 +5320,7 @@ class ProfileForm(SiteForm):
     department = line("Department", PROFILE_MAX)
     phone = line("Phone", PROFILE_MAX, field=TelField, render_kw={"autocomplete": "tel"})
     location = line("Where to find you", PROFILE_MAX, description="Such as Hall B, or Tuesdays from home")
+    away_from = DateField("Away from", validators=[Optional()], description="The first day, or empty: from now on")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you are away, or empty")
     stand_in = SelectField("Who stands in", coerce=int, default=0, description="Whom to ask meanwhile")
     picture = FileField("Picture of you", description="Cut to a square")
@@ -5754,6 +5763,9 @@ def _told(done: tuple[int, set[int]] | None) -> int | None:
 
 # -- Beside the lists --------------------------------------------------------------------------------------------------
 
+AWAY_SHOWN = 5
+DAYS_APART = timedelta(days=2)  # at most, of two time zones: before noon of Greenwich it is three days at once
+
 
 @functools.cache
 def _sidebar_statement() -> Prepared:
@@ -5770,12 +5782,15 @@ def _sidebar_statement() -> Prepared:
         .limit(5)
     )  # fmt: skip
     away = (
-        sa.select(sa.literal("away"), User.id, User.name, (User.username + "\n" + sa.func.coalesce(stand_in.name, "")),
-                  sa.cast(User.away_until, sa.String(10)), none)
+        sa.select(sa.literal("away"), User.id, User.name,
+                  User.username + "\n" + sa.func.coalesce(stand_in.name, "") + "\n" + User.timezone,
+                  sa.cast(sa.func.coalesce(User.away_from, LONG_AGO.date()), sa.String(10)) + "\n"
+                  + sa.cast(User.away_until, sa.String(10)), none)
         .outerjoin(stand_in, sa.and_(stand_in.id == User.stand_in_id, stand_in.deactivated_at.is_(None)))
-        .where(User.away_until >= sa.bindparam("today", type_=sa.Date), User.deactivated_at.is_(None))
+        .where(User.away_until >= sa.bindparam("ended", type_=sa.Date), User.deactivated_at.is_(None))
+        .where(sa.or_(User.away_from.is_(None), User.away_from <= sa.bindparam("begun", type_=sa.Date)))
         .order_by(User.away_until, User.id)
-        .limit(5)
+        .limit(4 * AWAY_SHOWN)
     )  # fmt: skip
     topics = (
         sa.select(sa.literal("topic"), Topic.id, Topic.name, Topic.slug, sa.cast(Topic.private, sa.String(5)), none)
@@ -5851,15 +5866,18 @@ def sidebar(viewer: Viewer) -> Sidebar:
 
 def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
     away, changed, topics, waiting, owed = [], [], [], [], []
-    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day):
+    around = {"ended": day - DAYS_APART, "begun": day + DAYS_APART}
+    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day, **around):
         part, id_, name, more, flag, at = tuple(row)
         if part == "changed":
             changed.append(Changed(id_, name, more, at))
         elif part == "waiting":
             waiting.append(id_)
         elif part == "away":
-            username, _, stand_in = more.partition("\n")
-            away.append(Away(id_, name, username, picture_of(id_), stand_in, date.fromisoformat(flag)))
+            username, stand_in, zone = more.split("\n")
+            first, last = map(date.fromisoformat, flag.split("\n"))
+            if first <= day_in(zone) <= last:
+                away.append(Away(id_, name, username, picture_of(id_), stand_in, last))
         elif part == "owed":
             due = date.fromisoformat(flag) if flag else None
             owed.append(Owed(id_, name, due, due is not None and due < day))
@@ -5867,7 +5885,7 @@ def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
             topics.append(TopicLink(id_, name, more, flag == "1"))
     # SQL promises no order for the parts of a UNION; those with a day come first.
     owed.sort(key=lambda post: (post.due is None, post.due or day, post.id))
-    return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
+    return Sidebar(tuple(away[:AWAY_SHOWN]), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
 
 
 # -- Uploads: from a request to the data folder ------------------------------------------------------------------------
@@ -6241,7 +6259,7 @@ def register() -> ResponseReturnValue:
 
 account = Blueprint("account", __name__, url_prefix="/account")
 
-PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "away_until")
+PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "away_from", "away_until")
 
 
 @account.route("", methods=["GET", "POST"])
@@ -7302,7 +7320,7 @@ people = Blueprint("people", __name__)
 
 PERSON_COLUMNS = (
     *(User.id, User.name, User.username, User.title, User.department, User.phone, User.email, User.location),
-    *(User.away_until, User.name_key, User.lookup),
+    *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup),
 )
 
 
@@ -7334,7 +7352,7 @@ def list_people() -> ResponseReturnValue:
 
     def find() -> dict[str, Any]:
         shown, more = _people_page(PERSON_COLUMNS, query)
-        return {"people": shown, "q": query, "before": more, "is_first": not place, "day": today()}
+        return {"people": shown, "q": query, "before": more, "is_first": not place}
 
     content = drawn(viewer, "people/_cards.html", ("people", query, place), find)
     return render_template("people/index.html", content=content, q=query)
@@ -7935,6 +7953,24 @@ def today() -> date:
     return minute.replace(tzinfo=UTC).astimezone(zone).date()
 
 
+def absence(person: Any) -> str:
+    """'Away from 3 to 14 August' before a person is away, 'Away until 14 August' while they are, and '' otherwise."""
+    first, last = person.away_from, person.away_until
+    if last is None or last < (day := day_in(person.timezone)):
+        return ""
+    if first is None or first <= day:
+        return f"Away until {day_in_words(last)}"
+    if first == last:
+        return f"Away on {day_in_words(last)}"
+    same_month = (first.year, first.month) == (last.year, last.month)
+    return f"Away from {first.day if same_month else day_in_words(first)} to {day_in_words(last)}"
+
+
+def day_in(zone: str) -> date:
+    """The day it is for somebody who chose that time zone."""
+    return clock()[0].replace(tzinfo=UTC).astimezone(state().zone(zone)).date()
+
+
 def as_local(moment: datetime | None) -> datetime | None:
     """A stored time as the clock of this request's person shows it."""
     return moment and moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
@@ -8271,7 +8307,7 @@ def template_context() -> dict[str, Any]:
 def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    words = (ago, plural, initials, hue, file_size, picture_of, drawn_difference)
+    words = (ago, absence, plural, initials, hue, file_size, picture_of, drawn_difference)
     filters = (*words, post_cards, post_article, comment_cards, page_sidebar)
     helpers = (icon, asset, pagination, page_head, page_header, page_flashes, page_dialogs, reply_fields)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
@@ -8552,8 +8588,10 @@ class DemoCompany:
         for person, hashed in zip(people, hashes, strict=True):
             away, role = person.pop("away_days"), Role[person.pop("role").upper()]
             until = self.now.date() + timedelta(days=away) if away is not None else None
+            begins = person.pop("away_in", None)
+            since = self.now.date() + timedelta(days=begins) if begins is not None else None
             picture = person.pop("picture", "")
-            user = User.create(None, password_hash=hashed, role=role, away_until=until, **person)
+            user = User.create(None, password_hash=hashed, role=role, away_from=since, away_until=until, **person)
             self.people[user.username] = user.id
             if picture:
                 self._attach(user.id, picture, keep_avatar, person_id=user.id)

@@ -76,6 +76,7 @@ def define_people(tables: sa.MetaData) -> None:
         sa.Column("phone", sa.String(80), nullable=False),
         sa.Column("location", sa.String(80), nullable=False),
         sa.Column("lookup", sa.String(1000), nullable=False),
+        sa.Column("away_from", sa.Date, nullable=True),
         sa.Column("away_until", sa.Date, nullable=True),
         sa.Column("stand_in_id", sa.Integer, nullable=True),
         sa.Column("theme", sa.String(8), nullable=False),
