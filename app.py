@@ -213,6 +213,7 @@ PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
+AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # a page saves each 4 seconds at most
 OWED_MOST = 20
 LONG_AGO = datetime(2000, 1, 1)  # before any post
 REMIND_EVERY = timedelta(days=1)
@@ -1899,12 +1900,13 @@ class Draft:
         """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
 
         Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
-        Raises `Refused` for what is published or scheduled, and as `edit` does.
+        Raises `Refused` for what is published or scheduled, as `edit` does, and 429 for who saves again and again.
         """
         kind = written.pop("kind", "news")
         author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
         post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
         if post is None:
+            refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
             post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
             post._write(author, utcnow(), rendered=rendered, **written)
             Activity.record(author, "post.drafted", post, post.title)
@@ -1912,6 +1914,7 @@ class Draft:
             raise Refused("body", "This is no draft any more.")
         elif post.differs(**written):
             Draft.refuse_stale(post, version, anew=not post_id)
+            refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
             post._write(author, utcnow(), rendered=rendered, **written)
         Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
         return post

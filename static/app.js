@@ -112,9 +112,9 @@
   let autosaving; // the timer; one form at a time is written in
   let underway = false;
 
-  function scheduleAutosave(form) {
+  function scheduleAutosave(form, after = AUTOSAVE_AFTER) {
     clearTimeout(autosaving);
-    autosaving = setTimeout(() => autosave(form), AUTOSAVE_AFTER);
+    autosaving = setTimeout(() => autosave(form), after);
   }
 
   async function autosave(form) {
@@ -127,6 +127,7 @@
         method: "POST", body: new URLSearchParams(new FormData(form)), headers: { "X-Requested-With": "fetch" },
       });
       if (answer.status === 409) return tellAutosaved("This draft was changed in another window. What you type here is kept in this tab only.");
+      if (answer.status === 429) return autosaveLater(form, Number(answer.headers.get("Retry-After")));
       if (answer.ok && !answer.redirected) nowIsDraft(form, await answer.json(), sent);
       else if (answer.status !== 422) tellAutosaved("Not saved just now. What you type is kept in this tab.");
     } catch {
@@ -134,6 +135,11 @@
     } finally {
       underway = false;
     }
+  }
+
+  function autosaveLater(form, seconds) {
+    tellAutosaved("Not saved just now, and soon again. What you type is kept in this tab.");
+    scheduleAutosave(form, Math.max(AUTOSAVE_AFTER, (seconds || 30) * 1000));
   }
 
   function nowIsDraft(form, { id, version }, sent) {

@@ -302,6 +302,44 @@ def test_two_windows_on_one_draft_do_not_overwrite_each_other(people, topics, si
     assert same.status_code == 303, "the same text is no conflict: its answer may have been lost"
 
 
+def autosaving(browser, form: dict, clock, pause: float, times: int) -> list[int]:
+    """The statuses that so many saves get, so many seconds after one another, up to the first that is refused."""
+    statuses, version = [], 0
+    for number in range(times):
+        clock.now += timedelta(seconds=pause)
+        answer = browser.submit("/posts/autosave", form | {"body": f"Word {number}", "version": version})
+        statuses.append(answer.status_code)
+        if answer.status_code != 200:
+            assert 1 <= int(answer.headers["Retry-After"]) <= 10
+            break
+        version = answer.json["version"]
+    return statuses
+
+
+def test_a_script_that_saves_each_second_is_stopped_and_nobody_else(people, topics, sign_in, clock):
+    browser, form = sign_in(people.member), written(topics.open, **BEGUN)
+    statuses = autosaving(browser, form, clock, pause=1, times=300)
+    assert statuses[-1] == 429
+    assert 60 < len(statuses) < 180
+    kept = db.session.scalar(sa.select(Post.body).where(Post.form_id == form["form_id"]))
+    assert kept == f"Word {len(statuses) - 2}", "what came too often changed nothing"
+    db.session.rollback()
+    assert autosaving(sign_in(people.editor), written(topics.open, **BEGUN), clock, 1, times=2) == [200, 200]
+    clock.now += timedelta(seconds=10)
+    again_later = form | {"body": "After a while", "version": version_of(form)}
+    assert browser.submit("/posts/autosave", again_later).status_code == 200
+
+
+def version_of(form: dict) -> int:
+    db.session.rollback()
+    return db.session.scalar(sa.select(Post.version).where(Post.form_id == form["form_id"])) or 0
+
+
+def test_a_person_who_types_all_the_time_in_two_windows_is_never_stopped(people, topics, sign_in, clock):
+    """The script of a page saves four seconds after a change at the earliest."""
+    assert set(autosaving(sign_in(people.member), written(topics.open, **BEGUN), clock, 2, times=150)) == {200}
+
+
 def test_an_autosave_that_never_heard_of_its_draft_overwrites_nothing_that_was_written_since(people, topics, sign_in):
     browser, form = sign_in(people.member), BEGUN | {"topic": topics.open.id, "form_id": secrets.token_hex(16)}
     first = browser.submit("/posts/autosave", form).json

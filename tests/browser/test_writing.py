@@ -66,6 +66,37 @@ def test_the_button_says_schedule_while_the_date_lies_ahead_where_the_person_is(
     expect(page.get_by_text("Scheduled. It appears by itself.")).to_be_visible()
 
 
+# -- Saved by itself ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_saved_too_often_is_saved_later_and_nothing_typed_is_lost(
+    site: Site, visit: Visit, words: str
+) -> None:
+    page, answered = visit(site, "yuki"), []
+
+    def answer(route: Route) -> None:
+        answered.append(route.request.url)
+        if len(answered) == 1:
+            route.fulfill(status=429, headers={"Retry-After": "9"}, body="Too often")
+        else:
+            route.continue_()
+
+    page.route("**/posts/**/autosave", answer)
+    page.route("**/posts/autosave", answer)
+    page.clock.install()
+    written(page, words)
+    page.clock.run_for(5_000)
+    expect(page.locator("#autosaved")).to_have_text(
+        "Not saved just now, and soon again. What you type is kept in this tab."
+    )
+    page.clock.run_for(8_000)
+    assert len(answered) == 1, "not before it was asked to"
+    page.clock.run_for(2_000)
+    expect(page.locator("#autosaved")).to_contain_text("Saved ")
+    assert posts_called(site, words) == 1
+    expect(page.get_by_label("Text")).to_have_value("Some **words** that took an hour.")
+
+
 # -- Signed out meanwhile ----------------------------------------------------------------------------------------------
 
 
