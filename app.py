@@ -758,6 +758,25 @@ def _is_gap(text: str) -> bool:
     return text.isspace() and "\n" not in text
 
 
+def put_together(old: str, theirs: str, mine: str) -> str | None:
+    """Both changes of a text, by whole lines; None where they meet, or the texts are too large to be compared."""
+    lines = old.splitlines(keepends=True)
+    changes: set[tuple[int, int, str]] = set()  # once, what both did alike
+    for text in (theirs, mine):
+        new = text.splitlines(keepends=True)
+        matcher = PatientMatcher(lines, new, COMPARED_MOST)
+        found = [(start, end, "".join(new[begin:stop])) for _, start, end, begin, stop in matcher.get_opcodes()]
+        changes |= {change for change in found if "".join(lines[change[0] : change[1]]) != change[2]}
+        if matcher.allowance < 0:
+            return None
+    in_order = sorted(changes)
+    if any(one[1] >= next_one[0] for one, next_one in itertools.pairwise(in_order)):
+        return None
+    for start, end, text in reversed(in_order):
+        lines[start:end] = [text]
+    return "".join(lines)
+
+
 # ======================================================================================================================
 # == 2. Models =========================================================================================================
 # ======================================================================================================================
@@ -1192,8 +1211,8 @@ class Topic(Model):
         return sa.select(cls).where(cls.visible()).order_by(cls.position, cls.id).params(viewer=user.id)
 
     @classmethod
-    def audiences(cls, user: Permissions) -> dict[int, SimpleNamespace]:
-        """For each topic that a person may see: its name, whether it is private, and how many see what is in it."""
+    @functools.cache
+    def _audiences(cls) -> Prepared:
         active = User.deactivated_at.is_(None)
         everyone = sa.select(sa.func.count()).select_from(User).where(active).scalar_subquery()
         members = (
@@ -1201,8 +1220,12 @@ class Topic(Model):
         ).scalar_subquery()
         people = sa.case((cls.private == sa.true(), members), else_=everyone).label("people")
         statement = sa.select(cls.id, cls.name, cls.slug, cls.private, people).where(cls.visible())
-        found = rows(statement.order_by(cls.position, cls.id), viewer=user.id)
-        return {row.id: SimpleNamespace(**row._mapping) for row in found}
+        return Prepared(statement.order_by(cls.position, cls.id))
+
+    @classmethod
+    def audiences(cls, user: Permissions) -> dict[int, Any]:
+        """For each topic that a person may see: its name, whether it is private, and how many see what is in it."""
+        return {row.id: row for row in rows(cls._audiences(), viewer=user.id)}
 
     @classmethod
     def for_change(cls, actor: Permissions, topic_id: int) -> "Topic":
@@ -1887,6 +1910,7 @@ class Draft:
             raise Conflict(
                 post_id=post.id, title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
                 kind=post.kind, published_at=post.published_at, expires_at=post.expires_at,
+                owner_id=post.owner_id, review_every=post.review_every,
                 editor_id=post.editor_id, editor_name=saver.name if saver else "", updated_at=post.updated_at,
             )  # fmt: skip
 
@@ -6595,7 +6619,7 @@ def _what_was_done(placed: Placing) -> str:
     return "Scheduled. It appears by itself." if placed.published_at else "Published."
 
 
-def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, SimpleNamespace]:
+def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, Any]:
     """Fill in the topics to choose from. Each says who will see the post, which nobody should have to guess."""
     out = post is not None and post.published_at is not None and post.published_at <= utcnow()
     if "draft" in request.form and not out:
@@ -6640,8 +6664,21 @@ def _conflict_page(
     changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
     moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
     context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
-    context |= {"attached": attached, "moved": moved}
+    context |= {"attached": attached, "moved": moved, "both": None if moved else _both_saves(form, read, theirs, mine)}
     return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
+
+
+def _both_saves(form: Any, read: Any, theirs: Any, mine: Any) -> SimpleNamespace | None:
+    """The version with both changes in it, where each changed other lines and both agree on all else."""
+    rest = _written(form) if isinstance(form, PostForm) else {}
+    agreed = all(getattr(theirs, name) == value for name, value in rest.items() if name not in ("title", "body"))
+    if read is None or not agreed or "body" not in request.form:  # an old version that is to come back is no change
+        return None
+    title, body = (put_together(*(getattr(of, name) for of in (read, theirs, mine))) for name in ("title", "body"))
+    if title is None or body is None or (title, body) in ((theirs.title, theirs.body), (mine.title, mine.body)):
+        return None
+    both = SimpleNamespace(title=title, body=body)
+    return SimpleNamespace(title=title, body=body, changes=Changes.of(theirs, both))
 
 
 def _put_as_theirs(form: PostForm, theirs: Any) -> list[str]:
@@ -7507,9 +7544,14 @@ def search_all() -> ResponseReturnValue:
 
 def _authors(asked: str) -> dict[str, str]:
     """Whose texts one may choose to look through, by name: who is here, and whoever was asked for (see `_wanted`)."""
-    people = sa.select(User.username, User.name).order_by(User.name_key, User.id)
-    known = rows(people.where(sa.or_(User.deactivated_at.is_(None), User.username_key == fold(asked))))
-    return {person.username: person.name for person in known}
+    return {person.username: person.name for person in rows(AUTHORS, asked=fold(asked))}
+
+
+AUTHORS = Prepared(
+    sa.select(User.username, User.name)
+    .where(sa.or_(User.deactivated_at.is_(None), User.username_key == sa.bindparam("asked", type_=sa.String)))
+    .order_by(User.name_key, User.id)
+)
 
 
 def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:
@@ -7556,24 +7598,35 @@ def _shown(viewer: Viewer, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
     """What was found, read for showing: once more only what the person may see."""
     if not hits:
         return []
-    ids = by_kind((hit.kind, hit.object_id) for hit in hits)
-    names = ("id", "kind", "title", "html", "author_id", "topic_id", "expires_at", "updated_at")
-    columns = sa.select(*(getattr(Post, name) for name in names))
-    listed = columns.where(Post.listed(), Post.id.in_({hit.post_id for hit in hits}))
-    posts_by_id = {row.id: row for row in rows(listed, viewer=viewer.id, now=g.now)}
-    said = sa.select(Comment.id, Comment.html, Comment.author_id)
-    said = said.where(Comment.id.in_(ids.get("comment", ())), Comment.deleted_at.is_(None))
-    kept = sa.select(*(getattr(Attachment, name) for name in (*FileView._fields, "uploader_id", "comment_id")))
-    kept = kept.where(Attachment.id.in_(ids.get("file", ())), Attachment.deleted_at.is_(None))
-    below = {"post": posts_by_id}
-    for kind, statement in (("comment", said), ("file", kept)):
-        below[kind] = {row.id: row for row in rows(statement)} if kind in ids else {}
-    shown = []
+    ids = by_kind((hit.kind, hit.object_id) for hit in hits) | {"post": [*{hit.post_id for hit in hits}]}
+    given = {"viewer": viewer.id, "now": g.now}
+    below = {
+        kind: {row.id: row for row in rows(statement, ids=ids[kind], **given)} if kind in ids else {}
+        for kind, statement in _shown_statements().items()
+    }
+    posts_by_id, shown = below["post"], []
     for hit in hits:
         post, own = posts_by_id.get(hit.post_id), below[hit.kind].get(hit.object_id)
         if post is not None and own is not None:  # else deleted or hidden in this very moment
             shown.append(_hit(hit, post, own, wanted.words))
     return shown
+
+
+@functools.cache
+def _shown_statements() -> dict[str, Columns]:
+    """What is shown of some things that were found, by kind."""
+    names = ("id", "kind", "title", "html", "author_id", "topic_id", "expires_at", "updated_at")
+    kept = (*FileView._fields, "uploader_id", "comment_id")
+    among = sa.bindparam("ids", expanding=True)
+    return {
+        "post": sa.select(*(getattr(Post, name) for name in names)).where(Post.listed(), Post.id.in_(among)),
+        "comment": sa.select(Comment.id, Comment.html, Comment.author_id).where(
+            Comment.id.in_(among), Comment.deleted_at.is_(None)
+        ),
+        "file": sa.select(*(getattr(Attachment, name) for name in kept)).where(
+            Attachment.id.in_(among), Attachment.deleted_at.is_(None)
+        ),
+    }
 
 
 def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
@@ -7613,9 +7666,9 @@ def marked(text: str, wanted: Sequence[database.Word]) -> Markup:
     for start, end in database.places_of(wanted, text):
         if end > done:
             start = max(start, done)
-            parts += [Markup.escape(text[done:start]), Markup("<mark>{}</mark>").format(text[start:end])]
+            parts.append(f"{escape(text[done:start])}<mark>{escape(text[start:end])}</mark>")
             done = end
-    return Markup("").join([*parts, Markup.escape(text[done:])])
+    return Markup("".join([*parts, escape(text[done:])]))
 
 
 # -- notifications: what one was told, and what one follows ------------------------------------------------------------

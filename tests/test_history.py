@@ -427,6 +427,82 @@ def test_the_second_saver_sees_both_texts_what_each_changed_and_how_they_differ(
     assert list(kept)[1] == "We open at ten.\n\nBring cake."
 
 
+def both_offered(page: str) -> dict[str, str] | None:
+    """What the button that saves both changes would send; None without it."""
+    offer = re.search(r"<form(?:(?!</form>).)*Save both", page, re.DOTALL)
+    if offer is None:
+        return None
+    fields = dict(re.findall(r'<input type="hidden"\s+name="(\w+)"\s+value="([^"]*)"', offer[0]))
+    body = re.search(r'<textarea name="body" hidden>\n(.*?)</textarea>', offer[0], re.DOTALL)
+    return {name: html.unescape(value) for name, value in fields.items()} | {"body": html.unescape(body[1])}
+
+
+def test_changes_in_different_places_are_saved_together_at_one_click(people, topics, sign_in):
+    post = add_post(people.member, topics.open, "Opening", body="We open at nine.\n\nBring cake.\n\n\n<Last>")
+    edit(post, people.editor, "Opening times", body="We open at ten.\n\nBring cake.\n\n\n<Last>")
+    mine = {"title": "Opening", "body": "We open at nine.\n\nBring cake.\n\n\n<Last>\nAnd tea.", "version": "1"}
+    browser = sign_in(people.member)
+    answer = browser.submit(f"/posts/{post.id}/edit", mine | {"topic": topics.open.id})
+    assert answer.status_code == 409
+    offered = both_offered(answer.text)
+    assert offered is not None
+    assert offered["version"] == "2"
+    assert browser.post(f"/posts/{post.id}/edit", data=offered).status_code == 303
+    assert again(post).body == "We open at ten.\n\nBring cake.\n\n\n<Last>\nAnd tea."
+    assert (post.title, post.version) == ("Opening times", 3)
+
+
+def test_changes_that_meet_or_disagree_about_more_than_the_text_are_put_together_by_hand(people, topics, sign_in):
+    browser, text = sign_in(people.member), "We open at nine.\n\nBring cake."
+    post = add_post(people.member, topics.open, "Opening", body=text)
+    typed = {"title": "Opening", "body": "We open at nine.\n\nBring tea.", "topic": topics.open.id}
+    for saved in (
+        {"body": "We open at nine.\n\nBring bread."},
+        {"body": "We open at ten.\n\nBring cake.", "topic_id": topics.private.id},
+    ):
+        edit(post, people.editor, "Opening", **({"body": text, "topic_id": topics.open.id} | saved))
+        answer = browser.submit(f"/posts/{post.id}/edit", typed | {"version": str(again(post).version - 1)})
+        assert answer.status_code == 409
+        assert both_offered(answer.text) is None
+        edit(post, people.editor, "Opening", body=text, topic_id=topics.open.id)
+
+
+def test_two_changes_of_a_comment_are_saved_together_too(people, topics, sign_in):
+    comment = add_comment(people.member, add_post(people.member, topics.open), "One\nTwo\nThree")
+    Comment.edit(people.editor, comment.id, 1, body="One!\nTwo\nThree")
+    browser = sign_in(people.member)
+    answer = browser.submit(f"/comments/{comment.id}/edit", {"body": "One\nTwo\nThree?", "version": "1"})
+    offered = both_offered(answer.text)
+    assert offered is not None
+    assert browser.post(f"/comments/{comment.id}/edit", data=offered).status_code == 303
+    assert again(comment).body == "One!\nTwo\nThree?"
+
+
+@pytest.mark.parametrize(
+    ("old", "theirs", "mine", "both"),
+    [
+        ("a\nb\nc\n", "A\nb\nc\n", "a\nb\nC\n", "A\nb\nC\n"),
+        ("a\nb\nc", "a\nb\nc\nd", "A\nb\nc", "A\nb\nc\nd"),
+        ("a\nb\nc", "b\nc", "a\nb\nC", "b\nC"),
+        ("a\nb", "A\nb", "A\nb", "A\nb"),
+        ("a\nb\nc", "A\nb\nX", "A\nb\nc", "A\nb\nX"),
+        ("", "", "a", "a"),
+        ("a\nb", "A\nb", "a\nB", None),
+        ("a\nc", "a\nb\nc", "a\nB\nc", None),
+        ("a", "b", "c", None),
+    ],
+)
+def test_two_changes_are_put_together_unless_they_meet(old, theirs, mine, both):
+    assert corkboard.put_together(old, theirs, mine) == both
+    assert corkboard.put_together(old, mine, theirs) == both
+
+
+def test_texts_too_large_to_be_compared_are_not_put_together(monkeypatch):
+    monkeypatch.setattr(corkboard, "COMPARED_MOST", 5)
+    many = "\n".join("abcdefgh")
+    assert corkboard.put_together(many, many + "\ni", "A" + many[1:]) is None
+
+
 def test_a_third_save_while_two_are_merged_is_noticed_again(told, people, sign_in):
     browser = sign_in(people.member)
     typed = {"title": "Mine", "body": "Mine", "topic": told.topic_id}

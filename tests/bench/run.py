@@ -147,6 +147,9 @@ class Board:
         asks[SIGN_IN] = Ask(["/login"], stranger.cookie, names, connections=2)
         for address in addresses * 10:
             assert reader.get(address).status == 200, address
+        for number in range(10):
+            address = asks[COMMENT].paths[number % len(made["targets"])]
+            assert reader.post(address, body=SAID, form_id=f"{number:032x}").status == 303
         reader.close()
         stranger.close()
         return asks
@@ -300,7 +303,7 @@ def slower(boards: Sequence[Board]) -> dict[str, float]:
 def about_process(board: Board, rounds: int) -> dict[str, float]:
     code = "import time; began = time.perf_counter(); import wsgi; print(time.perf_counter() - began)"
     board.site.python("-c", code)  # compiles what has changed
-    return {"import": min(float(board.site.python("-c", code)) for _ in range(2 * rounds - 1)) * 1000}
+    return {"import": min(float(board.site.python("-c", code)) for _ in range(2 * rounds + 1)) * 1000}
 
 
 def first_answer(board: Board, rounds: int) -> float:

@@ -55,7 +55,8 @@ def test_two_who_write_at_once_lose_nothing(site: Site, visit: Visit, address: s
     expect(mine.get_by_role("heading", name="Somebody else saved first")).to_be_visible()
     expect(mine.get_by_label("Their text")).to_contain_text("We open at ten.")
     expect(mine.get_by_label("Text", exact=True)).to_have_value(re.compile("nine.*Bring bread", re.DOTALL))
-    changed = mine.locator("section.changes")
+    expect(mine.locator("form section.changes ins")).to_have_text("added: bread")
+    changed = mine.locator("div > section.changes")
     expect(changed.nth(0).locator("ins")).to_have_text("added: ten")
     expect(changed.nth(1).locator("del")).to_have_text("removed: cake")
     expect(changed.nth(2).locator("ins")).to_have_text(["added: nine", "added: bread"])
@@ -68,6 +69,26 @@ def test_two_who_write_at_once_lose_nothing(site: Site, visit: Visit, address: s
     expect(mine.locator("article.sheet .prose")).to_contain_text("Bring bread.")
     mine.get_by_role("link", name="edited").click()
     expect(mine.get_by_role("row")).to_have_count(4)
+
+
+@WITH_AND_WITHOUT
+def test_two_changes_in_different_places_are_saved_together_by_one_button(
+    site: Site, visit: Visit, address: str, scripts: bool
+) -> None:
+    mine = visit(site, "hattie", java_script_enabled=scripts)
+    theirs = visit(site, "wojtek", java_script_enabled=scripts)
+    for page in (mine, theirs):
+        page.goto(f"{address}/edit")
+    change(theirs, "nine", "ten")
+    save(theirs)
+    change(mine, "cake", "bread")
+    save(mine)
+    save(mine, "Save both")
+    expect(mine.get_by_text("Saved.")).to_be_visible()
+    expect(mine.locator("article.sheet .prose")).to_contain_text("We open at ten.")
+    expect(mine.locator("article.sheet .prose")).to_contain_text("Bring bread.")
+    mine.goto(f"{address}/edit")
+    expect(mine.locator(".draft-notice")).to_have_count(0)
 
 
 @WITH_AND_WITHOUT
