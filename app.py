@@ -3681,12 +3681,13 @@ class Notification(Model):
     @functools.cache
     def _unread(cls) -> Prepared:
         mine = sa.and_(cls.user_id == VIEWER, cls.read_at.is_(None), cls.visible())
-        return Prepared(sa.select(cls.post_id).where(mine).distinct())
+        said = sa.func.count(sa.distinct(cls.comment_id)).label("said")
+        return Prepared(sa.select(cls.post_id, said).where(mine).group_by(cls.post_id))
 
     @classmethod
-    def unread_posts(cls, user: Permissions) -> list[int]:
-        """The posts that a person sees and about which they have something unread."""
-        return [row.post_id for row in rows(cls._unread(), viewer=user.id, now=utcnow())]
+    def unread_posts(cls, user: Permissions) -> dict[int, int]:
+        """The posts that a person sees and about which they have something unread, with how much was said there."""
+        return {row.post_id: row.said for row in rows(cls._unread(), viewer=user.id, now=utcnow())}
 
     @classmethod
     def page(cls, viewer: "Viewer", before: int | None) -> "list[ToldThread]":
@@ -4852,21 +4853,24 @@ class Viewer(Permissions):
     new_since: datetime | None
     unread_post: int | None  # one of those about which they were told something that they have not read
     told: int | None  # the number of what they were told last
-    _unread: frozenset[int] | None = None
+    _unread: Mapping[int, int] | None = None
 
     @property
-    def unread(self) -> frozenset[int]:
-        """The posts that they see and about which they were told something that they have not read."""
+    def unread(self) -> Mapping[int, int]:
+        """The posts that they see and about which they were told something that they have not read.
+
+        Each with how much of it was said in comments.
+        """
         if self._unread is None:
             told = ("unread", self.told, self.unread_post, *clock())
-            found = unchanged(self, told, lambda: Notification.unread_posts(self)) if self.unread_post else ()
+            found = unchanged(self, told, lambda: Notification.unread_posts(self)) if self.unread_post else {}
             looking = state().looks.pending  # opened meanwhile, which is written soon
-            self._unread = frozenset(post_id for post_id in found if not looking((self.id, post_id)))
+            self._unread = {post_id: said for post_id, said in found.items() if not looking((self.id, post_id))}
         return self._unread
 
     def has_read(self, post_id: int) -> None:
         """Count a post as read from now on, as far as this request knows."""
-        self._unread = self.unread - {post_id}
+        self._unread = {other: said for other, said in self.unread.items() if other != post_id}
 
     @property
     def since(self) -> datetime:
@@ -8152,7 +8156,7 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
     """The posts of a list, one below the other. What all rows share is looked up once: this is the hottest loop."""
     viewer, (minute, zone), now = this_viewer(), clock(), utcnow()
     names = directory(viewer, (row.author_id for row in posts))
-    looking, people, topics = state().looks.pending, names.people, names.topics
+    looking, people, topics, unread = state().looks.pending, names.people, names.topics, viewer.unread
     draw = _fragment.__wrapped__ if current_app.debug else _fragment
     cards = [
         draw(
@@ -8163,6 +8167,7 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
             people[row.author_id],
             topics[row.topic_id],
             row.expires_at is not None and row.expires_at <= now,
+            unread.get(row.id, 0),
         )
         for row in posts
     ]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_person, add_post, together
+from conftest import add_comment, add_person, add_post, background, together
 from test_database import counted
 from test_posts import again, many_comments
 from world import set_columns, value
@@ -386,6 +386,22 @@ def test_a_thread_tells_of_much_in_parts_and_takes_the_texts_apart_before_others
 
 
 # -- What is shown -----------------------------------------------------------------------------------------------------
+
+
+def test_home_says_how_many_comments_are_new_where_one_follows(app, people, topics, sign_in):
+    post = add_post(people.member, topics.open, "The oven is back")
+    Notification.tell()
+    for words in ("Good to know.", "And when, @member?"):
+        add_comment(people.editor, post, words)
+    Notification.tell()
+    author, other = sign_in(people.member), sign_in(people.reader)
+    assert "2 comments, <b>2 new</b>" in author.get("/").text
+    assert "2 comments</span>" in other.get("/").text, "who does not follow it was told nothing"
+    assert author.get(f"/posts/{post.id}").status_code == 200
+    assert "2 comments</span>" in author.get("/").text, "at once, though it is written later"
+    for buffer in background(app):
+        buffer.flush()
+    assert "2 comments</span>" in author.get("/").text
 
 
 def test_the_bell_counts_threads_and_the_page_groups_by_thread_and_kind(app, people, topics, sign_in):
