@@ -138,7 +138,7 @@
   }
 
   function autosaveLater(form, seconds) {
-    tellAutosaved("Not saved just now, and soon again. What you type is kept in this tab.");
+    tellAutosaved("Not saved just now, but tried again soon. What you type is kept in this tab.");
     scheduleAutosave(form, Math.max(AUTOSAVE_AFTER, (seconds || 30) * 1000));
   }
 

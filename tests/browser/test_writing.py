@@ -87,7 +87,7 @@ def test_what_was_saved_too_often_is_saved_later_and_nothing_typed_is_lost(
     written(page, words)
     page.clock.run_for(5_000)
     expect(page.locator("#autosaved")).to_have_text(
-        "Not saved just now, and soon again. What you type is kept in this tab."
+        "Not saved just now, but tried again soon. What you type is kept in this tab."
     )
     page.clock.run_for(8_000)
     assert len(answered) == 1, "not before it was asked to"
