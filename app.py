@@ -213,6 +213,7 @@ PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
+AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # a page saves each 4 seconds at most
 OWED_MOST = 20
 LONG_AGO = datetime(2000, 1, 1)  # before any post
 REMIND_EVERY = timedelta(days=1)
@@ -328,7 +329,8 @@ class NoRoom(Refused):
 class Conflict(Exception):
     """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at.
 
-    Of what counts no versions it is what `refuse_overtaken` says: version, and by field what was `changed`.
+    Of what counts no versions it is what `refuse_overtaken` says: version, by field what was `changed`, and of whom
+    changed it as much as is known: editor_id, editor_name, updated_at.
     """
 
     def __init__(self, **theirs: Any) -> None:
@@ -353,17 +355,20 @@ def _stamp(name: str, value: Any) -> str:
     return f"{name}:{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]}"
 
 
-def refuse_overtaken(version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def refuse_overtaken(
+    version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any], on: tuple[str, int]
+) -> None:
     """Raise `Conflict` where something wanted would undo what somebody else saved since that version was read.
 
-    `now` is `with_version`; None is the version of who read nothing before, such as a command.
+    `now` is `with_version`; None is the version of who read nothing before, such as a command. `on` is what activities
+    about it bear: a kind and an id.
     """
     if version is not None:
         read = version.split()
         other = {name: now[name] for name, value in wanted.items() if now[name] != value}
         changed = {name: value for name, value in other.items() if _stamp(name, value) not in read}
         if changed:
-            raise Conflict(version=now["version"], changed=changed)
+            raise Conflict(version=now["version"], changed=changed, **Activity.last_save(on, changed))
 
 
 # -- Text --------------------------------------------------------------------------------------------------------------
@@ -384,6 +389,8 @@ _TASK = re.compile(r"\[([ xX])\](?=\s)")
 _PAGE_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
 _DRAWN_PAGE_LINK = re.compile(r'<a href="/pages\?title=([^"&#]*)" rel="noopener noreferrer">([^<]*)</a>')
 _HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
+_FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>', re.DOTALL)
+_PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 # A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
@@ -863,6 +870,7 @@ class User(Permissions, Model):
     phone: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     location: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     lookup: Mapped[str] = mapped_column(sa.String(LOOKUP_MAX), default="")
+    away_from: Mapped[date | None] = mapped_column(sa.Date)  # None: for as long as `away_until` says
     away_until: Mapped[date | None] = mapped_column(sa.Date, index=True)
     stand_in_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     theme: Mapped[str] = mapped_column(sa.String(8), default="system")
@@ -978,8 +986,15 @@ class User(Permissions, Model):
     @classmethod
     @unit
     def edit_profile(cls, actor: Permissions, **profile: Any) -> None:
-        """Change one's own profile. Raises `Refused` for a mail address that somebody has already."""
+        """Change one's own profile.
+
+        Raises `Refused` for a mail address that somebody has already, or an absence that ends before it begins.
+        """
         user = cls.acting(actor.id)
+        first, last = (profile.get(name, getattr(user, name)) for name in ("away_from", "away_until"))
+        if first and not (last and first <= last):
+            words = "This is before the first day you are away." if last else "Say which day is the last."
+            raise Refused("away_until", words)
         if profile.get("stand_in_id") is not None:
             stand_in = db.session.get(cls, profile["stand_in_id"], populate_existing=True)
             if stand_in is None or stand_in.deactivated_at or stand_in.id == user.id:
@@ -1009,7 +1024,8 @@ class User(Permissions, Model):
         user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
         if user is None:
             raise NotVisible
-        refuse_overtaken(version, user.as_typed(), {"role": int(role), "active": active, **profile})
+        wanted = {"role": int(role), "active": active, **profile}
+        refuse_overtaken(version, user.as_typed(), wanted, ("user", user.id))
         if user.is_last_admin and (role < Role.ADMIN or not active):
             raise Refused("role", "This is the only administrator. Make somebody else one first.")
         user._assign(**profile)
@@ -1268,7 +1284,7 @@ class Topic(Model):
         Setting.lock()
         topic = cls.for_change(actor, topic_id)
         chosen = sorted({*members, actor.id}) if values.get("private") else []
-        refuse_overtaken(version, topic.as_typed(), values | {"members": chosen})
+        refuse_overtaken(version, topic.as_typed(), values | {"members": chosen}, ("topic", topic.id))
         topic._assign(actor, members, **values)
         Activity.record(actor, "topic.edited", topic, topic.name)
 
@@ -1356,6 +1372,8 @@ class Topic(Model):
         self._refuse_taken_name(key)
         if private and self.id:
             self._refuse_last_open("private")
+        if not private:
+            self._refuse_unheeded(members)
         self.name, self.name_key, self.description, self.private = name, key, description, private
         db.session.add(self)
         db.session.flush()
@@ -1372,6 +1390,12 @@ class Topic(Model):
         others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id).limit(1)
         if not self.private and db.session.scalar(others) is None:
             raise Refused(field, "This is the last topic that everybody sees. Make another one first.")
+
+    def _refuse_unheeded(self, members: Iterable[int]) -> None:
+        """Raise `Refused` for people chosen for what everybody is to see. Who was in it may have stayed ticked."""
+        if set(members).difference(self.member_ids() if self.id else ()):
+            words = "Tick 'Private' if only these people are to see the topic, or untick them."
+            raise Refused("members", words)
 
     def _refuse_taken_name(self, key: str) -> None:
         with db.session.no_autoflush:
@@ -1516,6 +1540,8 @@ class Versioned:
     """How a post is saved over what it said before, and its versions are counted."""
 
     id: Any
+    kind: Any
+    topic_id: Any
     title: Any
     body: Any
     version: Any
@@ -1555,7 +1581,8 @@ class Versioned:
                 self.version = self.version // DRAFT_VERSIONS - 1
         self._write(editor, now, **written)
         text = {"title": self.title, "body": self.body, "created_at": now}
-        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+        place = {"kind": self.kind, "topic_id": self.topic_id}
+        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **place, **text)
 
     @staticmethod
     def _refuse_gaps(title: str, body: str) -> None:
@@ -1899,12 +1926,13 @@ class Draft:
         """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
 
         Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
-        Raises `Refused` for what is published or scheduled, and as `edit` does.
+        Raises `Refused` for what is published or scheduled, as `edit` does, and 429 for who saves again and again.
         """
         kind = written.pop("kind", "news")
         author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
         post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
         if post is None:
+            refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
             post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
             post._write(author, utcnow(), rendered=rendered, **written)
             Activity.record(author, "post.drafted", post, post.title)
@@ -1912,6 +1940,7 @@ class Draft:
             raise Refused("body", "This is no draft any more.")
         elif post.differs(**written):
             Draft.refuse_stale(post, version, anew=not post_id)
+            refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
             post._write(author, utcnow(), rendered=rendered, **written)
         Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
         return post
@@ -2210,6 +2239,9 @@ class Revision(Model):
     editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
+    # Where a post was then; of a comment None. No key: a topic that is removed for good takes no versions with it.
+    kind: Mapped[str | None] = mapped_column(sa.String(8))
+    topic_id: Mapped[int | None]
     body: Mapped[str] = mapped_column(LongText)
 
     @classmethod
@@ -2250,6 +2282,7 @@ class Revision(Model):
     @classmethod
     def _versions(cls) -> Columns:
         columns = (cls.version, cls.created_at, cls.title, cls.body, User.id, User.name, User.username)
+        columns += (cls.kind, cls.topic_id)
         return sa.select(*columns).join(User, User.id == cls.editor_id)
 
     @classmethod
@@ -2269,10 +2302,21 @@ class Version(NamedTuple):
     editor_id: int
     editor_name: str
     editor_username: str
+    kind: str | None
+    topic_id: int | None
 
     @property
     def words(self) -> int:
         return len(self.body.split())
+
+    def topic_seen_by(self, user: Permissions) -> Topic | None:
+        """The topic that a post was in then, or what it was merged into since; None where the person sees none.
+
+        An id may have been given anew once a topic was removed for good: one that began later is another.
+        """
+        then = sa.and_(Topic.id == self.topic_id, Topic.created_at <= self.created_at)
+        now = sa.select(sa.func.coalesce(Topic.merged_into_id, Topic.id)).where(then).scalar_subquery()
+        return db.session.scalar(Topic.visible_to(user).where(Topic.id == now))
 
 
 sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
@@ -3404,8 +3448,31 @@ class Activity(Model):
         if request:  # a command leaves it to the process that serves
             state().indexer.note("activities", FOLLOWED_ROUNDS)
 
+    @classmethod
+    def last_save(cls, on: tuple[str, int], fields: Iterable[str]) -> dict[str, Any]:
+        """Who saved a topic, a person or some `fields` of the settings last, and when; None for what is not known.
+
+        Only the newest `LOOKED_BACK` are gone through, from the last one on, so that it takes no index of its own.
+        """
+        kind, of_id = on
+        newest = sa.select(sa.func.max(cls.id)).scalar_subquery()
+        name = sa.select(User.name).where(User.id == cls.actor_id).scalar_subquery()
+        saves = sa.select(cls.actor_id, name, cls.at).where(cls.id > newest - LOOKED_BACK, cls.object_type == kind)
+        if kind == "setting":  # their activities name the settings, and are about no row
+            about = sa.or_(*(cls.detail.contains(field, autoescape=True) for field in fields))
+        else:
+            about = cls.object_id == of_id
+        last = saves.where(cls.action.in_(SAVING[kind]), about).order_by(cls.id.desc()).limit(1)
+        return dict(zip(("editor_id", "editor_name", "updated_at"), rows(last).first() or (None,) * 3, strict=True))
+
 
 ACTIVITY_INSERT = Prepared(sa.insert(Activity))
+LOOKED_BACK = 10_000
+SAVING = {  # the actions that change what the form about a thing holds
+    "topic": ("topic.edited", "topic.joined"),
+    "user": ("person.edited", "person.administered", "person.rescued"),
+    "setting": ("settings.changed",),
+}
 sa.Index("ix_activities_pending", Activity.pending, Activity.id, sqlite_where=Activity.pending.is_not(None))
 
 # People, topics, the handbook: whatever changes what the lists say of them counts `Setting` "directory" up.
@@ -4057,7 +4124,7 @@ class Setting(Model):
         """Set some settings and tell every process. Raises `Conflict` when somebody else set one of them meanwhile."""
         counter = cls.lock()
         User.acting(actor.id, Role.ADMIN)
-        refuse_overtaken(version, cls.read()[1].as_typed(), values)
+        refuse_overtaken(version, cls.read()[1].as_typed(), values, ("setting", 0))
         for name, value in values.items():
             db.session.merge(cls(name=name, value=value))
         counter.value = str(int(counter.value) + 1)
@@ -4515,6 +4582,22 @@ class Binned(NamedTuple):
     holds: int  # comments of a post, posts of a topic
 
 
+class BinnedText(NamedTuple):
+    """What a deleted post or comment says."""
+
+    html: str
+    post_id: int
+    at: datetime | None  # when it was published or said
+    author_name: str
+    files: Sequence[Any] = ()
+
+    @property
+    def without_files(self) -> str:
+        """Its text without ways to files, which nobody is sent of what is deleted; pictures are named instead."""
+        said = _FILE_LINK.sub(r"\1", self.html)
+        return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", said)
+
+
 class Bin:
     """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of four."""
 
@@ -4555,6 +4638,22 @@ class Bin:
         statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
         statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
         return statement.where(Post.deleted_at.is_not(None), Post.reachable()), Post
+
+    @classmethod
+    def fetch(cls, viewer: Permissions, kind: str, of_id: int) -> tuple[Binned, BinnedText]:
+        """A deleted post or comment with what it says, as far as the person may see it. Raises `NotVisible`."""
+        statement, model = cls._list(kind)
+        author = aliased(User)
+        at = Post.published_at if kind == "post" else Comment.created_at
+        said = (model.html, Post.id, at, author.name)
+        statement = statement.add_columns(*said).join(author, author.id == model.author_id)
+        row = rows(statement.where(model.id == of_id), viewer=viewer.id, now=utcnow()).first()
+        if row is None:
+            raise NotVisible
+        thing, written = Binned(*row[: -len(said)]), BinnedText(*row[-len(said) :])
+        owner = Attachment.post_id if kind == "post" else Attachment.comment_id
+        files = sa.select(Attachment.name, Attachment.size).where(owner == of_id, Attachment.deleted_at.is_(None))
+        return thing, written._replace(files=rows(files.order_by(Attachment.id).limit(FILES_MOST)).all())
 
     @staticmethod
     def _file_columns() -> tuple[Any, ...]:
@@ -5138,10 +5237,16 @@ class SiteForm(FlaskForm):
         """Show what somebody else saved meanwhile beside what was typed; sent again, it is saved over that."""
         self.refused_with, self["version"].data = 409, conflict.theirs.version
         self.overtaken = [Overtaken.of(self[name], now) for name, now in conflict.theirs.changed.items()]
-        self.form_errors.append(
-            "Somebody changed this while you had it open. Nothing is lost, and nothing is saved yet: "
-            "look at what it says now, then save what it should say."
-        )
+        words = "Nothing is lost, and nothing is saved yet: look at what it says now, then save what it should say."
+        self.form_errors.append(Markup("{} {}").format(self._who_overtook(conflict.theirs), words))
+
+    @staticmethod
+    def _who_overtook(theirs: Any) -> str:
+        if not theirs.editor_name:
+            return "Somebody changed this while you had it open."
+        if theirs.editor_id == current_user.id:
+            return Markup("You changed this elsewhere {}.").format(ago(theirs.updated_at))
+        return Markup("{} changed this {}, while you had it open.").format(theirs.editor_name, ago(theirs.updated_at))
 
     def refuse(self, refused: Refused) -> None:
         """Show what an action refused beside the field it is about."""
@@ -5305,6 +5410,7 @@ class ProfileForm(SiteForm):
     department = line("Department", PROFILE_MAX)
     phone = line("Phone", PROFILE_MAX, field=TelField, render_kw={"autocomplete": "tel"})
     location = line("Where to find you", PROFILE_MAX, description="Such as Hall B, or Tuesdays from home")
+    away_from = DateField("Away from", validators=[Optional()], description="The first day, or empty: from now on")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you are away, or empty")
     stand_in = SelectField("Who stands in", coerce=int, default=0, description="Whom to ask meanwhile")
     picture = FileField("Picture of you", description="Cut to a square")
@@ -5750,6 +5856,9 @@ def _told(done: tuple[int, set[int]] | None) -> int | None:
 
 # -- Beside the lists --------------------------------------------------------------------------------------------------
 
+AWAY_SHOWN = 5
+DAYS_APART = timedelta(days=2)  # at most, of two time zones: before noon of Greenwich it is three days at once
+
 
 @functools.cache
 def _sidebar_statement() -> Prepared:
@@ -5766,12 +5875,15 @@ def _sidebar_statement() -> Prepared:
         .limit(5)
     )  # fmt: skip
     away = (
-        sa.select(sa.literal("away"), User.id, User.name, (User.username + "\n" + sa.func.coalesce(stand_in.name, "")),
-                  sa.cast(User.away_until, sa.String(10)), none)
+        sa.select(sa.literal("away"), User.id, User.name,
+                  User.username + "\n" + sa.func.coalesce(stand_in.name, "") + "\n" + User.timezone,
+                  sa.cast(sa.func.coalesce(User.away_from, LONG_AGO.date()), sa.String(10)) + "\n"
+                  + sa.cast(User.away_until, sa.String(10)), none)
         .outerjoin(stand_in, sa.and_(stand_in.id == User.stand_in_id, stand_in.deactivated_at.is_(None)))
-        .where(User.away_until >= sa.bindparam("today", type_=sa.Date), User.deactivated_at.is_(None))
+        .where(User.away_until >= sa.bindparam("ended", type_=sa.Date), User.deactivated_at.is_(None))
+        .where(sa.or_(User.away_from.is_(None), User.away_from <= sa.bindparam("begun", type_=sa.Date)))
         .order_by(User.away_until, User.id)
-        .limit(5)
+        .limit(4 * AWAY_SHOWN)
     )  # fmt: skip
     topics = (
         sa.select(sa.literal("topic"), Topic.id, Topic.name, Topic.slug, sa.cast(Topic.private, sa.String(5)), none)
@@ -5847,15 +5959,18 @@ def sidebar(viewer: Viewer) -> Sidebar:
 
 def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
     away, changed, topics, waiting, owed = [], [], [], [], []
-    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day):
+    around = {"ended": day - DAYS_APART, "begun": day + DAYS_APART}
+    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day, **around):
         part, id_, name, more, flag, at = tuple(row)
         if part == "changed":
             changed.append(Changed(id_, name, more, at))
         elif part == "waiting":
             waiting.append(id_)
         elif part == "away":
-            username, _, stand_in = more.partition("\n")
-            away.append(Away(id_, name, username, picture_of(id_), stand_in, date.fromisoformat(flag)))
+            username, stand_in, zone = more.split("\n")
+            first, last = map(date.fromisoformat, flag.split("\n"))
+            if first <= day_in(zone) <= last:
+                away.append(Away(id_, name, username, picture_of(id_), stand_in, last))
         elif part == "owed":
             due = date.fromisoformat(flag) if flag else None
             owed.append(Owed(id_, name, due, due is not None and due < day))
@@ -5863,7 +5978,7 @@ def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
             topics.append(TopicLink(id_, name, more, flag == "1"))
     # SQL promises no order for the parts of a UNION; those with a day come first.
     owed.sort(key=lambda post: (post.due is None, post.due or day, post.id))
-    return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
+    return Sidebar(tuple(away[:AWAY_SHOWN]), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
 
 
 # -- Uploads: from a request to the data folder ------------------------------------------------------------------------
@@ -6249,7 +6364,7 @@ def register() -> ResponseReturnValue:
 
 account = Blueprint("account", __name__, url_prefix="/account")
 
-PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "away_until")
+PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "away_from", "away_until")
 
 
 @account.route("", methods=["GET", "POST"])
@@ -6604,8 +6719,11 @@ def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
 ) -> ResponseReturnValue:
     state = PostView.state_at(post, utcnow()) if post else "draft"
-    context = {"post": post, "kind": kind, "state": state, "audience": audience, "attached": attached}
-    return form_page("posts/edit.html", form, **context, **_previewed(form, form.topic.data, post.id if post else 0))
+    clock, appears = as_local(utcnow()), form.appears.data
+    ahead = clock is not None and appears is not None and appears > clock
+    context = {"post": post, "kind": kind, "state": state, "audience": audience, "clock": clock, "ahead": ahead}
+    context |= {"attached": attached, **_previewed(form, form.topic.data, post.id if post else 0)}
+    return form_page("posts/edit.html", form, **context)
 
 
 def _conflict_page(
@@ -6823,10 +6941,11 @@ def _comment_history(comment_id: int) -> History:
 
 
 class Changes(NamedTuple):
-    """How two versions differ, in title and text."""
+    """How two versions differ, in title and text; and of their place, what there is to say."""
 
     title: Difference
     body: Difference
+    place: Sequence[str] = ()
 
     @classmethod
     def of(cls, old: Any, new: Any) -> "Changes":
@@ -6890,7 +7009,20 @@ def _compare_page(of: History) -> ResponseReturnValue:
         return redirect(f"{of.address}/history")
     old, new = (Revision.fetch(of.post_id, of.comment_id, number) for number in sorted(filter(None, chosen)))
     before = Revision.before(of.post_id, of.comment_id, old.number)
-    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=Changes.of(old, new))
+    changes = Changes.of(old, new)._replace(place=_moves(old, new))
+    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=changes)
+
+
+def _moves(old: Version, new: Version) -> list[str]:
+    """Where a post stood otherwise than in another version, as far as they tell and one sees both topics."""
+    words = []
+    if old.topic_id != new.topic_id:
+        was, became = (version.topic_seen_by(current_user) for version in (old, new))
+        if was and became and was is not became:
+            words.append(f"Moved from {was.name} to {became.name}.")
+    if old.kind and new.kind and old.kind != new.kind:
+        words.append("Turned into a handbook page." if new.kind == "page" else "Turned into news.")
+    return words
 
 
 @posts.get("/posts/<int:post_id>/history/<int:version>")
@@ -7318,7 +7450,7 @@ people = Blueprint("people", __name__)
 
 PERSON_COLUMNS = (
     *(User.id, User.name, User.username, User.title, User.department, User.phone, User.email, User.location),
-    *(User.away_until, User.name_key, User.lookup),
+    *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup),
 )
 
 
@@ -7350,7 +7482,7 @@ def list_people() -> ResponseReturnValue:
 
     def find() -> dict[str, Any]:
         shown, more = _people_page(PERSON_COLUMNS, query)
-        return {"people": shown, "q": query, "before": more, "is_first": not place, "day": today()}
+        return {"people": shown, "q": query, "before": more, "is_first": not place}
 
     content = drawn(viewer, "people/_cards.html", ("people", query, place), find)
     return render_template("people/index.html", content=content, q=query)
@@ -7836,6 +7968,27 @@ def recycle_bin() -> ResponseReturnValue:
     return render_template("admin/bin.html", kind=kind, things=things, more=more, is_first=before is None, days=days)
 
 
+@admin.get("/bin/posts/<int:post_id>")
+@role_required(Role.EDITOR)
+def show_binned(post_id: int) -> ResponseReturnValue:
+    """What a deleted post says."""
+    return _binned_page("post", post_id)
+
+
+@admin.get("/bin/comments/<int:comment_id>")
+@role_required(Role.EDITOR)
+def show_binned_comment(comment_id: int) -> ResponseReturnValue:
+    """What a deleted comment says."""
+    return _binned_page("comment", comment_id)
+
+
+def _binned_page(kind: str, of_id: int) -> ResponseReturnValue:
+    thing, written = Bin.fetch(current_user, kind, of_id)
+    comment_id = of_id if kind == "comment" else None
+    shown = PageLink.lead(current_user, written.without_files, written.post_id, comment_id)
+    return render_template("admin/binned.html", kind=kind, thing=thing, written=written, html=shown)
+
+
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
 @role_required(Role.ADMIN)
 def empty_bin_now() -> ResponseReturnValue:
@@ -7963,6 +8116,24 @@ def today() -> date:
     """The day it is where this request's person is."""
     minute, zone = clock()
     return minute.replace(tzinfo=UTC).astimezone(zone).date()
+
+
+def absence(person: Any) -> str:
+    """'Away from 3 to 14 August' before a person is away, 'Away until 14 August' while they are, and '' otherwise."""
+    first, last = person.away_from, person.away_until
+    if last is None or last < (day := day_in(person.timezone)):
+        return ""
+    if first is None or first <= day:
+        return f"Away until {day_in_words(last)}"
+    if first == last:
+        return f"Away on {day_in_words(last)}"
+    same_month = (first.year, first.month) == (last.year, last.month)
+    return f"Away from {first.day if same_month else day_in_words(first)} to {day_in_words(last)}"
+
+
+def day_in(zone: str) -> date:
+    """The day it is for somebody who chose that time zone."""
+    return clock()[0].replace(tzinfo=UTC).astimezone(state().zone(zone)).date()
 
 
 def as_local(moment: datetime | None) -> datetime | None:
@@ -8302,7 +8473,7 @@ def template_context() -> dict[str, Any]:
 def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    words = (ago, plural, initials, hue, file_size, picture_of, drawn_difference)
+    words = (ago, absence, plural, initials, hue, file_size, picture_of, drawn_difference)
     filters = (*words, post_cards, post_article, comment_cards, page_sidebar)
     helpers = (icon, asset, pagination, page_head, page_header, page_flashes, page_dialogs, reply_fields)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
@@ -8583,8 +8754,10 @@ class DemoCompany:
         for person, hashed in zip(people, hashes, strict=True):
             away, role = person.pop("away_days"), Role[person.pop("role").upper()]
             until = self.now.date() + timedelta(days=away) if away is not None else None
+            begins = person.pop("away_in", None)
+            since = self.now.date() + timedelta(days=begins) if begins is not None else None
             picture = person.pop("picture", "")
-            user = User.create(None, password_hash=hashed, role=role, away_until=until, **person)
+            user = User.create(None, password_hash=hashed, role=role, away_from=since, away_until=until, **person)
             self.people[user.username] = user.id
             if picture:
                 self._attach(user.id, picture, keep_avatar, person_id=user.id)
@@ -8606,6 +8779,7 @@ class DemoCompany:
                 owner, form_id=secrets.token_hex(16), name=topic["name"], description=topic["description"],
                 private=topic["private"], members=members,
             )  # fmt: skip
+            made.created_at = self._ago("3650")  # before anything in it
             self.topics[topic["slug"]] = made.id
             self.private |= {topic["slug"]} if topic["private"] else set()
 
@@ -8677,7 +8851,7 @@ class DemoCompany:
         made = connection.execute(sa.select(Post.id).where(Post.id > last).order_by(Post.id)).scalars()
         kept = [
             {"post_id": post_id, "version": 1, "editor_id": post["editor_id"], "created_at": post["published_at"],
-             "title": post["title"], "body": post["body"]}
+             **{name: post[name] for name in ("kind", "topic_id", "title", "body")}}
             for post_id, post in zip(made, batch, strict=True)
         ]  # fmt: skip
         connection.execute(sa.insert(Revision), kept)
@@ -8760,7 +8934,7 @@ class DemoCompany:
 
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
         first = post["body"].rpartition("\n\n")[0] if post["version"] == 2 else post["body"]
-        of = {"post_id": post_id, "comment_id": None, "title": post["title"]}
+        of = {"post_id": post_id, "comment_id": None} | {name: post[name] for name in ("title", "kind", "topic_id")}
         begun = post["published_at"] or post["updated_at"]
         Revision.keep(**of, editor_id=post["author_id"], version=1, body=first, created_at=begun)
         if post["version"] == 2:

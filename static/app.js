@@ -10,6 +10,7 @@
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
 //   data-poll="/…"       the bell: where to ask what is unread
 //   data-mentions="id"   an @ in this form offers people, first those who see that topic (or the one chosen in the form)
+//   data-names="id"      a time to come names that button otherwise; data-clock is the time it is where the person is
 //   data-chooses="#id"   what is ticked in here ticks that, too
 //   data-react           a link that opens the reactions to choose from
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
@@ -112,9 +113,9 @@
   let autosaving; // the timer; one form at a time is written in
   let underway = false;
 
-  function scheduleAutosave(form) {
+  function scheduleAutosave(form, after = AUTOSAVE_AFTER) {
     clearTimeout(autosaving);
-    autosaving = setTimeout(() => autosave(form), AUTOSAVE_AFTER);
+    autosaving = setTimeout(() => autosave(form), after);
   }
 
   async function autosave(form) {
@@ -127,6 +128,7 @@
         method: "POST", body: new URLSearchParams(new FormData(form)), headers: { "X-Requested-With": "fetch" },
       });
       if (answer.status === 409) return tellAutosaved("This draft was changed in another window. What you type here is kept in this tab only.");
+      if (answer.status === 429) return autosaveLater(form, Number(answer.headers.get("Retry-After")));
       if (answer.ok && !answer.redirected) nowIsDraft(form, await answer.json(), sent);
       else if (answer.status !== 422) tellAutosaved("Not saved just now. What you type is kept in this tab.");
     } catch {
@@ -134,6 +136,11 @@
     } finally {
       underway = false;
     }
+  }
+
+  function autosaveLater(form, seconds) {
+    tellAutosaved("Not saved just now, but tried again soon. What you type is kept in this tab.");
+    scheduleAutosave(form, Math.max(AUTOSAVE_AFTER, (seconds || 30) * 1000));
   }
 
   function nowIsDraft(form, { id, version }, sent) {
@@ -768,6 +775,15 @@
   }
   on("change", (event) => { if (event.target.dataset?.audience) tellAudience(event.target); });
 
+  // What is chosen is a time of the person's own zone, which need not be the browser's.
+  const openedAt = Date.now();
+  function nameButton(field) {
+    const button = document.getElementById(field.dataset.names);
+    const clock = Date.parse(`${field.dataset.clock}Z`) + Date.now() - openedAt;
+    button.textContent = Date.parse(`${field.value}Z`) > clock ? button.dataset.later : button.dataset.now;
+  }
+  on("input", (event) => { if (event.target.dataset?.names) nameButton(event.target); });
+
   // == Filtering while typing; the address and the site's own search stay right ==
   let waiting;
   on("input", (event) => {
@@ -947,6 +963,7 @@
   // == Each page, and each region that was renewed ==
   function prepare(root) {
     $$("select[data-audience]", root).forEach(tellAudience);
+    $$("[data-names]", root).forEach(nameButton);
     $$("form[data-draft]", root).forEach(restoreDraft);
   }
   forgetSent();

@@ -842,6 +842,47 @@ def test_a_topic_is_closed_and_opened_again(people, topics, sign_in):
     assert sign_in(people.stranger).get(f"/posts/{post.id}").status_code == 200
 
 
+def members_error(answer) -> str:
+    """What stands beside the people of a topic's form that came back."""
+    assert answer.status_code == 422, answer.status_code
+    found = re.search(r'id="members-error"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("address", ["/admin/topics", "/admin/topics/{open}"])
+def test_people_chosen_for_a_topic_that_everybody_would_see_are_asked_about(people, topics, sign_in, address):
+    browser, path = sign_in(people.editor), address.format(open=topics.open.id)
+    add_topic(people.editor, "Garden")
+    typed = {"name": "Salaries", "description": "Who <earns> what", "members": [people.member.id]}
+    answer = browser.amend(path, typed)
+    assert "Tick &#39;Private&#39; if only these people are to see the topic, or untick them." in members_error(answer)
+    assert 'value="Salaries"' in answer.text
+    assert 'value="Who &lt;earns&gt; what"' in answer.text
+    assert ticked(answer.text) == [people.member.id]
+    assert not count(Topic, Topic.name == "Salaries"), "nothing is saved"
+    assert browser.amend(path, typed | {"private": "y"}).status_code == 303
+    assert browser.amend(path, typed | {"name": "Wages", "members": []}).status_code == 303
+
+
+def ticked(page: str) -> list[int]:
+    boxes = re.findall(r'<input type="checkbox"[^>]*name="members"[^>]*>', page)
+    return [int(re.search(r'value="(\d+)"', box)[1]) for box in boxes if " checked" in box]
+
+
+def test_a_private_topic_is_opened_with_its_people_still_ticked_but_nobody_is_added_by_that(people, topics, sign_in):
+    browser, address = sign_in(people.editor), f"/admin/topics/{topics.private.id}"
+    inside = topics.private.member_ids()
+    opening = {"name": "Management", "members": inside}
+    assert "Tick &#39;Private&#39;" in members_error(
+        browser.amend(address, opening | {"members": [*inside, people.stranger.id]})
+    )
+    assert again(topics.private).private
+    assert browser.amend(address, opening).status_code == 303
+    assert not again(topics.private).private
+    assert topics.private.member_ids() == []
+
+
 def test_the_last_topic_that_everybody_sees_is_neither_closed_nor_merged_into_a_private_one(people, topics, sign_in):
     browser, address = sign_in(people.editor), f"/admin/topics/{topics.open.id}"
     garden = add_topic(people.editor, "Garden")

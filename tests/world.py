@@ -51,7 +51,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
         "name": "Ida", "username": "ida", "email": "ida@example.com", "password": PASSWORD, "confirm": PASSWORD,
     },
     "account.profile": {"name": "Somebody", "email": "", "title": "Baker", "department": "", "phone": "",
-                        "location": "Hall B", "away_until": "", "stand_in": "0"},
+                        "location": "Hall B", "away_from": "", "away_until": "", "stand_in": "0"},
     "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},

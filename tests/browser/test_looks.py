@@ -147,6 +147,21 @@ def test_a_form_that_came_back(site: Site, visit: Visit) -> None:
     assert faults == []
 
 
+def test_what_is_in_the_bin(site: Site, visit: Visit) -> None:
+    with site.app.app_context():
+        admin = site.user("hattie")
+        post = db.session.scalar(sa.select(sa.func.min(Post.id)).where(Post.deleted_at.is_not(None)))
+        comment = db.session.scalar(sa.select(sa.func.max(Comment.id)))
+        Comment.delete(admin, comment or 0)
+    page = visit(site, "hattie")
+    faults = [
+        fault for thing in (f"posts/{post}", f"comments/{comment}") for fault in faults_at(page, f"/admin/bin/{thing}")
+    ]
+    page.get_by_role("button", name="Restore").click()
+    expect(page.locator(f"#comment-{comment}")).to_be_visible()
+    assert faults == []
+
+
 def test_somebody_else_saved_first(site: Site, visit: Visit) -> None:
     mine, theirs = visit(site, "hattie"), visit(site, "wojtek")
     for page in (mine, theirs):
