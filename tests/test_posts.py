@@ -699,7 +699,7 @@ def test_the_fields_for_comments_say_what_they_take_and_screen_readers_hear_it(p
         assert 'aria-describedby="body-help body-error"' in page, address
         assert re.search(r'id="body-help"[^>]*>[^<]*Markdown[^<]*\*\*bold\*\*[^<]*@', page), address
         tools = re.findall(r'data-format="(\w+)"', page)
-        assert tools == ["bold", "italic", "link", "list", "quote", "code", "mention"], address
+        assert tools == ["bold", "italic", "list", "quote", "code", "link", "mention"], address
 
 
 # -- The handbook ------------------------------------------------------------------------------------------------------
