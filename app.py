@@ -213,6 +213,7 @@ PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
+AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # a page saves each 4 seconds at most
 OWED_MOST = 20
 LONG_AGO = datetime(2000, 1, 1)  # before any post
 REMIND_EVERY = timedelta(days=1)
@@ -279,7 +280,7 @@ OTHER_FILES = frozenset(
 SHOWN_TYPES = {name: f"image/{form.lower()}" for name, form in PICTURES.items()} | {"pdf": "application/pdf"}
 FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
 ENDING_MAX = 8
-FILE_ENDPOINTS = frozenset({"files.show", "files.thumb"})
+FILE_ENDPOINTS = frozenset({"files.show", "files.middle", "files.thumb"})
 POLL_ENDPOINT = "notifications.poll"
 KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may keep the answer, and ask whether it still holds
 # Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
@@ -292,6 +293,7 @@ REQUEST_PIXELS = 10 * PICTURE_PIXELS  # of all pictures that one request brings;
 FRAMES_MOST = 1_000  # of a picture that moves
 PICTURES_AT_ONCE = 1
 PICTURE_WAIT_SECONDS = 20
+MIDDLE_PIXELS = 1600  # the longer side at most of what texts show: twice as many as a text is wide
 THUMB_PIXELS = 480  # the longer side at most; shown at half of it
 AVATAR_PIXELS = 128
 CHUNK = 2**18
@@ -327,7 +329,8 @@ class NoRoom(Refused):
 class Conflict(Exception):
     """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at.
 
-    Of what counts no versions it is what `refuse_overtaken` says: version, and by field what was `changed`.
+    Of what counts no versions it is what `refuse_overtaken` says: version, by field what was `changed`, and of whom
+    changed it as much as is known: editor_id, editor_name, updated_at.
     """
 
     def __init__(self, **theirs: Any) -> None:
@@ -352,22 +355,25 @@ def _stamp(name: str, value: Any) -> str:
     return f"{name}:{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]}"
 
 
-def refuse_overtaken(version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def refuse_overtaken(
+    version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any], on: tuple[str, int]
+) -> None:
     """Raise `Conflict` where something wanted would undo what somebody else saved since that version was read.
 
-    `now` is `with_version`; None is the version of who read nothing before, such as a command.
+    `now` is `with_version`; None is the version of who read nothing before, such as a command. `on` is what activities
+    about it bear: a kind and an id.
     """
     if version is not None:
         read = version.split()
         other = {name: now[name] for name, value in wanted.items() if now[name] != value}
         changed = {name: value for name, value in other.items() if _stamp(name, value) not in read}
         if changed:
-            raise Conflict(version=now["version"], changed=changed)
+            raise Conflict(version=now["version"], changed=changed, **Activity.last_save(on, changed))
 
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 4  # raise it when the output for the same source changes: `OldHtml` renders everything anew
+RENDERER_VERSION = 5  # raise it when the output for the same source changes: `OldHtml` renders everything anew
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
 ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img", "input"}
@@ -383,6 +389,8 @@ _TASK = re.compile(r"\[([ xX])\](?=\s)")
 _PAGE_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
 _DRAWN_PAGE_LINK = re.compile(r'<a href="/pages\?title=([^"&#]*)" rel="noopener noreferrer">([^<]*)</a>')
 _HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
+_FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>', re.DOTALL)
+_PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 # A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
@@ -422,14 +430,15 @@ def _markdown(mentions: bool) -> Any:
 
 
 def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Mapping[str, Any]) -> str:
-    """A picture of ours, with its size where it is known, so that nothing jumps when it comes."""
+    """A picture of ours, with its size where it is known, so that nothing jumps when it comes; a large one smaller."""
     for token in tokens[place].children or ():
         token.type = "text" if token.type == "mention" else token.type  # a description is words, and tells nobody
     source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, env)
     number = _OWN_FILE.match(source)
     size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
-    drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(source, alt, measures)
+    shown = f"/files/{number[1]}/middle" if number and size and max(size) > MIDDLE_PIXELS else source
+    drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(shown, alt, measures)
     # It leads to itself, where it is as large as it is; unless it stands in a link, or has no words to be called by.
     return Markup('<a href="{}">{}</a>').format(source, drawn) if number and alt and not env.get("in_link") else drawn
 
@@ -861,6 +870,7 @@ class User(Permissions, Model):
     phone: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     location: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     lookup: Mapped[str] = mapped_column(sa.String(LOOKUP_MAX), default="")
+    away_from: Mapped[date | None] = mapped_column(sa.Date)  # None: for as long as `away_until` says
     away_until: Mapped[date | None] = mapped_column(sa.Date, index=True)
     stand_in_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     theme: Mapped[str] = mapped_column(sa.String(8), default="system")
@@ -976,8 +986,15 @@ class User(Permissions, Model):
     @classmethod
     @unit
     def edit_profile(cls, actor: Permissions, **profile: Any) -> None:
-        """Change one's own profile. Raises `Refused` for a mail address that somebody has already."""
+        """Change one's own profile.
+
+        Raises `Refused` for a mail address that somebody has already, or an absence that ends before it begins.
+        """
         user = cls.acting(actor.id)
+        first, last = (profile.get(name, getattr(user, name)) for name in ("away_from", "away_until"))
+        if first and not (last and first <= last):
+            words = "This is before the first day you are away." if last else "Say which day is the last."
+            raise Refused("away_until", words)
         if profile.get("stand_in_id") is not None:
             stand_in = db.session.get(cls, profile["stand_in_id"], populate_existing=True)
             if stand_in is None or stand_in.deactivated_at or stand_in.id == user.id:
@@ -1007,7 +1024,8 @@ class User(Permissions, Model):
         user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
         if user is None:
             raise NotVisible
-        refuse_overtaken(version, user.as_typed(), {"role": int(role), "active": active, **profile})
+        wanted = {"role": int(role), "active": active, **profile}
+        refuse_overtaken(version, user.as_typed(), wanted, ("user", user.id))
         if user.is_last_admin and (role < Role.ADMIN or not active):
             raise Refused("role", "This is the only administrator. Make somebody else one first.")
         user._assign(**profile)
@@ -1266,7 +1284,7 @@ class Topic(Model):
         Setting.lock()
         topic = cls.for_change(actor, topic_id)
         chosen = sorted({*members, actor.id}) if values.get("private") else []
-        refuse_overtaken(version, topic.as_typed(), values | {"members": chosen})
+        refuse_overtaken(version, topic.as_typed(), values | {"members": chosen}, ("topic", topic.id))
         topic._assign(actor, members, **values)
         Activity.record(actor, "topic.edited", topic, topic.name)
 
@@ -1354,6 +1372,8 @@ class Topic(Model):
         self._refuse_taken_name(key)
         if private and self.id:
             self._refuse_last_open("private")
+        if not private:
+            self._refuse_unheeded(members)
         self.name, self.name_key, self.description, self.private = name, key, description, private
         db.session.add(self)
         db.session.flush()
@@ -1370,6 +1390,12 @@ class Topic(Model):
         others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id).limit(1)
         if not self.private and db.session.scalar(others) is None:
             raise Refused(field, "This is the last topic that everybody sees. Make another one first.")
+
+    def _refuse_unheeded(self, members: Iterable[int]) -> None:
+        """Raise `Refused` for people chosen for what everybody is to see. Who was in it may have stayed ticked."""
+        if set(members).difference(self.member_ids() if self.id else ()):
+            words = "Tick 'Private' if only these people are to see the topic, or untick them."
+            raise Refused("members", words)
 
     def _refuse_taken_name(self, key: str) -> None:
         with db.session.no_autoflush:
@@ -1516,6 +1542,8 @@ class Versioned:
     """How a post is saved over what it said before, and its versions are counted."""
 
     id: Any
+    kind: Any
+    topic_id: Any
     title: Any
     body: Any
     version: Any
@@ -1555,7 +1583,8 @@ class Versioned:
                 self.version = self.version // DRAFT_VERSIONS - 1
         self._write(editor, now, **written)
         text = {"title": self.title, "body": self.body, "created_at": now}
-        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **text)
+        place = {"kind": self.kind, "topic_id": self.topic_id}
+        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **place, **text)
 
     @staticmethod
     def _refuse_gaps(title: str, body: str) -> None:
@@ -1688,7 +1717,7 @@ class Post(Timed, Versioned, Model):
     @functools.cache
     def _single(cls) -> Prepared:
         columns = (*POST_COLUMNS, *Acknowledgement.of_viewer(), Attachment.any_of_post().label("has_files"))
-        columns += (ReadMark.of_viewer(), cls.unseen().label("is_unseen"), Follow.of_viewer(post_id=Post.id))
+        columns += (ReadMark.of_viewer(), cls.unseen().label("is_unseen"), Follow.of_post())
         joined = (
             sa.select(*columns)
             .select_from(cls)
@@ -1899,12 +1928,13 @@ class Draft:
         """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
 
         Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
-        Raises `Refused` for what is published or scheduled, and as `edit` does.
+        Raises `Refused` for what is published or scheduled, as `edit` does, and 429 for who saves again and again.
         """
         kind = written.pop("kind", "news")
         author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
         post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
         if post is None:
+            refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
             post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
             post._write(author, utcnow(), rendered=rendered, **written)
             Activity.record(author, "post.drafted", post, post.title)
@@ -1912,6 +1942,7 @@ class Draft:
             raise Refused("body", "This is no draft any more.")
         elif post.differs(**written):
             Draft.refuse_stale(post, version, anew=not post_id)
+            refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
             post._write(author, utcnow(), rendered=rendered, **written)
         Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
         return post
@@ -2210,6 +2241,9 @@ class Revision(Model):
     editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
+    # Where a post was then; of a comment None. No key: a topic that is removed for good takes no versions with it.
+    kind: Mapped[str | None] = mapped_column(sa.String(8))
+    topic_id: Mapped[int | None]
     body: Mapped[str] = mapped_column(LongText)
 
     @classmethod
@@ -2250,6 +2284,7 @@ class Revision(Model):
     @classmethod
     def _versions(cls) -> Columns:
         columns = (cls.version, cls.created_at, cls.title, cls.body, User.id, User.name, User.username)
+        columns += (cls.kind, cls.topic_id)
         return sa.select(*columns).join(User, User.id == cls.editor_id)
 
     @classmethod
@@ -2269,10 +2304,21 @@ class Version(NamedTuple):
     editor_id: int
     editor_name: str
     editor_username: str
+    kind: str | None
+    topic_id: int | None
 
     @property
     def words(self) -> int:
         return len(self.body.split())
+
+    def topic_seen_by(self, user: Permissions) -> Topic | None:
+        """The topic that a post was in then, or what it was merged into since; None where the person sees none.
+
+        An id may have been given anew once a topic was removed for good: one that began later is another.
+        """
+        then = sa.and_(Topic.id == self.topic_id, Topic.created_at <= self.created_at)
+        now = sa.select(sa.func.coalesce(Topic.merged_into_id, Topic.id)).where(then).scalar_subquery()
+        return db.session.scalar(Topic.visible_to(user).where(Topic.id == now))
 
 
 sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
@@ -3024,8 +3070,13 @@ class FileView(NamedTuple):
 class PageLink(Model):
     """That a post or a comment names a page of the handbook by its title, and which page that was.
 
-    The page may be called otherwise later. Who does not see it is led to another one of that title, as if it were not
-    there; and where there is none, nothing tells a hidden page from one that never was.
+    A title means the page that was called so when a save of the text first brought it in; or, where there was none, the
+    one that is called so later. It goes on meaning that page through every later save that still holds it, whatever
+    that page, and others, are called by then. What a save brings in that the text did not hold before (a new text, an
+    older version that is taken up again, or a title that was taken out and put back) means the page called so now.
+
+    Who does not see the page is led to another one of that title, as if it were not there; and where there is none,
+    nothing tells a hidden page from one that never was.
     """
 
     __tablename__ = "page_links"
@@ -3088,7 +3139,10 @@ class PageLink(Model):
 
     @classmethod
     def lead(cls, viewer: Permissions, rendered: str, post_id: int = 0, comment_id: int | None = None) -> str:
-        """Have the links of a text lead where they lead this person: of one that is not saved, or was before."""
+        """Have the links of a text lead where they lead this person: of one that is not saved, or was before.
+
+        Of a post or, with a `comment_id`, of a comment below it; of a new one where that is 0.
+        """
         if not (named := cls.named_in(rendered)):
             return rendered
         found, target = cls.called(viewer, named, post_id), aliased(Post)
@@ -3102,7 +3156,7 @@ class PageLink(Model):
 
     @classmethod
     def keep(cls, writer_id: int, post_id: int, rendered: str, comment_id: int | None = None) -> None:
-        """Write down which pages a text names. Where it led before, it still leads."""
+        """Write down which pages a text names, as it is saved: see the rule above."""
         named, mine = cls.named_in(rendered), cls._mine(post_id, comment_id)
         before = {row.title_key: row.target_id for row in rows(sa.select(cls.title_key, cls.target_id).where(mine))}
         found = cls.called(writer_id, {key for key in named if before.get(key) is None}, post_id)
@@ -3396,8 +3450,31 @@ class Activity(Model):
         if request:  # a command leaves it to the process that serves
             state().indexer.note("activities", FOLLOWED_ROUNDS)
 
+    @classmethod
+    def last_save(cls, on: tuple[str, int], fields: Iterable[str]) -> dict[str, Any]:
+        """Who saved a topic, a person or some `fields` of the settings last, and when; None for what is not known.
+
+        Only the newest `LOOKED_BACK` are gone through, from the last one on, so that it takes no index of its own.
+        """
+        kind, of_id = on
+        newest = sa.select(sa.func.max(cls.id)).scalar_subquery()
+        name = sa.select(User.name).where(User.id == cls.actor_id).scalar_subquery()
+        saves = sa.select(cls.actor_id, name, cls.at).where(cls.id > newest - LOOKED_BACK, cls.object_type == kind)
+        if kind == "setting":  # their activities name the settings, and are about no row
+            about = sa.or_(*(cls.detail.contains(field, autoescape=True) for field in fields))
+        else:
+            about = cls.object_id == of_id
+        last = saves.where(cls.action.in_(SAVING[kind]), about).order_by(cls.id.desc()).limit(1)
+        return dict(zip(("editor_id", "editor_name", "updated_at"), rows(last).first() or (None,) * 3, strict=True))
+
 
 ACTIVITY_INSERT = Prepared(sa.insert(Activity))
+LOOKED_BACK = 10_000
+SAVING = {  # the actions that change what the form about a thing holds
+    "topic": ("topic.edited", "topic.joined"),
+    "user": ("person.edited", "person.administered", "person.rescued"),
+    "setting": ("settings.changed",),
+}
 sa.Index("ix_activities_pending", Activity.pending, Activity.id, sqlite_where=Activity.pending.is_not(None))
 
 # People, topics, the handbook: whatever changes what the lists say of them counts `Setting` "directory" up.
@@ -3459,6 +3536,14 @@ class Follow(Model):
         ((name, column),) = thing.items()
         mine = sa.select(cls.state).where(cls.user_id == VIEWER, getattr(cls, name) == column)
         return mine.correlate(column.class_).scalar_subquery().label("follows")
+
+    @classmethod
+    def of_post(cls) -> sa.Label[Any]:
+        """The same of the post of a row. Who has just commented follows it, though telling has yet to write that."""
+        told_soon = (Activity.pending == sa.true(), Activity.action == "comment.created", Activity.actor_id == VIEWER)
+        said = sa.exists().where(*told_soon, Comment.id == Activity.object_id, Comment.post_id == Post.id)
+        follows = sa.case((said.correlate(Post), "following"))
+        return sa.func.coalesce(cls.of_viewer(post_id=Post.id).element, follows).label("follows")
 
     @classmethod
     def does(cls, state: str, **thing: Any) -> sa.ColumnElement[bool]:
@@ -3540,6 +3625,46 @@ class ReadMark(Model):
         theirs = sa.and_(told.user_id.in_({user_id for user_id, _post_id in notes}), told.read_at.is_(None))
         rows(sa.update(told).where(theirs, seen.correlate(told)).values(read_at=utcnow()))
 
+    @classmethod
+    def prune(cls, before: datetime) -> int:
+        """Forget the marks from before a time that decide nothing any more. Returns how many these were.
+
+        To lists that is new which came after somebody's last visit, unless they marked it later than it came. A mark
+        from before that visit decides nothing there, and never will again: a visit only becomes later. Below its post
+        it still tells which of the older comments are new. So where others commented since, it stays as long as what
+        was told and never read; after that those count as seen, as they do to whoever never looked. So nothing becomes
+        new, whichever goes. Who was deactivated before that time looks at nothing; whoever comes back begins a visit.
+        """
+        visits = sa.select(User.id, User.deactivated_at, User.previous_visit_at, User.last_active_at).order_by(User.id)
+        people, forgotten = rows(visits).all(), 0
+        for person in people:
+            if person.deactivated_at is not None and person.deactivated_at < before:
+                forgotten += cls._prune_of(person.id, before, before)
+            elif visit := person.previous_visit_at or person.last_active_at:
+                forgotten += cls._prune_of(person.id, min(visit, before), min(visit, before - UNREAD_LONGER))
+        return forgotten
+
+    @classmethod
+    def _prune_of(cls, user_id: int, before: datetime, unseen_before: datetime) -> int:
+        """Look for them without the write lock, and forget them in batches, so that nobody waits for long."""
+        own = Post.last_comment_by_id == user_id
+        heard_all = sa.or_(Post.last_comment_at.is_(None), own, Post.last_comment_at <= cls.at)
+        found = sa.select(cls.post_id).join(Post, Post.id == cls.post_id).order_by(cls.post_id).limit(MARKS_AT_ONCE)
+        found = found.where(cls.user_id == user_id, cls.at < before, sa.or_(heard_all, cls.at < unseen_before))
+        last = forgotten = 0
+        while ids := [row.post_id for row in rows(found.where(cls.post_id > last))]:
+            database.end_reading()
+            forgotten += cls._forget(user_id, ids, before)
+            last = ids[-1]
+        database.end_reading()
+        return forgotten
+
+    @classmethod
+    @lean_unit
+    def _forget(cls, user_id: int, post_ids: Sequence[int], before: datetime) -> int:
+        mine = sa.and_(cls.user_id == user_id, cls.post_id.in_(post_ids))
+        return rows(sa.delete(cls).where(mine, cls.at < before)).rowcount  # not what was looked at again meanwhile
+
 
 # -- Notifications: what one was told ----------------------------------------------------------------------------------
 
@@ -3572,6 +3697,7 @@ KINDS = {
 }
 SAID = {kind: known.said for kind, known in KINDS.items()} | {"reminder": "reminded you to read"}
 TOLD_AT_ONCE = 60  # others wait to write meanwhile
+MARKS_AT_ONCE = 500
 TOLD_DAYS = 90  # how long what was read is kept
 UNREAD_LONGER = timedelta(days=275)  # and so much longer what was not: a year in all
 
@@ -4000,7 +4126,7 @@ class Setting(Model):
         """Set some settings and tell every process. Raises `Conflict` when somebody else set one of them meanwhile."""
         counter = cls.lock()
         User.acting(actor.id, Role.ADMIN)
-        refuse_overtaken(version, cls.read()[1].as_typed(), values)
+        refuse_overtaken(version, cls.read()[1].as_typed(), values, ("setting", 0))
         for name, value in values.items():
             db.session.merge(cls(name=name, value=value))
         counter.value = str(int(counter.value) + 1)
@@ -4458,6 +4584,22 @@ class Binned(NamedTuple):
     holds: int  # comments of a post, posts of a topic
 
 
+class BinnedText(NamedTuple):
+    """What a deleted post or comment says."""
+
+    html: str
+    post_id: int
+    at: datetime | None  # when it was published or said
+    author_name: str
+    files: Sequence[Any] = ()
+
+    @property
+    def without_files(self) -> str:
+        """Its text without ways to files, which nobody is sent of what is deleted; pictures are named instead."""
+        said = _FILE_LINK.sub(r"\1", self.html)
+        return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", said)
+
+
 class Bin:
     """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of four."""
 
@@ -4498,6 +4640,22 @@ class Bin:
         statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
         statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
         return statement.where(Post.deleted_at.is_not(None), Post.reachable()), Post
+
+    @classmethod
+    def fetch(cls, viewer: Permissions, kind: str, of_id: int) -> tuple[Binned, BinnedText]:
+        """A deleted post or comment with what it says, as far as the person may see it. Raises `NotVisible`."""
+        statement, model = cls._list(kind)
+        author = aliased(User)
+        at = Post.published_at if kind == "post" else Comment.created_at
+        said = (model.html, Post.id, at, author.name)
+        statement = statement.add_columns(*said).join(author, author.id == model.author_id)
+        row = rows(statement.where(model.id == of_id), viewer=viewer.id, now=utcnow()).first()
+        if row is None:
+            raise NotVisible
+        thing, written = Binned(*row[: -len(said)]), BinnedText(*row[-len(said) :])
+        owner = Attachment.post_id if kind == "post" else Attachment.comment_id
+        files = sa.select(Attachment.name, Attachment.size).where(owner == of_id, Attachment.deleted_at.is_(None))
+        return thing, written._replace(files=rows(files.order_by(Attachment.id).limit(FILES_MOST)).all())
 
     @staticmethod
     def _file_columns() -> tuple[Any, ...]:
@@ -5081,10 +5239,16 @@ class SiteForm(FlaskForm):
         """Show what somebody else saved meanwhile beside what was typed; sent again, it is saved over that."""
         self.refused_with, self["version"].data = 409, conflict.theirs.version
         self.overtaken = [Overtaken.of(self[name], now) for name, now in conflict.theirs.changed.items()]
-        self.form_errors.append(
-            "Somebody changed this while you had it open. Nothing is lost, and nothing is saved yet: "
-            "look at what it says now, then save what it should say."
-        )
+        words = "Nothing is lost, and nothing is saved yet: look at what it says now, then save what it should say."
+        self.form_errors.append(Markup("{} {}").format(self._who_overtook(conflict.theirs), words))
+
+    @staticmethod
+    def _who_overtook(theirs: Any) -> str:
+        if not theirs.editor_name:
+            return "Somebody changed this while you had it open."
+        if theirs.editor_id == current_user.id:
+            return Markup("You changed this elsewhere {}.").format(ago(theirs.updated_at))
+        return Markup("{} changed this {}, while you had it open.").format(theirs.editor_name, ago(theirs.updated_at))
 
     def refuse(self, refused: Refused) -> None:
         """Show what an action refused beside the field it is about."""
@@ -5248,6 +5412,7 @@ class ProfileForm(SiteForm):
     department = line("Department", PROFILE_MAX)
     phone = line("Phone", PROFILE_MAX, field=TelField, render_kw={"autocomplete": "tel"})
     location = line("Where to find you", PROFILE_MAX, description="Such as Hall B, or Tuesdays from home")
+    away_from = DateField("Away from", validators=[Optional()], description="The first day, or empty: from now on")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you are away, or empty")
     stand_in = SelectField("Who stands in", coerce=int, default=0, description="Whom to ask meanwhile")
     picture = FileField("Picture of you", description="Cut to a square")
@@ -5351,13 +5516,16 @@ class PinForm(SiteForm):
     until = DateField("Until the end of", validators=[Optional(), within_reach])
 
 
+COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. An @ names somebody."
+
+
 class CommentForm(SiteForm):
-    body = text("Comment", COMMENT_MAX)
+    body = text("Comment", COMMENT_MAX, description=COMMENT_HINT)
     form_id = form_id_field()
 
 
 class EditCommentForm(SiteForm):
-    body = text("Comment", COMMENT_MAX)
+    body = text("Comment", COMMENT_MAX, description=COMMENT_HINT)
     version = version_field()
 
 
@@ -5690,6 +5858,9 @@ def _told(done: tuple[int, set[int]] | None) -> int | None:
 
 # -- Beside the lists --------------------------------------------------------------------------------------------------
 
+AWAY_SHOWN = 5
+DAYS_APART = timedelta(days=2)  # at most, of two time zones: before noon of Greenwich it is three days at once
+
 
 @functools.cache
 def _sidebar_statement() -> Prepared:
@@ -5706,12 +5877,15 @@ def _sidebar_statement() -> Prepared:
         .limit(5)
     )  # fmt: skip
     away = (
-        sa.select(sa.literal("away"), User.id, User.name, (User.username + "\n" + sa.func.coalesce(stand_in.name, "")),
-                  sa.cast(User.away_until, sa.String(10)), none)
+        sa.select(sa.literal("away"), User.id, User.name,
+                  User.username + "\n" + sa.func.coalesce(stand_in.name, "") + "\n" + User.timezone,
+                  sa.cast(sa.func.coalesce(User.away_from, LONG_AGO.date()), sa.String(10)) + "\n"
+                  + sa.cast(User.away_until, sa.String(10)), none)
         .outerjoin(stand_in, sa.and_(stand_in.id == User.stand_in_id, stand_in.deactivated_at.is_(None)))
-        .where(User.away_until >= sa.bindparam("today", type_=sa.Date), User.deactivated_at.is_(None))
+        .where(User.away_until >= sa.bindparam("ended", type_=sa.Date), User.deactivated_at.is_(None))
+        .where(sa.or_(User.away_from.is_(None), User.away_from <= sa.bindparam("begun", type_=sa.Date)))
         .order_by(User.away_until, User.id)
-        .limit(5)
+        .limit(4 * AWAY_SHOWN)
     )  # fmt: skip
     topics = (
         sa.select(sa.literal("topic"), Topic.id, Topic.name, Topic.slug, sa.cast(Topic.private, sa.String(5)), none)
@@ -5787,15 +5961,18 @@ def sidebar(viewer: Viewer) -> Sidebar:
 
 def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
     away, changed, topics, waiting, owed = [], [], [], [], []
-    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day):
+    around = {"ended": day - DAYS_APART, "begun": day + DAYS_APART}
+    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day, **around):
         part, id_, name, more, flag, at = tuple(row)
         if part == "changed":
             changed.append(Changed(id_, name, more, at))
         elif part == "waiting":
             waiting.append(id_)
         elif part == "away":
-            username, _, stand_in = more.partition("\n")
-            away.append(Away(id_, name, username, picture_of(id_), stand_in, date.fromisoformat(flag)))
+            username, stand_in, zone = more.split("\n")
+            first, last = map(date.fromisoformat, flag.split("\n"))
+            if first <= day_in(zone) <= last:
+                away.append(Away(id_, name, username, picture_of(id_), stand_in, last))
         elif part == "owed":
             due = date.fromisoformat(flag) if flag else None
             owed.append(Owed(id_, name, due, due is not None and due < day))
@@ -5803,7 +5980,7 @@ def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
             topics.append(TopicLink(id_, name, more, flag == "1"))
     # SQL promises no order for the parts of a UNION; those with a day come first.
     owed.sort(key=lambda post: (post.due is None, post.due or day, post.id))
-    return Sidebar(tuple(away), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
+    return Sidebar(tuple(away[:AWAY_SHOWN]), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
 
 
 # -- Uploads: from a request to the data folder ------------------------------------------------------------------------
@@ -5833,9 +6010,9 @@ def stored_path(stored: str, suffix: str = "") -> Path:
 
 
 def unlink_stored(stored: str) -> bool:
-    """Delete a file and its small version. False where it is in use, as on Windows while it is sent."""
+    """Delete a file and its smaller versions. False where it is in use, as on Windows while it is sent."""
     try:
-        for suffix in (".thumb", ""):
+        for suffix in (".thumb", ".middle", ""):
             stored_path(stored, suffix).unlink(missing_ok=True)
     except OSError:
         return False
@@ -5844,7 +6021,7 @@ def unlink_stored(stored: str) -> bool:
 
 def is_older(path: Path, moment: float) -> bool:
     """Whether a file of ours was written before a moment (in seconds of the epoch)."""
-    ours = re.fullmatch(r"[0-9a-f]{32}(\.thumb)?", path.name)
+    ours = re.fullmatch(r"[0-9a-f]{32}(\.thumb|\.middle)?", path.name)
     try:
         return ours is not None and path.stat().st_mtime < moment
     except OSError:  # gone meanwhile
@@ -5946,7 +6123,7 @@ def pillow() -> Any:
 
 
 def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
-    """Write a picture and its small version. Raises `Refused`."""
+    """Write a picture and its smaller versions. Raises `Refused`."""
     with read_picture(content, name) as image:
         frames = count_frames(image, name) if PICTURES[ending] != "JPEG" else 1
         refuse_too_much_work(name, image.width * image.height * frames)
@@ -5955,7 +6132,7 @@ def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
             made.seek(0)
             size, sha256, stored = write_file(made)
         try:
-            keep_small(pillow().ImageOps.contain(shown, (THUMB_PIXELS, THUMB_PIXELS)), stored)
+            keep_smaller(shown, stored, size if frames == 1 else 0)
         except BaseException:
             unlink_stored(stored)
             raise
@@ -6078,13 +6255,25 @@ def on_white(image: Any) -> Any:
     return white
 
 
-def keep_small(image: Any, stored: str) -> None:
-    """Write the small version of a picture beside it."""
+def keep_smaller(shown: Any, stored: str, size: int) -> None:
+    """Write what texts and lists show of a picture beside it: texts, where it is large, and of more bytes.
+
+    `size` is how many these are, 0 of one that moves, which no smaller version would.
+    """
+    if max(shown.size) > MIDDLE_PIXELS and size:
+        shown = pillow().ImageOps.contain(shown, (MIDDLE_PIXELS, MIDDLE_PIXELS))
+        keep_version(shown, stored, ".middle", size)
+    keep_version(pillow().ImageOps.contain(shown, (THUMB_PIXELS, THUMB_PIXELS)), stored, ".thumb")
+
+
+def keep_version(image: Any, stored: str, suffix: str, less_than: float = float("inf")) -> None:
+    """Write a smaller version of a picture, unless it takes as many bytes as the picture."""
     only_colors(image)
     with tempfile.SpooledTemporaryFile(2**20) as made:
         image.save(made, "WEBP", quality=80)
-        made.seek(0)
-        write_file(made, stored, ".thumb")
+        if made.tell() < less_than:
+            made.seek(0)
+            write_file(made, stored, suffix)
 
 
 # ======================================================================================================================
@@ -6177,7 +6366,7 @@ def register() -> ResponseReturnValue:
 
 account = Blueprint("account", __name__, url_prefix="/account")
 
-PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "away_until")
+PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "away_from", "away_until")
 
 
 @account.route("", methods=["GET", "POST"])
@@ -6383,14 +6572,16 @@ def _may_be_kept(thread: Thread) -> bool:
     return thread.is_out and len(thread.article) + len(thread.comments) <= FOUND_TEXT
 
 
-def _post_page(post_id: int, form: CommentForm | None = None, status: int = 200) -> ResponseReturnValue:
+def _post_page(post_id: int, form: CommentForm | None = None) -> ResponseReturnValue:
     viewer = this_viewer()
     before = request.args.get("before", type=as_id) if this_request().query_string else None
     key = ("post", post_id, before, *clock())
     thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _may_be_kept)
     if thread.is_out and (thread.is_unseen or post_id in viewer.unread):
         note_look(viewer, post_id)
-    return render_template("posts/show.html", thread=thread, form=form), status
+    if form is None:
+        return render_template("posts/show.html", thread=thread, form=None)
+    return form_page("posts/show.html", form, thread=thread, **_previewed(form, thread.topic_id, post_id, 0))
 
 
 # -- posts: writing, changing, deleting --------------------------------------------------------------------------------
@@ -6529,12 +6720,11 @@ def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, Any]:
 def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
 ) -> ResponseReturnValue:
-    wanted, body = "preview" in request.form, (form.body.data or "")[:BODY_MAX]
-    preview = _preview_of(body, post.id if post else 0) if wanted else None
-    untold = _untold(body, form.topic.data) if wanted else []
     state = PostView.state_at(post, utcnow()) if post else "draft"
-    context = {"post": post, "kind": kind, "state": state, "audience": audience}
-    context |= {"attached": attached, "preview": preview, "untold": untold}
+    clock, appears = as_local(utcnow()), form.appears.data
+    ahead = clock is not None and appears is not None and appears > clock
+    context = {"post": post, "kind": kind, "state": state, "audience": audience, "clock": clock, "ahead": ahead}
+    context |= {"attached": attached, **_previewed(form, form.topic.data, post.id if post else 0)}
     return form_page("posts/edit.html", form, **context)
 
 
@@ -6627,7 +6817,7 @@ def comment(post_id: int) -> ResponseReturnValue:
     """Comment on a post."""
     form = CommentForm()
     if not form.validate_on_submit():
-        return _post_page(post_id, form, 422)
+        return _post_page(post_id, form)
     body: str = form.body.data
     form_id = checked_form_id(form.form_id)
     comment_id = Comment.create(current_user, post_id, body=body, form_id=form_id)
@@ -6663,7 +6853,8 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
         except Conflict as conflict:
             return _conflict_page(form, conflict, _history_of(target))
         return done(address, "Saved.")
-    return form_page("posts/edit_comment.html", form, comment=target, topic_id=post.topic_id)
+    context = {"comment": target, "topic_id": post.topic_id}
+    return form_page("posts/edit_comment.html", form, **context, **_previewed(form, post.topic_id, post.id, target.id))
 
 
 @posts.post("/comments/<int:comment_id>/delete")
@@ -6752,10 +6943,11 @@ def _comment_history(comment_id: int) -> History:
 
 
 class Changes(NamedTuple):
-    """How two versions differ, in title and text."""
+    """How two versions differ, in title and text; and of their place, what there is to say."""
 
     title: Difference
     body: Difference
+    place: Sequence[str] = ()
 
     @classmethod
     def of(cls, old: Any, new: Any) -> "Changes":
@@ -6819,7 +7011,20 @@ def _compare_page(of: History) -> ResponseReturnValue:
         return redirect(f"{of.address}/history")
     old, new = (Revision.fetch(of.post_id, of.comment_id, number) for number in sorted(filter(None, chosen)))
     before = Revision.before(of.post_id, of.comment_id, old.number)
-    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=Changes.of(old, new))
+    changes = Changes.of(old, new)._replace(place=_moves(old, new))
+    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=changes)
+
+
+def _moves(old: Version, new: Version) -> list[str]:
+    """Where a post stood otherwise than in another version, as far as they tell and one sees both topics."""
+    words = []
+    if old.topic_id != new.topic_id:
+        was, became = (version.topic_seen_by(current_user) for version in (old, new))
+        if was and became and was is not became:
+            words.append(f"Moved from {was.name} to {became.name}.")
+    if old.kind and new.kind and old.kind != new.kind:
+        words.append("Turned into a handbook page." if new.kind == "page" else "Turned into news.")
+    return words
 
 
 @posts.get("/posts/<int:post_id>/history/<int:version>")
@@ -6919,13 +7124,25 @@ def still_right(post_id: int) -> ResponseReturnValue:
 @posts.post("/posts/preview")
 @role_required(Role.MEMBER)
 def preview() -> ResponseReturnValue:
-    """What a text will look like, as a fragment for the script."""
+    """What a text will look like, as a fragment for the script; the address says of which post or comment it is."""
     body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
-    return render_template("posts/_preview.html", html=_preview_of(body), untold=_untold(body, topic_id))
+    of = [request.args.get(name, 0, as_id) for name in ("post", "comment") if name in request.args]
+    if of:
+        found(Post.visible_to(current_user).where(Post.id == of[0]))
+    return render_template("posts/_preview.html", html=_preview_of(body, *of), untold=_untold(body, topic_id))
 
 
-def _preview_of(body: str, post_id: int = 0) -> str:
-    return PageLink.lead(current_user, render_body(current_user, body), post_id)
+def _previewed(form: Any, topic_id: int | None, *of: int) -> dict[str, Any]:
+    """What a form's page shows of its text, where that was asked for; it belongs to a post, or a post's comment."""
+    wanted, body = "preview" in request.form, (form.body.data or "")[:BODY_MAX]
+    return {
+        "preview": _preview_of(body, *of) if wanted else None,
+        "untold": _untold(body, topic_id) if wanted else [],
+    }
+
+
+def _preview_of(body: str, *of: int) -> str:
+    return PageLink.lead(current_user, render_body(current_user, body), *of)
 
 
 def _untold(body: str, topic_id: int | None) -> list[str]:
@@ -7235,7 +7452,7 @@ people = Blueprint("people", __name__)
 
 PERSON_COLUMNS = (
     *(User.id, User.name, User.username, User.title, User.department, User.phone, User.email, User.location),
-    *(User.away_until, User.name_key, User.lookup),
+    *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup),
 )
 
 
@@ -7267,7 +7484,7 @@ def list_people() -> ResponseReturnValue:
 
     def find() -> dict[str, Any]:
         shown, more = _people_page(PERSON_COLUMNS, query)
-        return {"people": shown, "q": query, "before": more, "is_first": not place, "day": today()}
+        return {"people": shown, "q": query, "before": more, "is_first": not place}
 
     content = drawn(viewer, "people/_cards.html", ("people", query, place), find)
     return render_template("people/index.html", content=content, q=query)
@@ -7311,14 +7528,31 @@ def show_file(file_id: int, name: str) -> ResponseReturnValue:
     return _send(stored_path(file.stored), kind or "application/octet-stream", file.sha256, file.name, kind is None)
 
 
+@files.get("/files/<int:file_id>/middle")
+@login_required
+def middle(file_id: int) -> ResponseReturnValue:
+    """A picture as texts show it: itself, where there is no smaller version (see `keep_smaller`)."""
+    file = _picture(file_id)
+    if stored_path(file.stored, ".middle").exists():
+        return _send_version(file, "middle")
+    return _send(stored_path(file.stored), SHOWN_TYPES[file.ending], file.sha256, file.name, False)
+
+
 @files.get("/files/<int:file_id>/thumb")
 @login_required
 def thumb(file_id: int) -> ResponseReturnValue:
     """The small version of a picture."""
+    return _send_version(_picture(file_id), "thumb")
+
+
+def _picture(file_id: int) -> Any:
     file = Attachment.fetch(current_user, file_id)
-    if file.width is None:
-        abort(404)
-    return _send(stored_path(file.stored, ".thumb"), "image/webp", f"{file.sha256}-thumb", "thumb.webp", False)
+    return file if file.width is not None else abort(404)
+
+
+def _send_version(file: Any, name: str) -> ResponseReturnValue:
+    path = stored_path(file.stored, f".{name}")
+    return _send(path, "image/webp", f"{file.sha256}-{name}", f"{name}.webp", False)
 
 
 def _send(path: Path, kind: str, etag: str, name: str, save: bool) -> ResponseReturnValue:
@@ -7611,6 +7845,8 @@ def _wanted_state() -> str:
 def follow_post(post_id: int) -> ResponseReturnValue:
     """Follow a post, mute it, or neither."""
     wanted = _wanted_state()
+    if wanted == "none":  # or telling of what they just said here would have them follow it again
+        tell_pending()
     Follow.choose(current_user, wanted, post_id=post_id)
     return done(f"/posts/{post_id}", FOLLOWED[wanted])
 
@@ -7732,6 +7968,27 @@ def recycle_bin() -> ResponseReturnValue:
     things, more = Bin.page(current_user, kind, before)
     days = int(current_site().bin_days)
     return render_template("admin/bin.html", kind=kind, things=things, more=more, is_first=before is None, days=days)
+
+
+@admin.get("/bin/posts/<int:post_id>")
+@role_required(Role.EDITOR)
+def show_binned(post_id: int) -> ResponseReturnValue:
+    """What a deleted post says."""
+    return _binned_page("post", post_id)
+
+
+@admin.get("/bin/comments/<int:comment_id>")
+@role_required(Role.EDITOR)
+def show_binned_comment(comment_id: int) -> ResponseReturnValue:
+    """What a deleted comment says."""
+    return _binned_page("comment", comment_id)
+
+
+def _binned_page(kind: str, of_id: int) -> ResponseReturnValue:
+    thing, written = Bin.fetch(current_user, kind, of_id)
+    comment_id = of_id if kind == "comment" else None
+    shown = PageLink.lead(current_user, written.without_files, written.post_id, comment_id)
+    return render_template("admin/binned.html", kind=kind, thing=thing, written=written, html=shown)
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
@@ -7861,6 +8118,24 @@ def today() -> date:
     """The day it is where this request's person is."""
     minute, zone = clock()
     return minute.replace(tzinfo=UTC).astimezone(zone).date()
+
+
+def absence(person: Any) -> str:
+    """'Away from 3 to 14 August' before a person is away, 'Away until 14 August' while they are, and '' otherwise."""
+    first, last = person.away_from, person.away_until
+    if last is None or last < (day := day_in(person.timezone)):
+        return ""
+    if first is None or first <= day:
+        return f"Away until {day_in_words(last)}"
+    if first == last:
+        return f"Away on {day_in_words(last)}"
+    same_month = (first.year, first.month) == (last.year, last.month)
+    return f"Away from {first.day if same_month else day_in_words(first)} to {day_in_words(last)}"
+
+
+def day_in(zone: str) -> date:
+    """The day it is for somebody who chose that time zone."""
+    return clock()[0].replace(tzinfo=UTC).astimezone(state().zone(zone)).date()
 
 
 def as_local(moment: datetime | None) -> datetime | None:
@@ -8200,7 +8475,7 @@ def template_context() -> dict[str, Any]:
 def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    words = (ago, plural, initials, hue, file_size, picture_of, drawn_difference)
+    words = (ago, absence, plural, initials, hue, file_size, picture_of, drawn_difference)
     filters = (*words, post_cards, post_article, comment_cards, page_sidebar)
     helpers = (icon, asset, pagination, page_head, page_header, page_flashes, page_dialogs, reply_fields)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
@@ -8481,8 +8756,10 @@ class DemoCompany:
         for person, hashed in zip(people, hashes, strict=True):
             away, role = person.pop("away_days"), Role[person.pop("role").upper()]
             until = self.now.date() + timedelta(days=away) if away is not None else None
+            begins = person.pop("away_in", None)
+            since = self.now.date() + timedelta(days=begins) if begins is not None else None
             picture = person.pop("picture", "")
-            user = User.create(None, password_hash=hashed, role=role, away_until=until, **person)
+            user = User.create(None, password_hash=hashed, role=role, away_from=since, away_until=until, **person)
             self.people[user.username] = user.id
             if picture:
                 self._attach(user.id, picture, keep_avatar, person_id=user.id)
@@ -8504,6 +8781,7 @@ class DemoCompany:
                 owner, form_id=secrets.token_hex(16), name=topic["name"], description=topic["description"],
                 private=topic["private"], members=members,
             )  # fmt: skip
+            made.created_at = self._ago("3650")  # before anything in it
             self.topics[topic["slug"]] = made.id
             self.private |= {topic["slug"]} if topic["private"] else set()
 
@@ -8575,7 +8853,7 @@ class DemoCompany:
         made = connection.execute(sa.select(Post.id).where(Post.id > last).order_by(Post.id)).scalars()
         kept = [
             {"post_id": post_id, "version": 1, "editor_id": post["editor_id"], "created_at": post["published_at"],
-             "title": post["title"], "body": post["body"]}
+             **{name: post[name] for name in ("kind", "topic_id", "title", "body")}}
             for post_id, post in zip(made, batch, strict=True)
         ]  # fmt: skip
         connection.execute(sa.insert(Revision), kept)
@@ -8658,7 +8936,7 @@ class DemoCompany:
 
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
         first = post["body"].rpartition("\n\n")[0] if post["version"] == 2 else post["body"]
-        of = {"post_id": post_id, "comment_id": None, "title": post["title"]}
+        of = {"post_id": post_id, "comment_id": None} | {name: post[name] for name in ("title", "kind", "topic_id")}
         begun = post["published_at"] or post["updated_at"]
         Revision.keep(**of, editor_id=post["author_id"], version=1, body=first, created_at=begun)
         if post["version"] == 2:
@@ -8726,6 +9004,10 @@ def forget_notifications() -> str:
     return f"{plural(old, 'notification')} forgotten that {'was' if old == 1 else 'were'} read long ago."
 
 
+def forget_marks() -> str:
+    return f"{plural(ReadMark.prune(utcnow() - timedelta(days=TOLD_DAYS)), 'read mark')} forgotten."
+
+
 def render_old_texts() -> str:
     return f"{plural(OldHtml.renew(time.monotonic() + RENDER_SECONDS), 'text').capitalize()} rendered anew."
 
@@ -8736,6 +9018,9 @@ JOBS = {
     for job in (
         Job("tell", timedelta(minutes=1), "Tells people what happened, where that was not done at once.", tell_people),
         Job("forget-notifications", timedelta(days=1), "Forgets what people read long ago.", forget_notifications),
+        Job(
+            "forget-marks", timedelta(days=1), "Forgets who looked at a post, where nothing hangs on it.", forget_marks
+        ),
         Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
         Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
         Job("render", timedelta(hours=1), "Renders anew what an older version rendered.", render_old_texts),

@@ -1,14 +1,16 @@
 // Corkboard's one script. Every page works without it; it reads data attributes and makes some things quicker.
 //   data-swap="#id"      a form (or its button) posts in the background and renews this region
+//   data-along           is renewed along with whatever region is
 //   data-draft           unsent words of this form are kept in this tab, and leaving with them asks first
 //   data-autosave="/…"   what is typed is kept on the site as a draft, some seconds after each change
-//   data-editor="/…"     Write and Preview tabs, a toolbar              data-audience="id"  who will see it
+//   data-editor="/…"     a toolbar, and a preview from there             data-audience="id"  who will see it
 //   data-key="e"         a key that opens or presses this
 //   data-filter="#id"    a search field that filters while typing       data-confirm="…"    asks before it happens
 //   data-live="#id"      the search in the header shows what it finds here while typing
 //   data-upload="25"     files chosen, dropped or pasted in this form (of so many MB at most) are uploaded at once
 //   data-poll="/…"       the bell: where to ask what is unread
 //   data-mentions="id"   an @ in this form offers people, first those who see that topic (or the one chosen in the form)
+//   data-names="id"      a time to come names that button otherwise; data-clock is the time it is where the person is
 //   data-chooses="#id"   what is ticked in here ticks that, too
 //   data-react           a link that opens the reactions to choose from
 //   data-same-as="id"    must repeat another field                      data-reveal="id"    shows a password
@@ -111,9 +113,9 @@
   let autosaving; // the timer; one form at a time is written in
   let underway = false;
 
-  function scheduleAutosave(form) {
+  function scheduleAutosave(form, after = AUTOSAVE_AFTER) {
     clearTimeout(autosaving);
-    autosaving = setTimeout(() => autosave(form), AUTOSAVE_AFTER);
+    autosaving = setTimeout(() => autosave(form), after);
   }
 
   async function autosave(form) {
@@ -126,6 +128,7 @@
         method: "POST", body: new URLSearchParams(new FormData(form)), headers: { "X-Requested-With": "fetch" },
       });
       if (answer.status === 409) return tellAutosaved("This draft was changed in another window. What you type here is kept in this tab only.");
+      if (answer.status === 429) return autosaveLater(form, Number(answer.headers.get("Retry-After")));
       if (answer.ok && !answer.redirected) nowIsDraft(form, await answer.json(), sent);
       else if (answer.status !== 422) tellAutosaved("Not saved just now. What you type is kept in this tab.");
     } catch {
@@ -135,6 +138,11 @@
     }
   }
 
+  function autosaveLater(form, seconds) {
+    tellAutosaved("Not saved just now, but tried again soon. What you type is kept in this tab.");
+    scheduleAutosave(form, Math.max(AUTOSAVE_AFTER, (seconds || 30) * 1000));
+  }
+
   function nowIsDraft(form, { id, version }, sent) {
     if (sending) return;
     sessionStorage.removeItem(draftKey(form));
@@ -142,6 +150,7 @@
     $("[name=version]", form).value = version;
     form.setAttribute("action", `/posts/${id}/edit`);
     form.dataset.autosave = `/posts/${id}/autosave`;
+    form.dataset.editor = `/posts/preview?post=${id}`;
     if (location.pathname !== form.getAttribute("action")) history.replaceState(null, "", `/posts/${id}/edit`);
     tellAutosaved(`Saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`);
     if (isDirty(form)) { keepDraft(form); scheduleAutosave(form); }
@@ -231,6 +240,7 @@
     const known = new Set($$("[id]", region).map((node) => node.id));
     if (answer.ok && "draft" in form.dataset) sessionStorage.removeItem(draftKey(form));
     region.replaceWith(fresh);
+    for (const other of $$("[data-along]")) other.replaceWith(page.getElementById(other.id) || other);
     const address = new URL(answer.url).pathname; // the page may have been shown under another one, after signing in again
     if (answer.redirected && address !== location.pathname + location.search) history.replaceState(null, "", address);
     showMessages($$("#flashes .flash", page));
@@ -298,7 +308,7 @@
 
   // == Writing: tabs, formatting, who will see it ==
   async function showPreview(form, shown) {
-    const [panel, body] = [$("#preview-panel"), $("#write-panel")];
+    const [panel, body, button] = [$("#preview-panel"), $("#write-panel"), $("button[name=preview]:not(.without-js)", form)];
     for (const tab of $$("[role=tab]", form)) {
       const chosen = (tab.id === "preview-tab") === shown;
       tab.setAttribute("aria-selected", String(chosen));
@@ -307,10 +317,11 @@
     panel.hidden = !shown;
     body.hidden = shown;
     $(".marks", form).hidden = shown;
+    if (button) button.textContent = shown ? "Go on writing" : "Preview";
     if (!shown) return $("textarea", body).focus();
     try {
       const answer = await fetch(form.dataset.editor, {
-        method: "POST", body: new URLSearchParams({ body: $("textarea", body).value, topic: form.elements.topic?.value || "" }),
+        method: "POST", body: new URLSearchParams({ body: $("textarea", body).value, topic: form.elements.topic?.value || form.dataset.mentions }),
         headers: { "X-CSRFToken": token(), "X-Requested-With": "fetch" },
       });
       if (!answer.ok) throw new Error(answer.status);
@@ -318,6 +329,7 @@
     } catch {
       panel.textContent = "The preview could not be made just now. What you wrote is still there.";
     }
+    if (button) panel.focus();
   }
 
   const type = (words) => document.execCommand("insertText", false, words); // the one way that the browser can undo
@@ -390,8 +402,13 @@
     replace(field, field.selectionEnd, field.selectionEnd, words, gap.length + 2, gap.length + 9);
   }
 
+  function mention(field) { // after an @ people are offered
+    const [before, chosen] = [field.value.slice(0, field.selectionStart), field.value.slice(field.selectionStart, field.selectionEnd)];
+    replace(field, field.selectionStart, field.selectionEnd, `${/[^\s(]$/.test(before) ? " " : ""}@${chosen.trim()}`);
+  }
+
   const FORMATS = {
-    bold: (field) => wrap(field, "**", "bold"), italic: (field) => wrap(field, "*", "italic"), code, link, table,
+    bold: (field) => wrap(field, "**", "bold"), italic: (field) => wrap(field, "*", "italic"), code, link, mention, table,
     file: (field) => { $("[data-uploads] input[type=file]", field.form)?.click(); },
   };
   const format = (field, kind) => (kind in LINE ? begin(field, kind) : FORMATS[kind](field));
@@ -401,6 +418,10 @@
     const tab = event.target.closest("[role=tab]");
     const button = event.target.closest("[data-format]");
     if (form && tab) showPreview(form, tab.id === "preview-tab");
+    if (form && event.target.name === "preview") {
+      event.preventDefault();
+      showPreview(form, $("#preview-panel").hidden);
+    }
     if (form && button) format($("#write-panel textarea"), button.dataset.format);
   });
   on("keydown", (event) => { // arrows move in the tabs and in the toolbar, which are one stop each for the Tab key
@@ -754,6 +775,15 @@
   }
   on("change", (event) => { if (event.target.dataset?.audience) tellAudience(event.target); });
 
+  // What is chosen is a time of the person's own zone, which need not be the browser's.
+  const openedAt = Date.now();
+  function nameButton(field) {
+    const button = document.getElementById(field.dataset.names);
+    const clock = Date.parse(`${field.dataset.clock}Z`) + Date.now() - openedAt;
+    button.textContent = Date.parse(`${field.value}Z`) > clock ? button.dataset.later : button.dataset.now;
+  }
+  on("input", (event) => { if (event.target.dataset?.names) nameButton(event.target); });
+
   // == Filtering while typing; the address and the site's own search stay right ==
   let waiting;
   on("input", (event) => {
@@ -933,6 +963,7 @@
   // == Each page, and each region that was renewed ==
   function prepare(root) {
     $$("select[data-audience]", root).forEach(tellAudience);
+    $$("[data-names]", root).forEach(nameButton);
     $$("form[data-draft]", root).forEach(restoreDraft);
   }
   forgetSent();

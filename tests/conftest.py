@@ -409,9 +409,17 @@ def opened(browser: Browser, path: str) -> dict[str, str]:
 def overtaken(answer: Any) -> list[tuple[str, ...]]:
     """The lines of a form that came too late: the field, what it says now, and what was typed."""
     assert answer.status_code == 409, answer.status_code
-    assert "Somebody changed this while you had it open" in answer.text
+    assert "Nothing is lost, and nothing is saved yet" in answer.text
     found = re.findall(r'<th scope="row">\s*<a[^>]*>(.*?)</a>\s*</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>', answer.text)
     return [tuple(html.unescape(words) for words in line) for line in found]
+
+
+def overtaken_by(answer: Any) -> str:
+    """The sentence of such a form that says who changed it, and when."""
+    assert answer.status_code == 409, answer.status_code
+    said = re.search(r"<p>((?:(?!</?p>).)*?)\. Nothing is lost", answer.text, re.DOTALL)
+    assert said is not None
+    return html.unescape(re.sub(r"<[^>]+>", "", said[1]))
 
 
 # -- Content -----------------------------------------------------------------------------------------------------------

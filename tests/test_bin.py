@@ -44,6 +44,59 @@ def test_what_is_deleted_is_in_the_bin_with_who_and_when_and_comes_back(people, 
     assert "The old plan" in browser.get("/").text
 
 
+def test_what_is_in_the_bin_is_shown_before_it_comes_back(people, topics, sign_in):
+    member, editor = sign_in(people.member), sign_in(people.editor)
+    photo, notes = uploaded(member, picture(), "the & tent.png"), uploaded(member, b"Seven tables", "seating.txt")
+    body = f'Bring **chairs** & tables. ![The > "tent"](/files/{photo.id}/tent.png) [[Party plan]]'
+    post = bound(member, topics.open, photo.id, notes.id, title="The <i> old plan", body=body)
+    add_comment(people.stranger, db.session.get(Post, post), "Fine")
+    Post.delete(people.editor, post)
+    assert f'href="/admin/bin/posts/{post}"' in shown(editor)
+    page = editor.get(f"/admin/bin/posts/{post}").text
+    for words in (
+        "<h1>The &lt;i&gt; old plan</h1>", "<strong>chairs</strong> &amp; tables", "<em>The &gt; &#34;tent&#34;</em>",
+        "the &amp; tent.png", "seating.txt", "12 bytes", "It comes back with 1 comment.", "In Everyone",
+    ):  # fmt: skip
+        assert words in page, words
+    assert re.search(r"Deleted <time[^>]*>just now</time> by Editor\.", page)
+    assert re.search(r"Member, <time[^>]*>just now</time>", page)
+    main = page.partition("<main")[2].partition("</main>")[0]
+    assert not re.search("<(img|input|textarea|form)|/edit|/comments|/files/", main), "nothing to change, nothing sent"
+    assert f'formaction="/posts/{post}/restore"' in main
+    assert editor.submit(f"/posts/{post}/restore").status_code == 303
+    assert editor.get(f"/admin/bin/posts/{post}").status_code == 404
+
+
+def test_a_deleted_comment_is_shown_with_its_post(people, topics, sign_in):
+    comment = add_comment(people.stranger, add_post(people.member, topics.open, "The new plan"), "Words *to* regret")
+    Comment.delete(people.editor, comment.id)
+    editor = sign_in(people.editor)
+    page = editor.get(f"/admin/bin/comments/{comment.id}").text
+    assert "Words <em>to</em> regret" in page
+    assert "Below The new plan" in page
+    assert f'formaction="/comments/{comment.id}/restore"' in page
+    assert f'href="/admin/bin/comments/{comment.id}"' in shown(editor, "comment")
+
+
+def test_what_a_private_topic_or_somebody_else_threw_away_is_not_shown(people, topics, sign_in):
+    inside = add_post(people.member, topics.private, "Salaries")
+    draft = add_post(people.member, topics.open, "Unfinished", placed=corkboard.Placing("news", draft=True))
+    comment = add_comment(people.member, inside, "Too high")
+    Comment.delete(people.member, comment.id)
+    assert sign_in(people.editor).get(f"/admin/bin/comments/{comment.id}").status_code == 200
+    for post in (inside, draft):
+        Post.delete(people.member, post.id)
+    assert sign_in(people.editor).get(f"/admin/bin/posts/{inside.id}").status_code == 200
+    assert sign_in(people.editor).get(f"/admin/bin/posts/{draft.id}").status_code == 404
+    assert sign_in(people.editor).get(f"/admin/bin/comments/{comment.id}").status_code == 404, "its post is gone, too"
+    Post.restore(people.member, inside.id)
+    Topic.edit(people.editor, topics.private.id, name="Private", private=True, members=[people.member.id])
+    Topic.join(people.admin, topics.private.id)
+    Topic.edit(people.admin, topics.private.id, name="Private", private=True, members=[people.admin.id])
+    assert sign_in(people.editor).get(f"/admin/bin/comments/{comment.id}").status_code == 404
+    assert sign_in(people.admin).get(f"/admin/bin/comments/{comment.id}").status_code == 200
+
+
 def test_a_deleted_topic_takes_all_that_is_in_it_and_brings_it_back(people, topics, sign_in):
     topic = add_topic(people.editor, "Summer party")
     post = add_post(people.member, topic, "Who brings what", body="Salads")

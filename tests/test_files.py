@@ -359,6 +359,117 @@ def test_the_small_version_is_small_and_shown_at_its_size(people, topics, sign_i
     assert re.search(rf'<img src="/files/{file.id}/thumb"\s+alt="wide.png"\s+width="240"\s+height="60"', page)
 
 
+# -- The size that texts show -----------------------------------------------------------------------------------------
+
+
+def noisy(size: tuple[int, int], form: str = "JPEG", **how: Any) -> bytes:
+    """A picture of many bytes, like a photo; above 500 KB the client of the tests would leave a file open."""
+    made = BytesIO()
+    Image.effect_noise(size, 20).convert("RGB").save(made, form, **how)
+    return made.getvalue()
+
+
+def chessboard() -> bytes:
+    """1,704 black and white points each way, which no smaller picture says in so few bytes."""
+    made = BytesIO()
+    Image.frombytes("1", (1704, 1704), (b"\xaa" * 213 + b"\x55" * 213) * 852).save(made, "PNG")
+    return made.getvalue()
+
+
+def photo_from_a_phone() -> bytes:
+    """1,800 wide and 900 high when it is turned as its camera says, which also says where."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "SecretPhone"
+    return noisy((900, 1800), quality=60, exif=exif, comment=b"SecretComment")
+
+
+def test_a_text_shows_a_large_picture_smaller_at_the_same_place_and_leads_to_all_of_it(people, topics, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, photo_from_a_phone(), "photo.jpg")
+    assert (file.width, file.height) == (1800, 900)
+    post_id = bound(member, topics.private, body=f"![Hall B]({address(file)})")
+    shown = f'<img src="/files/{file.id}/middle" alt="Hall B" width="1800" height="900" loading="lazy">'
+    assert f'<a href="{address(file)}" rel="noopener noreferrer">{shown}</a>' in member.get(f"/posts/{post_id}").text
+    whole = sign_in(people.reader).get(address(file), buffered=True)
+    sent = sign_in(people.reader).get(f"/files/{file.id}/middle", buffered=True)
+    image = Image.open(BytesIO(sent.data))
+    assert (image.format, image.size, sent.mimetype) == ("WEBP", (1600, 800), "image/webp")
+    assert len(sent.data) < len(whole.data)
+    assert b"Secret" not in sent.data
+    assert not image.getexif()
+    assert sign_in(people.stranger).get(f"/files/{file.id}/middle").status_code == 404
+    Post.delete(people.member, post_id)
+    assert sign_in(people.reader).get(f"/files/{file.id}/middle").status_code == 404
+
+
+def test_the_size_that_texts_show_is_sent_like_the_picture_itself(people, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, noisy((1700, 100)), "a.jpg")
+    first = member.get(f"/files/{file.id}/middle", buffered=True)
+    assert first.headers["ETag"] != member.get(address(file), buffered=True).headers["ETag"]
+    again = member.get(f"/files/{file.id}/middle", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data, again.headers["Cache-Control"]) == (304, b"", "private, no-cache")
+    part = member.get(f"/files/{file.id}/middle", headers={"Range": "bytes=2-4"}, buffered=True)
+    assert (part.status_code, part.data) == (206, first.data[2:5])
+    assert first.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert member.get(f"/files/{uploaded(member, b'words', 'a.txt').id}/middle").status_code == 404
+
+
+@pytest.mark.parametrize(("content", "name"), [
+    (noisy((1600, 40)), "a.jpg"),  # no larger than that
+    (chessboard(), "board.png"),  # of fewer bytes than a smaller one would be
+    (moving(3), "moving.gif"),
+])  # fmt: skip
+def test_a_picture_that_would_not_gain_is_shown_itself(people, sign_in, monkeypatch, content, name):
+    if name == "moving.gif":
+        monkeypatch.setattr(corkboard, "MIDDLE_PIXELS", 0)
+    member = sign_in(people.member)
+    file = uploaded(member, content, name)
+    assert [path.suffix for path in stored_files()] == ["", ".thumb"]
+    whole, sent = member.get(address(file), buffered=True), member.get(f"/files/{file.id}/middle", buffered=True)
+    assert (sent.data, sent.mimetype, sent.headers["ETag"]) == (whole.data, whole.mimetype, whole.headers["ETag"])
+
+
+def test_a_picture_from_before_is_shown_as_it_is(people, topics, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, noisy((1700, 100)), "a.jpg")
+    corkboard.stored_path(file.stored, ".middle").unlink()
+    sent = member.get(f"/files/{file.id}/middle", buffered=True)
+    assert (sent.mimetype, sent.data) == ("image/jpeg", member.get(address(file), buffered=True).data)
+
+
+def test_no_size_is_left_over(people, topics, sign_in, monkeypatch):
+    member = sign_in(people.member)
+    file = uploaded(member, noisy((1700, 100)), "a.jpg")
+    assert [path.suffix for path in stored_files()] == ["", ".middle", ".thumb"]
+    corkboard.unlink_stored(file.stored)
+    assert not stored_files()
+    write = corkboard.write_file
+
+    def no_room_for_the_last(content, stored="", suffix=""):
+        if suffix == ".thumb":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(content, stored, suffix)
+
+    monkeypatch.setattr(corkboard, "write_file", no_room_for_the_last)
+    assert upload(member, noisy((1700, 100)), "b.jpg").status_code == 507
+    assert not stored_files()
+    path = corkboard.stored_path("ab" * 16, ".middle")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"what a crash left")
+    os.utime(path, (0, 0))
+    assert Attachment.prune_orphans() == 1
+    assert not stored_files()
+
+
+@pytest.mark.parametrize("size", [(1601, 2), (2, 1601), (1600, 1600)])
+def test_only_a_large_picture_is_shown_smaller_and_sanitising_it_again_changes_nothing(size):
+    html = render_markdown("[![a](/files/7/a.png)](/posts/1) ![a](/files/7/a.png) ![](/files/7/a.png)", {7: size})
+    assert html.count('src="/files/7/middle"') == (3 if max(size) > 1600 else 0)
+    assert html.count('href="/files/7/a.png"') == 1
+    assert corkboard._sanitizer().clean(html) == html
+
+
 # -- Names -------------------------------------------------------------------------------------------------------------
 
 ODD = st.sampled_from([*"/\\:*?\"<>|.% \u202e\u200f\u2066\ufeff\x00\n\x85\u0301e😀é", "con", "NUL", "COM1", "..",

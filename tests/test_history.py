@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import REQUIRE_ALL, add_comment, add_post, together
+from conftest import REQUIRE_ALL, add_comment, add_post, add_topic, together
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from world import set_columns
 
 import app as corkboard
 from app import (
@@ -23,10 +24,12 @@ from app import (
     Difference,
     Forbidden,
     NotVisible,
+    Placing,
     Post,
     Refused,
     Revision,
     Role,
+    Topic,
     TopicMember,
     Upkeep,
     User,
@@ -197,6 +200,68 @@ def test_any_two_versions_are_compared_whichever_is_named_first(told, people, si
     for query in ("", "old=1", "old=x&new=2", "old=1&new=" + "9" * 30):
         answer = browser.get(f"/posts/{told.id}/history/compare?{query}")
         assert answer.location == f"/posts/{told.id}/history"
+
+
+def compared(browser, post, old: int = 1, new: int = 2) -> str:
+    return words_of(browser.get(f"/posts/{post.id}/history/compare?old={old}&new={new}").text)
+
+
+def test_a_comparison_says_where_a_post_was_moved_and_what_it_was_turned_into(people, topics, sign_in):
+    post, workshop = add_post(people.member, topics.open), add_topic(people.editor, "Workshop <b>")
+    edit(post, people.editor, topic_id=workshop.id)
+    page = Placing("page")
+    edit(post, people.editor, title="Two", placed=page)
+    edit(post, people.editor, topic_id=topics.open.id, title="Two", placed=Placing("news"))
+    browser = sign_in(people.stranger)
+    assert "Moved from Everyone to Workshop <b>. Added and removed Title and text are the same." in compared(
+        browser, post
+    )
+    assert "may also be about" not in compared(browser, post)
+    assert "<b>" not in browser.get(f"/posts/{post.id}/history/compare?old=1&new=2").text.partition("<h1>")[2]
+    assert "Turned into a handbook page. Added" in compared(browser, post, 2, 3)
+    assert "Moved" not in compared(browser, post, 2, 3)
+    assert "Moved from Workshop <b> to Everyone. Turned into news." in compared(browser, post, 3, 4)
+    back = compared(browser, post, 1, 4)
+    assert "Moved" not in back
+    assert "Turned" not in back
+
+
+def test_a_topic_that_one_does_not_see_leaves_no_trace_in_a_comparison(people, topics, sign_in):
+    post = add_post(people.member, topics.private)
+    edit(post, people.editor, topic_id=topics.open.id)
+    edit(post, people.editor, topic_id=topics.open.id, placed=Placing("page"))
+    edit(post, people.editor, topic_id=topics.open.id, owner_id=people.editor.id, review_every=None)
+    inside, outside = sign_in(people.reader), sign_in(people.stranger)
+    assert "Moved from Management to Everyone." in compared(inside, post)
+    assert "Moved" not in compared(outside, post)
+    unsaid = compared(outside, post, 1, 2).partition("Nothing:")[2]
+    assert (
+        unsaid.partition("The change")[0]
+        == compared(outside, post, 3, 4).partition("Nothing:")[2].partition("The change")[0]
+    )
+    Topic.delete(people.editor, topics.private.id)
+    assert "Moved" not in compared(inside, post), "nor one that is in the bin"
+
+
+def test_a_merged_topic_is_called_what_it_went_into_and_a_later_one_is_not_taken_for_it(people, topics, sign_in):
+    garden, workshop = (add_topic(people.editor, name) for name in ("Garden", "Workshop"))
+    post = add_post(people.member, garden)
+    Topic.merge(people.editor, garden.id, topics.open.id)
+    edit(post, people.editor, title="Two")
+    edit(post, people.editor, topic_id=workshop.id)
+    browser = sign_in(people.stranger)
+    assert "Moved" not in compared(browser, post)
+    assert "Moved from Everyone to Workshop." in compared(browser, post, 1, 3)
+    set_columns(Topic, workshop.id, created_at=corkboard.utcnow() + DAY)  # as if its number had been given anew
+    assert "Moved" not in compared(browser, post, 1, 3)
+
+
+def test_bringing_a_version_back_keeps_what_was_moved_and_turned(people, topics):
+    post, workshop = add_post(people.member, topics.open), add_topic(people.editor, "Workshop")
+    edit(post, people.editor, topic_id=workshop.id, body="Other words", placed=Placing("page"))
+    Post.revert(people.editor, post.id, 2, 1)
+    kept = [(row.topic_id, row.kind) for row in db.session.scalars(sa.select(Revision).order_by(Revision.version))]
+    assert kept == [(topics.open.id, "news"), (workshop.id, "page"), (workshop.id, "page")]
 
 
 def test_a_version_is_shown_as_it_was(people, topics, sign_in):

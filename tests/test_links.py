@@ -188,6 +188,78 @@ def test_previews_and_older_versions_lead_the_same_way(pages, people, sign_in):
     )
 
 
+@pytest.fixture
+def renamed(pages, people, topics):
+    """The page that was called so when others linked to it is called otherwise now, and another bears its title."""
+    edit(people, pages.dishes, title="Crockery")
+    return SimpleNamespace(old=pages.dishes, new=page(people, topics.open, DISHES), index=pages.index)
+
+
+def test_a_text_that_is_saved_again_means_what_it_meant(renamed, people, sign_in):
+    member = sign_in(people.member)
+    edit(people, renamed.index, body=f"One more word, and [[{DISHES}]].")
+    assert links(member, renamed.index.id) == {"Crockery": f"/posts/{renamed.old.id}"}
+    edit(people, renamed.index, body=f"[[{DISHES}]] and [[crockery]].")
+    assert {*links(member, renamed.index.id).values()} == {f"/posts/{renamed.old.id}"}
+    Post.delete(people.editor, renamed.old.id)
+    edit(people, renamed.index, body=f"Saved while it was away: [[{DISHES}]].")
+    assert links(member, renamed.index.id) == {DISHES: f"/posts/{renamed.new.id}"}
+    Post.restore(people.editor, renamed.old.id)
+    assert links(member, renamed.index.id) == {"Crockery": f"/posts/{renamed.old.id}"}
+
+
+def test_a_title_that_a_save_brings_in_anew_means_the_page_called_so_now(renamed, people, topics, sign_in):
+    member, leads_to_the_new_one = sign_in(people.member), {DISHES: f"/posts/{renamed.new.id}"}
+    edit(people, renamed.index, body="Nothing of it.")
+    edit(people, renamed.index, body=f"Again [[{DISHES}]].")
+    assert links(member, renamed.index.id) == leads_to_the_new_one
+    other = page(people, topics.open, "Other", "Nothing yet.")
+    edit(people, other, body=f"Now [[{DISHES}]].")
+    assert links(member, other.id) == leads_to_the_new_one
+    edit(people, renamed.index, body="Nothing of it.")
+    Post.revert(people.editor, renamed.index.id, 4, 1)
+    assert links(member, renamed.index.id)[DISHES] == f"/posts/{renamed.new.id}"
+
+
+def test_comments_and_drafts_keep_what_they_meant_as_well(pages, people, topics, sign_in):
+    news = add_post(people.member, topics.open)
+    said = add_comment(people.member, news, f"[[{DISHES}]]")
+    text = {"topic_id": topics.open.id, "title": "T", "body": f"[[{DISHES}]]"}
+    draft = corkboard.Draft.autosave(people.member, None, 0, form_id="7" * 32, **text)
+    draft_id, version = draft.id, draft.version
+    edit(people, pages.dishes, title="Crockery")
+    new = page(people, topics.open, DISHES)
+    Comment.edit(people.member, said.id, 1, body=f"Still [[{DISHES}]]")
+    fresh = add_comment(people.member, news, f"Another's [[{DISHES}]]")
+    corkboard.Draft.autosave(people.member, draft_id, version, **text | {"body": f"Still [[{DISHES}]]"})
+    meant = sa.select(PageLink.comment_id, PageLink.post_id, PageLink.target_id)
+    db.session.rollback()
+    bound = {row.comment_id or row.post_id: row.target_id for row in db.session.execute(meant)}
+    assert (bound[said.id], bound[fresh.id], bound[draft_id]) == (pages.dishes.id, new.id, pages.dishes.id)
+
+
+def test_a_preview_leads_where_the_text_will_lead_once_it_is_saved(renamed, people, topics, sign_in):
+    editor, index = sign_in(people.editor), renamed.index.id
+    said = add_comment(people.editor, renamed.index, f"[[{DISHES}]]")
+    old, new = (f'<a href="/posts/{to.id}">' for to in (renamed.old, renamed.new))
+    text = {"body": f"Changed: [[{DISHES}]]"}
+    for address, wanted in (
+        (f"/posts/preview?post={index}", old),
+        (f"/posts/preview?post={index}&comment=new", new),
+        (f"/posts/preview?post={index}&comment={said.id}", new),
+        ("/posts/preview", new),
+    ):
+        assert wanted in editor.submit(address, text).text, address
+    assert old in editor.submit(f"/posts/{index}/edit", text | {"title": "T", "preview": "1"}).text
+    assert new in editor.submit(f"/posts/{index}/comments", text | {"preview": "1"}).text
+    for path in (f"/posts/{index}/edit", f"/posts/{index}", f"/comments/{said.id}/edit"):
+        address = re.search(r'data-editor="([^"]*)"', editor.get(path).text)[1]
+        wanted = new if "comment" in address else old
+        assert wanted in editor.submit(corkboard.html.unescape(address), text).text, path
+    hidden = add_post(people.member, topics.private)
+    assert sign_in(people.stranger).submit(f"/posts/preview?post={hidden.id}", text).status_code == 404
+
+
 def test_the_address_of_a_title_leads_to_the_page_as_far_as_one_sees_it(pages, people, sign_in):
     member, stranger = sign_in(people.member), sign_in(people.stranger)
     assert member.get("/pages?title=WAGES").location == f"/posts/{pages.wages.id}"

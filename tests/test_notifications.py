@@ -657,13 +657,38 @@ def test_following_and_muting_by_the_buttons(people, topics, sign_in, thing):
     assert recorded[-3:] == [f"{thing}.followed", f"{thing}.muted", f"{thing}.unfollowed"]
 
 
-def test_who_commented_sees_that_they_follow_once_they_were_told(people, topics, sign_in):
+def test_who_commented_sees_at_once_that_they_follow(people, topics, sign_in):
+    post, other = add_post(people.member, topics.open), add_post(people.member, topics.open)
+    browser, address = sign_in(people.editor), f"/posts/{post.id}"
+    browser.get(address)
+    browser.submit(f"{address}/comments", {"body": "Good"})
+    for _ in ("before they are told", "after that"):
+        assert " Unfollow</button>" in browser.get(address).text
+        assert " Follow</button>" in browser.get(f"/posts/{other.id}").text
+        assert " Follow</button>" in sign_in(people.admin).get(address).text
+        corkboard.tell_pending()
+    browser.submit(f"{address}/follow", {"state": "none"})
+    assert " Follow</button>" in browser.get(address).text, "what they said before does not count against them"
+
+
+def test_who_unfollows_right_after_their_comment_does_not_follow(people, topics, sign_in):
     post = add_post(people.member, topics.open)
     browser = sign_in(people.editor)
     browser.submit(f"/posts/{post.id}/comments", {"body": "Good"})
-    assert " Follow</button>" in browser.get(f"/posts/{post.id}").text
+    browser.submit(f"/posts/{post.id}/follow", {"state": "none"})
+    for _ in range(2):
+        assert " Follow</button>" in browser.get(f"/posts/{post.id}").text
+        corkboard.tell_pending()
+
+
+def test_who_commented_on_what_they_muted_sees_that_it_is_muted(people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    Follow.choose(people.editor, "muted", post_id=post.id)
+    browser = sign_in(people.editor)
+    browser.submit(f"/posts/{post.id}/comments", {"body": "Good"})
+    assert " Unmute</button>" in browser.get(f"/posts/{post.id}").text
     corkboard.tell_pending()
-    assert " Unfollow</button>" in browser.get(f"/posts/{post.id}").text
+    assert " Unmute</button>" in browser.get(f"/posts/{post.id}").text
 
 
 def test_who_follows_a_topic_follows_the_one_that_it_is_merged_into(people, topics, tell):
@@ -811,3 +836,99 @@ def test_marks_are_moved_on_by_the_batch(people, topics):
         (people.reader.id, other.id): moment,
         (people.admin.id, one.id): moment,
     }
+
+
+# -- Marks that decide nothing any more --------------------------------------------------------------------------------
+
+
+def marks() -> set[tuple[int, int]]:
+    with db.engine.connect() as connection:
+        return {(row.user_id, row.post_id) for row in connection.execute(sa.select(ReadMark.__table__))}
+
+
+@pytest.fixture
+def seen(app, people, sign_in, clock):
+    """A reader whose last visit ended in the third hour, and who is here a hundred days later: what is new to them."""
+    state, browser, begun = app.extensions["corkboard"], sign_in(people.reader, remember=True), clock.now
+    set_columns(User, people.reader.id, previous_visit_at=begun + 3 * HOUR, last_active_at=begun + 100 * DAY)
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(SignIn).values(expires_at=begun + 500 * DAY, last_used_at=begun + 500 * DAY))
+
+    def look(*posts: Post) -> list[int]:
+        clock.now = begun + 100 * DAY
+        pages = ["/", *(f"/posts/{post.id}" for post in posts)]
+        found = [browser.get(page).text.count('<b class="new">') for page in pages]
+        state.looks.notes.clear()  # as if they had not looked
+        state.found.clear()
+        return found
+
+    return look
+
+
+def test_a_mark_that_decides_nothing_any_more_is_forgotten_and_nothing_becomes_new(people, topics, clock, seen):
+    reader, begun = people.reader.id, clock.now
+    quiet, answered, later, loud = (add_post(people.member, topics.open, str(number)) for number in range(4))
+    ReadMark.write({(reader, post.id): begun + HOUR for post in (quiet, answered, loud)})
+    ReadMark.write({(reader, later.id): begun + 4 * HOUR})
+    clock.now = begun + 2 * HOUR
+    add_comment(people.editor, answered, "Before the last visit, but they did not look")
+    add_comment(people.editor, later, "Looked at in the last visit")
+    clock.now = begun + 3.5 * HOUR
+    add_comment(people.editor, later, "This, too")
+    clock.now = begun + 50 * DAY
+    add_comment(people.editor, loud, "After it")
+    posts = (quiet, answered, later, loud)
+    before = seen(*posts)
+    assert before == [1, 0, 1, 0, 1]
+    assert corkboard.forget_marks() == "1 read mark forgotten."
+    assert marks() == {(reader, answered.id), (reader, later.id), (reader, loud.id)}
+    assert seen(*posts) == before
+    clock.now = begun + 364 * DAY
+    assert corkboard.forget_marks() == "no read marks forgotten.", "one still tells which comments are new"
+    clock.now = begun + 366 * DAY
+    assert corkboard.forget_marks() == "2 read marks forgotten."
+    assert marks() == {(reader, later.id)}, "without it what they read in their last visit were new again"
+    assert seen(*posts) == [1, 0, 0, 0, 1]
+
+
+def test_marks_of_the_last_months_and_of_who_came_but_once_are_kept(people, topics, clock):
+    post, begun = add_post(people.member, topics.open), clock.now
+    ReadMark.write({(person.id, post.id): begun + HOUR for person in (people.reader, people.editor, people.admin)})
+    set_columns(User, people.reader.id, last_active_at=begun + 2 * HOUR)
+    set_columns(User, people.editor.id, last_active_at=begun + HOUR / 2)
+    clock.now = begun + 89 * DAY
+    assert corkboard.forget_marks() == "no read marks forgotten."
+    clock.now = begun + 91 * DAY
+    assert corkboard.forget_marks() == "1 read mark forgotten."
+    assert marks() == {(people.editor.id, post.id), (people.admin.id, post.id)}
+
+
+def test_marks_of_who_was_deactivated_long_ago_are_forgotten(people, topics, clock):
+    post, begun = add_post(people.member, topics.open), clock.now
+    for person, days in ((people.reader, 0), (people.stranger, 5)):
+        ReadMark.write({(person.id, post.id): begun})
+        moments = {"last_active_at": begun - HOUR, "deactivated_at": begun + days * DAY}
+        set_columns(User, person.id, **moments)
+    clock.now = begun + 92 * DAY
+    corkboard.forget_marks()
+    assert marks() == {(people.stranger.id, post.id)}
+
+
+def test_marks_are_forgotten_by_the_batch_but_not_what_was_looked_at_meanwhile(people, topics, clock, monkeypatch):
+    monkeypatch.setattr(corkboard, "MARKS_AT_ONCE", 2)
+    reader, begun, forget = people.reader.id, clock.now, ReadMark._forget
+    posts = [add_post(people.member, topics.open, str(number)).id for number in range(5)]
+    ReadMark.write(dict.fromkeys([(reader, number) for number in posts], begun))
+    set_columns(User, reader, previous_visit_at=begun + HOUR, last_active_at=begun + HOUR)
+    clock.now = begun + 100 * DAY
+    batches = []
+
+    def look_first(user_id, post_ids, before):
+        ReadMark.write({(reader, posts[0]): clock.now})
+        batches.append(len(post_ids))
+        return forget(user_id, post_ids, before)
+
+    monkeypatch.setattr(ReadMark, "_forget", look_first)
+    assert corkboard.forget_marks() == "4 read marks forgotten."
+    assert batches == [2, 2, 1]
+    assert marks() == {(reader, posts[0])}

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import PASSWORD, PASSWORD_HASH, add_person, add_post, opened, overtaken, together, version_in
+from conftest import (
+    PASSWORD,
+    PASSWORD_HASH,
+    add_person,
+    add_post,
+    opened,
+    overtaken,
+    overtaken_by,
+    together,
+    version_in,
+)
+from test_database import counted
 
 import app as corkboard
 import database
@@ -137,7 +148,7 @@ def test_administrators_get_to_manage_a_person_and_oneself_to_edit(people, sign_
 # -- One's own profile -------------------------------------------------------------------------------------------------
 
 PROFILE = {"name": "Mia Member", "email": "mia@example.com", "title": "Baker", "department": "Kitchen",
-           "phone": "+49 30 1", "location": "Hall B", "away_until": "", "stand_in": "0"}  # fmt: skip
+           "phone": "+49 30 1", "location": "Hall B", "away_from": "", "away_until": "", "stand_in": "0"}  # fmt: skip
 
 
 def test_a_profile_is_edited_by_whose_it_is(people, sign_in):
@@ -154,7 +165,7 @@ def test_a_wrong_profile_comes_back_as_typed(people, sign_in):
     browser = sign_in(people.member)
     for wrong in [
         {"name": ""}, {"name": " "}, {"name": "x" * 81}, {"title": "x" * 81}, {"email": "no address"},
-        {"email": "a@b"}, {"email": "x" * 250 + "@example.com"}, {"away_until": "soon"},
+        {"email": "a@b"}, {"email": "x" * 250 + "@example.com"}, {"away_until": "soon"}, {"away_from": "soon"},
         {"away_until": "2026-02-30"}, {"stand_in": "7777"}, {"stand_in": "x"},
     ]:  # fmt: skip
         answer = browser.submit("/account", PROFILE | {"title": "Typed before"} | wrong)
@@ -215,6 +226,86 @@ def test_who_is_away_stands_beside_the_news_until_the_last_day(people, sign_in):
     assert "ask <a" in browser.get("/people/member").text
     assert "Away until" not in browser.get("/people/stranger").text
     assert browser.get("/people").text.count("Away until") == 2
+
+
+@pytest.fixture
+def noon(monkeypatch):
+    """The application's time, which stands still at noon of the first of August until a test moves it."""
+    clock = SimpleNamespace(now=datetime(2026, 8, 1, 12, 0))
+    monkeypatch.setattr(corkboard, "utcnow", lambda: clock.now)
+    return clock
+
+
+def away_of(browser, username: str) -> tuple[str, str, bool]:
+    """What the card and the profile of a person say of their absence, and whether Home says that they are away."""
+    profile, cards = browser.get(f"/people/{username}").text, browser.get(f"/people?q={username}").text
+    found = [re.search(r'class="is-away">(.*?)</p>', page, re.DOTALL) for page in (cards, profile)]
+    said = [re.sub(r"\s+", " ", re.sub("<[^>]+>", "", match[1])).strip() if match else "" for match in found]
+    beside = browser.get("/").text.partition("Away today")[2].partition("</section>")[0]
+    return said[0], said[1], f"/people/{username}" in beside
+
+
+@pytest.mark.parametrize(("first", "last", "said"), [
+    (date(2026, 8, 3), date(2026, 8, 14), "Away from 3 to 14 August"),
+    (date(2026, 8, 28), date(2026, 9, 4), "Away from 28 August to 4 September"),
+    (date(2026, 12, 28), date(2027, 1, 3), "Away from 28 December to 3 January 2027"),
+    (date(2027, 8, 3), date(2027, 8, 14), "Away from 3 to 14 August 2027"),
+    (date(2026, 8, 3), date(2026, 8, 3), "Away on 3 August"),
+])  # fmt: skip
+def test_an_absence_is_announced_before_it_begins(people, sign_in, noon, first, last, said):
+    User.edit_profile(people.member, away_from=first, away_until=last)
+    assert away_of(sign_in(people.reader), "member") == (said, said, False)
+
+
+def test_an_absence_begins_lasts_and_ends(people, sign_in, noon):
+    User.edit_profile(people.member, away_from=date(2026, 8, 3), away_until=date(2026, 8, 14))
+    days = {}
+    for day in (2, 3, 14, 15):
+        noon.now = datetime(2026, 8, day, 12, 0)
+        days[day] = away_of(sign_in(people.reader), "member")
+    until = "Away until 14 August"
+    announced = "Away from 3 to 14 August"
+    assert days == {
+        2: (announced, announced, False),
+        3: (until, until, True),
+        14: (until, until, True),
+        15: ("", "", False),
+    }
+
+
+@pytest.mark.parametrize("theirs", ["Pacific/Kiritimati", "Pacific/Niue"])
+@pytest.mark.parametrize("mine", ["Pacific/Kiritimati", "Pacific/Niue"])
+def test_which_day_it_is_goes_by_where_the_person_is(people, sign_in, noon, theirs, mine):
+    for person, zone in ((people.member, theirs), (people.reader, mine)):
+        User.edit_appearance(person, "system", zone, True)
+    noon.now = datetime(2026, 8, 3, 10, 30)  # the fourth in Kiritimati, still the second in Niue
+    User.edit_profile(people.member, away_from=date(2026, 8, 3), away_until=date(2026, 8, 3))
+    said = "Away on 3 August" if theirs == "Pacific/Niue" else ""
+    assert away_of(sign_in(people.reader), "member") == (said, said, False)
+    noon.now += timedelta(hours=12 if said else -12)
+    assert away_of(sign_in(people.reader), "member") == ("Away until 3 August", "Away until 3 August", True)
+
+
+@pytest.mark.parametrize(("typed", "said"), [
+    ({"away_from": "2026-08-15", "away_until": "2026-08-14"}, "This is before the first day you are away."),
+    ({"away_from": "2026-08-15", "away_until": ""}, "Say which day is the last."),
+])  # fmt: skip
+def test_an_absence_that_ends_before_it_begins_is_refused(people, sign_in, typed, said):
+    browser = sign_in(people.member)
+    answer = browser.submit("/account", PROFILE | typed | {"title": "Baker <b>"})
+    assert answer.status_code == 422
+    error = re.search(r'id="away_until-error"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
+    assert error is not None
+    assert said in error[1]
+    assert 'value="2026-08-15"' in answer.text
+    assert 'value="Baker &lt;b&gt;"' in answer.text
+    assert (again(people.member).away_from, people.member.title) == (None, "")
+    assert (
+        browser.submit("/account", PROFILE | {"away_from": "2026-08-14", "away_until": "2026-08-14"}).status_code == 303
+    )
+    assert again(people.member).away_from == date(2026, 8, 14)
+    with pytest.raises(Refused):
+        User.edit_profile(people.member, away_until=date(2026, 8, 13))
 
 
 def test_nobody_is_sent_to_a_stand_in_who_is_gone(people, sign_in):
@@ -440,6 +531,56 @@ def test_registration_that_was_closed_is_not_opened_by_an_older_form(people, sig
     assert browser.submit("/register").status_code == 404
     assert browser.submit("/admin/settings", older | {"version": version_in(answer.text)}).status_code == 303
     assert Setting.read()[1].registration == "open"
+
+
+def test_a_form_that_comes_too_late_says_who_changed_it_and_when(people, topics, sign_in):
+    browser, address = sign_in(people.admin), f"/admin/people/{people.member.id}"
+    values = {"name": "Mia", "email": "", "role": "30", "active": "y"} | opened(browser, address)
+    User.edit_profile(people.member, name="Mia Lee", email="mia@example.com", title="Baker")
+    User.edit_appearance(people.member, "dark", "", True)
+    User.set_password(people.admin, people.member.id, CHEAP_HASH)
+    assert overtaken_by(browser.submit(address, values)) == "Mia Lee changed this just now, while you had it open"
+    User.administer(people.admin, people.member.id, role=Role.READER, active=True)
+    assert overtaken_by(browser.submit(address, values)) == "You changed this elsewhere just now"
+
+
+def test_settings_say_who_changed_just_those(people, sign_in):
+    second = add_person("second", Role.ADMIN, name="Zoe <b>")
+    browser = sign_in(people.admin)
+    older = {"site_name": "Ours", "welcome": "Hi"} | opened(browser, "/admin/settings")
+    Setting.change(second, site_name="Theirs", welcome="Hello")
+    Setting.change(people.admin, bin_days="90")
+    answer = browser.submit("/admin/settings", older)
+    assert overtaken_by(answer) == "Zoe <b> changed this just now, while you had it open"
+    assert "Zoe <b>" not in answer.text
+
+
+def test_of_a_change_that_is_not_remembered_it_says_somebody(people, sign_in, monkeypatch):
+    browser, address = sign_in(people.admin), f"/admin/people/{people.member.id}"
+    values = {"name": "Mia", "email": "", "role": "30", "active": "y"} | opened(browser, address)
+    User.administer(people.admin, people.member.id, role=Role.READER, active=True)
+    for number in range(3):
+        Setting.change(people.admin, welcome=str(number))
+    monkeypatch.setattr(corkboard, "LOOKED_BACK", 3)
+    assert overtaken_by(browser.submit(address, values)) == "Somebody changed this while you had it open"
+    monkeypatch.setattr(corkboard, "LOOKED_BACK", 4)
+    assert overtaken_by(browser.submit(address, values)) == "You changed this elsewhere just now"
+
+
+def test_who_changed_it_is_found_without_reading_all_activities(people):
+    with counted() as statements:
+        corkboard.Activity.last_save(("user", people.member.id), ["name"])
+    (asked,) = [found for found in statements if "FROM activities" in found[0]]
+    sqlite = database.engine_state().is_sqlite
+    with db.engine.connect() as connection:
+        how = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
+        plan = [row._mapping for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    if sqlite:
+        assert any("SEARCH activities USING INTEGER PRIMARY KEY (rowid>?)" in row["detail"] for row in plan), plan
+        assert not [row for row in plan if "TEMP B-TREE" in row["detail"]], plan
+    else:
+        (line,) = [row for row in plan if row["table"] == "activities"]
+        assert (line["key"], line["type"]) == ("PRIMARY", "range"), plan
 
 
 def test_each_section_of_the_settings_saves_itself_and_nothing_else(people, sign_in):

@@ -672,6 +672,36 @@ def test_a_preview_of_a_change_saves_nothing(people, topics, sign_in):
     assert again(post).version == 1
 
 
+def test_a_preview_of_a_comment_saves_nothing_and_keeps_what_was_typed(people, topics, sign_in):
+    browser, post = sign_in(people.member), add_post(people.member, topics.private)
+    comment = add_comment(people.member, post)
+    typed = {"body": "**bold** @stranger", "form_id": "5" * 32, "preview": "1"}
+    for address, sent in (
+        (f"/posts/{post.id}/comments", typed),
+        (f"/comments/{comment.id}/edit", typed | {"version": 1}),
+    ):
+        page = browser.submit(address, sent)
+        assert page.status_code == 200, address
+        for words in ("nothing is saved yet", "<strong>bold</strong>", ">\r\n**bold** @stranger</textarea>"):
+            assert words in page.text, (address, words)
+        assert "Stranger cannot see this topic" in page.text, address
+    assert 'value="' + "5" * 32 + '"' in browser.submit(f"/posts/{post.id}/comments", typed).text, "the form's own id"
+    assert (count(Comment), again(comment).version) == (1, 1)
+    empty = browser.submit(f"/posts/{post.id}/comments", {"body": " ", "preview": "1"})
+    assert (empty.status_code, "Write something first." in empty.text) == (422, True)
+
+
+def test_the_fields_for_comments_say_what_they_take_and_screen_readers_hear_it(people, topics, sign_in):
+    browser, post = sign_in(people.member), add_post(people.member, topics.open)
+    comment = add_comment(people.member, post)
+    for address in (f"/posts/{post.id}", f"/comments/{comment.id}/edit"):
+        page = browser.get(address).text
+        assert 'aria-describedby="body-help body-error"' in page, address
+        assert re.search(r'id="body-help"[^>]*>[^<]*Markdown[^<]*\*\*bold\*\*[^<]*@', page), address
+        tools = re.findall(r'data-format="(\w+)"', page)
+        assert tools == ["bold", "italic", "list", "quote", "code", "link", "mention"], address
+
+
 # -- The handbook ------------------------------------------------------------------------------------------------------
 
 
@@ -810,6 +840,47 @@ def test_a_topic_is_closed_and_opened_again(people, topics, sign_in):
     assert seen == {"reader": 404, "member": 200, "editor": 200, "admin": 404, "stranger": 404}
     assert browser.amend(f"/admin/topics/{topics.open.id}", {"name": "Everyone"}).status_code == 303
     assert sign_in(people.stranger).get(f"/posts/{post.id}").status_code == 200
+
+
+def members_error(answer) -> str:
+    """What stands beside the people of a topic's form that came back."""
+    assert answer.status_code == 422, answer.status_code
+    found = re.search(r'id="members-error"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("address", ["/admin/topics", "/admin/topics/{open}"])
+def test_people_chosen_for_a_topic_that_everybody_would_see_are_asked_about(people, topics, sign_in, address):
+    browser, path = sign_in(people.editor), address.format(open=topics.open.id)
+    add_topic(people.editor, "Garden")
+    typed = {"name": "Salaries", "description": "Who <earns> what", "members": [people.member.id]}
+    answer = browser.amend(path, typed)
+    assert "Tick &#39;Private&#39; if only these people are to see the topic, or untick them." in members_error(answer)
+    assert 'value="Salaries"' in answer.text
+    assert 'value="Who &lt;earns&gt; what"' in answer.text
+    assert ticked(answer.text) == [people.member.id]
+    assert not count(Topic, Topic.name == "Salaries"), "nothing is saved"
+    assert browser.amend(path, typed | {"private": "y"}).status_code == 303
+    assert browser.amend(path, typed | {"name": "Wages", "members": []}).status_code == 303
+
+
+def ticked(page: str) -> list[int]:
+    boxes = re.findall(r'<input type="checkbox"[^>]*name="members"[^>]*>', page)
+    return [int(re.search(r'value="(\d+)"', box)[1]) for box in boxes if " checked" in box]
+
+
+def test_a_private_topic_is_opened_with_its_people_still_ticked_but_nobody_is_added_by_that(people, topics, sign_in):
+    browser, address = sign_in(people.editor), f"/admin/topics/{topics.private.id}"
+    inside = topics.private.member_ids()
+    opening = {"name": "Management", "members": inside}
+    assert "Tick &#39;Private&#39;" in members_error(
+        browser.amend(address, opening | {"members": [*inside, people.stranger.id]})
+    )
+    assert again(topics.private).private
+    assert browser.amend(address, opening).status_code == 303
+    assert not again(topics.private).private
+    assert topics.private.member_ids() == []
 
 
 def test_the_last_topic_that_everybody_sees_is_neither_closed_nor_merged_into_a_private_one(people, topics, sign_in):

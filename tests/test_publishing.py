@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import add_comment, add_post, together
 from test_posts import again, count, ids_in, written
+from world import set_columns
 
 import app as corkboard
 import database
@@ -215,6 +216,36 @@ def test_no_form_and_no_action_empties_what_is_published_or_scheduled(people, to
     assert again(draft).published_at is None
 
 
+@pytest.mark.parametrize(("appears", "said"), [
+    ("2026-03-02T10:01", "Schedule"), ("2026-03-02T09:59", "Publish"), ("", "Publish"), ("soon", "Publish"),
+    ("0001-01-01T00:00", "Publish"), ("9999-12-31T23:59", "Schedule"),
+])  # fmt: skip
+def test_the_button_of_a_form_that_came_back_says_what_it_will_do(people, topics, sign_in, clock, appears, said):
+    set_columns(User, people.member.id, timezone="Europe/Berlin")  # an hour ahead
+    browser = sign_in(people.member)
+    answer = browser.submit("/posts/new", written(topics.open, title="", appears=appears))
+    assert answer.status_code == 422
+    assert go_button(answer.text) == said
+    assert 'data-clock="2026-03-02T10:00:00"' in answer.text
+    assert go_button(browser.get("/posts/new").text) == "Publish"
+
+
+def test_what_is_scheduled_is_saved_and_without_its_date_published(people, topics, sign_in, clock):
+    later = scheduled(people.member, topics.open, clock.now + HOUR)
+    browser = sign_in(people.member)
+    page = browser.get(f"/posts/{later.id}/edit").text
+    assert go_button(page) == "Save"
+    assert 'data-now="Publish"' in page
+    undated = form_of(later, title="", appears="")
+    assert go_button(browser.submit(f"/posts/{later.id}/edit", undated).text) == "Publish"
+
+
+def go_button(page: str) -> str:
+    found = re.search(r'<button[^>]*id="publish"[^>]*>([^<]*)</button>', page)
+    assert found is not None
+    return found[1].strip()
+
+
 # -- Autosaving --------------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +300,44 @@ def test_two_windows_on_one_draft_do_not_overwrite_each_other(people, topics, si
     assert again(post).body == "In the first window"
     same = browser.submit(f"/posts/{post.id}/edit", form)
     assert same.status_code == 303, "the same text is no conflict: its answer may have been lost"
+
+
+def autosaving(browser, form: dict, clock, pause: float, times: int) -> list[int]:
+    """The statuses that so many saves get, so many seconds after one another, up to the first that is refused."""
+    statuses, version = [], 0
+    for number in range(times):
+        clock.now += timedelta(seconds=pause)
+        answer = browser.submit("/posts/autosave", form | {"body": f"Word {number}", "version": version})
+        statuses.append(answer.status_code)
+        if answer.status_code != 200:
+            assert 1 <= int(answer.headers["Retry-After"]) <= 10
+            break
+        version = answer.json["version"]
+    return statuses
+
+
+def test_a_script_that_saves_each_second_is_stopped_and_nobody_else(people, topics, sign_in, clock):
+    browser, form = sign_in(people.member), written(topics.open, **BEGUN)
+    statuses = autosaving(browser, form, clock, pause=1, times=300)
+    assert statuses[-1] == 429
+    assert 60 < len(statuses) < 180
+    kept = db.session.scalar(sa.select(Post.body).where(Post.form_id == form["form_id"]))
+    assert kept == f"Word {len(statuses) - 2}", "what came too often changed nothing"
+    db.session.rollback()
+    assert autosaving(sign_in(people.editor), written(topics.open, **BEGUN), clock, 1, times=2) == [200, 200]
+    clock.now += timedelta(seconds=10)
+    again_later = form | {"body": "After a while", "version": version_of(form)}
+    assert browser.submit("/posts/autosave", again_later).status_code == 200
+
+
+def version_of(form: dict) -> int:
+    db.session.rollback()
+    return db.session.scalar(sa.select(Post.version).where(Post.form_id == form["form_id"])) or 0
+
+
+def test_a_person_who_types_all_the_time_in_two_windows_is_never_stopped(people, topics, sign_in, clock):
+    """The script of a page saves four seconds after a change at the earliest."""
+    assert set(autosaving(sign_in(people.member), written(topics.open, **BEGUN), clock, 2, times=150)) == {200}
 
 
 def test_an_autosave_that_never_heard_of_its_draft_overwrites_nothing_that_was_written_since(people, topics, sign_in):

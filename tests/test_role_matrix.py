@@ -216,6 +216,10 @@ files.show            GET    members,readers,comment,picture        in        20
 files.show            GET    private                                in        200    200    200    200   404
 files.show            GET    unbound                                in        404    200    404    404   404
 files.show            GET    secret,deleted,removed,gone,missing    in        404    404    404    404   404
+files.middle          GET    members,readers,comment,picture        in        200    200    200    200   200
+files.middle          GET    private                                in        200    200    200    200   404
+files.middle          GET    unbound                                in        404    200    404    404   404
+files.middle          GET    secret,deleted,removed,gone,missing    in        404    404    404    404   404
 files.thumb           GET    members,readers,comment,picture        in        200    200    200    200   200
 files.thumb           GET    private                                in        200    200    200    200   404
 files.thumb           GET    unbound                                in        404    200    404    404   404
@@ -260,6 +264,10 @@ admin.edit_person     POST   missing                                in        40
 admin.reset_password  POST   other,gone,own                         in        403    403    403    200   403
 admin.reset_password  POST   missing                                in        403    403    403    404   403
 admin.bin             GET    -                                      in        403    403    200    200   403
+admin.show_binned     GET    deleted                                in        403    403    200    200   403
+admin.show_binned     GET    members,private,secret,draft,binned,missing in   403    403    404    404   403
+admin.show_binned_comment GET deleted                               in        403    403    200    200   403
+admin.show_binned_comment GET members,secret,below_deleted,missing  in        403    403    404    404   403
 admin.empty_bin       GET    -                                      in        403    403    403    200   403
 admin.empty_bin       POST   -                                      in        403    403    403    303   403
 admin.settings        GET    -                                      in        403    403    403    200   403
@@ -269,6 +277,7 @@ admin.settings        POST   -                                      in        40
 SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css"}
 AUTOMATIC = {"HEAD", "OPTIONS"}
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS")
+BINS = ("admin.bin", "admin.show_binned", "admin.show_binned_comment")
 # Objects of addresses that name none: what is added to the query.
 STANDS_ALONE = {
     "-": {},
@@ -360,7 +369,7 @@ def complaint(world: World, endpoint: str, method: str, cell: Cell) -> str | Non
     answer = ask(world, endpoint, method, cell)
     if HUSHED in answer.text:
         return "tells what is in a topic of others"
-    in_the_bin = endpoint == "admin.bin" and cell.person in ("editor", "admin")
+    in_the_bin = endpoint in BINS and cell.person in ("editor", "admin")
     if DISCARDED in answer.text and not in_the_bin and cell.expected != "in":  # the way back bears a topic's address
         return "tells what is deleted"
     if CONFIDENTIAL in answer.text.lower() and cell.person in ("anonymous", "stranger") and cell.expected != "in":

@@ -48,7 +48,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
         "name": "Ida", "username": "ida", "email": "ida@example.com", "password": PASSWORD, "confirm": PASSWORD,
     },
     "account.profile": {"name": "Somebody", "email": "", "title": "Baker", "department": "", "phone": "",
-                        "location": "Hall B", "away_until": "", "stand_in": "0"},
+                        "location": "Hall B", "away_from": "", "away_until": "", "stand_in": "0"},
     "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
@@ -187,7 +187,8 @@ class World:
     def _file(self, owner: str, mark: str = "plain", **bound: int) -> int:
         """Words where a picture should be: what an answer holds can then be read."""
         size, sha256, stored = corkboard.write_file(BytesIO(mark.encode()))
-        corkboard.write_file(BytesIO(mark.encode()), stored, ".thumb")
+        for suffix in (".middle", ".thumb"):
+            corkboard.write_file(BytesIO(mark.encode()), stored, suffix)
         self.on_disk.append((stored, mark.encode()))
         keeper = self.users["editor"]
         file_id = Attachment.create(keeper, Kept("a file.png", "png", size, sha256, stored, 1, 1))
@@ -200,7 +201,7 @@ class World:
         """Put back whatever a test changed."""
         put_back(self.rows)
         for stored, content in self.on_disk:
-            for suffix in ("", ".thumb"):
+            for suffix in ("", ".middle", ".thumb"):
                 if not corkboard.stored_path(stored, suffix).exists():  # other tests clear the folder
                     corkboard.write_file(BytesIO(content), stored, suffix)
         forget(self.app)

@@ -26,8 +26,8 @@ EXAMPLES = {
 }
 NOT_PAGES = {
     *("static", "bootstrap.static", "health.live", "health.ready"),
-    *("posts.find_page", "posts.titles", "posts.report_csv", "people.suggest", "files.show", "files.thumb"),
-    "notifications.poll",
+    *("posts.find_page", "posts.titles", "posts.report_csv", "people.suggest"),
+    *("files.show", "files.middle", "files.thumb", "notifications.poll"),
 }
 # The same addresses in another state; the endpoint beside it is for nobody but the reader.
 STATES = {
@@ -144,6 +144,21 @@ def test_a_form_that_came_back(site: Site, visit: Visit) -> None:
         page.wait_for_load_state()
         assert page.locator("[aria-invalid=true]").count() > 0
         faults += faults_of(page, f"{address}, 422")
+    assert faults == []
+
+
+def test_what_is_in_the_bin(site: Site, visit: Visit) -> None:
+    with site.app.app_context():
+        admin = site.user("hattie")
+        post = db.session.scalar(sa.select(sa.func.min(Post.id)).where(Post.deleted_at.is_not(None)))
+        comment = db.session.scalar(sa.select(sa.func.max(Comment.id)))
+        Comment.delete(admin, comment or 0)
+    page = visit(site, "hattie")
+    faults = [
+        fault for thing in (f"posts/{post}", f"comments/{comment}") for fault in faults_at(page, f"/admin/bin/{thing}")
+    ]
+    page.get_by_role("button", name="Restore").click()
+    expect(page.locator(f"#comment-{comment}")).to_be_visible()
     assert faults == []
 
 

@@ -102,6 +102,19 @@ def test_following_muting_and_choosing(site: Site, visit: Visit) -> None:
     expect(dev.get_by_label("A comment on a post that you follow")).to_have_value("none")
 
 
+@pytest.mark.parametrize("scripts", [True, False], ids=["script", "no script"])
+def test_who_comments_sees_at_once_that_they_follow(site: Site, visit: Visit, scripts: bool) -> None:
+    page = visit(site, "yuki", java_script_enabled=scripts)
+    address = write(site, "lucia", f"A broken scale, {scripts}")
+    page.goto(address)
+    expect(page.get_by_role("button", name="Follow", exact=True)).to_be_visible()
+    comment(page, address, "Ours is spare.")
+    expect(page.get_by_role("button", name="Unfollow", exact=True)).to_be_visible(timeout=100)
+    expect(page.get_by_role("button", name="Follow", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Unfollow", exact=True).click()
+    expect(page.get_by_role("button", name="Follow", exact=True)).to_be_visible()
+
+
 def test_a_page_that_was_signed_out_stops_asking(site: Site, visit: Visit) -> None:
     farida = visit(site, "farida")
     farida.add_init_script(HURRY)

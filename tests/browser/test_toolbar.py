@@ -224,6 +224,107 @@ def test_titles_complete_themselves_after_two_brackets(page: Page, field: Locato
     expect(page.get_by_role("listbox")).to_have_count(0)
 
 
+# -- Comments ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reply(page: Page) -> Locator:
+    page.goto("/posts/3")
+    return page.get_by_label("Your comment")
+
+
+def is_calm(page: Page) -> bool:
+    bar = page.get_by_role("toolbar", name="Formatting")
+    return bar.evaluate("(bar) => getComputedStyle(bar).opacity") == "0"
+
+
+def test_below_a_post_the_tools_wait_until_somebody_writes_and_nothing_moves(page: Page, reply: Locator) -> None:
+    assert is_calm(page)
+    place = "(field) => field.getBoundingClientRect().top + scrollY"
+    before = reply.evaluate(place)
+    reply.focus()
+    assert not is_calm(page)
+    assert reply.evaluate(place) == before
+    page.keyboard.press("Shift+Tab")
+    expect(button(page, "Bold")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.type("word")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("End")
+    expect(button(page, "Name somebody")).to_be_focused()
+    page.get_by_role("heading", name="comments").click()
+    assert not is_calm(page), "there are words"
+    reply.fill("")
+    reply.blur()
+    assert is_calm(page)
+    assert faults_of(page, "a comment's field that waits", "#comments") == []
+
+
+@pytest.mark.parametrize(("name", "after"), [
+    ("Bold", "one **two**"), ("Italic", "one *two*"), ("Code", "one `two`"), ("Link", "one [two](https://)"),
+    ("List", "- one two"), ("Quote", "> one two"), ("Name somebody", "one @two"),
+])  # fmt: skip
+def test_a_comment_is_formatted_as_a_post_is(page: Page, reply: Locator, name: str, after: str) -> None:
+    reply.press_sequentially("one two")
+    reply.evaluate(CHOOSE, "two")
+    button(page, name).click()
+    expect(reply).to_have_value(after)
+    page.keyboard.press("Control+z")
+    expect(reply).to_have_value("one two")
+
+
+def test_a_button_of_a_comment_offers_whom_one_may_name(page: Page, reply: Locator) -> None:
+    reply.press_sequentially("Thanks,")
+    button(page, "Name somebody").click()
+    expect(reply).to_have_value("Thanks, @")
+    expect(page.get_by_role("listbox", name="People").get_by_role("option")).to_have_count(8)
+    assert faults_of(page, "a comment that is being written", "#comments") == []
+
+
+def test_a_comment_is_previewed_where_it_is_written(page: Page, reply: Locator) -> None:
+    reply.fill("All **done**")
+    page.get_by_role("button", name="Preview").click()
+    shown = page.get_by_role("region", name="Preview")
+    expect(shown.locator("strong")).to_have_text("done")
+    expect(shown).to_be_focused()
+    expect(reply).to_be_hidden()
+    assert faults_of(page, "a comment's preview", "#comments") == []
+    page.get_by_role("button", name="Go on writing").click()
+    expect(reply).to_be_focused()
+    expect(reply).to_have_value("All **done**")
+    expect(shown).to_be_hidden()
+    expect(page.locator("article.comment", has_text="All done")).to_have_count(0)
+
+
+def test_without_a_script_a_comment_has_its_hint_and_its_preview(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie", java_script_enabled=False)
+    page.goto("/posts/3")
+    expect(page.get_by_role("toolbar")).to_have_count(0)
+    field = page.get_by_label("Your comment")
+    expect(field).to_have_accessible_description(re.compile("Markdown works.*@ names somebody"))
+    field.fill("All **done**")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("section.preview strong")).to_have_text("done")
+    expect(page.locator("section.preview")).to_be_in_viewport()
+    expect(field).to_have_value("All **done**")
+
+
+def test_a_comment_that_is_edited_has_the_same_tools(site: Site, visit: Visit) -> None:
+    page = visit(site, "ines")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto("/posts/3")
+    page.get_by_role("link", name="Edit", exact=True).nth(1).click()
+    field = page.get_by_label("Comment")
+    assert not is_calm(page)
+    field.fill("one two")
+    field.evaluate(CHOOSE, "two")
+    button(page, "Bold").click()
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("region", name="Preview").locator("strong")).to_have_text("two")
+    assert faults_of(page, "a comment that is edited") == []
+    page.get_by_role("link", name="Cancel").click()
+
+
 # -- What it becomes ---------------------------------------------------------------------------------------------------
 
 TEXT = """Begin with [[Rota and days off]], then [[Nothing of that name]], or [elsewhere](https://example.com/far).

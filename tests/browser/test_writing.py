@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, Route, expect
 
-from app import Comment, Post, Setting, Topic
+from app import Comment, Post, Setting, Topic, User
 from database import db
 
 from .conftest import Visit
@@ -38,6 +40,61 @@ def comments_saying(site: Site, body: str) -> int:
 def words() -> str:
     """A title or a text that nothing else bears."""
     return f"The ramp {secrets.token_hex(4)}"
+
+
+# -- What the button says ----------------------------------------------------------------------------------------------
+
+
+def test_the_button_says_schedule_while_the_date_lies_ahead_where_the_person_is(
+    site: Site, visit: Visit, words: str
+) -> None:
+    with site.app.app_context():
+        User.edit_appearance(site.user("yuki"), "system", "Pacific/Kiritimati", True)  # fourteen hours ahead
+        db.session.remove()
+    page = visit(site, "yuki", timezone_id="America/New_York")
+    written(page, words)
+    page.get_by_text("More", exact=True).click()
+    appears, there = page.get_by_label("Appears"), datetime.now(ZoneInfo("Pacific/Kiritimati"))
+    button = page.locator("#publish")
+    for moved, said in ((timedelta(hours=1), "Schedule"), (timedelta(hours=-1), "Publish"), (timedelta(1), "Schedule")):
+        appears.fill((there + moved).strftime("%Y-%m-%dT%H:%M"))
+        expect(button).to_have_text(said)
+    appears.fill("")
+    expect(button).to_have_text("Publish")
+    appears.fill((there + timedelta(1)).strftime("%Y-%m-%dT%H:%M"))
+    button.click()
+    expect(page.get_by_text("Scheduled. It appears by itself.")).to_be_visible()
+
+
+# -- Saved by itself ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_saved_too_often_is_saved_later_and_nothing_typed_is_lost(
+    site: Site, visit: Visit, words: str
+) -> None:
+    page, answered = visit(site, "yuki"), []
+
+    def answer(route: Route) -> None:
+        answered.append(route.request.url)
+        if len(answered) == 1:
+            route.fulfill(status=429, headers={"Retry-After": "9"}, body="Too often")
+        else:
+            route.continue_()
+
+    page.route("**/posts/**/autosave", answer)
+    page.route("**/posts/autosave", answer)
+    page.clock.install()
+    written(page, words)
+    page.clock.run_for(5_000)
+    expect(page.locator("#autosaved")).to_have_text(
+        "Not saved just now, but tried again soon. What you type is kept in this tab."
+    )
+    page.clock.run_for(8_000)
+    assert len(answered) == 1, "not before it was asked to"
+    page.clock.run_for(2_000)
+    expect(page.locator("#autosaved")).to_contain_text("Saved ")
+    assert posts_called(site, words) == 1
+    expect(page.get_by_label("Text")).to_have_value("Some **words** that took an hour.")
 
 
 # -- Signed out meanwhile ----------------------------------------------------------------------------------------------
