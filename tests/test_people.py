@@ -538,7 +538,7 @@ def test_a_form_that_comes_too_late_says_who_changed_it_and_when(people, topics,
     values = {"name": "Mia", "email": "", "role": "30", "active": "y"} | opened(browser, address)
     User.edit_profile(people.member, name="Mia Lee", email="mia@example.com", title="Baker")
     User.edit_appearance(people.member, "dark", "", True)
-    User.set_password(people.admin, people.member.id, CHEAP_HASH)
+    User.set_password(people.admin, people.member.id, PASSWORD_HASH)
     assert overtaken_by(browser.submit(address, values)) == "Mia Lee changed this just now, while you had it open"
     User.administer(people.admin, people.member.id, role=Role.READER, active=True)
     assert overtaken_by(browser.submit(address, values)) == "You changed this elsewhere just now"
