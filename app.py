@@ -213,6 +213,7 @@ PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
+TOLD_AT_ONCE = 60  # activities in one unit: others wait to write meanwhile
 AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # a page saves each 4 seconds at most
 OWED_MOST = 20
 LONG_AGO = datetime(2000, 1, 1)  # before any post
@@ -504,7 +505,7 @@ def _mentions_in(tokens: Iterable[Any]) -> frozenset[str]:
     return frozenset(itertools.islice(dict.fromkeys(fold(token.content[1:]) for token in inner), MENTIONS_MOST))
 
 
-@functools.lru_cache(maxsize=2 * 60)  # of `TOLD_AT_ONCE` texts, before and after an edit
+@functools.lru_cache(maxsize=2 * TOLD_AT_ONCE)  # each text before and after an edit
 def mentioned_names(source: str) -> frozenset[str]:
     """The usernames, folded, that a Markdown source mentions, as far as people bear them: what is linked in its HTML.
 
@@ -3504,12 +3505,10 @@ CHANGES_DIRECTORY = frozenset(
 )
 
 
-# What somebody may have to be told of: `Notification.tell` looks at these once they are committed.
 APPEARING = ("post.created", "post.published", "post.scheduled")
 TOLD_OF_POSTS = (*APPEARING, "post.told", "post.must_read", "post.reminded", "post.overdue")
-TOLD = frozenset(
-    [*TOLD_OF_POSTS, "comment.created", "comment.edited", "reaction.added", "reaction.removed"],
-)
+# What somebody may have to be told of: `Notification.tell` looks at these once they are committed.
+TOLD = frozenset([*TOLD_OF_POSTS, "comment.created", "comment.edited", "reaction.added", "reaction.removed"])
 
 
 # -- What one follows, and has read ------------------------------------------------------------------------------------
@@ -3555,9 +3554,15 @@ class Follow(Model):
     # -- actions
 
     @classmethod
-    @unit
     def choose(cls, actor: Permissions, state: str, *, topic_id: int | None = None, post_id: int | None = None) -> None:
         """Follow a topic or a post, mute it, or with "none" neither. Raises `NotVisible`."""
+        if state == "none" and post_id:  # or telling of what they just said there would have them follow it again
+            Notification.tell()
+        cls._choose(actor, state, topic_id, post_id)
+
+    @classmethod
+    @unit
+    def _choose(cls, actor: Permissions, state: str, topic_id: int | None, post_id: int | None) -> None:
         user, model, thing_id = User.acting(actor.id), Post if post_id else Topic, post_id or topic_id
         if db.session.scalar(model.visible_to(user).where(model.id == thing_id)) is None:
             raise NotVisible
@@ -3696,7 +3701,6 @@ KINDS = {
     "review": Kind("A page of yours is due for another look", "mail", "It is time for another look at"),
 }
 SAID = {kind: known.said for kind, known in KINDS.items()} | {"reminder": "reminded you to read"}
-TOLD_AT_ONCE = 60  # others wait to write meanwhile
 MARKS_AT_ONCE = 500
 TOLD_DAYS = 90  # how long what was read is kept
 UNREAD_LONGER = timedelta(days=275)  # and so much longer what was not: a year in all
@@ -6721,9 +6725,9 @@ def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
 ) -> ResponseReturnValue:
     state = PostView.state_at(post, utcnow()) if post else "draft"
-    clock, appears = as_local(utcnow()), form.appears.data
-    ahead = clock is not None and appears is not None and appears > clock
-    context = {"post": post, "kind": kind, "state": state, "audience": audience, "clock": clock, "ahead": ahead}
+    now, appears = as_local(utcnow()), form.appears.data
+    ahead = now is not None and appears is not None and appears > now
+    context = {"post": post, "kind": kind, "state": state, "audience": audience, "clock": now, "ahead": ahead}
     context |= {"attached": attached, **_previewed(form, form.topic.data, post.id if post else 0)}
     return form_page("posts/edit.html", form, **context)
 
@@ -7845,8 +7849,6 @@ def _wanted_state() -> str:
 def follow_post(post_id: int) -> ResponseReturnValue:
     """Follow a post, mute it, or neither."""
     wanted = _wanted_state()
-    if wanted == "none":  # or telling of what they just said here would have them follow it again
-        tell_pending()
     Follow.choose(current_user, wanted, post_id=post_id)
     return done(f"/posts/{post_id}", FOLLOWED[wanted])
 

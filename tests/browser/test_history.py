@@ -41,8 +41,8 @@ def save(page: Page, name: str = "Save quietly") -> None:
     page.get_by_role("button", name=name, exact=True).click()
 
 
-@WITH_AND_WITHOUT
-def test_two_who_write_at_once_lose_nothing(site: Site, visit: Visit, address: str, scripts: bool) -> None:
+def saves_second(site: Site, visit: Visit, address: str, scripts: bool) -> Page:
+    """What somebody is shown who bakes bread while somebody else opens at ten."""
     mine = visit(site, "hattie", java_script_enabled=scripts)
     theirs = visit(site, "wojtek", java_script_enabled=scripts)
     for page in (mine, theirs):
@@ -52,6 +52,12 @@ def test_two_who_write_at_once_lose_nothing(site: Site, visit: Visit, address: s
     expect(theirs.get_by_text("Saved.")).to_be_visible()
     change(mine, "cake", "bread")
     save(mine)
+    return mine
+
+
+@WITH_AND_WITHOUT
+def test_two_who_write_at_once_lose_nothing(site: Site, visit: Visit, address: str, scripts: bool) -> None:
+    mine = saves_second(site, visit, address, scripts)
     expect(mine.get_by_role("heading", name="Somebody else saved first")).to_be_visible()
     expect(mine.get_by_label("Their text")).to_contain_text("We open at ten.")
     expect(mine.get_by_label("Text", exact=True)).to_have_value(re.compile("nine.*Bring bread", re.DOTALL))
@@ -75,14 +81,7 @@ def test_two_who_write_at_once_lose_nothing(site: Site, visit: Visit, address: s
 def test_two_changes_in_different_places_are_saved_together_by_one_button(
     site: Site, visit: Visit, address: str, scripts: bool
 ) -> None:
-    mine = visit(site, "hattie", java_script_enabled=scripts)
-    theirs = visit(site, "wojtek", java_script_enabled=scripts)
-    for page in (mine, theirs):
-        page.goto(f"{address}/edit")
-    change(theirs, "nine", "ten")
-    save(theirs)
-    change(mine, "cake", "bread")
-    save(mine)
+    mine = saves_second(site, visit, address, scripts)
     save(mine, "Save both")
     expect(mine.get_by_text("Saved.")).to_be_visible()
     expect(mine.locator("article.sheet .prose")).to_contain_text("We open at ten.")
