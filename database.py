@@ -794,7 +794,10 @@ def in_table_order(statement: Columns) -> Columns:
 # ======================================================================================================================
 
 
-WRITING_SHARE = 30  # so many times as long as a batch took the thread leaves to others: 3 % for each such thread
+# So many times as long as a part took its thread leaves to others: a quarter of an idle process is its own, and a
+# hundredth of one that has other work. Idle is where less than that share of a core was used meanwhile.
+IDLE_PAUSE, BUSY_PAUSE, PAUSE_MOST = 3, 100, 10  # the last in seconds
+IDLE_SHARE = 0.3
 
 
 class WriteBehind:
@@ -863,7 +866,14 @@ class WriteBehind:
             while more and not self.stopping.is_set():
                 begun = time.monotonic()
                 more = self._flush_logged()
-                self.stopping.wait(WRITING_SHARE * (time.monotonic() - begun))
+                self._pause(time.monotonic() - begun)
+
+    def _pause(self, took: float) -> None:
+        """Leave the process to others after a part that `took` so many seconds; for long if they make use of it."""
+        begun, worked = time.monotonic(), time.process_time()
+        self.stopping.wait(min(PAUSE_MOST, IDLE_PAUSE * took))
+        if time.process_time() - worked > IDLE_SHARE * (time.monotonic() - begun):
+            self.stopping.wait(min(PAUSE_MOST, BUSY_PAUSE * took))
 
     def _flush_logged(self) -> bool:
         try:

@@ -720,6 +720,21 @@ def test_what_takes_long_is_written_part_by_part_with_pauses_and_left_at_the_end
     assert buffer.pending("all") is None
 
 
+@pytest.mark.parametrize(
+    ("took", "share", "waits"),
+    [(0.02, 0.0, [0.06]), (0.02, 0.9, [0.06, 2]), (60, 0.0, [10]), (60, 0.9, [10, 10])],
+    ids=["idle", "busy", "idle, after a long part", "busy, after a long part"],
+)
+def test_who_writes_part_by_part_leaves_much_time_to_others_where_they_use_it(app, monkeypatch, took, share, waits):
+    waited = []
+    clock = SimpleNamespace(monotonic=lambda: sum(waited), process_time=lambda: share * sum(waited))
+    monkeypatch.setattr(database, "time", clock)
+    buffer = database.WriteBehind(app, lambda notes: None)
+    monkeypatch.setattr(buffer.stopping, "wait", waited.append)
+    buffer._pause(took)
+    assert waited == pytest.approx(waits)
+
+
 def test_a_batch_that_cannot_be_written_is_logged_and_the_next_one_is(app, caplog):
     batches = []
 
