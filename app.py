@@ -61,7 +61,7 @@ from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
-from urllib.parse import quote, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
@@ -76,6 +76,7 @@ from flask import (
     flash,
     g,
     get_flashed_messages,
+    has_request_context,
     jsonify,
     make_response,
     redirect,
@@ -97,8 +98,9 @@ from markupsafe import Markup, escape
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Mapped, aliased, mapped_column
-from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
+from werkzeug.datastructures import FileStorage, ImmutableMultiDict
+from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable, TooManyRequests
+from werkzeug.http import parse_cookie
 from werkzeug.local import LocalProxy
 from werkzeug.routing import BaseConverter, IntegerConverter, Map, Rule
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -160,10 +162,10 @@ class CheapCSRFProtect(CSRFProtect):
         asked = this_request()
         if asked.method in ("GET", "HEAD"):
             return
-        given, raw = asked.form.get("csrf_token"), session.get("csrf_token")
+        given, raw = asked.form.get("csrf_token"), this_session().get("csrf_token")
         plain = asked.method == "POST" and not asked.is_secure  # under HTTPS there is the referrer to check, too
         if plain and given and raw and hmac.compare_digest(given.encode(), _signed_csrf(secret_key(), raw).encode()):
-            g.csrf_valid = True
+            this_g().csrf_valid = True
         else:
             super().protect(apply_exemptions)
 
@@ -3448,7 +3450,7 @@ class Activity(Model):
             rows(DIRECTORY_CHANGED)
         if action in TOLD:
             state().telling.note("soon", True)
-        if request:  # a command leaves it to the process that serves
+        if has_request_context():  # a command leaves it to the process that serves
             state().indexer.note("activities", FOLLOWED_ROUNDS)
 
     @classmethod
@@ -4882,7 +4884,7 @@ def refuse_too_often(key: str, burst: int, interval: timedelta) -> None:
 
 def client_address() -> str:
     """Where a request comes from; empty on the command line. Behind TRUSTED_PROXY the server has set it."""
-    return (request.remote_addr or "")[:45] if request else ""
+    return (this_request().remote_addr or "")[:45] if has_request_context() else ""
 
 
 def client_network() -> str:
@@ -4969,17 +4971,16 @@ def _viewer_statement() -> Prepared:
 
 def load_viewer() -> Viewer | None:
     """Find who a request is for by the token in its session; None when nobody is signed in."""
-    token = session.get("token")
-    asked = {"token_hash": hash_token(token), "now": g.now} if token else {}
-    row = database.glance(_viewer_statement(), **asked).first() if token else None
+    held, kept = this_g(), this_session()
+    token, now = kept.get("token"), held.now
+    row = database.glance(_viewer_statement(), token_hash=hash_token(token), now=now).first() if token else None
     if row is None:
-        g.ended_user_id = session.get("was")
+        held.ended_user_id = kept.get("was")
         return None
     state().use_settings(row.settings_version)
-    now = g.now
     idle = not row.remembered and row.last_used_at < now - SIGN_IN_IDLE
     if idle or row.ended_at or row.deactivated_at or row.expires_at <= now:
-        g.ended_user_id = row.id
+        held.ended_user_id = row.id
         return None
     if (now - row.last_used_at > NOTED_EVERY or row.last_active_at is None) and request.endpoint != POLL_ENDPOINT:
         state().visits.note((row.id, row.sign_in_id), now)  # a page that only lies open is no visit
@@ -5223,10 +5224,16 @@ class SiteForm(FlaskForm):
 
         def wrap_formdata(self, form: Any, formdata: Any) -> Any:
             """Only what was typed: FlaskForm's would put a file or JSON where a text belongs."""
-            return request.form or None if formdata is not None and form.is_submitted() else None
+            return this_request().form or None if formdata is not None and form.is_submitted() else None
+
+        def get_translations(self, form: Any) -> None:
+            """None: the site speaks one language, and Flask-WTF would ask the settings each time."""
+
+    def is_submitted(self) -> bool:
+        return this_request().method == "POST"
 
     def validate(self, extra_validators: Any = None) -> bool:
-        if g.get("showing_again"):
+        if this_g().get("showing_again"):
             self.form_errors.append("Nothing is lost, but nothing is saved yet. Look it over and send it again.")
             return False
         if not super().validate(extra_validators):
@@ -5234,7 +5241,7 @@ class SiteForm(FlaskForm):
         return not self._previewing()
 
     def _previewing(self) -> bool:
-        return "preview" in request.form and "body" in self._fields
+        return "preview" in this_request().form and "body" in self._fields
 
     refused_with = 422  # the status of its page when it came back
     overtaken: "Sequence[Overtaken]" = ()
@@ -5808,7 +5815,7 @@ def done(address: str, message: str | None = None, undo: str | None = None) -> R
     if message:
         said: Any = {"text": message, "undo": undo} if undo else message
         flash(said, "success")
-    return current_app.response_class("", 303, {"Location": address})
+    return SiteResponse("", 303, {"Location": address})
 
 
 def found(statement: sa.Select[T]) -> T:
@@ -6824,7 +6831,7 @@ def comment(post_id: int) -> ResponseReturnValue:
         return _post_page(post_id, form)
     body: str = form.body.data
     form_id = checked_form_id(form.form_id)
-    comment_id = Comment.create(current_user, post_id, body=body, form_id=form_id)
+    comment_id = Comment.create(this_viewer(), post_id, body=body, form_id=form_id)
     return done(f"/posts/{post_id}#comment-{comment_id}")
 
 
@@ -8457,7 +8464,7 @@ def asset(endpoint: str, filename: str) -> str:
 
 
 def secret_key() -> str:
-    return str(current_app.secret_key)
+    return str(this_app().secret_key)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -9364,6 +9371,33 @@ class SecurityHeaders:
         return self.wsgi_app(environ, start)
 
 
+class SiteRequest(Request):
+    """Flask's, which takes the forms that are sent most, short ones without files, apart by themselves.
+
+    Werkzeug makes a parser and two streams for each, and Flask looks six limits up through proxies, none of which such
+    a form can reach: together a thirtieth of what a comment takes.
+    """
+
+    def _load_form_data(self) -> None:
+        length = self.content_length or 0
+        if "form" in self.__dict__ or not 0 < length <= SHORT_FORM or self.environ.get("CONTENT_TYPE") != FORM_TYPE:
+            super()._load_form_data()
+            return
+        content = self.environ["wsgi.input"].read(length)
+        if len(content) < length:
+            raise ClientDisconnected
+        try:
+            fields = parse_qsl(content.decode(), keep_blank_values=True, errors="werkzeug.url_quote")
+        except ValueError:  # not in UTF-8
+            fields = []
+        found = {"stream": io.BytesIO(), "form": ImmutableMultiDict(fields), "files": ImmutableMultiDict()}
+        self.__dict__.update(found)
+
+
+SHORT_FORM = 64 * 1024
+FORM_TYPE = "application/x-www-form-urlencoded"
+
+
 class SiteResponse(Response):
     """Flask's, whose headers are taken as they are: Werkzeug would look into each answer for what needs quoting."""
 
@@ -9396,6 +9430,7 @@ class LateRule(Rule):
 class Corkboard(Flask):
     """Flask, told that no view or hook here is a coroutine: it asks that of each, for every request."""
 
+    request_class = SiteRequest
     response_class = SiteResponse
     url_rule_class = LateRule
 
@@ -9420,7 +9455,7 @@ class FileNameConverter(BaseConverter):
 class SessionInterface(SecureCookieSessionInterface):
     """Flask's, which checks the signature of each cookie that a browser sends only the first time it sends it.
 
-    What is kept is kept under the whole signed value and for the day, so it says what checking it again would say. A
+    What is kept is kept under all that the browser sent and for the day, so it says what checking it again would say. A
     sign-in itself ends in the database, whatever the cookie is worth.
     """
 
@@ -9428,8 +9463,8 @@ class SessionInterface(SecureCookieSessionInterface):
         self.read = functools.lru_cache(maxsize=1024)(self._read)
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession:
-        value = request.cookies.get(self.get_cookie_name(app))
-        known = self.read(app, value, date.today()) if value else {}
+        sent = request.environ.get("HTTP_COOKIE")
+        known = self.read(app, sent, date.today()) if sent else {}
         # Messages to be shown are a list, which a request may change: not the one that is kept.
         return self.session_class(known if "_flashes" not in known else copy.deepcopy(known))
 
@@ -9438,7 +9473,10 @@ class SessionInterface(SecureCookieSessionInterface):
         if session.modified:
             super().save_session(app, session, response)
 
-    def _read(self, app: Flask, value: str, _day: date) -> dict[str, Any]:
+    def _read(self, app: Flask, sent: str, _day: date) -> dict[str, Any]:
+        value = parse_cookie({"HTTP_COOKIE": sent}).get(self.get_cookie_name(app))
+        if not value:
+            return {}
         serializer = self.get_signing_serializer(app)
         assert serializer is not None, "config.py sees to a secret key"
         try:

@@ -142,8 +142,8 @@ def test_real_errors_come_with_what_helps(app, people, topics, sign_in, monkeypa
     without_token = sign_in(people.member).post(f"/posts/{post.id}/delete")
     assert without_token.status_code == 400
     assert "load it anew" in without_token.text
-    monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 1000)
-    assert reader.submit("/account", {"name": "x" * 2000}).status_code == 413
+    monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 2 * corkboard.SHORT_FORM)
+    assert reader.submit("/account", {"name": "x" * 2 * corkboard.SHORT_FORM}).status_code == 413
     home, login = '<a class="btn btn-go"\n               href="/"', 'href="/login"'
     assert re.sub(r"\s+", " ", home) in re.sub(r"\s+", " ", reader.get("/nothing").text)
     assert login in anybody.get("/nothing").text

@@ -8,18 +8,20 @@ import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 import sqlalchemy as sa
 from conftest import CHEAP_SCRYPT, Browser
-from flask import Flask
+from flask import Flask, Request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from snapshot import dump
 from test_access import accepted
 from test_role_matrix import address
+from werkzeug.exceptions import ClientDisconnected
 from world import FILLINGS, World, row, set_settings, stand_up, value
 
 import app as corkboard
@@ -415,6 +417,45 @@ def test_a_broken_body_is_refused_calmly(world: World, path: str) -> None:
         headers = {"X-CSRFToken": browser.csrf_token()}
         answer = browser.post(path, data=body, content_type=kind or None, headers=headers)
         check(answer, (200, 303, 400, 413, 415, 422))
+
+
+def request_of(kind: type[Request], body: bytes, length: int | None = None) -> Request:
+    sent = len(body) if length is None else length
+    environ = {"REQUEST_METHOD": "POST", "CONTENT_TYPE": FORM, "CONTENT_LENGTH": str(sent), "wsgi.input": BytesIO(body)}
+    return kind(environ)
+
+
+TYPED = st.lists(st.tuples(st.text(max_size=8), st.text(max_size=40)), max_size=6)
+MADE_UP = st.text("a=&;%+e9\xe9\ud83d", max_size=60)
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        TYPED.map(lambda fields: urlencode(fields).encode()),
+        MADE_UP.map(lambda text: text.encode("utf-8", "surrogatepass")),
+        st.binary(max_size=60),
+    )
+)
+def test_a_short_form_reads_as_werkzeug_reads_it(body: bytes) -> None:
+    ours, theirs = request_of(corkboard.SiteRequest, body), request_of(Request, body)
+    assert [*ours.form.items(multi=True)] == [*theirs.form.items(multi=True)]
+    assert type(ours.form) is type(theirs.form)
+    assert (ours.files, ours.get_data()) == (theirs.files, theirs.get_data())
+
+
+def test_of_a_form_that_breaks_off_nothing_is_taken() -> None:
+    for kind in (corkboard.SiteRequest, Request):
+        with pytest.raises(ClientDisconnected):
+            _ = request_of(kind, b"body=half+of+a+sen", 40).form
+
+
+def test_a_form_longer_than_a_short_one_is_left_to_werkzeug() -> None:
+    for length in (corkboard.SHORT_FORM, corkboard.SHORT_FORM + 1):
+        body = b"body=" + b"x" * (length - 5)
+        limited = request_of(corkboard.SiteRequest, body)
+        assert len(limited.form["body"]) == length - 5
+        assert isinstance(limited.stream, BytesIO) == (length == corkboard.SHORT_FORM)
 
 
 HEADERS = [
