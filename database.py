@@ -1110,7 +1110,8 @@ def search_tokens(text: str, mark: str = WORD_MARK) -> list[str]:
 
 # Most words are plain ones, and found at once by a pattern: a tenth of the work of looking at each. The rest are looked
 # at up to the next space: what has anything but ASCII in it, and what has signs in it (C++, e-mail).
-_FOREIGN = re.compile(r"(?<!\S)[^\s\x80-\U0010ffff]*[^\s\x00-\x7f]\S*")
+# (The first set is that of [^\s\x80-\U0010ffff], which takes thirty times as long to compile.)
+_FOREIGN = re.compile(r"(?<!\S)[\x00-\x08\x0e-\x1b!-\x7f]*[^\s\x00-\x7f]\S*")
 _PLAIN = re.compile(r"{0}(?:[-']{0})*".format(r"[a-z0-9]+(?:(?:\+\+|\#)(?!\w))?"))
 
 
