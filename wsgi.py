@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -340,11 +341,23 @@ class Channel(HTTPChannel):
 
     task_class = PageTask
     error_task_class = RefusalTask
+    loop: "Loop"
+    _fileno: int
     refused = False
     draining = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loop.changed(self._fileno)
+
+    def del_channel(self, map: Any = None) -> None:
+        fd = self._fileno
+        super().del_channel(map)
+        self.loop.closed(fd)
+
     def service(self) -> None:
         self.refused = bool(self.requests[0].error)
+        self.loop.serving.fd = self._fileno
         super().service()
 
     def readable(self) -> bool:
@@ -399,13 +412,14 @@ class Channel(HTTPChannel):
             self.close_when_flushed = True
 
 
-def channel_for(data_dir: Path) -> type[Channel]:
+def channel_for(data_dir: Path, loop: "Loop") -> type[Channel]:
     class Parser(RequestParser):
         spool_folders = (Path(tempfile.gettempdir()), data_dir)
 
     class ServedChannel(Channel):
         parser_class = Parser
 
+    ServedChannel.loop = loop
     return ServedChannel
 
 
@@ -428,6 +442,85 @@ def serve(app: Flask, listener: socket.socket) -> None:
         tell(f"Stopped after {GRACE_SECONDS} seconds, with {left} unfinished.")
 
 
+class Loop:
+    """wasyncore's loop over the sockets of the server, which asks each at each turn what it waits for."""
+
+    def __init__(self, server: Any, sockets: dict[int, Any]) -> None:
+        self.server, self.sockets = server, sockets
+        self.serving = threading.local()  # the connection that a thread is at work for
+
+    def turn(self, seconds: float) -> None:
+        """Do what there is to do, or wait for it."""
+        wasyncore.loop(timeout=seconds, map=self.sockets, use_poll=True, count=1)
+
+    def changed(self, fd: int) -> None:
+        """Hear that a connection may wait for something else now."""
+
+    def closed(self, fd: int) -> None:
+        """Hear that a connection is no more among the sockets, and about to be closed."""
+
+
+class EpollLoop(Loop):
+    """The same by epoll(7): whoever changes what a connection waits for says so, from whatever thread.
+
+    So a turn costs what happens in it and not what is open: with a hundred people's browsers keeping two connections
+    each, a page takes a fifth less. And a thread that has sent its answer need not wake the loop for that.
+    """
+
+    def __init__(self, server: Any, sockets: dict[int, Any]) -> None:
+        super().__init__(server, sockets)
+        self.epoll = select.epoll()
+        self.known: dict[int, int] = {}  # what is waited for
+        self.lock = threading.Lock()
+        self.listener: int = server._fileno
+        for fd in list(sockets):
+            self.changed(fd)
+        server.pull_trigger = self.attend
+
+    def attend(self) -> None:
+        """Have the connection looked at that this thread serves; one that serves none wakes the loop."""
+        fd = getattr(self.serving, "fd", None)
+        if fd is None:
+            self.server.trigger.pull_trigger()
+        else:
+            self.changed(fd)
+
+    def turn(self, seconds: float) -> None:
+        self.changed(self.listener)  # it waits for nobody while there are too many
+        for fd, events in self.epoll.poll(seconds):
+            found = self.sockets.get(fd)
+            if found is not None:
+                wasyncore.readwrite(found, events)
+                self.changed(fd)
+
+    def changed(self, fd: int) -> None:
+        with self.lock:  # what is found under it is newer than what any other thread has found before
+            found = self.sockets.get(fd)
+            if found is None:
+                return
+            events = select.EPOLLIN | select.EPOLLPRI if found.readable() else 0
+            if found.writable() and not found.accepting:
+                events |= select.EPOLLOUT
+            self._wait_for(fd, events)
+
+    def closed(self, fd: int) -> None:
+        with self.lock:
+            self._wait_for(fd, 0)
+
+    def _wait_for(self, fd: int, events: int) -> None:
+        """Watched for nothing, a connection that was broken off would still wake the loop, again and again."""
+        before = self.known.pop(fd, 0)
+        if events:
+            self.known[fd] = events
+        if events != before:
+            if not before:
+                self.epoll.register(fd, events)
+            elif events:
+                self.epoll.modify(fd, events)
+            else:
+                self.epoll.unregister(fd)
+
+
 class Server:
     """Waitress with limits of our own, and with an end that waits for what is in hand."""
 
@@ -440,16 +533,19 @@ class Server:
         self.waitress: Any = create_server(
             app, map=self.sockets, sockets=[listener], _dispatcher=self.dispatcher, **options(app.config)
         )
-        self.waitress.channel_class = channel_for(app.config["DATA_DIR"])
+        self.loop = (EpollLoop if hasattr(select, "epoll") else Loop)(self.waitress, self.sockets)
+        self.waitress.channel_class = channel_for(app.config["DATA_DIR"], self.loop)
         self.stopping = False
 
     def run(self) -> int:
         """Serve until `stop`; then the same as `finish`."""
         next_check = 0.0
         while not self.stopping:
-            self._turn(seconds=1)
+            self.loop.turn(seconds=1)
             if time.monotonic() > next_check:
                 self._close_stalled(SILENT_SECONDS)
+                for fd in list(self.sockets):  # Waitress looks for idle ones, and marks them
+                    self.loop.changed(fd)
                 next_check = time.monotonic() + CHECK_SECONDS
         return self.finish()
 
@@ -459,17 +555,18 @@ class Server:
             raise SystemExit(1)
         # Nothing is raised here: in the middle of taking a request up, that would lose it.
         self.stopping = True  # before the loop wakes up: from another thread it would see nothing, and sleep on
-        self.waitress.pull_trigger()
+        self.waitress.trigger.pull_trigger()
 
     def finish(self, seconds: float = GRACE_SECONDS) -> int:
         """Listen no more; let the views that have begun end and their answers leave. How many could not is returned."""
-        wasyncore.dispatcher.close(self.waitress)  # the listening socket only: the threads still wake the loop
+        self.loop.closed(self.waitress._fileno)
+        wasyncore.dispatcher.close(self.waitress)  # the listening socket only: what is in hand goes on
         self.dispatcher.set_thread_count(0)
         end = time.monotonic() + seconds
         while (self.dispatcher.threads or self.waitress.active_channels) and time.monotonic() < end:
             self._let_go()
             self._close_stalled(STALLED_SECONDS)
-            self._turn(seconds=0.02)
+            Loop.turn(self.loop, seconds=0.02)
         left = len(self.dispatcher.threads)
         if not left:  # a thread that is left would wake the loop through a number that may mean another file by then
             wasyncore.close_all(self.sockets, ignore_all=True)
@@ -489,9 +586,6 @@ class Server:
         for channel in list(self.waitress.active_channels.values()):
             if channel.has_stalled(seconds):
                 channel.handle_close()
-
-    def _turn(self, seconds: float) -> None:
-        wasyncore.loop(timeout=seconds, map=self.sockets, use_poll=True, count=1)
 
 
 def options(settings: dict[str, Any]) -> dict[str, Any]:

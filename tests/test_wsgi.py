@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -203,8 +204,14 @@ class Site:
         return f"{len(request.get_data())} {request.remote_addr} {request.scheme} {request.host}"
 
 
-@pytest.fixture
-def serve(wsgi, tmp_path):
+@pytest.fixture(params=["epoll", "select"])
+def serve(wsgi, tmp_path, monkeypatch, request):
+    """Serves by the loop of Linux and by that of Windows, which has neither epoll nor poll."""
+    if request.param == "select":
+        for name in ("epoll", "poll"):
+            monkeypatch.delattr(select, name, raising=False)
+    elif not hasattr(select, "epoll"):
+        pytest.skip("this system has no epoll")
     sites = []
 
     def serve(**settings):
@@ -515,6 +522,51 @@ def test_the_limit_of_connections_fits_what_the_system_can_watch(wsgi, monkeypat
     assert wsgi.connection_limit() == 1000
     monkeypatch.setattr(wsgi, "select", SimpleNamespace())
     assert wsgi.connection_limit() == 400
+
+
+def test_by_epoll_a_request_asks_nothing_of_the_connections_that_lie_idle(wsgi, serve, monkeypatch):
+    site, asked = serve(), []
+    readable = wsgi.Channel.readable
+    monkeypatch.setattr(wsgi.Channel, "readable", lambda channel: asked.append(channel) or readable(channel))
+    with contextlib.ExitStack() as crowd:
+        for _ in range(50):
+            crowd.enter_context(connect(site.port))
+        wait_for(lambda: len(site.server.waitress.active_channels) == 50)
+        with connect(site.port) as connection:
+            for _ in range(5):
+                asked.clear()
+                connection.sendall(get("/page"))
+                read_until(connection, b"http board")
+                connection.sendall(get("/had"))
+                read_until(connection, b"\r\n\r\n")
+    assert len(set(asked)) == (1 if type(site.server.loop) is wsgi.EpollLoop else 51)
+
+
+def test_who_breaks_off_while_a_view_works_does_not_keep_the_loop_turning(serve, monkeypatch):
+    site = serve()
+    with connect(site.port) as connection:
+        connection.sendall(get("/wait"))
+        wait_for(lambda: site.seen == ["wait"])
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+    turns = []
+    turn = site.server.loop.turn
+    monkeypatch.setattr(site.server.loop, "turn", lambda seconds: turns.append(seconds) or turn(seconds))
+    for _ in range(10):
+        assert status(ask(site.port, get("/page", "Connection: close"))) == 200
+    assert len(turns) < 100
+    site.go_on.set()
+    wait_for(lambda: not site.server.waitress.active_channels)
+
+
+def test_a_thread_that_ends_while_its_connection_is_closed_leaves_nothing_behind(serve, monkeypatch):
+    """The next connection has the same number: what was known of the one before would leave it waiting for ever."""
+    site = serve()
+    loop, closed = site.server.loop, site.server.loop.closed
+    monkeypatch.setattr(loop, "closed", lambda fd: (loop.changed(fd), closed(fd), loop.changed(fd)))
+    for _ in range(3):
+        assert status(ask(site.port, get("/page", "Connection: close"))) == 200
+    wait_for(lambda: not site.server.waitress.active_channels)
+    assert set(getattr(loop, "known", site.server.sockets)) == set(site.server.sockets)
 
 
 def test_the_loop_leaves_a_connection_alone_while_a_thread_sends(serve, wsgi, monkeypatch):
