@@ -100,9 +100,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 from werkzeug.datastructures import FileStorage, ImmutableMultiDict
 from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable, TooManyRequests
-from werkzeug.http import parse_cookie
 from werkzeug.local import LocalProxy
 from werkzeug.routing import BaseConverter, IntegerConverter, Map, Rule
+from werkzeug.sansio.http import parse_cookie
 from werkzeug.security import check_password_hash, generate_password_hash
 from wtforms import (
     BooleanField,
@@ -9379,11 +9379,13 @@ class SiteRequest(Request):
     """
 
     def _load_form_data(self) -> None:
-        length = self.content_length or 0
-        if "form" in self.__dict__ or not 0 < length <= SHORT_FORM or self.environ.get("CONTENT_TYPE") != FORM_TYPE:
+        length, begun = self.content_length or 0, self.__dict__.keys() & {"form", "stream", "_cached_data"}
+        if begun or not 0 < length <= SHORT_FORM or self.environ.get("CONTENT_TYPE") != FORM_TYPE:
             super()._load_form_data()
             return
-        content = self.environ["wsgi.input"].read(length)
+        content = b""
+        with contextlib.suppress(OSError):
+            content = self.environ["wsgi.input"].read(length)
         if len(content) < length:
             raise ClientDisconnected
         try:
@@ -9474,7 +9476,7 @@ class SessionInterface(SecureCookieSessionInterface):
             super().save_session(app, session, response)
 
     def _read(self, app: Flask, sent: str, _day: date) -> dict[str, Any]:
-        value = parse_cookie({"HTTP_COOKIE": sent}).get(self.get_cookie_name(app))
+        value = parse_cookie(sent).get(self.get_cookie_name(app))
         if not value:
             return {}
         serializer = self.get_signing_serializer(app)

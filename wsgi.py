@@ -2,7 +2,8 @@
 
 Contents: 1 the start, 2 one server for each data folder, 3 the address, 4 what is refused before the application,
 5 serving and stopping. Waitress is used by its inner parts in 4 and 5, because from outside it cannot refuse an
-ambiguous request, nor wait longer than five seconds for one in hand; tests/test_wsgi.py watches each of these places.
+ambiguous request, nor wait longer than five seconds for one in hand, nor leave idle connections alone;
+tests/test_wsgi.py watches each of these places.
 """
 
 # ruff: noqa: E402
@@ -342,6 +343,7 @@ class Channel(HTTPChannel):
     task_class = PageTask
     error_task_class = RefusalTask
     loop: "Loop"
+    requests: Any = ()  # while it is made, and another thread may look at it
     _fileno: int
     refused = False
     draining = False
@@ -364,11 +366,14 @@ class Channel(HTTPChannel):
         return self.draining or super().readable()
 
     def writable(self) -> bool:
-        """Not while a thread is sending: the loop could do nothing but turn round and round until it is done.
+        """Not while a thread is sending, where everybody is asked at each turn: the loop could do nothing but turn.
 
         That thread wakes the loop afterwards, whatever it could send.
         """
-        if not super().writable() or not self.outbuf_lock.acquire(blocking=False):
+        waits = bool(super().writable())
+        if not waits or not self.loop.asks_everybody:
+            return waits
+        if not self.outbuf_lock.acquire(blocking=False):
             return False
         self.outbuf_lock.release()
         return True
@@ -445,6 +450,8 @@ def serve(app: Flask, listener: socket.socket) -> None:
 class Loop:
     """wasyncore's loop over the sockets of the server, which asks each at each turn what it waits for."""
 
+    asks_everybody = True
+
     def __init__(self, server: Any, sockets: dict[int, Any]) -> None:
         self.server, self.sockets = server, sockets
         self.serving = threading.local()  # the connection that a thread is at work for
@@ -467,14 +474,15 @@ class EpollLoop(Loop):
     each, a page takes a fifth less. And a thread that has sent its answer need not wake the loop for that.
     """
 
+    asks_everybody = False
+
     def __init__(self, server: Any, sockets: dict[int, Any]) -> None:
         super().__init__(server, sockets)
         self.epoll = select.epoll()
         self.known: dict[int, int] = {}  # what is waited for
         self.lock = threading.Lock()
         self.listener: int = server._fileno
-        for fd in list(sockets):
-            self.changed(fd)
+        self._look_at_all()
         server.pull_trigger = self.attend
 
     def attend(self) -> None:
@@ -486,7 +494,10 @@ class EpollLoop(Loop):
             self.changed(fd)
 
     def turn(self, seconds: float) -> None:
+        cleanup = self.server.next_channel_cleanup
         self.changed(self.listener)  # it waits for nobody while there are too many
+        if cleanup != self.server.next_channel_cleanup:  # being asked, it has marked those that it wants closed
+            self._look_at_all()
         for fd, events in self.epoll.poll(seconds):
             found = self.sockets.get(fd)
             if found is not None:
@@ -505,20 +516,26 @@ class EpollLoop(Loop):
 
     def closed(self, fd: int) -> None:
         with self.lock:
-            self._wait_for(fd, 0)
+            if fd not in self.sockets:  # else it is the number of another by now
+                self._wait_for(fd, 0)
+
+    def _look_at_all(self) -> None:
+        for fd in list(self.sockets):
+            self.changed(fd)
 
     def _wait_for(self, fd: int, events: int) -> None:
         """Watched for nothing, a connection that was broken off would still wake the loop, again and again."""
-        before = self.known.pop(fd, 0)
+        before = self.known.get(fd, 0)
+        if not events and before:
+            self.epoll.unregister(fd)
+        elif events and not before:
+            self.epoll.register(fd, events)
+        elif events != before:
+            self.epoll.modify(fd, events)
         if events:
             self.known[fd] = events
-        if events != before:
-            if not before:
-                self.epoll.register(fd, events)
-            elif events:
-                self.epoll.modify(fd, events)
-            else:
-                self.epoll.unregister(fd)
+        else:
+            self.known.pop(fd, None)
 
 
 class Server:
@@ -544,8 +561,6 @@ class Server:
             self.loop.turn(seconds=1)
             if time.monotonic() > next_check:
                 self._close_stalled(SILENT_SECONDS)
-                for fd in list(self.sockets):  # Waitress looks for idle ones, and marks them
-                    self.loop.changed(fd)
                 next_check = time.monotonic() + CHECK_SECONDS
         return self.finish()
 
@@ -559,7 +574,6 @@ class Server:
 
     def finish(self, seconds: float = GRACE_SECONDS) -> int:
         """Listen no more; let the views that have begun end and their answers leave. How many could not is returned."""
-        self.loop.closed(self.waitress._fileno)
         wasyncore.dispatcher.close(self.waitress)  # the listening socket only: what is in hand goes on
         self.dispatcher.set_thread_count(0)
         end = time.monotonic() + seconds
