@@ -482,6 +482,7 @@ class EpollLoop(Loop):
         self.known: dict[int, int] = {}  # what is waited for
         self.lock = threading.Lock()
         self.listener: int = server._fileno
+        self.cleanup: float = 0  # the next time that idle ones were to be looked for, when it was last asked
         self._look_at_all()
         server.pull_trigger = self.attend
 
@@ -494,9 +495,9 @@ class EpollLoop(Loop):
             self.changed(fd)
 
     def turn(self, seconds: float) -> None:
-        cleanup = self.server.next_channel_cleanup
         self.changed(self.listener)  # it waits for nobody while there are too many
-        if cleanup != self.server.next_channel_cleanup:  # being asked, it has marked those that it wants closed
+        if self.cleanup != self.server.next_channel_cleanup:  # being asked, it has marked those that it wants closed
+            self.cleanup = self.server.next_channel_cleanup
             self._look_at_all()
         for fd, events in self.epoll.poll(seconds):
             found = self.sockets.get(fd)
@@ -570,7 +571,8 @@ class Server:
             raise SystemExit(1)
         # Nothing is raised here: in the middle of taking a request up, that would lose it.
         self.stopping = True  # before the loop wakes up: from another thread it would see nothing, and sleep on
-        self.waitress.trigger.pull_trigger()
+        with suppress(OSError):  # asked from another thread, the loop may have ended by now
+            self.waitress.trigger.pull_trigger()
 
     def finish(self, seconds: float = GRACE_SECONDS) -> int:
         """Listen no more; let the views that have begun end and their answers leave. How many could not is returned."""

@@ -560,25 +560,33 @@ def test_who_breaks_off_while_a_view_works_does_not_keep_the_loop_turning(serve,
     wait_for(lambda: not site.server.waitress.active_channels)
 
 
-def test_from_a_connection_that_was_idle_for_too_long_nothing_is_taken_any_more(serve, monkeypatch):
+@pytest.mark.parametrize("somebody_connects", [False, True])
+def test_from_a_connection_that_was_idle_for_too_long_nothing_is_taken(serve, monkeypatch, somebody_connects):
     """What it sends in the moment before it is closed would be thrown away; so it meets a closed one, and asks anew."""
     site = serve(started=False)
-    server = site.server.waitress
-    with connect(site.port) as connection:
-        site.server.loop.turn(1)
+    server, turn = site.server.waitress, site.server.loop.turn
+    with contextlib.ExitStack() as browsers:
+        connection = browsers.enter_context(connect(site.port))
+        turn(1)
         (channel,) = server.active_channels.values()
         connection.sendall(get("/one"))
-        site.server.loop.turn(1)
+        turn(1)
         read_until(connection, b"http board")
         wait_for(lambda: not channel.requests and not server.task_dispatcher.active_count)
         taken = []
         monkeypatch.setattr(channel, "handle_read", lambda: taken.append("two"))
-        connection.sendall(get("/two"))
         channel.last_activity -= 21
-        server.next_channel_cleanup = 0
-        site.server.loop.turn(1)
-        site.server.loop.turn(0)
-        assert not server.active_channels
+        if somebody_connects:  # the server is asked what it waits for afterwards, too
+            accept = server.handle_accept
+            monkeypatch.setattr(server, "handle_accept", lambda: (accept(), setattr(server, "next_channel_cleanup", 0)))
+            browsers.enter_context(connect(site.port))
+            turn(1)
+        else:
+            server.next_channel_cleanup = 0
+        connection.sendall(get("/two"))
+        turn(1)
+        turn(0)
+        assert channel not in server.active_channels.values()
     assert not taken
 
 
@@ -651,6 +659,19 @@ def test_a_view_that_takes_longer_than_the_grace_is_left_behind(serve):
         site.go_on.set()
         assert finish(seconds=10) == 0
         assert status(read_all(connection)) == 200
+
+
+def test_the_loop_may_have_ended_before_who_asked_for_it_wakes_it(serve, monkeypatch):
+    site = serve()
+    pull = site.server.waitress.trigger.pull_trigger
+
+    def pull_late():
+        site.thread.join(20)
+        pull()
+
+    monkeypatch.setattr(site.server.waitress.trigger, "pull_trigger", pull_late)
+    site.server.stop()
+    assert not site.thread.is_alive()
 
 
 def test_asked_a_second_time_the_process_ends_at_once(serve):
