@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from driving import CONNECTIONS, Ask, Load, cores, drive, on_core
+from driving import CONNECTIONS, Ask, Load, cores, drive, on_core, worked
 from serving import Client, Site, free_port, until
 
 HERE = Path(__file__).resolve().parent
@@ -173,6 +173,17 @@ class Board:
     def statements(self) -> dict[str, dict[str, int]]:
         return self.inside("statements", stdin=json.dumps({row: ask._asdict() for row, ask in self.asks.items()}))
 
+    @staticmethod
+    def come_to_rest(pid: int) -> None:
+        """Wait until people are told and the search knows: done on the same core, it would slow what comes next."""
+
+        def is_quiet() -> bool:
+            before = worked(pid)
+            time.sleep(0.5)
+            return worked(pid) - before < 20
+
+        until(is_quiet, "the site does not come to rest", seconds=120)
+
     def measure(self, row: str, seconds: float, core: int | None) -> Load:
         table = {COMMENT: "comments", SIGN_IN: "sign_ins"}.get(row)
         before = self.count(table) if table else 0
@@ -181,6 +192,8 @@ class Board:
         if row == SIGN_IN and seconds < 1:  # no sooner does a hash come to its end; and two would meet those before
             seconds, ask = 1, ask._replace(connections=1)
         load = drive(self.site.port, self.site.process.pid, ask, seconds, core, self.folder)
+        if row == COMMENT:
+            self.come_to_rest(self.site.process.pid)
         # Being asked to sign in is a redirect as well, so what came of the forms is counted.
         if table and not load.requests <= self.count(table) - before <= load.requests + CONNECTIONS:
             raise RuntimeError(f"{row}: {load.requests} answers, but {self.count(table) - before} {table}")
