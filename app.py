@@ -9454,6 +9454,9 @@ class FileNameConverter(BaseConverter):
     part_isolating = True
 
 
+KEPT_COOKIES = 4096  # characters: all that a browser sends, of which ours has some hundred
+
+
 class SessionInterface(SecureCookieSessionInterface):
     """Flask's, which checks the signature of each cookie that a browser sends only the first time it sends it.
 
@@ -9465,8 +9468,10 @@ class SessionInterface(SecureCookieSessionInterface):
         self.read = functools.lru_cache(maxsize=1024)(self._read)
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession:
-        sent = request.environ.get("HTTP_COOKIE")
-        known = self.read(app, sent, date.today()) if sent else {}
+        sent = request.environ.get("HTTP_COOKIE", "")
+        # What no browser has to send would fill the memory, if it were kept: headers may be a quarter of a megabyte.
+        read = self.read if len(sent) <= KEPT_COOKIES else self._read
+        known = read(app, sent, date.today())
         # Messages to be shown are a list, which a request may change: not the one that is kept.
         return self.session_class(known if "_flashes" not in known else copy.deepcopy(known))
 
@@ -9476,9 +9481,7 @@ class SessionInterface(SecureCookieSessionInterface):
             super().save_session(app, session, response)
 
     def _read(self, app: Flask, sent: str, _day: date) -> dict[str, Any]:
-        value = parse_cookie(sent).get(self.get_cookie_name(app))
-        if not value:
-            return {}
+        value = parse_cookie(sent).get(self.get_cookie_name(app), "")
         serializer = self.get_signing_serializer(app)
         assert serializer is not None, "config.py sees to a secret key"
         try:

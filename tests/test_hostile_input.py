@@ -510,6 +510,18 @@ def test_what_others_on_this_host_keep_in_cookies_is_read_past(world: World) -> 
         assert client.get("/", headers={"Cookie": sent}).status_code == 200, others
 
 
+def test_more_cookies_than_a_browser_has_are_read_and_not_kept_in_memory(world: World) -> None:
+    name = world.app.config["SESSION_COOKIE_NAME"]
+    kept = world.browser("member").get_cookie(name)
+    assert kept is not None
+    client = Browser(world.app, world.app.response_class, use_cookies=False)
+    session_interface: Any = world.app.session_interface
+    for others, more in (("a", 1), ("b" * corkboard.KEPT_COOKIES, 0)):
+        before = session_interface.read.cache_info().currsize
+        assert client.get("/", headers={"Cookie": f"theirs={others}; {name}={kept.value}"}).status_code == 200
+        assert session_interface.read.cache_info().currsize == before + more
+
+
 def test_a_sign_in_from_an_odd_browser_is_listed_calmly(world: World) -> None:
     browser = world.browser()
     agent = "<script>alert(1)</script>" * 300
