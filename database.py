@@ -190,6 +190,8 @@ class Engine:
         self.writer: Line | None = None
         self.batch: Batch | None = None
         self.coming = Count()  # lean units that wait for their turn to write
+        self.in_hand: Callable[[], int] = lambda: 0  # requests that the server has, where it tells
+        self.sizes: tuple[int, int] = (0, 0)  # of the last two batches
 
     def begin_reading(self) -> sa.Connection:
         """A connection to read by. On SQLite a thread keeps its own; MySQL's come from the pool, which tests them."""
@@ -232,6 +234,11 @@ class Engine:
 def engine_state() -> Engine:
     """The `Engine` of the current application."""
     return this_app().extensions["corkboard.engine"]
+
+
+def watch_load(app: Flask, in_hand: Callable[[], int]) -> None:
+    """Have this application's units know how many requests its server has in hand."""
+    app.extensions["corkboard.engine"].in_hand = in_hand
 
 
 def writes_one_by_one() -> bool:
@@ -425,7 +432,7 @@ def _run_in_batch(state: Engine, work: Callable[[], R]) -> R:
             result = batch.run(work)
         finally:
             if state.batch is batch:  # else the first failed, and there is nothing to commit
-                if state.coming.value and batch.size < BATCH_MOST:
+                if batch.is_awaited():
                     batch.leave_open()
                 else:
                     batch.end()
@@ -437,7 +444,7 @@ def _run_in_batch(state: Engine, work: Callable[[], R]) -> R:
 
 TAKEN_BACK = "SQLite took the transaction back, as it does on a full disk"
 BATCH_MOST = 32
-BATCH_SECONDS = 0.01  # how long a batch waits for somebody who was coming, and gave up
+BATCH_SECONDS = 0.01  # how long a batch waits for somebody who then does not come
 
 
 class Count:
@@ -485,13 +492,23 @@ class Batch:
             with contextlib.suppress(sqlite3.Error):  # SQLite took everything back already: `end` will see it
                 self.line.driver.execute("ROLLBACK TO member")
 
+    def is_awaited(self) -> bool:
+        """Whether somebody else is likely to join: who waits to; or as many as of late, while so many are in hand.
+
+        People who are answered together come back together. A batch that went without one of them would go without
+        the others, too, and be followed by another at once: waiting for them takes half the commits, and an eighth of
+        what a comment takes. Where nobody else is in hand, nobody waits.
+        """
+        likely = min(max(self.state.sizes), self.state.in_hand())
+        return self.size < BATCH_MOST and (self.state.coming.value > 0 or self.size < likely)
+
     def leave_open(self) -> None:
         """Let whoever comes next join."""
         self.done = self.done or threading.Event()
 
     def end(self) -> None:
         """Commit, and wake all who wait for that."""
-        self.state.batch = None
+        self.state.batch, self.state.sizes = None, (self.state.sizes[1], self.size)
         try:
             if not self.line.driver.in_transaction:
                 raise DatabaseBusy(TAKEN_BACK)

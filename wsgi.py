@@ -439,6 +439,7 @@ OPEN_FILES = 4096
 
 def serve(app: Flask, listener: socket.socket) -> None:
     server = Server(app, listener)
+    database.watch_load(app, server.in_hand)
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Ctrl+Break, and on Windows only
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), server.stop)
@@ -564,6 +565,10 @@ class Server:
                 self._close_stalled(SILENT_SECONDS)
                 next_check = time.monotonic() + CHECK_SECONDS
         return self.finish()
+
+    def in_hand(self) -> int:
+        """How many connections a thread is at work for, or ought to be."""
+        return self.dispatcher.active_count + len(self.dispatcher.queue)
 
     def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Ask the loop to end: the handler of signals. Asked again, the process ends at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 import sqlite3
@@ -421,6 +422,75 @@ def test_who_waits_for_somebody_that_gave_up_commits_alone(app, commits):
         state.coming.add(-1)
     assert commits == [1]
     assert state.batch is None
+
+
+@pytest.fixture
+def waited(monkeypatch):
+    """The sizes of the batches that were left open for somebody else."""
+    seen: list[int] = []
+    leave_open = database.Batch.leave_open
+
+    def noted(batch: database.Batch) -> None:
+        leave_open(batch)
+        seen.append(batch.size)
+
+    monkeypatch.setattr(database.Batch, "leave_open", noted)
+    return seen
+
+
+def in_a_row(app, waited, *names: str) -> None:
+    """Run lean units one after the other, each as soon as the one before waits for company."""
+
+    def after(number: int):
+        deadline = time.monotonic() + 2
+        while len(waited) < number and time.monotonic() < deadline:
+            pass
+        return keeper(names[number])()
+
+    together(app, *[functools.partial(after, number) for number in range(len(names))])
+
+
+@only_sqlite
+def test_as_many_as_of_late_share_a_commit_while_the_server_is_at_work_for_them(app, commits, waited, monkeypatch):
+    monkeypatch.setattr(database, "BATCH_SECONDS", 10)
+    state = database.engine_state()
+    state.sizes = (3, 1)
+    database.watch_load(app, lambda: 3)
+    in_a_row(app, waited, "a", "b", "c")
+    assert waited == [1, 2]
+    assert commits == [3]
+    assert state.sizes == (1, 3)
+
+
+@only_sqlite
+@pytest.mark.parametrize(("sizes", "in_hand"), [((3, 3), 1), ((1, 1), 3), ((3, 3), 0)])
+def test_nobody_waits_where_nobody_else_is_likely_to_write(app, commits, waited, sizes, in_hand):
+    database.engine_state().sizes = sizes
+    database.watch_load(app, lambda: in_hand)
+    database.lean_unit(keep)("alone")
+    assert waited == []
+    assert commits == [1]
+
+
+@only_sqlite
+def test_when_nobody_else_writes_any_more_that_is_learnt_in_two_commits(app, commits, waited):
+    database.engine_state().sizes = (2, 2)
+    database.watch_load(app, lambda: 2)
+    for name in ("a", "b", "c", "d"):
+        database.lean_unit(keep)(name)
+    assert waited == [1, 1]
+    assert commits == [1, 1, 1, 1]
+
+
+@only_sqlite
+def test_a_batch_that_is_as_large_as_any_may_be_waits_for_nobody(app, commits, waited, monkeypatch):
+    monkeypatch.setattr(database, "BATCH_MOST", 2)
+    monkeypatch.setattr(database, "BATCH_SECONDS", 10)
+    database.engine_state().sizes = (4, 4)
+    database.watch_load(app, lambda: 4)
+    in_a_row(app, waited, "a", "b")
+    assert waited == [1]
+    assert commits == [2]
 
 
 def test_a_lean_unit_within_a_unit_joins_it(app):

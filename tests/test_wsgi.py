@@ -100,6 +100,9 @@ import click
 def prepare_served_start(app):
     if os.environ.get("OLD_SCHEMA"):
         raise click.ClickException("The database is older. Run: python -m flask init-db")
+
+def watch_load(app, in_hand):
+    app.add_url_rule("/load", view_func=lambda: str(in_hand()))
 """
 
 
@@ -526,6 +529,19 @@ def test_the_limit_of_connections_fits_what_the_system_can_watch(wsgi, monkeypat
     assert wsgi.connection_limit() == 400
 
 
+def test_the_server_knows_how_many_requests_it_has_in_hand(serve):
+    site = serve(THREADS="2")
+    waiting = [connect(site.port) for _ in range(3)]
+    for connection in waiting:
+        connection.sendall(get("/wait"))
+    wait_for(lambda: site.server.in_hand() == 3, what="the third, for which there is no thread")
+    site.go_on.set()
+    for connection in waiting:
+        read_until(connection, b"http board")
+        connection.close()
+    wait_for(lambda: site.server.in_hand() == 0, what="the end of all three")
+
+
 def test_by_epoll_a_request_asks_nothing_of_the_connections_that_lie_idle(wsgi, serve, monkeypatch):
     site, asked = serve(), []
     readable = wsgi.Channel.readable
@@ -877,6 +893,10 @@ def test_a_start_tells_the_address_and_how_to_go_on(start):
         "set up on a terminal: False",
     ]
     assert body(ask(process.port, get("/", "Connection: close"))) == b"home"
+
+
+def test_once_served_units_know_how_many_requests_there_are(start):
+    assert body(ask(start().port, get("/load", "Connection: close"))) == b"1"
 
 
 @on_posix
