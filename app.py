@@ -60,7 +60,7 @@ from logging.handlers import RotatingFileHandler
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import IO, Any, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -130,6 +130,7 @@ from config import config as configurations
 from database import (
     Columns,
     LongText,
+    Model,
     Prepared,
     Timestamp,
     db,
@@ -785,11 +786,6 @@ def put_together(old: str, theirs: str, mine: str) -> str | None:
 # ======================================================================================================================
 # == 2. Models =========================================================================================================
 # ======================================================================================================================
-
-if TYPE_CHECKING:
-    from database import Base as Model
-else:
-    Model = db.Model
 
 # Bound to the person who looks, in every statement that asks what may be seen.
 VIEWER = sa.bindparam("viewer", type_=sa.Integer)
@@ -2325,7 +2321,7 @@ class Version(NamedTuple):
 
 
 sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
-REVISION_INSERT = Prepared(sa.insert(Revision))
+REVISION_INSERT = Prepared(lambda: sa.insert(Revision))
 
 
 # -- Must-read ---------------------------------------------------------------------------------------------------------
@@ -2763,11 +2759,13 @@ sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, un
 sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
 # Of those in the bin only, where the engine can: an index of all would be one more page for each comment to write.
 sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
-COMMENT_INSERT = Prepared(sa.insert(Comment))
+COMMENT_INSERT = Prepared(lambda: sa.insert(Comment))
 COMMENT_COUNT = Prepared(
-    sa.update(Post)
-    .where(Post.id == sa.bindparam("post"))
-    .values(comment_count=Post.comment_count + 1, last_comment_at=NOW, last_comment_by_id=VIEWER)
+    lambda: (
+        sa.update(Post)
+        .where(Post.id == sa.bindparam("post"))
+        .values(comment_count=Post.comment_count + 1, last_comment_at=NOW, last_comment_by_id=VIEWER)
+    )
 )
 
 
@@ -2777,12 +2775,14 @@ def _of_last_comment(column: Any) -> sa.ScalarSelect[Any]:
 
 
 COMMENT_RECOUNT = Prepared(
-    sa.update(Post)
-    .where(Post.id == sa.bindparam("post"))
-    .values(
-        comment_count=Post.comment_count + sa.bindparam("by", type_=sa.Integer),
-        last_comment_at=_of_last_comment(Comment.created_at),
-        last_comment_by_id=_of_last_comment(Comment.author_id),
+    lambda: (
+        sa.update(Post)
+        .where(Post.id == sa.bindparam("post"))
+        .values(
+            comment_count=Post.comment_count + sa.bindparam("by", type_=sa.Integer),
+            last_comment_at=_of_last_comment(Comment.created_at),
+            last_comment_by_id=_of_last_comment(Comment.author_id),
+        )
     )
 )
 
@@ -3471,7 +3471,7 @@ class Activity(Model):
         return dict(zip(("editor_id", "editor_name", "updated_at"), rows(last).first() or (None,) * 3, strict=True))
 
 
-ACTIVITY_INSERT = Prepared(sa.insert(Activity))
+ACTIVITY_INSERT = Prepared(lambda: sa.insert(Activity))
 LOOKED_BACK = 10_000
 SAVING = {  # the actions that change what the form about a thing holds
     "topic": ("topic.edited", "topic.joined"),
@@ -4161,12 +4161,14 @@ class Setting(Model):
 
 
 DIRECTORY_CHANGED = Prepared(
-    sa.update(Setting)
-    .where(Setting.name == "directory")
-    .values(value=sa.cast(sa.cast(Setting.value, sa.Integer) + 1, sa.String(20)))
+    lambda: (
+        sa.update(Setting)
+        .where(Setting.name == "directory")
+        .values(value=sa.cast(sa.cast(Setting.value, sa.Integer) + 1, sa.String(20)))
+    )
 )
 RENDERED = "rendered"  # by which version of the renderer everything is
-RENDERED_READ = Prepared(sa.select(Setting.value).where(Setting.name == RENDERED))
+RENDERED_READ = Prepared(lambda: sa.select(Setting.value).where(Setting.name == RENDERED))
 SETTING_FIELDS = {
     "site_name": "name",
     "welcome": "welcome",
@@ -4474,9 +4476,9 @@ ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 20_000
 LATE_COMMIT = timedelta(seconds=10)
 INDEXED = {"post": "post", "comment": "comment", "attachment": "file", "user": "person"}  # by an activity's type
 INDEXED_UNTIL = "indexed_until"
-INDEXED_READ = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL))
-INDEXED_LOCK = Prepared(sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL).with_for_update())
-LAST_ENTRY = Prepared(sa.select(sa.func.max(SearchEntry.id).label("id")))
+INDEXED_READ = Prepared(lambda: sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL))
+INDEXED_LOCK = Prepared(lambda: sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL).with_for_update())
+LAST_ENTRY = Prepared(lambda: sa.select(sa.func.max(SearchEntry.id).label("id")))
 OWNERS = frozenset(["post_id", "comment_id", "attachment_id", "person_id"])
 NO_OWNER = dict.fromkeys(OWNERS)
 # What is to be found, by kind: the model, and what an entry is made of. Drafts are not, until they are published.
@@ -7668,9 +7670,11 @@ def _authors(asked: str) -> dict[str, str]:
 
 
 AUTHORS = Prepared(
-    sa.select(User.username, User.name)
-    .where(sa.or_(User.deactivated_at.is_(None), User.username_key == sa.bindparam("asked", type_=sa.String)))
-    .order_by(User.name_key, User.id)
+    lambda: (
+        sa.select(User.username, User.name)
+        .where(sa.or_(User.deactivated_at.is_(None), User.username_key == sa.bindparam("asked", type_=sa.String)))
+        .order_by(User.name_key, User.id)
+    )
 )
 
 

@@ -112,8 +112,12 @@ def sort_key(text: str, length: int = 200) -> str:
 # ======================================================================================================================
 
 
-class Base(DeclarativeBase):
-    """Base of all models: names for every constraint, so that migrations can name what they change."""
+class Model(DeclarativeBase):
+    """Base of all models: names for every constraint, so that migrations can name what they change.
+
+    Models derive from it and not from `db.Model`, which adds `Model.query` and names of tables, at a tenth more of what
+    they cost at each start.
+    """
 
     metadata = sa.MetaData(
         naming_convention={
@@ -126,7 +130,7 @@ class Base(DeclarativeBase):
     )
 
 
-db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
 
 BUSY_SECONDS = 5  # how long a writer waits for another process's (SQLite) or transaction's (MySQL) lock
 SQLITE_PRAGMAS = ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
@@ -598,10 +602,11 @@ class Prepared:
     """A statement over columns that is compiled once for each engine, and executed by the driver's own cursor.
 
     Around a statement that SQLite answers in 9 millionths of a second SQLAlchemy works for another 45. Bound
-    parameters come by name; those of an INSERT are its columns.
+    parameters come by name; those of an INSERT are its columns. What a module prepares it gives as a function: made
+    when it is first executed, it takes nothing of the start.
     """
 
-    def __init__(self, statement: sa.Executable) -> None:
+    def __init__(self, statement: sa.Executable | Callable[[], sa.Executable]) -> None:
         self.statement: Any = statement
         self.plans: dict[tuple[str, ...], Plan] = {}  # by the engine, and by what is given: an INSERT's columns
 
@@ -625,7 +630,8 @@ class Prepared:
             cursor.close()
 
     def _plan(self, dialect: sa.Dialect, parameters: Mapping[str, Any]) -> Plan:
-        plan = self.plans[dialect.name, *parameters] = Plan.of(self.statement, dialect, parameters)
+        statement = self.statement() if callable(self.statement) else self.statement
+        plan = self.plans[dialect.name, *parameters] = Plan.of(statement, dialect, parameters)
         return plan
 
 
@@ -1177,12 +1183,14 @@ _WORDS = sa.table("search_fts_words", sa.column("word", sa.String))
 _MATCH = sa.bindparam("match", type_=sa.String)
 _MATCHES = sa.literal_column("search_fts").op("MATCH", is_comparison=True)(_MATCH)
 _OLDEST = Prepared(
-    sa.select(_FTS.c.rowid).where(_MATCHES).order_by(_FTS.c.rowid.desc()).limit(1).offset(RANKED_MOST - 1)
+    lambda: sa.select(_FTS.c.rowid).where(_MATCHES).order_by(_FTS.c.rowid.desc()).limit(1).offset(RANKED_MOST - 1)
 )
 _BEGUN = Prepared(
-    sa.select(_WORDS.c.word)
-    .where(_WORDS.c.word >= sa.bindparam("start"), _WORDS.c.word < sa.bindparam("end"))
-    .limit(EXPANDED_MOST + 1)
+    lambda: (
+        sa.select(_WORDS.c.word)
+        .where(_WORDS.c.word >= sa.bindparam("start"), _WORDS.c.word < sa.bindparam("end"))
+        .limit(EXPANDED_MOST + 1)
+    )
 )
 
 
