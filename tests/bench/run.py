@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from driving import CONNECTIONS, Ask, Load, cores, drive, on_core, worked
+from driving import CONNECTIONS, Ask, Load, cores, drive, on_core
 from serving import Client, Site, free_port, until
 
 HERE = Path(__file__).resolve().parent
@@ -44,6 +44,10 @@ FILE, FILE_AGAIN = "file, 18 KB", "file, unchanged (304)"
 LOOKS = (*PAGES, SEARCH, TYPING, BELL, FILE, FILE_AGAIN)
 COMMENT, SIGN_IN = "comment (POST)", "sign-in (POST)"
 ROWS = (*LOOKS, COMMENT, SIGN_IN)
+WHAT_IS_LEFT = (
+    "SELECT (SELECT COUNT(*) FROM activities WHERE pending IS NOT NULL), (SELECT MAX(id) FROM activities),"
+    " (SELECT value FROM settings WHERE name = 'indexed_until')"
+)
 
 
 def main() -> int:
@@ -131,8 +135,7 @@ class Board:
         self.start()
         try:
             self.asks = self.what_to_ask(self.made, self.password)
-            assert self.site.process is not None
-            self.come_to_rest(self.site.process.pid)
+            self.come_to_rest()
         except BaseException:
             self.site.stop()
             raise
@@ -183,16 +186,14 @@ class Board:
     def statements(self) -> dict[str, dict[str, int]]:
         return self.inside("statements", stdin=json.dumps({row: ask._asdict() for row, ask in self.asks.items()}))
 
-    @staticmethod
-    def come_to_rest(pid: int) -> None:
+    def come_to_rest(self) -> None:
         """Wait until people are told and the search knows: done on the same core, it would slow what comes next."""
 
-        def is_quiet() -> bool:
-            before = worked(pid)
-            time.sleep(0.5)
-            return worked(pid) - before < 20
+        def is_done() -> bool:
+            pending, last, indexed = self.ask(WHAT_IS_LEFT)
+            return not pending and int(indexed or 0) >= (last or 0)
 
-        until(is_quiet, "the site does not come to rest", seconds=120)
+        until(is_done, "the site does not come to rest", seconds=300, every=0.2)
 
     def measure(self, row: str, seconds: float, core: int | None) -> Load:
         table = {COMMENT: "comments", SIGN_IN: "sign_ins"}.get(row)
@@ -203,7 +204,7 @@ class Board:
             seconds, ask = 1, ask._replace(connections=1)
         load = drive(self.site.port, self.site.process.pid, ask, seconds, core, self.folder)
         if row == COMMENT:
-            self.come_to_rest(self.site.process.pid)
+            self.come_to_rest()
         # Being asked to sign in is a redirect as well, so what came of the forms is counted.
         if table and not load.requests <= self.count(table) - before <= load.requests + CONNECTIONS:
             raise RuntimeError(f"{row}: {load.requests} answers, but {self.count(table) - before} {table}")
@@ -213,10 +214,14 @@ class Board:
         return load
 
     def count(self, table: str) -> int:
+        return self.ask(f"SELECT COUNT(*) FROM {table}")[0]
+
+    def ask(self, statement: str) -> tuple[Any, ...]:
+        """The first row of what the database answers."""
         engine = sa.create_engine(self.url)
         try:
             with engine.connect() as connection:
-                return connection.scalar(sa.select(sa.func.count()).select_from(sa.table(table))) or 0
+                return tuple(connection.exec_driver_sql(statement).one())
         finally:
             engine.dispose()
 
