@@ -194,7 +194,7 @@ class Engine:
         self.writer: Line | None = None
         self.batch: Batch | None = None
         self.coming = Count()  # lean units that wait for their turn to write
-        self.in_hand: Callable[[], int] = lambda: 0  # requests that the server has, where it tells
+        self.writers: Callable[[], int] = lambda: 0  # see `watch_load`
         self.sizes: tuple[int, int] = (0, 0)  # of the last two batches
 
     def begin_reading(self) -> sa.Connection:
@@ -240,9 +240,12 @@ def engine_state() -> Engine:
     return this_app().extensions["corkboard.engine"]
 
 
-def watch_load(app: Flask, in_hand: Callable[[], int]) -> None:
-    """Have this application's units know how many requests its server has in hand."""
-    app.extensions["corkboard.engine"].in_hand = in_hand
+def watch_load(app: Flask, writers: Callable[[], int]) -> None:
+    """Have this application's units know how many requests that may write its server has in hand, their own included.
+
+    No more than can be at work at once: for others nobody should wait. Without a server that tells it, there are none.
+    """
+    app.extensions["corkboard.engine"].writers = writers
 
 
 def writes_one_by_one() -> bool:
@@ -497,14 +500,16 @@ class Batch:
                 self.line.driver.execute("ROLLBACK TO member")
 
     def is_awaited(self) -> bool:
-        """Whether somebody else is likely to join: who waits to; or as many as of late, while so many are in hand.
+        """Whether to keep it open: somebody waits for their turn, or the last two batches had more members, and so many
+        requests that may write are in hand.
 
         People who are answered together come back together. A batch that went without one of them would go without
-        the others, too, and be followed by another at once: waiting for them takes half the commits, and an eighth of
-        what a comment takes. Where nobody else is in hand, nobody waits.
+        the others, too, and be followed by another at once: to wait for them halves the commits and saves an eighth of
+        what a comment takes. Who is waited for and does not come costs the others `BATCH_SECONDS`.
         """
-        likely = min(max(self.state.sizes), self.state.in_hand())
-        return self.size < BATCH_MOST and (self.state.coming.value > 0 or self.size < likely)
+        if self.size >= BATCH_MOST or not self.line.driver.in_transaction:
+            return False
+        return self.state.coming.value > 0 or self.size < min(max(self.state.sizes), self.state.writers())
 
     def leave_open(self) -> None:
         """Let whoever comes next join."""

@@ -357,10 +357,22 @@ class Channel(HTTPChannel):
         super().del_channel(map)
         self.loop.closed(fd)
 
+    def may_write(self) -> bool:
+        """Whether the request whose turn it is could change something (RFC 9110, 9.2.1)."""
+        asked = self.requests[0] if self.requests else None
+        return asked is not None and not asked.error and asked.command not in ("GET", "HEAD", "OPTIONS")
+
     def service(self) -> None:
         self.refused = bool(self.requests[0].error)
         self.loop.serving.fd = self._fileno
-        super().service()
+        if not self.may_write():
+            super().service()
+            return
+        self.loop.writing.add(self)
+        try:
+            super().service()
+        finally:
+            self.loop.writing.discard(self)
 
     def readable(self) -> bool:
         return self.draining or super().readable()
@@ -439,7 +451,7 @@ OPEN_FILES = 4096
 
 def serve(app: Flask, listener: socket.socket) -> None:
     server = Server(app, listener)
-    database.watch_load(app, server.in_hand)
+    database.watch_load(app, server.writers)
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Ctrl+Break, and on Windows only
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), server.stop)
@@ -456,6 +468,7 @@ class Loop:
     def __init__(self, server: Any, sockets: dict[int, Any]) -> None:
         self.server, self.sockets = server, sockets
         self.serving = threading.local()  # the connection that a thread is at work for
+        self.writing: set[Channel] = set()  # those that threads are at work for and that may change something
 
     def turn(self, seconds: float) -> None:
         """Do what there is to do, or wait for it."""
@@ -566,9 +579,12 @@ class Server:
                 next_check = time.monotonic() + CHECK_SECONDS
         return self.finish()
 
-    def in_hand(self) -> int:
-        """How many connections a thread is at work for, or ought to be."""
-        return self.dispatcher.active_count + len(self.dispatcher.queue)
+    def writers(self) -> int:
+        """How many requests that may change something threads are at work for, or could be."""
+        queue: Any = self.dispatcher.queue  # its published type is too narrow
+        with self.dispatcher.lock:
+            waiting = sum(channel.may_write() for channel in queue)
+        return min(len(self.loop.writing) + waiting, len(self.dispatcher.threads))
 
     def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Ask the loop to end: the handler of signals. Asked again, the process ends at once."""

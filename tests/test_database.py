@@ -450,32 +450,43 @@ def in_a_row(app, waited, *names: str) -> None:
     together(app, *[functools.partial(after, number) for number in range(len(names))])
 
 
-@only_sqlite
-def test_as_many_as_of_late_share_a_commit_while_the_server_is_at_work_for_them(app, commits, waited, monkeypatch):
-    monkeypatch.setattr(database, "BATCH_SECONDS", 10)
+@pytest.fixture
+def lately(app, monkeypatch):
+    """Says how many shared each of the last two commits, and how many requests that may write are in hand."""
     state = database.engine_state()
-    state.sizes = (3, 1)
-    database.watch_load(app, lambda: 3)
+
+    def lately(sizes: tuple[int, int], writers: int) -> None:
+        monkeypatch.setattr(state, "sizes", sizes)
+        monkeypatch.setattr(state, "writers", state.writers)
+        database.watch_load(app, lambda: writers)
+
+    return lately
+
+
+@only_sqlite
+def test_as_many_as_of_late_share_a_commit_while_so_many_may_be_about_to_write(
+    app, commits, waited, lately, monkeypatch
+):
+    monkeypatch.setattr(database, "BATCH_SECONDS", 10)
+    lately((3, 1), writers=3)
     in_a_row(app, waited, "a", "b", "c")
     assert waited == [1, 2]
     assert commits == [3]
-    assert state.sizes == (1, 3)
+    assert database.engine_state().sizes == (1, 3)
 
 
 @only_sqlite
-@pytest.mark.parametrize(("sizes", "in_hand"), [((3, 3), 1), ((1, 1), 3), ((3, 3), 0)])
-def test_nobody_waits_where_nobody_else_is_likely_to_write(app, commits, waited, sizes, in_hand):
-    database.engine_state().sizes = sizes
-    database.watch_load(app, lambda: in_hand)
+@pytest.mark.parametrize(("sizes", "writers"), [((3, 3), 1), ((1, 1), 3), ((3, 3), 0)])
+def test_nobody_waits_where_nobody_else_is_likely_to_write(app, commits, waited, lately, sizes, writers):
+    lately(sizes, writers)
     database.lean_unit(keep)("alone")
     assert waited == []
     assert commits == [1]
 
 
 @only_sqlite
-def test_when_nobody_else_writes_any_more_that_is_learnt_in_two_commits(app, commits, waited):
-    database.engine_state().sizes = (2, 2)
-    database.watch_load(app, lambda: 2)
+def test_when_nobody_else_writes_any_more_that_is_learnt_in_two_commits(app, commits, waited, lately):
+    lately((2, 2), writers=2)
     for name in ("a", "b", "c", "d"):
         database.lean_unit(keep)(name)
     assert waited == [1, 1]
@@ -483,14 +494,28 @@ def test_when_nobody_else_writes_any_more_that_is_learnt_in_two_commits(app, com
 
 
 @only_sqlite
-def test_a_batch_that_is_as_large_as_any_may_be_waits_for_nobody(app, commits, waited, monkeypatch):
+def test_a_batch_that_is_as_large_as_any_may_be_waits_for_nobody(app, commits, waited, lately, monkeypatch):
     monkeypatch.setattr(database, "BATCH_MOST", 2)
     monkeypatch.setattr(database, "BATCH_SECONDS", 10)
-    database.engine_state().sizes = (4, 4)
-    database.watch_load(app, lambda: 4)
+    lately((4, 4), writers=4)
     in_a_row(app, waited, "a", "b")
     assert waited == [1]
     assert commits == [2]
+
+
+@only_sqlite
+def test_nobody_joins_what_sqlite_took_back(app, commits, waited, lately):
+    lately((4, 4), writers=4)
+
+    @database.lean_unit
+    def take_back() -> None:
+        database.engine_state().writing_line().driver.execute("ROLLBACK")
+
+    with pytest.raises(database.DatabaseBusy):
+        take_back()
+    assert waited == []
+    in_a_row(app, waited, "a", "b", "c", "d")
+    assert {"a", "b", "c", "d"} <= kept_names()
 
 
 def test_a_lean_unit_within_a_unit_joins_it(app):

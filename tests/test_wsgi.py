@@ -101,8 +101,8 @@ def prepare_served_start(app):
     if os.environ.get("OLD_SCHEMA"):
         raise click.ClickException("The database is older. Run: python -m flask init-db")
 
-def watch_load(app, in_hand):
-    app.add_url_rule("/load", view_func=lambda: str(in_hand()))
+def watch_load(app, writers):
+    app.add_url_rule("/load", view_func=lambda: str(writers()), methods=["GET", "POST"])
 """
 
 
@@ -529,17 +529,32 @@ def test_the_limit_of_connections_fits_what_the_system_can_watch(wsgi, monkeypat
     assert wsgi.connection_limit() == 400
 
 
-def test_the_server_knows_how_many_requests_it_has_in_hand(serve):
-    site = serve(THREADS="2")
-    waiting = [connect(site.port) for _ in range(3)]
-    for connection in waiting:
-        connection.sendall(get("/wait"))
-    wait_for(lambda: site.server.in_hand() == 3, what="the third, for which there is no thread")
+def test_the_server_knows_how_many_requests_that_may_write_it_could_be_at_work_for(serve):
+    site = serve(THREADS="3")
+    asked = []
+
+    def begin(method, number):
+        asked.append(connect(site.port))
+        asked[-1].sendall(f"{method} /wait HTTP/1.1\r\nHost: board\r\n\r\n".encode())
+        wait_for(lambda: len(site.seen) == min(number, 3), what=f"request {number}")
+
+    assert site.server.writers() == 0
+    begin("GET", 1)
+    assert site.server.writers() == 0
+    begin("POST", 2)
+    assert site.server.writers() == 1
+    begin("GET", 3)
+    begin("POST", 4)
+    wait_for(lambda: site.server.writers() == 2, what="the one that no thread is free for")
+    for number in (5, 6):
+        begin("POST", number)
+    wait_for(lambda: len(site.server.dispatcher.queue) == 3, what="a line of three")
+    assert site.server.writers() == 3
     site.go_on.set()
-    for connection in waiting:
+    for connection in asked:
         read_until(connection, b"http board")
         connection.close()
-    wait_for(lambda: site.server.in_hand() == 0, what="the end of all three")
+    wait_for(lambda: site.server.writers() == 0, what="the end of all")
 
 
 def test_by_epoll_a_request_asks_nothing_of_the_connections_that_lie_idle(wsgi, serve, monkeypatch):
@@ -895,9 +910,10 @@ def test_a_start_tells_the_address_and_how_to_go_on(start):
     assert body(ask(process.port, get("/", "Connection: close"))) == b"home"
 
 
-def test_once_served_units_know_how_many_requests_there_are(start):
-    port = start().port  # whose threads count as busy until they wait for the first time
-    wait_for(lambda: body(ask(port, get("/load", "Connection: close"))) == b"1", what="this request, and no other")
+def test_once_served_units_know_how_many_requests_may_write(start):
+    port = start().port
+    assert body(ask(port, get("/load", "Connection: close"))) == b"0"
+    assert body(ask(port, b"POST /load HTTP/1.1\r\nHost: board\r\nConnection: close\r\n\r\n")) == b"1"
 
 
 @on_posix

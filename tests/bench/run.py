@@ -193,7 +193,7 @@ class Board:
             pending, last, indexed = self.ask(WHAT_IS_LEFT)
             return not pending and int(indexed or 0) >= (last or 0)
 
-        until(is_done, "the site does not come to rest", seconds=300, every=0.2)
+        until(is_done, "the site does not come to rest", seconds=120, every=0.2)
 
     def measure(self, row: str, seconds: float, core: int | None) -> Load:
         table = {COMMENT: "comments", SIGN_IN: "sign_ins"}.get(row)
@@ -232,7 +232,8 @@ class Board:
             status = Path(f"/proc/{self.site.process.pid}/status").read_text(encoding="ascii")
         except OSError:
             return 0.0
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
+        held = re.search(r"VmRSS:\s+(\d+) kB", status)  # which a process that has ended has none of
+        return int(held[1]) / 1024 if held else 0.0
 
 
 class Database:
