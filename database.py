@@ -500,16 +500,19 @@ class Batch:
                 self.line.driver.execute("ROLLBACK TO member")
 
     def is_awaited(self) -> bool:
-        """Whether to keep it open: somebody waits for their turn, or the last two batches had more members, and so many
-        requests that may write are in hand.
+        """Whether to keep it open for somebody who is likely to come.
 
-        People who are answered together come back together. A batch that went without one of them would go without
-        the others, too, and be followed by another at once: to wait for them halves the commits and saves an eighth of
-        what a comment takes. Who is waited for and does not come costs the others `BATCH_SECONDS`.
+        That is who waits for their turn already; and where one of the last two batches had more members, as many as
+        requests that may write are in hand. People who are answered together come back together: a batch that went
+        without one of them would go without the others, too, and be followed by another at once. To wait for them
+        halves the commits and saves an eighth of what a comment takes. Who is waited for and does not come costs the
+        others `BATCH_SECONDS`.
         """
         if self.size >= BATCH_MOST or not self.line.driver.in_transaction:
             return False
-        return self.state.coming.value > 0 or self.size < min(max(self.state.sizes), self.state.writers())
+        if self.state.coming.value:
+            return True
+        return self.size < max(self.state.sizes) and self.size < self.state.writers()
 
     def leave_open(self) -> None:
         """Let whoever comes next join."""

@@ -190,7 +190,7 @@ class Board:
         """Wait until people are told and the search knows: done on the same core, it would slow what comes next."""
 
         def is_done() -> bool:
-            pending, last, indexed = self.ask(WHAT_IS_LEFT)
+            pending, last, indexed = self.query(WHAT_IS_LEFT)
             return not pending and int(indexed or 0) >= (last or 0)
 
         until(is_done, "the site does not come to rest", seconds=120, every=0.2)
@@ -214,9 +214,9 @@ class Board:
         return load
 
     def count(self, table: str) -> int:
-        return self.ask(f"SELECT COUNT(*) FROM {table}")[0]
+        return self.query(f"SELECT COUNT(*) FROM {table}")[0]
 
-    def ask(self, statement: str) -> tuple[Any, ...]:
+    def query(self, statement: str) -> tuple[Any, ...]:
         """The first row of what the database answers."""
         engine = sa.create_engine(self.url)
         try:
