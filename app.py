@@ -17,7 +17,7 @@
 One request, walked through: section 11 registers the hooks and blueprints of an application; `@login_required` in
 section 3 finds the person by one statement; the view in section 6 fetches through what that person may see
 (`Model.visible_to`), checks a form of section 4, calls one action of a model in section 2, and answers. Only actions
-write, each as one `@unit` (or `@lean_unit`) of `database.py`, which checks permission and version anew and records its
+write, each as one action of `database.py`, which checks permission and version anew and records its
 own activity.
 """
 
@@ -130,17 +130,13 @@ from config import config as configurations
 from database import (
     Columns,
     LongText,
-    Model,
     Prepared,
     Timestamp,
     db,
     fold,
-    lean_unit,
     rows,
     sort_key,
-    this_app,
-    this_g,
-    unit,
+    transactional,
     utcnow,
 )
 
@@ -175,6 +171,8 @@ csrf = CheapCSRFProtect()
 
 # The objects behind Flask's proxies, for what every request passes through: each look through a proxy costs as much as
 # a function call, and a page took a hundred of them.
+this_app: Callable[[], Flask] = current_app._get_current_object  # type: ignore[attr-defined]
+this_g: Callable[[], Any] = g._get_current_object  # type: ignore[attr-defined]
 this_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
 this_session: Callable[[], SessionMixin] = session._get_current_object  # type: ignore[attr-defined]
 
@@ -851,7 +849,7 @@ def rendered_first(action: Callable[..., T]) -> Callable[..., T]:
 # -- People ------------------------------------------------------------------------------------------------------------
 
 
-class User(Permissions, Model):
+class User(Permissions, db.Model):
     """A person of the team. People are deactivated, never deleted: what they wrote keeps its author."""
 
     __tablename__ = "users"
@@ -949,7 +947,7 @@ class User(Permissions, Model):
     # -- actions
 
     @classmethod
-    @unit
+    @transactional
     def create(cls, actor: Permissions | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
         """Add a person. `actor` is None when they register themselves or the site is being set up.
 
@@ -965,7 +963,7 @@ class User(Permissions, Model):
         return user
 
     @classmethod
-    @unit
+    @transactional
     def set_up(cls, token: str, *, site_name: str, password_hash: str, **profile: Any) -> "User":
         """Make the first administrator, with the token that the console printed; it works once.
 
@@ -983,7 +981,7 @@ class User(Permissions, Model):
         return user
 
     @classmethod
-    @unit
+    @transactional
     def edit_profile(cls, actor: Permissions, **profile: Any) -> None:
         """Change one's own profile.
 
@@ -1002,14 +1000,14 @@ class User(Permissions, Model):
         Activity.record(user, "person.edited", user)
 
     @classmethod
-    @unit
+    @transactional
     def edit_appearance(cls, actor: Permissions, theme: str, timezone: str, shortcuts: bool) -> None:
         user = cls.acting(actor.id)
         user.theme, user.timezone, user.shortcuts = theme, timezone, shortcuts
         Activity.record(user, "person.appearance", user)
 
     @classmethod
-    @unit
+    @transactional
     def administer(
         cls, actor: Permissions, user_id: int, *, role: Role, active: bool, version: str | None = None, **profile: Any
     ) -> None:
@@ -1037,7 +1035,7 @@ class User(Permissions, Model):
         Activity.record(actor, "person.administered", user, f"{role.label}, {'active' if active else 'deactivated'}")
 
     @classmethod
-    @unit
+    @transactional
     def set_password(cls, actor: Permissions, user_id: int, password_hash: str, keep: int | None = None) -> None:
         """Give a person (oneself, or as an administrator anybody) a new password; ends their sign-ins except `keep`."""
         cls.acting(actor.id, Role.READER if actor.id == user_id else Role.ADMIN)
@@ -1049,13 +1047,13 @@ class User(Permissions, Model):
         Activity.record(actor, "person.password", user)
 
     @classmethod
-    @lean_unit
+    @transactional
     def rehash(cls, user_id: int, password_hash: str) -> None:
         """Keep the same password under today's hashing parameters."""
         rows(sa.update(cls).where(cls.id == user_id).values(password_hash=password_hash))
 
     @classmethod
-    @unit
+    @transactional
     def rescue(cls, user_id: int, password_hash: str) -> None:
         """Make an existing person an active administrator with a new password (the command line's last resort)."""
         user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
@@ -1066,7 +1064,7 @@ class User(Permissions, Model):
         Activity.record(user, "person.rescued", user)
 
     @classmethod
-    @lean_unit
+    @transactional
     def note_visits(cls, notes: Mapping[tuple[int, int], datetime]) -> None:
         """Write what a batch of visits left behind: (person, sign-in) → when they were last here."""
         for (user_id, sign_in_id), seen in notes.items():
@@ -1103,7 +1101,7 @@ class User(Permissions, Model):
 # -- Sign-ins ----------------------------------------------------------------------------------------------------------
 
 
-class SignIn(Model):
+class SignIn(db.Model):
     """One browser that somebody is signed in with. Only a hash of its token is kept."""
 
     __tablename__ = "sign_ins"
@@ -1119,7 +1117,7 @@ class SignIn(Model):
     ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
 
     @classmethod
-    @unit
+    @transactional
     def start(cls, user_id: int, remember: bool, device: str, address: str) -> str:
         """Sign a person in. Returns the token that only their browser keeps."""
         token, now = secrets.token_urlsafe(32), utcnow()
@@ -1134,7 +1132,7 @@ class SignIn(Model):
         return token
 
     @classmethod
-    @unit
+    @transactional
     def end(cls, user: Permissions, sign_in_id: int) -> None:
         """End one of a person's own sign-ins. Raises `NotVisible` for anybody else's."""
         mine = sa.update(cls).where(cls.id == sign_in_id, cls.user_id == user.id, cls.ended_at.is_(None))
@@ -1144,7 +1142,7 @@ class SignIn(Model):
             raise NotVisible
 
     @classmethod
-    @unit
+    @transactional
     def end_others(cls, user: Permissions, keep: int) -> None:
         """End all of a person's own sign-ins except the one they use."""
         cls.end_all(user.id, keep)
@@ -1157,7 +1155,7 @@ class SignIn(Model):
         rows(theirs.values(ended_at=utcnow()))
 
     @classmethod
-    @unit
+    @transactional
     def forget_ended(cls) -> int:
         """Remove sign-ins whose cookie is worth nothing any more. Returns how many."""
         return rows(sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)).rowcount
@@ -1174,7 +1172,7 @@ class SignIn(Model):
 # -- Topics ------------------------------------------------------------------------------------------------------------
 
 
-class Topic(Model):
+class Topic(db.Model):
     """Where posts belong. Open to all, or private to its members: nobody else sees it or what is in it."""
 
     __tablename__ = "topics"
@@ -1256,7 +1254,7 @@ class Topic(Model):
     # -- actions
 
     @classmethod
-    @unit
+    @transactional
     def create(cls, actor: Permissions, *, form_id: str, members: Iterable[int] = (), **values: Any) -> "Topic":
         """Make a topic. The same form sent again answers with the first one. Raises `Refused` for a name in use."""
         editor = User.acting(actor.id, Role.EDITOR)
@@ -1271,7 +1269,7 @@ class Topic(Model):
         return topic
 
     @classmethod
-    @unit
+    @transactional
     def edit(
         cls, actor: Permissions, topic_id: int, *,
         members: Iterable[int] = (), version: str | None = None, **values: Any,
@@ -1288,7 +1286,7 @@ class Topic(Model):
         Activity.record(actor, "topic.edited", topic, topic.name)
 
     @classmethod
-    @unit
+    @transactional
     def move(cls, actor: Permissions, topic_id: int, up: bool) -> None:
         """Move a topic one place among those that the person sees."""
         Setting.lock()
@@ -1301,7 +1299,7 @@ class Topic(Model):
             Activity.record(actor, "topic.moved", topic, "up" if up else "down")
 
     @classmethod
-    @unit
+    @transactional
     def merge(cls, actor: Permissions, topic_id: int, into_id: int) -> "Topic":
         """Move all posts of one topic into another; the address of the first leads to the second from now on."""
         Setting.lock()
@@ -1318,7 +1316,7 @@ class Topic(Model):
         return into
 
     @classmethod
-    @unit
+    @transactional
     def delete(cls, actor: Permissions, topic_id: int) -> None:
         """Put a topic, and with it all that is in it, into the bin. Raises `Refused` for the last one of them."""
         Setting.lock()
@@ -1328,7 +1326,7 @@ class Topic(Model):
         Activity.record(actor, "topic.deleted", topic, topic.name)
 
     @classmethod
-    @unit
+    @transactional
     def restore(cls, actor: Permissions, topic_id: int) -> "Topic":
         """Bring a deleted topic back with all that is in it. Raises `Refused` while another one bears its name."""
         Setting.lock()
@@ -1344,7 +1342,7 @@ class Topic(Model):
         return topic
 
     @classmethod
-    @unit
+    @transactional
     def join(cls, actor: Permissions, topic_id: int) -> "Topic":
         """Let an administrator into a private topic. That they joined is recorded, as `topic.joined`."""
         Setting.lock()
@@ -1352,9 +1350,7 @@ class Topic(Model):
         topic = db.session.get(cls, topic_id, populate_existing=True)
         if topic is None or topic.deleted_at:
             raise NotVisible
-        if topic.private and database.insert_if_absent(
-            db.metadata.tables["topic_members"], {"topic_id": topic.id, "user_id": actor.id}
-        ):
+        if topic.private and database.insert_if_absent(TopicMember, topic_id=topic.id, user_id=actor.id):
             Activity.record(actor, "topic.joined", topic, topic.name)
         return topic
 
@@ -1410,7 +1406,7 @@ class Topic(Model):
         return slug if slug not in taken else next(name for name in numbered if name not in taken)
 
 
-class TopicMember(Model):
+class TopicMember(db.Model):
     """Somebody chosen to see a private topic."""
 
     __tablename__ = "topic_members"
@@ -1561,7 +1557,7 @@ class Versioned:
         return cls._revert(actor, post_id, version, old, render_body(actor, old.body))
 
     @classmethod
-    @unit
+    @transactional
     def _revert(cls, actor: Permissions, post_id: int, version: int, old: "Version", rendered: str) -> int:
         post, editor = cls._for_change(actor, post_id)
         Draft.refuse_stale(post, version)
@@ -1601,7 +1597,7 @@ class Versioned:
 # -- Posts: what is written --------------------------------------------------------------------------------------------
 
 
-class Post(Timed, Versioned, Model):
+class Post(Timed, Versioned, db.Model):
     """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
 
     __tablename__ = "posts"
@@ -1748,7 +1744,7 @@ class Post(Timed, Versioned, Model):
 
     @classmethod
     @rendered_first
-    @unit
+    @transactional
     def create(
         cls, actor: Permissions, *, kind: str, form_id: str, version: int = 0, placed: Placing | None = None,
         files: Iterable[int] = (), rendered: str = "", **written: Any,
@@ -1778,7 +1774,7 @@ class Post(Timed, Versioned, Model):
 
     @classmethod
     @rendered_first
-    @unit
+    @transactional
     def edit(
         cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
         anew: bool = False, files: Iterable[int] = (), rendered: str = "", **written: Any,
@@ -1810,7 +1806,7 @@ class Post(Timed, Versioned, Model):
             Activity.record(editor, "post.must_read", post, post.title)
 
     @classmethod
-    @unit
+    @transactional
     def delete(cls, actor: Permissions, post_id: int) -> None:
         """Put a post where only restoring finds it. Again: nothing more happens."""
         post, editor = cls._for_change(actor, post_id, deleted=True)
@@ -1819,7 +1815,7 @@ class Post(Timed, Versioned, Model):
             Activity.record(editor, "post.deleted", post, post.title)
 
     @classmethod
-    @unit
+    @transactional
     def restore(cls, actor: Permissions, post_id: int) -> None:
         post, editor = cls._for_change(actor, post_id, deleted=True)
         if post.deleted_at is not None:
@@ -1827,7 +1823,7 @@ class Post(Timed, Versioned, Model):
             Activity.record(editor, "post.restored", post, post.title)
 
     @classmethod
-    @unit
+    @transactional
     def pin(cls, actor: Permissions, post_id: int, pinned: bool, until: datetime | None = None) -> None:
         """Keep news at the top of Home, for ever or `until` then, or let it go. Editors only."""
         post, editor = cls._for_change(actor, post_id)
@@ -1919,7 +1915,7 @@ class Draft:
 
     @classmethod
     @rendered_first
-    @unit
+    @transactional
     def autosave(
         cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", rendered: str = "",
         **written: Any,
@@ -2059,7 +2055,7 @@ class Upkeep:
     # -- actions
 
     @classmethod
-    @unit
+    @transactional
     def renew(cls, actor: Permissions, post_id: int, day: date) -> date:
         """Say on `day` that a page is still right. Returns by when it is to be looked at again.
 
@@ -2080,7 +2076,7 @@ class Upkeep:
         return again
 
     @classmethod
-    @lean_unit
+    @transactional
     def tell_overdue(cls, day: date) -> int:
         """Have the owners of overdue pages told, once for each day that was missed. Returns of how many pages."""
         late = sa.select(Post.id, Post.title, Post.review_by).where(
@@ -2229,7 +2225,7 @@ class Page(NamedTuple):
 # -- Versions ----------------------------------------------------------------------------------------------------------
 
 
-class Revision(Model):
+class Revision(db.Model):
     """What a post or a comment said in one of its versions. Never changed."""
 
     __tablename__ = "revisions"
@@ -2327,7 +2323,7 @@ REVISION_INSERT = Prepared(lambda: sa.insert(Revision))
 # -- Must-read ---------------------------------------------------------------------------------------------------------
 
 
-class MustReadPerson(Model):
+class MustReadPerson(db.Model):
     """Somebody who is asked by name to read a post."""
 
     __tablename__ = "must_read_people"
@@ -2335,7 +2331,7 @@ class MustReadPerson(Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True, index=True)
 
 
-class Acknowledgement(Model):
+class Acknowledgement(db.Model):
     """Somebody said that they have read a version of a post. Never changed, never deleted."""
 
     __tablename__ = "acknowledgements"
@@ -2412,7 +2408,7 @@ class Acknowledgement(Model):
     # -- actions
 
     @classmethod
-    @unit
+    @transactional
     def give(cls, actor: Permissions, post_id: int, version: int) -> None:
         """Write down that somebody has read a post in the version that they saw, or with 0 in the present one.
 
@@ -2430,11 +2426,11 @@ class Acknowledgement(Model):
         if read < (post.must_read_version or 0):
             raise Refused("version", "This was changed while you read it. Read it once more, then say so.")
         given = {"post_id": post.id, "user_id": user.id, "version": read, "at": utcnow()}
-        if database.insert_if_absent(db.metadata.tables["acknowledgements"], given):
+        if database.insert_if_absent(Acknowledgement, **given):
             Activity.record(user, "post.acknowledged", post, f"version {read}")
 
     @classmethod
-    @unit
+    @transactional
     def ask(
         cls, actor: Permissions, post_id: int, *,
         roles: Iterable[Role], people: Iterable[int] = (), due: date | None = None, anew: bool = False,
@@ -2456,11 +2452,11 @@ class Acknowledgement(Model):
         post.must_read_since, post.must_read_due = post.must_read_since or utcnow(), due
         rows(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
         for user_id in named:
-            database.insert_if_absent(db.metadata.tables["must_read_people"], {"post_id": post.id, "user_id": user_id})
+            database.insert_if_absent(MustReadPerson, post_id=post.id, user_id=user_id)
         Activity.record(editor, "post.must_read", post, post.title)
 
     @classmethod
-    @unit
+    @transactional
     def stop_asking(cls, actor: Permissions, post_id: int) -> None:
         """Nobody owes a post any more; what was acknowledged stays on record."""
         post, editor = cls._for_asking(actor, post_id)
@@ -2469,7 +2465,7 @@ class Acknowledgement(Model):
             Activity.record(editor, "post.must_read_ended", post, post.title)
 
     @classmethod
-    @unit
+    @transactional
     def remind(cls, actor: Permissions, post_id: int) -> int:
         """Have those who still owe a post told of it again, once a day at the most. Returns how many they are."""
         post, user = Post._for_change(actor, post_id)
@@ -2525,7 +2521,7 @@ sa.Index(
 # -- Comments ----------------------------------------------------------------------------------------------------------
 
 
-class Comment(Model):
+class Comment(db.Model):
     """What somebody said below a post."""
 
     __tablename__ = "comments"
@@ -2617,7 +2613,7 @@ class Comment(Model):
         return (cls._create_with_more if more else cls._create)(actor.id, post_id, body, form_id, rendered)
 
     @classmethod
-    @lean_unit
+    @transactional
     def _create_with_more(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
         comment_id = cls._create(author_id, post_id, body, form_id, rendered)
         Attachment.bind(author_id, body, comment_id=comment_id)
@@ -2625,7 +2621,7 @@ class Comment(Model):
         return comment_id
 
     @classmethod
-    @lean_unit
+    @transactional
     def _create(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
         """Written in plain statements: it is the write that happens most."""
         # The count comes first: it locks the post, so that what is read next stays true until the commit.
@@ -2635,7 +2631,7 @@ class Comment(Model):
         made = rows(cls._insert(), viewer=author_id, post=post_id, **written)
         if made.rowcount != 1:
             return cls._not_inserted(author_id, post_id, form_id)
-        comment_id: int = made.inserted_primary_key[0]  # type: ignore[index]
+        comment_id: int = made.lastrowid
         Activity.record(author_id, "comment.created", ("comment", comment_id))
         return comment_id
 
@@ -2672,7 +2668,7 @@ class Comment(Model):
 
     @classmethod
     @rendered_first
-    @unit
+    @transactional
     def edit(cls, actor: Permissions, comment_id: int, version: int, *, body: str, rendered: str = "") -> None:
         """Save a new version over the one that was read. Raises `Conflict` when somebody else saved in between."""
         comment, editor = cls._for_change(actor, comment_id)
@@ -2709,20 +2705,20 @@ class Comment(Model):
         return cls._revert(actor, comment_id, version, old.body, render_body(actor, old.body))
 
     @classmethod
-    @unit
+    @transactional
     def _revert(cls, actor: Permissions, comment_id: int, version: int, body: str, rendered: str) -> int:
         comment, editor = cls._for_change(actor, comment_id)
         cls.edit(editor, comment_id, version, body=body, rendered=rendered)
         return comment.version
 
     @classmethod
-    @unit
+    @transactional
     def delete(cls, actor: Permissions, comment_id: int) -> int:
         """Put a comment where only restoring finds it. Returns the id of its post."""
         return cls._set_deleted(actor, comment_id, True)
 
     @classmethod
-    @unit
+    @transactional
     def restore(cls, actor: Permissions, comment_id: int) -> int:
         """Bring a deleted comment back. Returns the id of its post."""
         return cls._set_deleted(actor, comment_id, False)
@@ -2804,7 +2800,7 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
 # -- Files -------------------------------------------------------------------------------------------------------------
 
 
-class Attachment(Model):
+class Attachment(db.Model):
     """A file that somebody uploaded: of a post, of a comment, a person's picture, or of nothing that is saved yet.
 
     It is written before its row, and its row goes before it: a crash leaves a file without a row, never the contrary.
@@ -2926,7 +2922,7 @@ class Attachment(Model):
     # -- actions
 
     @classmethod
-    @unit
+    @transactional
     def create(cls, actor: Permissions, kept: "Kept") -> int:
         """Write down a file that is on the disk already. Returns its id."""
         user = User.acting(actor.id, Role.MEMBER)
@@ -2935,7 +2931,7 @@ class Attachment(Model):
         return file_id
 
     @classmethod
-    @unit
+    @transactional
     def set_avatar(cls, actor: Permissions, kept: "Kept") -> None:
         """Make a file on the disk one's picture, in the place of the one before."""
         user = User.acting(actor.id)
@@ -2955,13 +2951,13 @@ class Attachment(Model):
             Activity.record(user_id, "attachment.bound", (kind.removesuffix("_id"), owner_id), plural(bound, "file"))
 
     @classmethod
-    @unit
+    @transactional
     def delete(cls, actor: Permissions, file_id: int) -> str:
         """Remove a file from what it belongs to; restoring brings it back. Returns the address of that."""
         return cls._set_deleted(actor, file_id, True)
 
     @classmethod
-    @unit
+    @transactional
     def restore(cls, actor: Permissions, file_id: int) -> str:
         """Bring a removed file back. Returns the address of what it belongs to."""
         return cls._set_deleted(actor, file_id, False)
@@ -2983,7 +2979,7 @@ class Attachment(Model):
         return pruned
 
     @classmethod
-    @unit
+    @transactional
     def _forget_unbound(cls, before: datetime) -> list[str]:
         """Delete the rows of what was uploaded and never saved with anything. Returns the names of their files."""
         old = sa.select(cls.id, cls.stored, cls.uploader_id, cls.name).where(cls.unbound(), cls.created_at < before)
@@ -3070,7 +3066,7 @@ class FileView(NamedTuple):
 # -- Links between texts -----------------------------------------------------------------------------------------------
 
 
-class PageLink(Model):
+class PageLink(db.Model):
     """That a post or a comment names a page of the handbook by its title, and which page that was.
 
     A title means the page that was called so when a save of the text first brought it in; or, where there was none, the
@@ -3330,7 +3326,7 @@ class OldHtml:
         return columns.where(model.renderer < RENDERER_VERSION, model.id > after).order_by(model.id).limit(50)
 
     @staticmethod
-    @lean_unit
+    @transactional
     def _write(model: Any, found: Sequence[Any], made: Sequence[str]) -> None:
         """Write the new HTML of what nobody has changed meanwhile."""
         for row, html_now in zip(found, made, strict=True):
@@ -3340,7 +3336,7 @@ class OldHtml:
         Activity.record(None, "site.rendered", (model.__tablename__, found[-1].id), plural(len(found), "text"))
 
     @staticmethod
-    @lean_unit
+    @transactional
     def _note_done() -> None:
         """Remember that there are none: to look for them is to go through everything."""
         rows(sa.delete(Setting).where(Setting.name == RENDERED))
@@ -3350,7 +3346,7 @@ class OldHtml:
 # -- Reactions ---------------------------------------------------------------------------------------------------------
 
 
-class Reaction(Model):
+class Reaction(db.Model):
     """What somebody said to a post or a comment without words: each kind once.
 
     Posts and comments keep a `summary` of theirs, so that showing them costs no statement.
@@ -3390,7 +3386,7 @@ class Reaction(Model):
     # -- actions
 
     @classmethod
-    @unit
+    @transactional
     def change(cls, actor: Permissions, kind: str, given: bool, **on: int) -> str | None:
         """Give a reaction to what `post_id` or `comment_id` names, or take it back. Again: nothing more happens.
 
@@ -3405,7 +3401,7 @@ class Reaction(Model):
             raise NotVisible
         mine = {"user_id": user.id, "kind": kind, **on}
         if given:
-            changed = database.insert_if_absent(db.metadata.tables["reactions"], mine | {"at": utcnow()})
+            changed = database.insert_if_absent(Reaction, **mine, at=utcnow())
         else:
             changed = bool(rows(sa.delete(cls).filter_by(**mine)).rowcount)
         if changed:
@@ -3421,7 +3417,7 @@ sa.Index("uq_reactions_comment_id_kind_user_id", Reaction.comment_id, Reaction.k
 # -- What happened -----------------------------------------------------------------------------------------------------
 
 
-class Activity(Model):
+class Activity(db.Model):
     """Who did what, on what, when and from where. Written by the actions themselves; nobody can edit it."""
 
     __tablename__ = "activities"
@@ -3516,7 +3512,7 @@ TOLD = frozenset([*TOLD_OF_POSTS, "comment.created", "comment.edited", "reaction
 # -- What one follows, and has read ------------------------------------------------------------------------------------
 
 
-class Follow(Model):
+class Follow(db.Model):
     """Somebody wants to be told of a topic's posts or of a post's comments, or on the contrary of none of it.
 
     Whoever writes a post or a comment follows that post by themselves, unless they muted it.
@@ -3563,7 +3559,7 @@ class Follow(Model):
         cls._choose(actor, state, topic_id, post_id)
 
     @classmethod
-    @unit
+    @transactional
     def _choose(cls, actor: Permissions, state: str, topic_id: int | None, post_id: int | None) -> None:
         user, model, thing_id = User.acting(actor.id), Post if post_id else Topic, post_id or topic_id
         if db.session.scalar(model.visible_to(user).where(model.id == thing_id)) is None:
@@ -3572,7 +3568,7 @@ class Follow(Model):
         mine = sa.and_(*(getattr(cls, name) == value for name, value in place.items() if value is not None))
         if state == "none":
             changed = rows(sa.delete(cls).where(mine)).rowcount
-        elif not (changed := database.insert_if_absent(db.metadata.tables["follows"], {**place, "state": state})):
+        elif not (changed := database.insert_if_absent(Follow, **place, state=state)):
             changed = rows(sa.update(cls).where(mine, cls.state != state).values(state=state)).rowcount
         if changed:
             said = {"following": "followed", "muted": "muted", "none": "unfollowed"}[state]
@@ -3599,7 +3595,7 @@ sa.Index("uq_follows_topic_id_user_id", Follow.topic_id, Follow.user_id, unique=
 sa.Index("uq_follows_post_id_user_id", Follow.post_id, Follow.user_id, unique=True)
 
 
-class ReadMark(Model):
+class ReadMark(db.Model):
     """When somebody looked at a post last."""
 
     __tablename__ = "read_marks"
@@ -3614,7 +3610,7 @@ class ReadMark(Model):
         return mine.scalar_subquery().label("looked_at")
 
     @classmethod
-    @lean_unit
+    @transactional
     def write(cls, notes: Mapping[tuple[int, int], datetime]) -> None:
         """Write what people opened: (person, post) → when. What they were told of it until then is read."""
         opened = sa.select(Post.id).where(Post.id.in_({post_id for _user_id, post_id in notes}))
@@ -3626,7 +3622,7 @@ class ReadMark(Model):
         ]
         if not marks:
             return
-        database.upsert(db.metadata.tables["read_marks"], marks)
+        database.upsert(ReadMark, marks)
         told = Notification
         seen = sa.exists().where(cls.user_id == told.user_id, cls.post_id == told.post_id, cls.at >= told.created_at)
         theirs = sa.and_(told.user_id.in_({user_id for user_id, _post_id in notes}), told.read_at.is_(None))
@@ -3667,7 +3663,7 @@ class ReadMark(Model):
         return forgotten
 
     @classmethod
-    @lean_unit
+    @transactional
     def _forget(cls, user_id: int, post_ids: Sequence[int], before: datetime) -> int:
         mine = sa.and_(cls.user_id == user_id, cls.post_id.in_(post_ids))
         return rows(sa.delete(cls).where(mine, cls.at < before)).rowcount  # not what was looked at again meanwhile
@@ -3676,7 +3672,7 @@ class ReadMark(Model):
 # -- Notifications: what one was told ----------------------------------------------------------------------------------
 
 
-class NotificationChoice(Model):
+class NotificationChoice(db.Model):
     """How somebody wants to be told of one kind of thing: in the site, by mail too, or neither."""
 
     __tablename__ = "notification_choices"
@@ -3708,7 +3704,7 @@ TOLD_DAYS = 90  # how long what was read is kept
 UNREAD_LONGER = timedelta(days=275)  # and so much longer what was not: a year in all
 
 
-class Notification(Model):
+class Notification(db.Model):
     """Somebody is told of an activity. One row for each person and activity; shown by post and kind."""
 
     __tablename__ = "notifications"
@@ -3787,16 +3783,16 @@ class Notification(Model):
     # -- actions
 
     @classmethod
-    @unit
+    @transactional
     def choose(cls, actor: Permissions, **ways: str) -> None:
         """Decide how to be told of each kind, from now on."""
         user = User.acting(actor.id)
         chosen = [{"user_id": user.id, "kind": kind, "way": way} for kind, way in ways.items()]
-        database.upsert(db.metadata.tables["notification_choices"], chosen)
+        database.upsert(NotificationChoice, chosen)
         Activity.record(user, "person.notifications", user)
 
     @classmethod
-    @unit
+    @transactional
     def read_all(cls, actor: Permissions) -> None:
         """Mark everything that a person was told as read."""
         user = User.acting(actor.id)
@@ -3816,7 +3812,7 @@ class Notification(Model):
         return forgotten
 
     @classmethod
-    @lean_unit
+    @transactional
     def _prune_some(cls, before: datetime) -> int:
         unread = sa.and_(cls.read_at.is_(None), cls.created_at < before - UNREAD_LONGER)
         ids = [row.id for row in rows(sa.select(cls.id).where(sa.or_(cls.read_at < before, unread)).limit(500))]
@@ -3842,7 +3838,7 @@ class Notification(Model):
         return cls._tell_some() if Telling.read_ahead() else None
 
     @classmethod
-    @lean_unit
+    @transactional
     def _tell_some(cls) -> tuple[int, set[int]] | None:
         events = Telling.waiting(lock=True)
         if not events:
@@ -4096,7 +4092,7 @@ class Site(NamedTuple):
         return with_version({name: getattr(self, field) for name, field in SETTING_FIELDS.items()})
 
 
-class Setting(Model):
+class Setting(db.Model):
     """One of the site's settings.
 
     The rows `version` (of the settings) and `directory` (of people, topics and handbook) count changes. Both are read
@@ -4127,7 +4123,7 @@ class Setting(Model):
         return row
 
     @classmethod
-    @unit
+    @transactional
     def change(cls, actor: Permissions, *, version: str | None = None, **values: str) -> None:
         """Set some settings and tell every process. Raises `Conflict` when somebody else set one of them meanwhile."""
         counter = cls.lock()
@@ -4139,7 +4135,7 @@ class Setting(Model):
         Activity.record(actor, "settings.changed", ("setting", int(counter.value)), ", ".join(values))
 
     @classmethod
-    @unit
+    @transactional
     def renew_setup_token(cls) -> str:
         """Make a new one-time token for setting the site up; the old one ends. Raises `Refused` once people exist."""
         cls.lock()
@@ -4182,7 +4178,7 @@ SETTING_FIELDS = {
 # -- Search: what there is to find -------------------------------------------------------------------------------------
 
 
-class SearchEntry(Model):
+class SearchEntry(db.Model):
     """What the search finds of a post, a comment, a file or a person: its words, as `database.search_tokens` has them.
 
     Whether somebody may see it is never written here but asked of the thing itself with each search. Entries follow
@@ -4235,7 +4231,7 @@ class SearchEntry(Model):
 
         Best is what has the words in its title, then what begins a title's words, then the rest; of each the newest.
         """
-        newest = 0 if database.engine_state().is_sqlite else cls.last_id()
+        newest = 0 if database.is_sqlite() else cls.last_id()
         if newest >= 2 * database.WINDOW:  # else there is nothing but the newest
             found = cls._found(viewer, wanted, newest)
             if found.count >= wanted.most:
@@ -4247,7 +4243,7 @@ class SearchEntry(Model):
         """What was found; with `last`, the number of the newest entry, by MySQL among the newest only."""
         ranked: dict[int, tuple[int, Any]] = {}
         given, count = {"viewer": viewer.id, "now": g.now, "oldest": 0, **wanted.limits}, 0
-        sqlite, newest = database.engine_state().is_sqlite, NEWEST_ENTRIES if last else 0
+        sqlite, newest = database.is_sqlite(), NEWEST_ENTRIES if last else 0
         marks = ((database.WORD_MARK, False), (database.TITLE_MARK, False), (database.TITLE_MARK, True))
         for worth, (mark, whole) in enumerate(marks):
             match = database.search_query(wanted.words, wanted.flags, mark, whole, last)
@@ -4282,7 +4278,7 @@ class SearchEntry(Model):
         """The people who fit, by name."""
         match = database.search_query(wanted.words, (), database.PERSON_MARK, False)
         checks = database.search_checks(wanted.words, database.PERSON_MARK, False)
-        statement = cls._people(database.engine_state().is_sqlite, len(checks))
+        statement = cls._people(database.is_sqlite(), len(checks))
         return rows(statement, match=match, most=most, oldest=0, **checks).all()
 
     # -- actions
@@ -4300,7 +4296,7 @@ class SearchEntry(Model):
         recent = sa.and_(Activity.id > done - ACTIVITIES_AT_ONCE, Activity.at > utcnow() - LATE_COMMIT)
         fresh = Activity.id > done
         # On MySQL a lower number may be committed after a higher one: those of a moment ago are looked at again.
-        since = fresh if database.writes_one_by_one() else sa.or_(fresh, recent)
+        since = fresh if database.is_sqlite() else sa.or_(fresh, recent)
         columns = sa.select(Activity.id, Activity.object_type, Activity.object_id)
         found = rows(columns.where(since).order_by(Activity.id).limit(2 * ACTIVITIES_AT_ONCE)).all()
         if found:
@@ -4340,7 +4336,7 @@ class SearchEntry(Model):
         cls.fill(advance)
 
     @classmethod
-    @unit
+    @transactional
     def _clear(cls) -> None:
         rows(sa.delete(Setting).where(Setting.name == INDEXED_UNTIL))
         database.clear_search(cls.__table__)
@@ -4387,7 +4383,7 @@ class SearchEntry(Model):
         return [*tokens_of(row.title, row.html), *database.search_flags(kind=of_kind, author=row.author_id)]
 
     @classmethod
-    @lean_unit
+    @transactional
     def _write(cls, values: Mapping[tuple[str, int], Any], done: int, last: int) -> None:
         """Write entries and, as `last`, how far the activities are indexed, unless another process did meanwhile."""
         if cls._indexed_until(lock=True) != done:
@@ -4406,7 +4402,7 @@ class SearchEntry(Model):
         cls._add({key: value for key, value in values.items() if key not in standing})
 
     @classmethod
-    @lean_unit
+    @transactional
     def _add(cls, values: Mapping[tuple[str, int], Any]) -> None:
         """Write the entries of what has none yet and still is there."""
         standing, living, last = cls._standing(values), cls._living(values), cls.last_id()
@@ -4420,7 +4416,7 @@ class SearchEntry(Model):
             database.note_words({token for value in new for token in value["tokens"]})
 
     @classmethod
-    @lean_unit
+    @transactional
     def _follow_from(cls, last: int) -> None:
         """Begin to follow the activities after this one, unless that was begun."""
         if cls._indexed_until() is None:
@@ -4538,7 +4534,7 @@ class Wanted(NamedTuple):
 # -- Throttles ---------------------------------------------------------------------------------------------------------
 
 
-class Throttle(Model):
+class Throttle(db.Model):
     """How often something may be tried, counted in the database so that it holds across processes.
 
     The generic cell rate algorithm: a row keeps the time at which its allowance is whole again. Nobody is locked out
@@ -4550,7 +4546,7 @@ class Throttle(Model):
     whole_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
 
     @classmethod
-    @unit
+    @transactional
     def take(cls, key: str, burst: int, interval: timedelta) -> timedelta | None:
         """Use one of `burst` tries, each of which comes back after `interval`.
 
@@ -4558,7 +4554,7 @@ class Throttle(Model):
         """
         now, hashed = utcnow(), hash_token(key)
         rows(sa.delete(cls).where(cls.whole_at < now - timedelta(hours=1)))
-        database.insert_if_absent(db.metadata.tables["throttles"], {"key": hashed, "whole_at": now})
+        database.insert_if_absent(Throttle, key=hashed, whole_at=now)
         row = db.session.get(cls, hashed, with_for_update=True, populate_existing=True)
         assert row is not None
         whole_at = max(row.whole_at, now) + interval
@@ -4569,7 +4565,7 @@ class Throttle(Model):
         return None
 
     @classmethod
-    @unit
+    @transactional
     def give_back(cls, key: str, interval: timedelta | None = None) -> None:
         """Return one try, or with no interval all of them."""
         if interval is None:
@@ -4690,7 +4686,7 @@ class Bin:
         return removed
 
     @classmethod
-    @unit
+    @transactional
     def _empty_some(cls, actor: Permissions | None, kind: str, until: datetime) -> int:
         statement, model = cls._list(kind)
         if actor is None:  # the site itself looks at all of it, whatever it stands in
@@ -4716,7 +4712,7 @@ class Bin:
 # -- Jobs --------------------------------------------------------------------------------------------------------------
 
 
-class JobRun(Model):
+class JobRun(db.Model):
     """When a job ran, and when it is due. Whoever runs it holds a lease on its row, so that no two processes do."""
 
     __tablename__ = "jobs"
@@ -4730,19 +4726,19 @@ class JobRun(Model):
     failures: Mapped[int]  # since it went well last
 
     @classmethod
-    @unit
+    @transactional
     def claim(cls, name: str, early: bool = False) -> str | None:
         """Take a job that is due (or `early`, before that). Returns the lease, None where there is nothing to do."""
         now, lease = utcnow(), secrets.token_hex(16)
         first = {"due_at": now, "lease": "", "result": "", "failures": 0}
-        database.insert_if_absent(db.metadata.tables["jobs"], {"name": name} | first)
+        database.insert_if_absent(JobRun, name=name, **first)
         free = sa.or_(cls.lease == "", cls.leased_until < now)
         statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else cls.due_at <= now)
         taken = rows(statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None))
         return lease if taken.rowcount == 1 else None
 
     @classmethod
-    @unit
+    @transactional
     def finish(cls, name: str, lease: str, every: timedelta, result: str, failed: bool) -> None:
         """Say how a job went, and when it is due again: after a failure soon, and later each time it fails."""
         now = utcnow()
@@ -4975,7 +4971,7 @@ def load_viewer() -> Viewer | None:
     """Find who a request is for by the token in its session; None when nobody is signed in."""
     held, kept = this_g(), this_session()
     token, now = kept.get("token"), held.now
-    row = database.glance(_viewer_statement(), token_hash=hash_token(token), now=now).first() if token else None
+    row = rows(_viewer_statement(), token_hash=hash_token(token), now=now).first() if token else None
     if row is None:
         held.ended_user_id = kept.get("was")
         return None
@@ -5680,7 +5676,7 @@ def unchanged(
     and the later number be seen first: there everything is read each time. What one person has looked at is nobody
     else's concern, and no activity: `AppState.changed_for` counts that.
     """
-    if not database.writes_one_by_one():
+    if not database.is_sqlite():
         return find()
     kept, own_changes = state().found, state().looked.get(viewer.id)
     whole_key = (viewer.id, viewer.new_since, viewer.last_activity, own_changes, *key)
@@ -6515,11 +6511,7 @@ def handbook() -> ResponseReturnValue:
 
 def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, Any]:
     found_pages = unchanged(viewer, ("handbook", place, *clock()), lambda: Upkeep.pages(viewer, place))  # type: ignore[arg-type]
-    looking = state().looks.pending
-    shown = [
-        page._replace(is_new=page.is_new and not looking((viewer.id, page.id)))
-        for page in found_pages[:HANDBOOK_PER_PAGE]
-    ]
+    shown = found_pages[:HANDBOOK_PER_PAGE]
     sections: list[tuple[TopicLink, list[Any]]] = []
     for row in shown:
         if not sections or sections[-1][0].id != row.topic_id:
@@ -8762,7 +8754,7 @@ class DemoCompany:
         self._add_people(people, hashes)
         return told
 
-    @unit
+    @transactional
     def _add_people(self, people: list[dict[str, Any]], hashes: list[str]) -> None:
         fresh = not User.exists()
         stand_ins = {person["username"]: person.pop("stand_in") for person in people}
@@ -8817,7 +8809,7 @@ class DemoCompany:
     def _fields(head: str) -> dict[str, str]:
         return {name.strip(): value.strip() for name, _, value in (field.partition(":") for field in head.split(";"))}
 
-    @unit
+    @transactional
     def publish(self, entries: Sequence[DemoEntry], advance: Callable[[int], None]) -> None:
         """Write posts with their comments and first revisions, at the times they tell."""
         for entry in entries:
@@ -8858,7 +8850,7 @@ class DemoCompany:
             self._write_batch(batch)
             advance(len(batch))
 
-    @unit
+    @transactional
     def _write_batch(self, batch: list[dict[str, Any]]) -> None:
         connection = db.session.connection()
         last = connection.scalar(sa.select(sa.func.max(Post.id))) or 0

@@ -1,15 +1,12 @@
 """All that differs between SQLite and MySQL/MariaDB, and all that guards data.
 
- 1. Column types and keys     the types models are made of, alike on both engines
- 2. Engine                    `db`, `init_db(app)`, what each engine is told on connecting
- 3. Units of work             `@unit`: one transaction, tried again as a whole
- 4. Statements                what the engines spell differently
- 5. Write-behind              what merely looking causes, written in batches by a thread
- 6. Schema                    is it there, is it current, bring it up to date
- 7. Full-text search          the words of a text, the index over them, what to ask it
-
-`migrate` (Flask-Migrate) is a lazy attribute of this module (PEP 562): importing Alembic costs more than a
-hundred page views, and only the commands need it.
+1. Column types and keys     the types models are made of, alike on both engines
+2. Engine                    `db`, `migrate`, `init_db(app)`, what each engine is told on connecting
+3. Transactions              `@transactional`: one transaction, tried again as a whole
+4. Statements                what the engines spell differently
+5. Write-behind              what merely looking causes, written in batches by a thread
+6. Schema                    is it there, is it current, bring it up to date
+7. Full-text search          the words of a text, the index over them, what to ask it
 """
 
 from __future__ import annotations
@@ -23,37 +20,30 @@ import sqlite3
 import threading
 import time
 import unicodedata
-from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import click
 import sqlalchemy as sa
-from flask import Flask, current_app, g
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Flask, current_app
+from flask_migrate import Migrate, upgrade
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
+from sqlalchemy.dialects.mysql import insert as insert_mysql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
 
-if TYPE_CHECKING:
-    from flask_migrate import Migrate
-
-    migrate: Migrate
-
 P = ParamSpec("P")
 R = TypeVar("R")
-Columns = sa.Select[*tuple[Any, ...]]
 
 log = logging.getLogger("corkboard.database")
-
-# The objects behind Flask's proxies: hot paths ask for them a few times in each request.
-this_app: Callable[[], Flask] = current_app._get_current_object  # type: ignore[attr-defined]
-this_g: Callable[[], Any] = g._get_current_object  # type: ignore[attr-defined]
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
@@ -62,9 +52,8 @@ MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 # == 1. Column types and keys ==========================================================================================
 # ======================================================================================================================
 
-# Binary comparison everywhere: the default collations of MySQL find 'Anna', 'anna ' and 'änna' equal and SQLite does
-# not. Whatever shall compare loosely has a key column, made by `fold` or `sort_key` below. Migrations state it for
-# each table; the models do not, because stating it loads MySQL's dialect, which most sites never need.
+# Text compares byte by byte on both engines: MySQL's default collations find 'Anna', 'anna ' and 'änna' equal, and
+# SQLite does not. What compares loosely has a key column, made by `fold` or `sort_key`. Migrations state the collation.
 MYSQL_TABLE = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 
@@ -73,16 +62,16 @@ class TimestampType(sa.DateTime):
 
 
 class LongTextType(sa.Text):
-    """Text of up to 16 MB, where MySQL's TEXT ends at 64 KB."""
+    """Text of up to 16 MB; MySQL's TEXT ends at 64 KB."""
 
 
 @compiles(TimestampType, "mysql", "mariadb")
-def _mysql_timestamp(_type: TimestampType, _compiler: Any, **_given: Any) -> str:
+def _mysql_timestamp(_type: TimestampType, _compiler: Any, **_options: Any) -> str:
     return "DATETIME(6)"
 
 
 @compiles(LongTextType, "mysql", "mariadb")
-def _mysql_long_text(_type: LongTextType, _compiler: Any, **_given: Any) -> str:
+def _mysql_long_text(_type: LongTextType, _compiler: Any, **_options: Any) -> str:
     return "MEDIUMTEXT"
 
 
@@ -96,7 +85,7 @@ def utcnow() -> datetime:
 
 
 def fold(text: str) -> str:
-    """The key by which names and mail addresses are the same: NFKC, casefold, strip (after RFC 8265, simplified)."""
+    """The key by which usernames and email addresses are the same: NFKC, casefold, strip (after RFC 8265)."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
@@ -112,12 +101,8 @@ def sort_key(text: str, length: int = 200) -> str:
 # ======================================================================================================================
 
 
-class Model(DeclarativeBase):
-    """Base of all models: names for every constraint, so that migrations can name what they change.
-
-    Models derive from it and not from `db.Model`, which adds `Model.query` and names of tables, at a tenth more of what
-    they cost at each start.
-    """
+class Base(DeclarativeBase):
+    """What models are made of. Each constraint has a name, so that a migration can change it."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -130,154 +115,65 @@ class Model(DeclarativeBase):
     )
 
 
-db = SQLAlchemy(model_class=Model, session_options={"expire_on_commit": False})
+db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
+migrate = Migrate(directory=str(MIGRATIONS))
 
-BUSY_SECONDS = 5  # how long a writer waits for another process's (SQLite) or transaction's (MySQL) lock
+BUSY_SECONDS = 5  # how long a writer waits for another one
 SQLITE_PRAGMAS = ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 MYSQL_GREETING = (
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
-    f" innodb_lock_wait_timeout = {BUSY_SECONDS}, group_concat_max_len = 65536, time_zone = '+00:00'"
+    f" innodb_lock_wait_timeout = {BUSY_SECONDS}, time_zone = '+00:00'"
 )
 DISCONNECTS = {1047, 2006, 2013}  # 1047: a Galera node without quorum answers every query with it, but passes a ping
 UNREACHABLE = DISCONNECTS | {1040, 1053, 1205, 2002, 2003}
 
 
 class DatabaseBusy(Exception):
-    """Another writer of this process kept the database longer than anyone should wait."""
+    """Another writer of this process kept the database for too long."""
 
 
-class Line:
-    """A connection to SQLite that is kept. Its transactions are begun and ended by the driver.
+class DatabaseState:
+    """What one application knows of its database: SQLite's write lock, and whether the schema was found current."""
 
-    SQLAlchemy, which takes longer for that than SQLite for a page's statement, sees a single long transaction.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self.connection = engine.connect()
-        self.connection.begin()
-        self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
-        self.driver.rollback()
-
-    @property
-    def is_open(self) -> bool:
-        return not self.connection.closed and not self.connection.invalidated
-
-    def begin(self, statement: str) -> None:
-        """Begin a transaction. Raises `OperationalError` as SQLAlchemy would."""
-        try:
-            self.driver.execute(statement)
-        except sqlite3.Error as error:
-            raise OperationalError(statement, None, error) from error
-
-    def commit(self) -> None:
-        """Commit. Raises `OperationalError` as SQLAlchemy would, with the transaction still open."""
-        try:
-            self.driver.commit()
-        except sqlite3.Error as error:
-            raise OperationalError("COMMIT", None, error) from error
-
-    def rollback(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # whatever it could not tell, the next BEGIN will
-            self.driver.rollback()
-
-
-class Engine:
-    """What this application's engine needs beside SQLAlchemy's: its kind, its write lock, its checked schema."""
-
-    def __init__(self, url: str) -> None:
-        self.is_sqlite = url.startswith("sqlite")
-        self.engine: sa.Engine | None = None
+    def __init__(self) -> None:
         self.write_lock = threading.Lock()
         self.schema_ok = False
         self.schema_checked = float("-inf")  # monotonic seconds
-        self.kept = threading.local()
-        self.writer: Line | None = None
-        self.batch: Batch | None = None
-        self.coming = Count()  # lean units that wait for their turn to write
-        self.writers: Callable[[], int] = lambda: 0  # see `watch_load`
-        self.sizes: tuple[int, int] = (0, 0)  # of the last two batches
-
-    def begin_reading(self) -> sa.Connection:
-        """A connection to read by. On SQLite a thread keeps its own; MySQL's come from the pool, which tests them."""
-        assert self.engine is not None
-        if not self.is_sqlite:
-            return self.engine.connect()
-        mine = self.reading_line()
-        if mine.driver.in_transaction:  # another context of this thread (a test around a request) reads by it
-            return self.engine.connect()
-        mine.begin("BEGIN")
-        return mine.connection
-
-    def reading_line(self) -> Line:
-        """The connection to SQLite by which this thread reads."""
-        assert self.engine is not None
-        mine: Line | None = getattr(self.kept, "line", None)
-        if mine is None or not mine.is_open:
-            mine = self.kept.line = Line(self.engine)
-        return mine
-
-    def end_reading(self, reading: sa.Connection) -> None:
-        mine: Line | None = getattr(self.kept, "line", None)
-        if mine is not None and reading is mine.connection:
-            mine.rollback()
-        else:
-            with contextlib.suppress(DBAPIError):  # the server is gone, and the connection with it: nothing is lost
-                reading.close()
-
-    def writing_line(self) -> Line:
-        """SQLite's one connection for lean units, under the write lock.
-
-        What one connection writes makes every other one's page cache void, so the writers had better be one.
-        """
-        assert self.engine is not None
-        if self.writer is None or not self.writer.is_open:
-            self.writer = Line(self.engine)
-        return self.writer
 
 
-def engine_state() -> Engine:
-    """The `Engine` of the current application."""
-    return this_app().extensions["corkboard.engine"]
+def database_state() -> DatabaseState:
+    """The `DatabaseState` of the current application."""
+    return current_app.extensions["corkboard.database"]
 
 
-def watch_load(app: Flask, writers: Callable[[], int]) -> None:
-    """Have this application's units know how many requests that may write its server has in hand, their own included.
-
-    No more than can be at work at once: for others nobody should wait. Without a server that tells it, there are none.
-    """
-    app.extensions["corkboard.engine"].writers = writers
-
-
-def writes_one_by_one() -> bool:
-    """Whether of two committed rows the one with the higher id was written later: SQLite has one writer at a time."""
-    return engine_state().is_sqlite
+def is_sqlite() -> bool:
+    """Whether the current application's database is SQLite."""
+    return current_app.config["DATABASE_URL"].startswith("sqlite")
 
 
 def init_db(app: Flask) -> None:
     """Bind `db` to the application's DATABASE_URL. Opens no connection and touches no schema."""
     url: str = app.config["DATABASE_URL"]
-    state = app.extensions["corkboard.engine"] = Engine(url)
+    sqlite = url.startswith("sqlite")
+    options = _sqlite_options(app) if sqlite else _mysql_options(app)
     app.config["SQLALCHEMY_DATABASE_URI"] = url
-    options = _sqlite_options(app) if state.is_sqlite else _mysql_options(app)
     # An error's text goes to the log, where what people typed and hashes of their passwords have no place.
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"hide_parameters": True} | options
+    app.extensions["corkboard.database"] = DatabaseState()
     db.init_app(app)
+    migrate.init_app(app, db)
     with app.app_context():
-        engine = state.engine = db.engine
-    event.listen(engine, "connect", _greet_sqlite if state.is_sqlite else _greet_mysql)
-    if state.is_sqlite:
-        event.listen(engine, "begin", _begin_sqlite)
+        engine = db.engine
+    event.listen(engine, "connect", _greet_sqlite if sqlite else _greet_mysql)
     event.listen(engine, "handle_error", _mark_disconnect)
-    app.teardown_appcontext(end_reading)
-    app.cli.commands.pop("db", None)
-    app.cli.add_command(_LazyMigrations(name="db", help="Migrations of the schema (Flask-Migrate)."))
+    if sqlite:
+        event.listen(engine, "begin", _begin_sqlite)
 
 
 def _sqlite_options(app: Flask) -> dict[str, Any]:
     # isolation_level=None: the driver's own BEGINs break savepoints and transactional DDL; _begin_sqlite sends them.
-    arguments = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False, "cached_statements": 256}
-    # Twice: a thread keeps one connection to read by, and takes another to write.
-    return {"connect_args": arguments, "pool_size": 2 * app.config["THREADS"], "max_overflow": 8}
+    arguments = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+    return {"connect_args": arguments, "pool_size": app.config["THREADS"] + 1, "max_overflow": 8}
 
 
 def _mysql_options(app: Flask) -> dict[str, Any]:
@@ -286,7 +182,7 @@ def _mysql_options(app: Flask) -> dict[str, Any]:
         "isolation_level": "READ COMMITTED",
         "pool_pre_ping": True,
         "pool_recycle": 1800,
-        "pool_size": app.config["THREADS"],
+        "pool_size": app.config["THREADS"] + 1,
         "max_overflow": 8,
         "pool_timeout": BUSY_SECONDS,
     }
@@ -303,15 +199,10 @@ def _greet_mysql(raw: Any, _record: object) -> None:
         cursor.execute("SET NAMES utf8mb4 COLLATE utf8mb4_bin")
 
 
-def _begin_sqlite(begun: sa.Connection) -> None:
+def _begin_sqlite(connection: sa.Connection) -> None:
     # A deferred BEGIN that reads and then writes fails at once when another writer came between; IMMEDIATE waits.
-    driver = begun.connection.driver_connection
-    assert driver is not None
-    statement = "BEGIN" if _in_unit.get() is None else "BEGIN IMMEDIATE"
-    try:
-        driver.execute(statement)
-    except sqlite3.Error as error:  # sent past SQLAlchemy, which would have wrapped what the driver raises
-        raise OperationalError(statement, None, error) from error
+    statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN"
+    connection.exec_driver_sql(statement)
 
 
 def error_code(error: BaseException | None) -> int:
@@ -338,430 +229,76 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 # ======================================================================================================================
-# == 3. Units of work ==================================================================================================
+# == 3. Transactions ===================================================================================================
 # ======================================================================================================================
 
-# Record changed since read, lock wait timeout, deadlock or Galera certification; and a unique key that another took
-# meanwhile: the action, run again, finds the row and says what it says then.
+# Record changed since read, lock wait timeout, deadlock or Galera certification; and a unique key that another
+# transaction took first: the action, run again, finds that row.
 RETRIED = {1020, 1062, 1205, 1213}
 ATTEMPTS = 6
-# None outside of a unit, False in one that has not begun its transaction yet, then the connection it runs on.
-_in_unit: ContextVar[sa.Connection | Literal[False] | None] = ContextVar("in_unit", default=None)
 
 
-def unit(action: Callable[P, R]) -> Callable[P, R]:
+def transactional(action: Callable[P, R]) -> Callable[P, R]:
     """Run a model's action as one transaction, and again from the start when the engine asks for it.
 
-    The view's read ends first, so that the action reads everything anew under the write lock: pass it ids and typed
-    values, and check permission and version inside. A unit called within another joins it. On MySQL a deadlock, a
-    lock wait timeout or a Galera certification failure, the commit's included, runs the whole action again.
+    What the view has read is given up first, so that the action reads the present state: pass ids and plain values
+    (`current_user` may be passed, it is read again). An action called within another one joins it. A deadlock, a lock
+    wait timeout or a Galera certification failure, the commit's included, runs the whole action again.
 
     Raises whatever the action raises, with everything rolled back; `DatabaseBusy` when the write lock stays taken.
     """
-    return _repeated(action, _run_once)
 
-
-def lean_unit(action: Callable[P, R]) -> Callable[P, R]:
-    """A `unit` for an action that works by `rows` alone: without a session, which costs as much as two statements.
-
-    Such an action must not touch `db.session`: that would be another transaction, waiting for this one.
-    """
-    return _repeated(action, _run_lean)
-
-
-def _repeated(action: Callable[P, R], run_once: Callable[..., R]) -> Callable[P, R]:
     @functools.wraps(action)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if _in_unit.get() is not None:
+        if db.session.info.get("in_transaction"):
             return action(*args, **kwargs)
         for attempt in range(1, ATTEMPTS):
             try:
-                return run_once(action, *args, **kwargs)
+                return _run_once(action, *args, **kwargs)
             except DBAPIError as error:
                 if error_code(error.orig) not in RETRIED:
                     raise
-                log.info("unit %s: attempt %d met %s", action.__qualname__, attempt, error_code(error.orig))
+                log.info("%s: attempt %d met %s", action.__qualname__, attempt, error_code(error.orig))
             time.sleep(random.uniform(0, 0.01 * 2**attempt))
-        return run_once(action, *args, **kwargs)
+        return _run_once(action, *args, **kwargs)
 
     return run
 
 
-def _run_once(action: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-    session = db.session
-    session.rollback()
-    end_reading()
-    with for_writing():
+def _run_once(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    db.session.rollback()
+    with _turn_to_write():
+        db.session.info["in_transaction"] = True
         try:
+            db.session.connection(execution_options={"writes": True})
             result = action(*args, **kwargs)
-            session.commit()
+            db.session.commit()
             return result
         except BaseException:
-            session.rollback()
-            raise
-
-
-def _run_lean(action: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-    if db.session.registry.has():
-        db.session.rollback()
-    end_reading()
-    state = engine_state()
-    work = functools.partial(action, *args, **kwargs)
-    return _run_in_batch(state, work) if state.is_sqlite else _run_alone(state, work)
-
-
-def _run_alone(state: Engine, work: Callable[[], R]) -> R:
-    assert state.engine is not None
-    with state.engine.connect() as writing:
-        token = _in_unit.set(writing)
-        try:
-            result = work()
-            writing.commit()
-            return result
-        finally:
-            _in_unit.reset(token)
-
-
-def _run_in_batch(state: Engine, work: Callable[[], R]) -> R:
-    """Lean units that wait for one another share a transaction of SQLite, and so one wait for the disk.
-
-    Each is a savepoint of it: one that fails takes back only its own. None returns before the commit.
-    """
-    state.coming.add(1)
-    try:
-        if not state.write_lock.acquire(timeout=BUSY_SECONDS):
-            raise DatabaseBusy("the write lock was not free in time")
-    finally:
-        state.coming.add(-1)
-    try:
-        batch = state.batch or Batch(state)
-        try:
-            result = batch.run(work)
-        finally:
-            if state.batch is batch:  # else the first failed, and there is nothing to commit
-                if batch.is_awaited():
-                    batch.leave_open()
-                else:
-                    batch.end()
-    finally:
-        state.write_lock.release()
-    batch.wait()
-    return result
-
-
-TAKEN_BACK = "SQLite took the transaction back, as it does on a full disk"
-BATCH_MOST = 32
-BATCH_SECONDS = 0.01  # how long a batch waits for somebody who then does not come
-
-
-class Count:
-    """A number that several threads change."""
-
-    def __init__(self) -> None:
-        self.value, self.lock = 0, threading.Lock()
-
-    def add(self, number: int) -> None:
-        with self.lock:
-            self.value += number
-
-
-class Batch:
-    """An open transaction of SQLite's writer, which lean units join; changed only by who holds the write lock."""
-
-    def __init__(self, state: Engine) -> None:
-        self.state, self.size, self.error = state, 0, None
-        self.done: threading.Event | None = None  # made when there is somebody to wait
-        self.line = state.writing_line()
-        self.line.begin("BEGIN IMMEDIATE")
-        state.batch = self
-
-    def run(self, work: Callable[[], R]) -> R:
-        """Run a unit's work as a member; whatever it raises takes back its own work only."""
-        self.size += 1
-        if self.size > 1:  # the first is alone in the transaction: all that is in it is its own
-            if not self.line.driver.in_transaction:  # a savepoint would begin another one, without the others' work
-                raise DatabaseBusy(TAKEN_BACK)
-            self.line.driver.execute("SAVEPOINT member")
-        token = _in_unit.set(self.line.connection)
-        try:
-            return work()
-        except BaseException:
-            self._take_back()
+            db.session.rollback()
             raise
         finally:
-            _in_unit.reset(token)
-
-    def _take_back(self) -> None:
-        if self.size == 1:
-            self.line.rollback()
-            self.state.batch = None
-        else:
-            with contextlib.suppress(sqlite3.Error):  # SQLite took everything back already: `end` will see it
-                self.line.driver.execute("ROLLBACK TO member")
-
-    def is_awaited(self) -> bool:
-        """Whether to keep it open for somebody who is likely to come.
-
-        That is who waits for their turn already; and where one of the last two batches had more members, as many as
-        requests that may write are in hand. People who are answered together come back together: a batch that went
-        without one of them would go without the others, too, and be followed by another at once. To wait for them
-        halves the commits and saves an eighth of what a comment takes. Who is waited for and does not come costs the
-        others `BATCH_SECONDS`.
-        """
-        if self.size >= BATCH_MOST or not self.line.driver.in_transaction:
-            return False
-        if self.state.coming.value:
-            return True
-        return self.size < max(self.state.sizes) and self.size < self.state.writers()
-
-    def leave_open(self) -> None:
-        """Let whoever comes next join."""
-        self.done = self.done or threading.Event()
-
-    def end(self) -> None:
-        """Commit, and wake all who wait for that."""
-        self.state.batch, self.state.sizes = None, (self.state.sizes[1], self.size)
-        try:
-            if not self.line.driver.in_transaction:
-                raise DatabaseBusy(TAKEN_BACK)
-            self.line.commit()
-        except BaseException as error:
-            self.error = error
-            self.line.rollback()
-        finally:
-            if self.done:
-                self.done.set()
-
-    def wait(self) -> None:
-        """Return once this batch is committed; raise what prevented it."""
-        while self.done and not self.done.wait(BATCH_SECONDS):
-            if self.state.write_lock.acquire(timeout=BATCH_SECONDS):
-                try:
-                    if self.state.batch is self:
-                        self.end()
-                finally:
-                    self.state.write_lock.release()
-        if self.error is not None:
-            raise self.error
+            db.session.info["in_transaction"] = False
 
 
 @contextlib.contextmanager
-def for_writing() -> Iterator[None]:
-    """For what is no unit but writes (a migration): transactions begun meanwhile take SQLite's write lock at once."""
-    with _write_turn():
-        token = _in_unit.set(False)
-        try:
-            yield
-        finally:
-            _in_unit.reset(token)
-
-
-@contextlib.contextmanager
-def _write_turn() -> Iterator[None]:
-    """This process's turn to write on SQLite: waiting here instead of in SQLite's busy handler, which sleeps."""
-    state = engine_state()
-    if not state.is_sqlite:
+def _turn_to_write() -> Iterator[None]:
+    """Let this process write to SQLite one transaction after the other: SQLite's own waiting is not fair."""
+    if not is_sqlite():
         yield
         return
-    if not state.write_lock.acquire(timeout=BUSY_SECONDS):
+    lock = database_state().write_lock
+    if not lock.acquire(timeout=BUSY_SECONDS):
         raise DatabaseBusy("the write lock was not free in time")
     try:
-        if state.batch is not None:
-            state.batch.end()
         yield
     finally:
-        state.write_lock.release()
+        lock.release()
 
 
 # ======================================================================================================================
 # == 4. Statements =====================================================================================================
 # ======================================================================================================================
-
-
-def rows(statement: sa.Executable | Prepared, **parameters: Any) -> sa.CursorResult[Any]:
-    """Execute a statement over columns, past the ORM's machinery: inside a unit as part of it, else as a read.
-
-    What hot pages and hot actions run is built once, as a `Prepared`.
-    """
-    if isinstance(statement, Prepared):
-        return statement.execute(connection(), parameters)  # type: ignore[return-value] (as much of it as is used)
-    return connection().execute(statement, parameters)
-
-
-def glance(statement: Prepared, **parameters: Any) -> Answer:
-    """Execute what a request asks first, and most requests ask alone: on SQLite as a transaction of its own.
-
-    Each call of SQLite lets another thread have the interpreter, so BEGIN and ROLLBACK around one SELECT cost more than
-    the SELECT. Whatever is read after it may be newer than this.
-    """
-    state = engine_state()
-    if not state.is_sqlite or _in_unit.get() is not None or "reading" in this_g():
-        return statement.execute(connection(), parameters)
-    line = state.reading_line()
-    begun = state.begin_reading() if line.driver.in_transaction else line.connection
-    try:
-        return statement.execute(begun, parameters)
-    finally:
-        if begun is not line.connection:
-            begun.close()
-
-
-class Prepared:
-    """A statement over columns that is compiled once for each engine, and executed by the driver's own cursor.
-
-    Around a statement that SQLite answers in 9 millionths of a second SQLAlchemy works for another 45. Bound
-    parameters come by name; those of an INSERT are its columns. What a module prepares it gives as a function: made
-    when it is first executed, it takes nothing of the start.
-    """
-
-    def __init__(self, statement: sa.Executable | Callable[[], sa.Executable]) -> None:
-        self.statement: Any = statement
-        self.plans: dict[tuple[str, ...], Plan] = {}  # by the engine, and by what is given: an INSERT's columns
-
-    def execute(self, begun: sa.Connection, parameters: Mapping[str, Any]) -> Answer:
-        """Execute on a connection. Raises what SQLAlchemy would."""
-        if not begun.in_transaction():
-            begun.begin()
-        dialect, counting = begun.dialect, begun.engine.dispatch.before_cursor_execute
-        plan = self.plans.get((dialect.name, *parameters)) or self._plan(dialect, parameters)
-        arguments = plan.arguments(parameters)
-        if counting:  # a test or the benchmark listens
-            for listener in counting:
-                listener(begun, None, plan.sql, arguments, None, False)
-        cursor = begun.connection.cursor()
-        try:
-            cursor.execute(plan.sql, arguments)
-            return Answer(plan.read(cursor.fetchall()) if plan.make else (), cursor.rowcount, cursor.lastrowid)
-        except dialect.loaded_dbapi.Error as error:
-            raise _wrapped(begun, plan.sql, error) from error
-        finally:
-            cursor.close()
-
-    def _plan(self, dialect: sa.Dialect, parameters: Mapping[str, Any]) -> Plan:
-        statement = self.statement() if callable(self.statement) else self.statement
-        plan = self.plans[dialect.name, *parameters] = Plan.of(statement, dialect, parameters)
-        return plan
-
-
-def _wrapped(begun: sa.Connection, sql: str, error: Exception) -> BaseException:
-    """The exception SQLAlchemy would raise for the driver's, without parameters; the connection is given up if lost."""
-    lost = begun.dialect.is_disconnect(error, None, None) or error_code(error) in DISCONNECTS  # type: ignore[arg-type]
-    if lost:
-        begun.invalidate(error)
-    base: Any = begun.dialect.loaded_dbapi.Error
-    return DBAPIError.instance(sql, None, error, base, hide_parameters=True, connection_invalidated=lost)
-
-
-REQUIRED: Any = object()  # instead of the value of a parameter that has none by itself
-
-
-class Plan:
-    """A compiled statement: its text, and what turns values of Python into the driver's and back."""
-
-    positional = True
-
-    def __init__(self, sql: str, binds: Sequence[tuple[str, Any, Any]], names: Sequence[str], readers: Sequence[Any]):
-        self.sql, self.binds = sql, binds  # each a parameter's name, its value where it is constant, its processor
-        self.make = namedtuple("Row", names, rename=True)._make if names else None  # type: ignore[misc]
-        self.readers = [(place, read) for place, read in enumerate(readers) if read]
-
-    @classmethod
-    def of(cls, statement: Any, dialect: sa.Dialect, parameters: Mapping[str, Any]) -> Plan:
-        """Compile a statement. Raises `TypeError` where it has a default that Python would have to make."""
-        # Of a plain INSERT the columns are those that are given. An IN over constants is written out.
-        columns = list(parameters) if statement.is_insert and statement.select is None else None
-        options = {"render_postcompile": True}
-        compiled: Any = statement.compile(dialect=dialect, column_keys=columns, compile_kwargs=options)
-        if compiled.insert_prefetch or compiled.update_prefetch:
-            raise TypeError(f"Python makes the defaults of {compiled.insert_prefetch}, so they must be given")
-        constants = compiled.construct_params(_check=False)
-
-        def processor(name: str) -> Any:
-            bind = compiled.binds.get(name)
-            return bind.type.dialect_impl(dialect).bind_processor(dialect) if bind is not None else None
-
-        def is_constant(name: str) -> bool:
-            return name not in compiled.binds or not compiled.binds[name].required
-
-        names = compiled.positiontup if compiled.positional else constants
-        binds = [(name, constants[name] if is_constant(name) else REQUIRED, processor(name)) for name in names]
-        found = list(statement.selected_columns) if statement.is_select else []
-        readers = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in found]
-        plan = cls(str(compiled), binds, [column.key for column in found], readers)
-        plan.positional = compiled.positional
-        return plan
-
-    def arguments(self, parameters: Mapping[str, Any]) -> Any:
-        """The values as the driver wants them, by place or by name."""
-        values = []
-        for name, constant, processor in self.binds:
-            value = parameters.get(name, constant)
-            if value is REQUIRED:
-                raise TypeError(f"the statement needs {name}")
-            values.append(processor(value) if processor else value)
-        return tuple(values) if self.positional else dict(zip([bind[0] for bind in self.binds], values, strict=True))
-
-    def read(self, found: Sequence[Any]) -> list[Any]:
-        assert self.make is not None
-        if not self.readers:
-            return list(map(self.make, found))
-        read = []
-        for row in found:
-            values = list(row)
-            for place, reader in self.readers:
-                values[place] = reader(values[place])
-            read.append(self.make(values))
-        return read
-
-
-class Answer:
-    """What came of a `Prepared`, with as much of SQLAlchemy's result as is used of it."""
-
-    __slots__ = ("found", "inserted_id", "rowcount")
-
-    def __init__(self, found: Sequence[Any], rowcount: int, inserted_id: int | None) -> None:
-        self.found, self.rowcount, self.inserted_id = found, rowcount, inserted_id
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.found)
-
-    def all(self) -> Sequence[Any]:
-        return self.found
-
-    def first(self) -> Any:
-        return self.found[0] if self.found else None
-
-    @property
-    def inserted_primary_key(self) -> tuple[int | None]:
-        return (self.inserted_id,)
-
-
-def connection() -> sa.Connection:
-    """The unit's connection; outside of a unit the one that this request reads by.
-
-    A session costs three times as much as its connection, and most pages read columns only.
-    """
-    unit_connection = _in_unit.get()
-    if unit_connection is not None:
-        return _join_unit() if unit_connection is False else unit_connection
-    held = this_g()
-    if "reading" not in held:
-        held.reading = engine_state().begin_reading()
-    return held.reading
-
-
-def _join_unit() -> sa.Connection:
-    """Begin the unit's transaction and remember its connection: asking the session each time costs half a statement."""
-    begun = db.session.connection()
-    _in_unit.set(begun)
-    return begun
-
-
-def end_reading(_error: BaseException | None = None) -> None:
-    """End what this request reads by, so that it sees what is written from now on."""
-    reading: sa.Connection | None = this_g().pop("reading", None)
-    if reading is not None:
-        engine_state().end_reading(reading)
 
 
 def unless_present(statement: sa.Insert) -> sa.Insert:
@@ -770,37 +307,68 @@ def unless_present(statement: sa.Insert) -> sa.Insert:
     return statement.prefix_with("IGNORE", dialect="mysql").prefix_with("IGNORE", dialect="mariadb")
 
 
-def insert_if_absent(table: sa.Table, values: Mapping[str, Any]) -> bool:
+def insert_if_absent(model: Any, **values: Any) -> bool:
     """Insert a row unless one with the same unique key stands. Returns whether it was inserted."""
-    return rows(unless_present(table.insert()), **values).rowcount == 1
+    db.session.flush()
+    result = db.session.connection().execute(unless_present(sa.insert(model)), values)
+    return result.rowcount == 1
 
 
-def upsert(table: sa.Table, values: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, or where one with the same primary key stands change that one; as part of a unit."""
-    keys = {column.name for column in table.primary_key}
-    if connection().dialect.name == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
-
-        made = insert_sqlite(table)
-        changes = {name: made.excluded[name] for name in values[0] if name not in keys}
-        connection().execute(made.on_conflict_do_update(index_elements=sorted(keys), set_=changes), list(values))
+def upsert(model: Any, values: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, or change the ones that stand with the same primary key."""
+    table: sa.Table = model.__table__
+    keys = [column.name for column in table.primary_key]
+    changed = [name for name in values[0] if name not in keys]
+    if is_sqlite():
+        insert: Any = insert_sqlite(table)
+        insert = insert.on_conflict_do_update(keys, set_={name: insert.excluded[name] for name in changed})
     else:
-        from sqlalchemy.dialects.mysql import insert as insert_mysql
-
-        given = insert_mysql(table)
-        changes = {name: given.inserted[name] for name in values[0] if name not in keys}
-        connection().execute(given.on_duplicate_key_update(**changes), list(values))
+        insert = insert_mysql(table)
+        insert = insert.on_duplicate_key_update({name: insert.inserted[name] for name in changed})
+    db.session.connection().execute(insert, list(values))
 
 
-REMOVED_AT_ONCE = 500
+def in_table_order(statement: sa.Select[Any]) -> sa.Select[Any]:
+    """Have MySQL join in the order written: its optimizer starts at the smallest table and then sorts a million rows.
+
+    SQLite, which follows the index that serves ORDER BY and LIMIT, needs no telling.
+    """
+    return statement.prefix_with("STRAIGHT_JOIN", dialect="mysql").prefix_with("STRAIGHT_JOIN", dialect="mariadb")
+
+
+# -- Names that app.py still asks for, until each part of it has moved on ----------------------------------------------
+
+Columns = sa.Select[Any]
+unit = lean_unit = transactional
+
+
+class Prepared:
+    """A statement, made when it is first executed."""
+
+    def __init__(self, statement: Any) -> None:
+        self.statement = statement
+
+    def made(self) -> Any:
+        if callable(self.statement):
+            self.statement = self.statement()
+        return self.statement
+
+
+def rows(statement: Any, **parameters: Any) -> Any:
+    """Execute a statement over columns."""
+    made = statement.made() if isinstance(statement, Prepared) else statement
+    return db.session.connection().execute(made, parameters)
+
+
+def end_reading() -> None:
+    """End what was read."""
+    if not db.session.info.get("in_transaction"):
+        db.session.rollback()
 
 
 def remove(table: sa.Table, ids: Sequence[int]) -> None:
-    """Delete rows and, before them, whatever refers to them by a foreign key, however far; as part of a unit."""
-    if len(ids) > REMOVED_AT_ONCE:  # SQLite takes no more than 32,766 values in a statement
-        for start in range(0, len(ids), REMOVED_AT_ONCE):
-            remove(table, ids[start : start + REMOVED_AT_ONCE])
-    if not 0 < len(ids) <= REMOVED_AT_ONCE:
+    """Delete rows and, before them, whatever refers to them by a foreign key, however far."""
+    if not ids:
         return
     keys = (key for child in db.metadata.tables.values() for key in child.foreign_keys if key.column.table is table)
     for key in keys:
@@ -810,14 +378,6 @@ def remove(table: sa.Table, ids: Sequence[int]) -> None:
         else:
             rows(sa.delete(child).where(refers))
     rows(sa.delete(table).where(table.c.id.in_(ids)))
-
-
-def in_table_order(statement: Columns) -> Columns:
-    """Have MySQL join in the order written: its optimizer starts at the smallest table and then sorts a million rows.
-
-    SQLite, which follows the index that serves ORDER BY and LIMIT, needs no telling.
-    """
-    return statement.prefix_with("STRAIGHT_JOIN", dialect="mysql").prefix_with("STRAIGHT_JOIN", dialect="mariadb")
 
 
 # ======================================================================================================================
@@ -925,44 +485,15 @@ class SchemaError(click.ClickException):
     """The schema is missing, or older or newer than the code. The message names the command to run."""
 
 
-def __getattr__(name: str) -> Any:
-    if name == "migrate":
-        from flask_migrate import Migrate
-
-        globals()["migrate"] = created = Migrate(db=db, directory=str(MIGRATIONS))
-        return created
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class _LazyMigrations(click.Group):
-    """Flask-Migrate's `db` group, imported when it is called."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        from flask_migrate.cli import db as group
-
-        _use_migrations()
-        return group.make_context(*args, **kwargs)
-
-
-def _use_migrations() -> None:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    if "migrate" not in app.extensions:
-        __getattr__("migrate").init_app(app, db)
-
-
 def _script_heads() -> tuple[set[str], set[str]]:
     """The heads of the migrations folder, and every revision in it."""
-    from alembic.script import ScriptDirectory
-
     scripts = ScriptDirectory(str(MIGRATIONS))
     return set(scripts.get_heads()), {script.revision for script in scripts.walk_revisions()}
 
 
 def _current_heads() -> set[str]:
-    from alembic.migration import MigrationContext
-
-    with db.engine.connect() as reading:
-        return set(MigrationContext.configure(reading).get_current_heads())
+    with db.engine.connect() as connection:
+        return set(MigrationContext.configure(connection).get_current_heads())
 
 
 def check_schema() -> None:
@@ -983,7 +514,7 @@ def check_schema() -> None:
 
 def schema_problem() -> str | None:
     """What is wrong with the schema, None when nothing is. Checked once, and while wrong again every few seconds."""
-    state = engine_state()
+    state = database_state()
     if state.schema_ok:
         return None
     if time.monotonic() - state.schema_checked < RECHECK_SECONDS:
@@ -999,11 +530,8 @@ def schema_problem() -> str | None:
 
 def upgrade_schema() -> None:
     """Create the tables or bring them up to date, on either engine. May be run again; one process at a time."""
-    from flask_migrate import upgrade
-
-    _use_migrations()
-    upgrade(directory=str(MIGRATIONS))
-    engine_state().schema_ok = False
+    upgrade()
+    database_state().schema_ok = False
 
 
 def prepare_served_start(app: Flask) -> None:
@@ -1013,7 +541,7 @@ def prepare_served_start(app: Flask) -> None:
     """
     with app.app_context():
         try:
-            if engine_state().is_sqlite and not _current_heads() and not sa.inspect(db.engine).get_table_names():
+            if is_sqlite() and not sa.inspect(db.engine).get_table_names():
                 upgrade_schema()
             check_schema()
         except DBAPIError as error:
@@ -1173,7 +701,7 @@ def entry_tokens(entry_id: int, tokens: Sequence[str]) -> str:
     InnoDB finds everything that has a word before it takes the newest: a quarter of a second for what stands in
     100,000 entries. By these it is asked about the newest few thousand entries only.
     """
-    if engine_state().is_sqlite:
+    if is_sqlite():
         return " ".join(tokens)
     window = _window(entry_id)
     twice = [*tokens, *(window + token for token in tokens if token[0] in WORD_MARK + TITLE_MARK)]
@@ -1230,7 +758,7 @@ def search_query(words: Sequence[Word], flags: Sequence[str], mark: str, whole: 
     With `last`, the highest id of an entry, MySQL is asked about the two newest windows only.
     """
     sought = [(mark + _spelt(word.text), whole or word.whole) for word in words]
-    if engine_state().is_sqlite:
+    if is_sqlite():
         return " AND ".join([*(f'"{flag}"' for flag in flags), *(_fts5_word(*one) for one in sought)])
     # The longest first: it is likely the rarest, and InnoDB looks through what it found for the first.
     short = _short(words)
@@ -1243,13 +771,13 @@ def search_query(words: Sequence[Word], flags: Sequence[str], mark: str, whole: 
 def search_oldest(match: str) -> int:
     """How far back (an entry's id) FTS5 is walked for what has the words in its title, too: of what is everywhere
     the newest `RANKED_MOST` are ranked."""
-    oldest = rows(_OLDEST, match=match).first() if engine_state().is_sqlite else None
+    oldest = rows(_OLDEST, match=match).first() if is_sqlite() else None
     return oldest.rowid if oldest else 0
 
 
 def search_checks(words: Sequence[Word], mark: str, whole: bool) -> dict[str, str]:
     """What of a query MySQL looks for in what it found by the rest of it: words so short that they are everywhere."""
-    short = [] if engine_state().is_sqlite else _short(words)
+    short = [] if is_sqlite() else _short(words)
     sought = (f" {mark}{_spelt(word.text)}{' ' if whole or word.whole else ''}" for word in short)
     return {f"check{number}": text for number, text in enumerate(sought)}
 
@@ -1314,12 +842,12 @@ def add_entries(entries: Any, values: Sequence[dict[str, Any]]) -> None:
 
     FTS5 is handed all of them by one statement: at the begin of each it writes down what the one before brought.
     """
-    connection().execute(sa.insert(entries), values)
+    db.session.connection().execute(sa.insert(entries), values)
     add_to_index(values[0]["id"])
 
 
 def add_to_index(first: int) -> None:
-    if engine_state().is_sqlite:
+    if is_sqlite():
         rows(_INDEX_ADDED, first=first)
 
 
@@ -1330,9 +858,9 @@ _INDEX_ADDED = sa.text(
 
 def note_words(tokens: set[str]) -> None:
     """Remember words that entries have, as part of the unit that writes these: see `_fts5_word`."""
-    if engine_state().is_sqlite and tokens:
+    if is_sqlite() and tokens:
         values = [{"word": token} for token in tokens]
-        connection().execute(unless_present(sa.insert(_WORDS)), values)
+        db.session.connection().execute(unless_present(sa.insert(_WORDS)), values)
 
 
 def drop_search_index(connection: sa.Connection) -> None:
@@ -1344,14 +872,14 @@ def drop_search_index(connection: sa.Connection) -> None:
 
 def clear_search(entries: Any) -> None:
     """Throw all entries away and the index over them, as part of the caller's unit; faster than one by one."""
-    if not engine_state().is_sqlite:
+    if not is_sqlite():
         rows(sa.text(f"TRUNCATE TABLE {entries.name}"))
         return
     rows(sa.text("DROP TRIGGER search_deleted"))
     rows(sa.delete(entries))
     rows(sa.text("INSERT INTO search_fts (search_fts) VALUES ('delete-all')"))
     rows(sa.delete(_WORDS))
-    create_search_index(connection())
+    create_search_index(db.session.connection())
 
 
 def is_search_index(name: str | None) -> bool:

@@ -451,7 +451,7 @@ OPEN_FILES = 4096
 
 def serve(app: Flask, listener: socket.socket) -> None:
     server = Server(app, listener)
-    database.watch_load(app, server.writers)
+
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):  # the last is Ctrl+Break, and on Windows only
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), server.stop)

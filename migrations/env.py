@@ -11,7 +11,8 @@ ONE_AT_A_TIME = "corkboard.migrations"
 
 def run() -> None:
     """Upgrade (or whatever was asked) in one transaction on SQLite; MySQL commits each DDL statement by itself."""
-    with current_app.app_context(), database.for_writing(), database.db.engine.connect() as connection:
+    with current_app.app_context(), database.db.engine.connect() as plain:
+        connection = plain.execution_options(writes=True)  # SQLite's write lock at once
         sqlite = connection.dialect.name == "sqlite"
         if sqlite:
             # A table that is made anew is dropped for a moment (sqlite.org/lang_altertable.html, section 7); the

@@ -23,7 +23,7 @@ _read: dict[tuple[str, str], dict[int, list[dict[str, Any]]]] = {}
 def dump() -> Rows:
     """Every row of every table."""
     with _cursor() as cursor:
-        marks = {} if database.engine_state().is_sqlite else _checksums(cursor)
+        marks = {} if database.is_sqlite() else _checksums(cursor)
         return {table.name: _rows(cursor, table, marks.get(table.name)) for table in db.metadata.sorted_tables}
 
 
@@ -39,7 +39,7 @@ def put_back(rows: Rows) -> None:
                 cursor.execute(f"DELETE FROM {table.name}")
             if wanted := rows[table.name]:
                 names = ", ".join(f"`{name}`" for name in wanted[0])
-                marks = ", ".join(["?" if database.engine_state().is_sqlite else "%s"] * len(wanted[0]))
+                marks = ", ".join(["?" if database.is_sqlite() else "%s"] * len(wanted[0]))
                 cursor.executemany(
                     f"INSERT INTO {table.name} ({names}) VALUES ({marks})", [tuple(row.values()) for row in wanted]
                 )
@@ -63,7 +63,7 @@ def _cursor() -> Iterator[Any]:
 @contextmanager
 def _without_foreign_keys(cursor: Any) -> Iterator[None]:
     """One transaction in which rows may be taken away and put back in any order, and take no others with them."""
-    if database.engine_state().is_sqlite:
+    if database.is_sqlite():
         cursor.execute("PRAGMA foreign_keys = OFF")
         cursor.execute("BEGIN IMMEDIATE")
         yield

@@ -205,7 +205,7 @@ def unplugged(app):
         dead_port = taken.getsockname()[1]
 
     def elsewhere(_dialect, _record, arguments, parameters):
-        if gone.is_set() and database.engine_state().is_sqlite:
+        if gone.is_set() and database.is_sqlite():
             arguments[0] = "/nowhere/at/all.db"
         elif gone.is_set():
             parameters["port"] = dead_port
@@ -221,11 +221,6 @@ def unplugged(app):
 
         def forget_connections(self) -> None:
             db.session.remove()
-            database.end_reading()
-            state = database.engine_state()
-            for line in (getattr(state.kept, "line", None), state.writer):
-                if line is not None:
-                    line.connection.close()
             db.engine.dispose()
 
     event.listen(db.engine, "do_connect", elsewhere)
@@ -264,7 +259,7 @@ def test_without_its_database_the_site_says_back_in_a_moment_and_recovers_by_its
 
 
 def test_a_site_that_starts_before_its_database_comes_up_with_it(app, unplugged):
-    database.engine_state().schema_ok = False
+    database.database_state().schema_ok = False
     unplugged.set()
     assert app.test_client().get("/login").status_code == 503
     unplugged.clear()

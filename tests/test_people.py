@@ -571,7 +571,7 @@ def test_who_changed_it_is_found_without_reading_all_activities(people):
     with counted() as statements:
         corkboard.Activity.last_save(("user", people.member.id), ["name"])
     (asked,) = [found for found in statements if "FROM activities" in found[0]]
-    sqlite = database.engine_state().is_sqlite
+    sqlite = database.is_sqlite()
     with db.engine.connect() as connection:
         how = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
         plan = [row._mapping for row in connection.exec_driver_sql(how + asked[0], asked[1])]

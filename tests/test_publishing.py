@@ -14,7 +14,6 @@ from test_posts import again, count, ids_in, written
 from world import set_columns
 
 import app as corkboard
-import database
 from app import (
     Acknowledgement,
     Activity,
@@ -207,6 +206,7 @@ def test_no_form_and_no_action_empties_what_is_published_or_scheduled(people, to
         now = {"created_at": clock.now, "editor_id": people.member.id}
         unfinished = {"post_id": post.id, "version": 0, "title": "T", "body": "B"} | {gap: ""}
         connection.execute(sa.insert(Revision).values(**unfinished, **now))
+    db.session.rollback()
     with pytest.raises(Refused, match="others will see it"):
         Post.revert(people.member, post.id, 1, 0)
     draft = a_draft(people.member, topics.open)
@@ -357,7 +357,7 @@ def test_a_text_is_rendered_before_the_write_lock_is_taken(people, topics, monke
     render = corkboard.render_body
     monkeypatch.setattr(
         corkboard, "render_body",
-        lambda *given: (inside.append(database._in_unit.get() is not None), render(*given))[1],
+        lambda *given: (inside.append(bool(db.session.info.get("in_transaction"))), render(*given))[1],
     )  # fmt: skip
     post = add_post(people.member, topics.open, body="One")
     text = {"topic_id": topics.open.id, "title": "T"}

@@ -418,7 +418,7 @@ def test_reindexing_writes_the_same_entries(app, people, topics):
         assert (done.exit_code, done.output.splitlines()[-1]) == (0, "The search is up to date.")
         assert entries() == before
         assert len(find("crane", people.reader)) == 2
-    if database.engine_state().is_sqlite:
+    if database.is_sqlite():
         with db.engine.connect() as connection:
             connection.exec_driver_sql("INSERT INTO search_fts (search_fts) VALUES ('integrity-check')")
 
@@ -432,7 +432,7 @@ def test_what_was_committed_after_a_later_activity_is_indexed_too(app, people, t
     db.session.execute(later.values(value=str(latest + 1)))
     db.session.commit()
     index()
-    assert find_now("walrus", people.reader) == ([] if database.writes_one_by_one() else [("post", post.id)])
+    assert find_now("walrus", people.reader) == ([] if database.is_sqlite() else [("post", post.id)])
 
 
 def test_who_is_here_no_more_is_no_author_to_choose_unless_asked_for(people, topics, browser):
