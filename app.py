@@ -120,9 +120,10 @@ from wtforms import (
     StringField,
     TelField,
     TextAreaField,
+    validators,
 )
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] (typeshed is older)
-from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Optional, Regexp, ValidationError
+from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Optional, Regexp
 
 import database
 from config import Config, Finding, load
@@ -316,7 +317,7 @@ class Role(IntEnum):
         return self.name.capitalize()
 
 
-class Refused(Exception):
+class ValidationError(Exception):
     """An action's rule says no. Forms show the message beside the field of that name."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -324,11 +325,11 @@ class Refused(Exception):
         self.field, self.message = field, message
 
 
-class NoRoom(Refused):
+class NoRoom(ValidationError):
     """The disk is full."""
 
 
-class Conflict(Exception):
+class EditConflict(Exception):
     """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at.
 
     Of what counts no versions it is what `refuse_overtaken` says: version, by field what was `changed`, and of whom
@@ -360,7 +361,7 @@ def _stamp(name: str, value: Any) -> str:
 def refuse_overtaken(
     version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any], on: tuple[str, int]
 ) -> None:
-    """Raise `Conflict` where something wanted would undo what somebody else saved since that version was read.
+    """Raise `EditConflict` where something wanted would undo what somebody else saved since that version was read.
 
     `now` is `with_version`; None is the version of who read nothing before, such as a command. `on` is what activities
     about it bear: a kind and an id.
@@ -370,7 +371,7 @@ def refuse_overtaken(
         other = {name: now[name] for name, value in wanted.items() if now[name] != value}
         changed = {name: value for name, value in other.items() if _stamp(name, value) not in read}
         if changed:
-            raise Conflict(version=now["version"], changed=changed, **Activity.last_save(on, changed))
+            raise EditConflict(version=now["version"], changed=changed, **Activity.last_save(on, changed))
 
 
 # -- Text --------------------------------------------------------------------------------------------------------------
@@ -951,7 +952,7 @@ class User(Permissions, db.Model):
     def create(cls, actor: Permissions | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
         """Add a person. `actor` is None when they register themselves or the site is being set up.
 
-        Raises `Refused` for a username or mail address that somebody has already.
+        Raises `ValidationError` for a username or mail address that somebody has already.
         """
         if actor is not None:
             cls.acting(actor.id, Role.ADMIN)
@@ -985,17 +986,17 @@ class User(Permissions, db.Model):
     def edit_profile(cls, actor: Permissions, **profile: Any) -> None:
         """Change one's own profile.
 
-        Raises `Refused` for a mail address that somebody has already, or an absence that ends before it begins.
+        Raises `ValidationError` for a mail address that somebody has already, or an absence that ends before it begins.
         """
         user = cls.acting(actor.id)
         first, last = (profile.get(name, getattr(user, name)) for name in ("away_from", "away_until"))
         if first and not (last and first <= last):
             words = "This is before the first day you are away." if last else "Say which day is the last."
-            raise Refused("away_until", words)
+            raise ValidationError("away_until", words)
         if profile.get("stand_in_id") is not None:
             stand_in = db.session.get(cls, profile["stand_in_id"], populate_existing=True)
             if stand_in is None or stand_in.deactivated_at or stand_in.id == user.id:
-                raise Refused("stand_in", "Choose somebody else who is here.")
+                raise ValidationError("stand_in", "Choose somebody else who is here.")
         user._assign(**profile)
         Activity.record(user, "person.edited", user)
 
@@ -1013,8 +1014,8 @@ class User(Permissions, db.Model):
     ) -> None:
         """Change another's role, name and whether they may sign in; who may not is signed out everywhere.
 
-        Raises `NotVisible`, `Forbidden`, `Conflict` when somebody else saved over the version that was read,
-        or `Refused` where it would leave the site without an administrator.
+        Raises `NotVisible`, `Forbidden`, `EditConflict` when somebody else saved over the version that was read,
+        or `ValidationError` where it would leave the site without an administrator.
         """
         Setting.lock()
         cls.acting(actor.id, Role.ADMIN)
@@ -1024,7 +1025,7 @@ class User(Permissions, db.Model):
         wanted = {"role": int(role), "active": active, **profile}
         refuse_overtaken(version, user.as_typed(), wanted, ("user", user.id))
         if user.is_last_admin and (role < Role.ADMIN or not active):
-            raise Refused("role", "This is the only administrator. Make somebody else one first.")
+            raise ValidationError("role", "This is the only administrator. Make somebody else one first.")
         user._assign(**profile)
         user.role = role
         if not active:
@@ -1076,7 +1077,7 @@ class User(Permissions, db.Model):
             rows(sa.update(SignIn).where(SignIn.id == sign_in_id).values(last_used_at=seen))
 
     def _assign(self, **profile: Any) -> None:
-        """Set columns with their keys. Raises `Refused` where a key is somebody else's."""
+        """Set columns with their keys. Raises `ValidationError` where a key is somebody else's."""
         keys = {"username": fold, "email": fold, "name": lambda text: sort_key(text, NAME_MAX)}
         for column, value in profile.items():
             setattr(self, column, value or None if column == "email" else value)
@@ -1095,7 +1096,7 @@ class User(Permissions, db.Model):
             # A username may not be somebody's mail address either: both open the sign-in.
             same = sa.select(User.id).where(sa.or_(User.username_key == key, User.email_key == key))
             if key and db.session.scalar(same.where(User.id != self.id if self.id else sa.true()).limit(1)):
-                raise Refused(column, message)
+                raise ValidationError(column, message)
 
 
 # -- Sign-ins ----------------------------------------------------------------------------------------------------------
@@ -1256,7 +1257,7 @@ class Topic(db.Model):
     @classmethod
     @transactional
     def create(cls, actor: Permissions, *, form_id: str, members: Iterable[int] = (), **values: Any) -> "Topic":
-        """Make a topic. The same form sent again answers with the first one. Raises `Refused` for a name in use."""
+        """Make a topic. The same form sent again answers with the first one. Raises `ValidationError` for a name in use."""
         editor = User.acting(actor.id, Role.EDITOR)
         Setting.lock()
         first = sa.select(cls).where(cls.author_id == editor.id, cls.form_id == form_id)
@@ -1276,7 +1277,7 @@ class Topic(db.Model):
     ) -> None:  # fmt: skip
         """Rename a topic, open or close it, choose its people. Its address stays, so that links keep working.
 
-        Raises `Conflict` when somebody else saved over the version that was read; who is in it counts.
+        Raises `EditConflict` when somebody else saved over the version that was read; who is in it counts.
         """
         Setting.lock()
         topic = cls.for_change(actor, topic_id)
@@ -1305,7 +1306,7 @@ class Topic(db.Model):
         Setting.lock()
         topic, into = cls.for_change(actor, topic_id), cls.for_change(actor, into_id)
         if topic is into:
-            raise Refused("into", "Choose another topic.")
+            raise ValidationError("into", "Choose another topic.")
         if into.private:
             topic._refuse_last_open("into")
         rows(sa.update(Post).where(Post.topic_id == topic.id).values(topic_id=into.id))
@@ -1318,7 +1319,7 @@ class Topic(db.Model):
     @classmethod
     @transactional
     def delete(cls, actor: Permissions, topic_id: int) -> None:
-        """Put a topic, and with it all that is in it, into the bin. Raises `Refused` for the last one of them."""
+        """Put a topic, and with it all that is in it, into the bin. Raises `ValidationError` for the last one of them."""
         Setting.lock()
         topic = cls.for_change(actor, topic_id)
         topic._refuse_last_open("topic")
@@ -1328,7 +1329,7 @@ class Topic(db.Model):
     @classmethod
     @transactional
     def restore(cls, actor: Permissions, topic_id: int) -> "Topic":
-        """Bring a deleted topic back with all that is in it. Raises `Refused` while another one bears its name."""
+        """Bring a deleted topic back with all that is in it. Raises `ValidationError` while another one bears its name."""
         Setting.lock()
         User.acting(actor.id, Role.EDITOR)
         wanted = sa.select(cls).where(cls.id == topic_id, cls.merged_into_id.is_(None), cls.within_reach())
@@ -1381,22 +1382,22 @@ class Topic(db.Model):
             )
 
     def _refuse_last_open(self, field: str) -> None:
-        """Raise `Refused` where nobody outside the private topics would have any without this one."""
+        """Raise `ValidationError` where nobody outside the private topics would have any without this one."""
         others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id).limit(1)
         if not self.private and db.session.scalar(others) is None:
-            raise Refused(field, "This is the last topic that everybody sees. Make another one first.")
+            raise ValidationError(field, "This is the last topic that everybody sees. Make another one first.")
 
     def _refuse_unheeded(self, members: Iterable[int]) -> None:
-        """Raise `Refused` for people chosen for what everybody is to see. Who was in it may have stayed ticked."""
+        """Raise `ValidationError` for people chosen for what everybody is to see. Who was in it may have stayed ticked."""
         if set(members).difference(self.member_ids() if self.id else ()):
             words = "Tick 'Private' if only these people are to see the topic, or untick them."
-            raise Refused("members", words)
+            raise ValidationError("members", words)
 
     def _refuse_taken_name(self, key: str) -> None:
         with db.session.no_autoflush:
             same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None))
             if db.session.scalar(same.where(Topic.id != self.id if self.id else sa.true())):
-                raise Refused("name", "There is a topic of that name.")
+                raise ValidationError("name", "There is a topic of that name.")
 
     @classmethod
     def _free_slug(cls, name: str) -> str:
@@ -1423,16 +1424,16 @@ class Placing(NamedTuple):
     expires_at: datetime | None = None
 
     def refuse_unfit(self, post: "Post", editor: Permissions, now: datetime) -> None:
-        """Raise `Forbidden` or `Refused` where a post cannot be put there."""
+        """Raise `Forbidden` or `ValidationError` where a post cannot be put there."""
         if post.kind is not None and self.kind != post.kind and not editor.is_editor:
             raise Forbidden
         waits = not self.draft and (post.published_at is None or post.published_at > now)
         if waits and self.published_at and self.published_at <= now:
-            raise Refused("appears", "That moment is over. Leave it empty to publish now.")
+            raise ValidationError("appears", "That moment is over. Leave it empty to publish now.")
         begins = (self.published_at if waits else post.published_at) or now
         expires_at = self.expires_at if self.kind == "news" else None
         if expires_at and (waits or expires_at != post.expires_at) and expires_at <= max(now, begins):
-            raise Refused("leaves", "Choose a day that comes after the one on which it appears.")
+            raise ValidationError("leaves", "Choose a day that comes after the one on which it appears.")
 
     def moves(self, post: "Post", now: datetime) -> bool:
         """Whether a post would appear elsewhere or at another time than it stands. A draft has no time to move from."""
@@ -1585,9 +1586,9 @@ class Versioned:
     def _refuse_gaps(title: str, body: str) -> None:
         """Only a draft may be unfinished."""
         if not title.strip():
-            raise Refused("title", "Give it a title: others will see it.")
+            raise ValidationError("title", "Give it a title: others will see it.")
         if not body.strip():
-            raise Refused("body", "Write something first: others will see it.")
+            raise ValidationError("body", "Write something first: others will see it.")
 
     def _begin_again(self) -> None:
         """Count as a draft does, from where no number was used: what was scheduled is a draft again."""
@@ -1753,8 +1754,8 @@ class Post(Timed, Versioned, db.Model):
 
         `written` is what `_write` takes, `files` are the ids of what was uploaded for it, beside those its body names.
         The same form sent again by the same person finds what it made first, and carries on while that is a draft
-        of the `version` that it knows. Raises `Forbidden`; `Conflict` where that draft was changed elsewhere since;
-        or `Refused` for a topic that the person does not see.
+        of the `version` that it knows. Raises `Forbidden`; `EditConflict` where that draft was changed elsewhere since;
+        or `ValidationError` for a topic that the person does not see.
         """
         author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
         post = Draft.of_form(author, form_id)
@@ -1783,7 +1784,7 @@ class Post(Timed, Versioned, db.Model):
 
         With `anew`, who was asked to read it is asked again; what they acknowledged before stays on record.
 
-        Raises `Conflict` when somebody else saved another text in between, or put it elsewhere (see `Placing.moves`).
+        Raises `EditConflict` when somebody else saved another text in between, or put it elsewhere (see `Placing.moves`).
         """
         post, editor = cls._for_change(actor, post_id)
         now, changed = utcnow(), post.differs(**written)
@@ -1830,10 +1831,10 @@ class Post(Timed, Versioned, db.Model):
         if not editor.is_editor:
             raise Forbidden
         if pinned and post.kind != "news":
-            raise Refused("pinned", "Only news can be pinned.")
+            raise ValidationError("pinned", "Only news can be pinned.")
         now = utcnow()
         if pinned and until is not None and until <= now:
-            raise Refused("until", "Choose a day that is not over.")
+            raise ValidationError("until", "Choose a day that is not over.")
         if (pinned, until) != (post.is_pinned(now), post.pinned_until):
             post.pinned_at, post.pinned_until = (now, until) if pinned else (None, None)
             Activity.record(editor, "post.pinned" if pinned else "post.unpinned", post, post.title)
@@ -1862,7 +1863,7 @@ class Post(Timed, Versioned, db.Model):
         with db.session.no_autoflush:
             topic = Topic.visible_to(editor).where(Topic.id == topic_id)
             if db.session.scalar(topic.with_for_update(read=True)) is None:  # locked, or it might be merged away now
-                raise Refused("topic", "Choose a topic.")
+                raise ValidationError("topic", "Choose a topic.")
         if self.id and self.kind == "page" and self.title_key != sort_key(title):
             PageLink.hold(self)
         self.topic_id, self.title, self.title_key = topic_id, title, sort_key(title)
@@ -1899,14 +1900,14 @@ class Draft:
 
     @staticmethod
     def refuse_stale(post: Post, version: int, anew: bool = False) -> None:
-        """Raise `Conflict` unless that version of a post was the one that was read.
+        """Raise `EditConflict` unless that version of a post was the one that was read.
 
         The form of a new one (`anew`) may not have heard yet of what it made, which is a draft's first version.
         """
         read = DRAFT_VERSIONS + 1 if anew and not version else version
         if post.version != read:
             saver = db.session.get(User, post.editor_id)
-            raise Conflict(
+            raise EditConflict(
                 post_id=post.id, title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
                 kind=post.kind, published_at=post.published_at, expires_at=post.expires_at,
                 owner_id=post.owner_id, review_every=post.review_every,
@@ -1923,7 +1924,7 @@ class Draft:
         """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
 
         Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
-        Raises `Refused` for what is published or scheduled, as `edit` does, and 429 for who saves again and again.
+        Raises `ValidationError` for what is published or scheduled, as `edit` does, and 429 for who saves again and again.
         """
         kind = written.pop("kind", "news")
         author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
@@ -1934,7 +1935,7 @@ class Draft:
             post._write(author, utcnow(), rendered=rendered, **written)
             Activity.record(author, "post.drafted", post, post.title)
         elif post.published_at is not None or post.deleted_at:
-            raise Refused("body", "This is no draft any more.")
+            raise ValidationError("body", "This is no draft any more.")
         elif post.differs(**written):
             Draft.refuse_stale(post, version, anew=not post_id)
             refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
@@ -2059,7 +2060,7 @@ class Upkeep:
     def renew(cls, actor: Permissions, post_id: int, day: date) -> date:
         """Say on `day` that a page is still right. Returns by when it is to be looked at again.
 
-        Raises `NotVisible`; `Forbidden` for who neither may edit it nor looks after it; `Refused` where it has no date.
+        Raises `NotVisible`; `Forbidden` for who neither may edit it nor looks after it; `ValidationError` where it has no date.
         """
         user = User.acting(actor.id)
         seen = Post.visible_to(user).where(Post.id == post_id, Post.kind == "page")
@@ -2069,7 +2070,7 @@ class Upkeep:
         if page.owner_id != user.id and not page.editable_by(user):
             raise Forbidden
         if not page.review_every:
-            raise Refused("review_every", "This page has no date by which to look at it again.")
+            raise ValidationError("review_every", "This page has no date by which to look at it again.")
         again = months_after(day, page.review_every)
         page.reviewed_at, page.review_by = utcnow(), again
         Activity.record(user, "post.reviewed", page, page.title)
@@ -2093,7 +2094,7 @@ class Upkeep:
     def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int | None) -> None:
         """Choose, as part of a save, who looks after a page, and every how many months (None: never).
 
-        Raises `Refused` for somebody who is gone, or does not see the page's topic.
+        Raises `ValidationError` for somebody who is gone, or does not see the page's topic.
         """
         if owner_id is not None and owner_id != page.owner_id:
             cls._refuse_outsider(owner_id, page.topic_id)
@@ -2106,9 +2107,9 @@ class Upkeep:
     def _refuse_outsider(owner_id: int, topic_id: int) -> None:
         owner = db.session.get(User, owner_id, populate_existing=True)
         if owner is None or owner.deactivated_at:
-            raise Refused("owner", "Choose somebody who is here.")
+            raise ValidationError("owner", "Choose somebody who is here.")
         if db.session.scalar(Topic.visible_to(owner).where(Topic.id == topic_id)) is None:
-            raise Refused("owner", f"{owner.name} does not see that topic. Choose somebody who does.")
+            raise ValidationError("owner", f"{owner.name} does not see that topic. Choose somebody who does.")
 
 
 def months_after(day: date, months: int) -> date:
@@ -2412,7 +2413,7 @@ class Acknowledgement(db.Model):
     def give(cls, actor: Permissions, post_id: int, version: int) -> None:
         """Write down that somebody has read a post in the version that they saw, or with 0 in the present one.
 
-        Again: nothing more happens. Raises `NotVisible`, or `Refused` where they are not asked, or it has changed.
+        Again: nothing more happens. Raises `NotVisible`, or `ValidationError` where they are not asked, or it has changed.
         """
         user = User.acting(actor.id)
         locked = Post.visible_to(user).where(Post.id == post_id).with_for_update(of=Post)
@@ -2421,10 +2422,10 @@ class Acknowledgement(db.Model):
             raise NotVisible
         asked = sa.select(User.id).select_from(User).join(Post, Post.id == post.id)
         if rows(asked.where(User.id == user.id, cls.asked()), now=utcnow()).first() is None:
-            raise Refused("version", "You are not asked to confirm that you have read this.")
+            raise ValidationError("version", "You are not asked to confirm that you have read this.")
         read = min(version or post.version, post.version)
         if read < (post.must_read_version or 0):
-            raise Refused("version", "This was changed while you read it. Read it once more, then say so.")
+            raise ValidationError("version", "This was changed while you read it. Read it once more, then say so.")
         given = {"post_id": post.id, "user_id": user.id, "version": read, "at": utcnow()}
         if database.insert_if_absent(Acknowledgement, **given):
             Activity.record(user, "post.acknowledged", post, f"version {read}")
@@ -2437,16 +2438,16 @@ class Acknowledgement(db.Model):
     ) -> None:  # fmt: skip
         """Mark a post must-read for people of some roles and for some by name, or change that. Editors only.
 
-        With `anew` only who has read the present version has read it. Raises `Refused` where nobody is asked.
+        With `anew` only who has read the present version has read it. Raises `ValidationError` where nobody is asked.
         """
         post, editor = cls._for_asking(actor, post_id)
         if post.published_at is None:
-            raise Refused("audience", "Publish it first, or say when it appears.")
+            raise ValidationError("audience", "Publish it first, or say when it appears.")
         wanted = sa.select(User.id).where(User.id.in_({*people}), User.deactivated_at.is_(None))
         named = list(db.session.scalars(wanted))
         post.must_read_roles = sum({cls.bit(role) for role in roles})
         if not named and not post.must_read_roles:
-            raise Refused("audience", "Choose at least one role or one person.")
+            raise ValidationError("audience", "Choose at least one role or one person.")
         if anew or post.must_read_since is None:
             post.must_read_version = post.version
         post.must_read_since, post.must_read_due = post.must_read_since or utcnow(), due
@@ -2472,9 +2473,9 @@ class Acknowledgement(db.Model):
         now, owing = utcnow(), sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id)
         count = rows(owing.where(cls.owed()), now=now).scalar() or 0
         if not count:
-            raise Refused("remind", "There is nobody to remind.")
+            raise ValidationError("remind", "There is nobody to remind.")
         if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
-            raise Refused("remind", "They were reminded less than a day ago. Give them until tomorrow.")
+            raise ValidationError("remind", "They were reminded less than a day ago. Give them until tomorrow.")
         post.reminded_at = now
         Activity.record(user, "post.reminded", post, plural(count, "person", "people"))
         return count
@@ -2670,12 +2671,14 @@ class Comment(db.Model):
     @rendered_first
     @transactional
     def edit(cls, actor: Permissions, comment_id: int, version: int, *, body: str, rendered: str = "") -> None:
-        """Save a new version over the one that was read. Raises `Conflict` when somebody else saved in between."""
+        """Save a new version over the one that was read. Raises `EditConflict` when somebody else saved in between."""
         comment, editor = cls._for_change(actor, comment_id)
         if comment.version != version:
             saver = Revision.editor_name(comment.id, comment.version)
             moment = comment.edited_at or comment.created_at
-            raise Conflict(title="", body=comment.body, version=comment.version, editor_name=saver, updated_at=moment)
+            raise EditConflict(
+                title="", body=comment.body, version=comment.version, editor_name=saver, updated_at=moment
+            )
         if comment.body == body:
             return
         now = utcnow()
@@ -3390,10 +3393,10 @@ class Reaction(db.Model):
     def change(cls, actor: Permissions, kind: str, given: bool, **on: int) -> str | None:
         """Give a reaction to what `post_id` or `comment_id` names, or take it back. Again: nothing more happens.
 
-        Returns the new summary. Raises `NotVisible`, or `Refused` for a kind that there is not.
+        Returns the new summary. Raises `NotVisible`, or `ValidationError` for a kind that there is not.
         """
         if kind not in REACTIONS:
-            raise Refused("kind", "Choose one of the reactions.")
+            raise ValidationError("kind", "Choose one of the reactions.")
         user, model = User.acting(actor.id), Post if "post_id" in on else Comment
         seen = cls.visible_to(user, model).where(model.id == next(iter(on.values()))).with_for_update(of=model)
         target = db.session.scalar(seen.execution_options(populate_existing=True))
@@ -4125,7 +4128,7 @@ class Setting(db.Model):
     @classmethod
     @transactional
     def change(cls, actor: Permissions, *, version: str | None = None, **values: str) -> None:
-        """Set some settings and tell every process. Raises `Conflict` when somebody else set one of them meanwhile."""
+        """Set some settings and tell every process. Raises `EditConflict` when somebody else set one of them meanwhile."""
         counter = cls.lock()
         User.acting(actor.id, Role.ADMIN)
         refuse_overtaken(version, cls.read()[1].as_typed(), values, ("setting", 0))
@@ -4137,10 +4140,12 @@ class Setting(db.Model):
     @classmethod
     @transactional
     def renew_setup_token(cls) -> str:
-        """Make a new one-time token for setting the site up; the old one ends. Raises `Refused` once people exist."""
+        """Make a new one-time token for setting the site up; the old one ends. Raises `ValidationError` once people exist."""
         cls.lock()
         if User.exists():
-            raise Refused("token", "The site is set up already. To rescue an account: python -m flask create-admin")
+            raise ValidationError(
+                "token", "The site is set up already. To rescue an account: python -m flask create-admin"
+            )
         token = secrets.token_urlsafe(24)
         db.session.merge(cls(name="setup_token", value=hash_token(token)))
         return token
@@ -5244,7 +5249,7 @@ class SiteForm(FlaskForm):
     refused_with = 422  # the status of its page when it came back
     overtaken: "Sequence[Overtaken]" = ()
 
-    def overtake(self, conflict: Conflict) -> None:
+    def overtake(self, conflict: EditConflict) -> None:
         """Show what somebody else saved meanwhile beside what was typed; sent again, it is saved over that."""
         self.refused_with, self["version"].data = 409, conflict.theirs.version
         self.overtaken = [Overtaken.of(self[name], now) for name, now in conflict.theirs.changed.items()]
@@ -5259,13 +5264,21 @@ class SiteForm(FlaskForm):
             return Markup("You changed this elsewhere {}.").format(ago(theirs.updated_at))
         return Markup("{} changed this {}, while you had it open.").format(theirs.editor_name, ago(theirs.updated_at))
 
-    def refuse(self, refused: Refused) -> None:
+    def add_error(self, error: ValidationError) -> None:
         """Show what an action refused beside the field it is about."""
-        field = self._fields.get(refused.field)
+        field = self._fields.get(error.field)
         if field is None:
-            self.form_errors.append(refused.message)
+            self.form_errors.append(error.message)
         else:
-            field.errors = [*field.errors, refused.message]
+            field.errors = [*field.errors, error.message]
+
+    @contextlib.contextmanager
+    def errors_from_model(self) -> Iterator[None]:
+        """Show what a model's action refuses beside the field it is about."""
+        try:
+            yield
+        except ValidationError as error:
+            self.add_error(error)
 
 
 class Overtaken(NamedTuple):
@@ -5295,7 +5308,7 @@ class Overtaken(NamedTuple):
         return labels.get(str(value), value) or "Nothing"
 
 
-def line(
+def string_field(
     label: str, longest: int, *validators: Any, shortest: int = 0, field: type[Field] = StringField, **kw: Any
 ) -> Any:
     """A field of one line: tidied, required when it has a `shortest`, at most `longest` characters."""
@@ -5305,7 +5318,7 @@ def line(
     return field(label, validators=[*needed, length, *validators], filters=[tidy], **kw)
 
 
-def text(label: str, longest: int, required: bool = True, **kw: Any) -> Any:
+def textarea_field(label: str, longest: int, required: bool = True, **kw: Any) -> Any:
     """A field of several lines, of Markdown or plain."""
     needed = [DataRequired("Write something first.")] if required else [Optional()]
     length = Length(max=longest, message=f"This is too long: at most {longest:,} characters.")
@@ -5330,7 +5343,7 @@ def known_password(label: str) -> Any:
 def not_common(_form: Any, field: Field) -> None:
     """Validator: no password that everybody tries first."""
     if field.data and not field.errors and (reason := weak_password(field.data)):
-        raise ValidationError(reason)
+        raise validators.ValidationError(reason)
 
 
 def repeated(name: str = "password") -> Any:
@@ -5342,7 +5355,7 @@ def repeated(name: str = "password") -> Any:
 
 
 def username_field() -> Any:
-    return line(
+    return string_field(
         "Username", USERNAME_MAX,
         Regexp(f"^{USERNAME_PATTERN}$", message="Use letters a to z, digits, dots, hyphens and underscores."),
         shortest=USERNAME_MIN, description="For signing in and for the address of the profile, such as ana.lima",
@@ -5352,13 +5365,15 @@ def username_field() -> Any:
 
 
 def name_field(**kw: Any) -> Any:
-    return line("Name", NAME_MAX, shortest=1, render_kw={"autocomplete": "name"}, **kw)
+    return string_field("Name", NAME_MAX, shortest=1, render_kw={"autocomplete": "name"}, **kw)
 
 
 def email_field(required: bool = True) -> Any:
     regexp = Regexp(f"^{EMAIL_PATTERN}$", message="This does not look like a mail address, such as ana@example.com")
     autocomplete = {"autocomplete": "email", "pattern": EMAIL_PATTERN}
-    return line("Mail address", EMAIL_MAX, regexp, shortest=int(required), field=EmailField, render_kw=autocomplete)
+    return string_field(
+        "Mail address", EMAIL_MAX, regexp, shortest=int(required), field=EmailField, render_kw=autocomplete
+    )
 
 
 def form_id_field() -> HiddenField:
@@ -5384,7 +5399,9 @@ def checked_form_id(field: Field) -> str:
 
 
 class SetupForm(SiteForm):
-    site_name = line("Name of the site", NAME_MAX, shortest=1, description="What your team is called, for example")
+    site_name = string_field(
+        "Name of the site", NAME_MAX, shortest=1, description="What your team is called, for example"
+    )
     name = name_field(description="Yours: you will be the first administrator")
     username = username_field()
     email = email_field()
@@ -5393,7 +5410,7 @@ class SetupForm(SiteForm):
 
 
 class LoginForm(SiteForm):
-    username = line(
+    username = string_field(
         "Username or mail address", EMAIL_MAX, shortest=1,
         render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},
     )  # fmt: skip
@@ -5411,16 +5428,18 @@ class RegisterForm(SiteForm):
     def validate_email(self, field: Field) -> None:
         allowed = current_site().domains
         if current_site().registration == "domains" and fold(field.data).rpartition("@")[2] not in allowed:
-            raise ValidationError(f"Use a mail address that ends in {' or '.join('@' + domain for domain in allowed)}.")
+            raise validators.ValidationError(
+                f"Use a mail address that ends in {' or '.join('@' + domain for domain in allowed)}."
+            )
 
 
 class ProfileForm(SiteForm):
     name = name_field()
     email = email_field(required=False)
-    title = line("What you do", PROFILE_MAX, description="Such as Head of Workshop")
-    department = line("Department", PROFILE_MAX)
-    phone = line("Phone", PROFILE_MAX, field=TelField, render_kw={"autocomplete": "tel"})
-    location = line("Where to find you", PROFILE_MAX, description="Such as Hall B, or Tuesdays from home")
+    title = string_field("What you do", PROFILE_MAX, description="Such as Head of Workshop")
+    department = string_field("Department", PROFILE_MAX)
+    phone = string_field("Phone", PROFILE_MAX, field=TelField, render_kw={"autocomplete": "tel"})
+    location = string_field("Where to find you", PROFILE_MAX, description="Such as Hall B, or Tuesdays from home")
     away_from = DateField("Away from", validators=[Optional()], description="The first day, or empty: from now on")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you are away, or empty")
     stand_in = SelectField("Who stands in", coerce=int, default=0, description="Whom to ask meanwhile")
@@ -5471,12 +5490,12 @@ class PasswordForm(SiteForm):
 def within_reach(_form: Any, field: Field) -> None:
     """Validator: a day that every time zone and database can tell."""
     if field.data and not 2000 <= field.data.year <= 2100:
-        raise ValidationError("Choose a day between 2000 and 2100.")
+        raise validators.ValidationError("Choose a day between 2000 and 2100.")
 
 
 class PostForm(SiteForm):
-    title = line("Title", TITLE_MAX, shortest=1)
-    body = text("Text", BODY_MAX)
+    title = string_field("Title", TITLE_MAX, shortest=1)
+    body = textarea_field("Text", BODY_MAX)
     upload = MultipleFileField("Pictures and files")
     topic = SelectField("Topic", coerce=int)
     owner = SelectField("Who looks after it", coerce=int, default=0, description="Told when it is time to look again")
@@ -5529,18 +5548,18 @@ COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. An @ names 
 
 
 class CommentForm(SiteForm):
-    body = text("Comment", COMMENT_MAX, description=COMMENT_HINT)
+    body = textarea_field("Comment", COMMENT_MAX, description=COMMENT_HINT)
     form_id = form_id_field()
 
 
 class EditCommentForm(SiteForm):
-    body = text("Comment", COMMENT_MAX, description=COMMENT_HINT)
+    body = textarea_field("Comment", COMMENT_MAX, description=COMMENT_HINT)
     version = version_field()
 
 
 class TopicForm(SiteForm):
-    name = line("Name", TOPIC_MAX, shortest=1)
-    description = line("What belongs here", DESCRIPTION_MAX)
+    name = string_field("Name", TOPIC_MAX, shortest=1)
+    description = string_field("What belongs here", DESCRIPTION_MAX)
     private = BooleanField("Private", description="Only the people chosen below see this topic and what is in it")
     members = SelectMultipleField("People", coerce=int)
     form_id = form_id_field()
@@ -5573,8 +5592,8 @@ class PersonForm(SiteForm):
 
 
 class SettingsForm(SiteForm):
-    site_name = line("Name of the site", NAME_MAX, shortest=1)
-    welcome = text("Words of welcome", WELCOME_MAX, required=False, description="Shown where people sign in")
+    site_name = string_field("Name of the site", NAME_MAX, shortest=1)
+    welcome = textarea_field("Words of welcome", WELCOME_MAX, required=False, description="Shown where people sign in")
     registration = RadioField(
         "Who may register",
         choices=[
@@ -5604,9 +5623,9 @@ class SettingsForm(SiteForm):
     def validate_registration_domains(self, field: Field) -> None:
         names = (field.data or "").replace(",", " ").split()
         if self.registration.data == "domains" and not names:
-            raise ValidationError("Name at least one domain, such as example.com")
+            raise validators.ValidationError("Name at least one domain, such as example.com")
         if any(not re.fullmatch(r"[^@\s.]+(\.[^@\s.]+)+", name) for name in names):
-            raise ValidationError("Write domains such as example.com, with commas between them.")
+            raise validators.ValidationError("Write domains such as example.com, with commas between them.")
 
 
 # ======================================================================================================================
@@ -5808,20 +5827,12 @@ def login_page(form: LoginForm, resume: str | None, status: int) -> ResponseRetu
     return render_template("auth/login.html", **context), status
 
 
-def done(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
+def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
     """Answer a change that succeeded: 303 to a page of the site, with a word about it and perhaps a way back."""
     if message:
         said: Any = {"text": message, "undo": undo} if undo else message
         flash(said, "success")
     return SiteResponse("", 303, {"Location": address})
-
-
-def found(statement: sa.Select[T]) -> T:
-    """The one row of a statement that asks for what the person may see, else 404."""
-    row = db.session.scalar(statement)
-    if row is None:
-        abort(404)
-    return row
 
 
 def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
@@ -6045,31 +6056,31 @@ def take_uploads(form: PostForm) -> list[FileView]:
     for given in sent[:FILES_MOST]:
         try:
             ids += [take_upload(given)] if given else []
-        except Refused as refused:
+        except ValidationError as refused:
             form.upload.process_errors = [*form.upload.process_errors, refused.message]
     return Attachment.uploaded(current_user, ids)
 
 
 def take_upload(given: FileStorage) -> int:
-    """Keep an uploaded file and write its row. Returns its id. Raises `Refused`."""
+    """Keep an uploaded file and write its row. Returns its id. Raises `ValidationError`."""
     # The file stays whatever comes of the row: a commit whose answer was lost may have happened.
     return Attachment.create(current_user, keep_upload(given))
 
 
 def keep_upload(given: FileStorage) -> Kept:
-    """Write an uploaded file to the disk. Raises `Refused` for what is not taken, `NoRoom` when the disk is full."""
+    """Write an uploaded file to the disk. Raises `ValidationError` for what is not taken, `NoRoom` when the disk is full."""
     name = tidy_filename(given.filename)
     ending = name.rpartition(".")[2]
     if "." not in name or ending not in PICTURES.keys() | OTHER_FILES:
         what = f"files that end in .{ending}" if "." in name else "files without an ending"
-        raise Refused("upload", f"{name}: {what} are not taken here.")
+        raise ValidationError("upload", f"{name}: {what} are not taken here.")
     with told_when_full(name):
         if ending in PICTURES:
             return keep_picture(given.stream, name, ending)
         size, sha256, stored = write_file(given.stream)
         if not size:
             unlink_stored(stored)
-            raise Refused("upload", f"{name} is empty.")
+            raise ValidationError("upload", f"{name} is empty.")
         return Kept(name, ending, size, sha256, stored)
 
 
@@ -6132,7 +6143,7 @@ def pillow() -> Any:
 
 
 def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
-    """Write a picture and its smaller versions. Raises `Refused`."""
+    """Write a picture and its smaller versions. Raises `ValidationError`."""
     with read_picture(content, name) as image:
         frames = count_frames(image, name) if PICTURES[ending] != "JPEG" else 1
         refuse_too_much_work(name, image.width * image.height * frames)
@@ -6149,7 +6160,7 @@ def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
 
 
 def keep_avatar(given: FileStorage) -> Kept:
-    """Write a picture of a person: its middle, as a small square. Raises `Refused` for the field `picture`."""
+    """Write a picture of a person: its middle, as a small square. Raises `ValidationError` for the field `picture`."""
     name = tidy_filename(given.filename)
     try:
         with told_when_full(name), read_picture(given.stream, name) as image, refused_unless_readable(name):
@@ -6159,7 +6170,7 @@ def keep_avatar(given: FileStorage) -> Kept:
                 square.save(made, "WEBP", quality=85)
                 made.seek(0)
                 size, sha256, stored = write_file(made)
-    except Refused as refused:
+    except ValidationError as refused:
         raise type(refused)("picture", refused.message) from None
     return Kept("picture.webp", "webp", size, sha256, stored, AVATAR_PIXELS, AVATAR_PIXELS)
 
@@ -6168,7 +6179,9 @@ def keep_avatar(given: FileStorage) -> Kept:
 def read_picture(content: IO[bytes], name: str) -> Iterator[Any]:
     """A picture while it is worked on; few at once, because each takes so much memory."""
     if not state().picture_work.acquire(timeout=PICTURE_WAIT_SECONDS):
-        raise Refused("upload", f"{name} has to wait: many pictures come at this moment. Try again in a minute.")
+        raise ValidationError(
+            "upload", f"{name} has to wait: many pictures come at this moment. Try again in a minute."
+        )
     try:
         with refused_unless_readable(name):
             image = pillow().Image.open(content, formats=tuple({*PICTURES.values()}))
@@ -6189,14 +6202,16 @@ def refused_unless_readable(name: str) -> Iterator[None]:
     except bombs:
         raise too_many_pixels(name) from None
     except Exception as error:
-        if isinstance(error, Refused) or getattr(error, "errno", None) in DISK_FULL:
+        if isinstance(error, ValidationError) or getattr(error, "errno", None) in DISK_FULL:
             raise
         log.info("a picture that cannot be read: %r", error)
-        raise Refused("upload", f"{name} cannot be read as a picture. Is it damaged, or of another kind?") from None
+        raise ValidationError(
+            "upload", f"{name} cannot be read as a picture. Is it damaged, or of another kind?"
+        ) from None
 
 
 def count_frames(image: Any, name: str) -> int:
-    """How many frames a picture has. Raises `Refused` for more than may be kept, without having read all of them: a GIF
+    """How many frames a picture has. Raises `ValidationError` for more than may be kept, without having read all of them: a GIF
     of a few hundred kilobytes may hold a million."""
     most = min(FRAMES_MOST, PICTURE_PIXELS // (image.width * image.height))
     if image.format not in ("GIF", "PNG", "WEBP"):
@@ -6204,7 +6219,11 @@ def count_frames(image: Any, name: str) -> int:
     try:
         with refused_unless_readable(name), contextlib.suppress(EOFError):
             image.seek(most)
-            raise too_many_pixels(name) if most < FRAMES_MOST else Refused("upload", f"{name} has too many frames.")
+            raise (
+                too_many_pixels(name)
+                if most < FRAMES_MOST
+                else ValidationError("upload", f"{name} has too many frames.")
+            )
         return image.n_frames
     finally:
         image.seek(0)
@@ -6214,11 +6233,11 @@ def refuse_too_much_work(name: str, pixels: int) -> None:
     """Refuse a picture when those of its request together would keep the others waiting for too long."""
     g.pixels = g.get("pixels", 0) + pixels
     if g.pixels > REQUEST_PIXELS:
-        raise Refused("upload", f"{name}: these are too many large pictures at once. Send it by itself.")
+        raise ValidationError("upload", f"{name}: these are too many large pictures at once. Send it by itself.")
 
 
-def too_many_pixels(name: str) -> Refused:
-    return Refused("upload", f"{name} has too many pixels: at most {PICTURE_PIXELS // 1_000_000} million.")
+def too_many_pixels(name: str) -> ValidationError:
+    return ValidationError("upload", f"{name} has too many pixels: at most {PICTURE_PIXELS // 1_000_000} million.")
 
 
 def save_still(image: Any, made: IO[bytes], ending: str) -> Any:
@@ -6311,12 +6330,12 @@ def setup() -> ResponseReturnValue:
         profile = {name: form[name].data for name in ("site_name", "name", "username", "email")}
         try:
             user = User.set_up(token, password_hash=hash_password(form.password.data), **profile)
-        except Refused as refused:
-            form.refuse(refused)
+        except ValidationError as refused:
+            form.add_error(refused)
         else:
             remove_setup_file(current_app)
             sign_in(user.id, remember=False)
-            return done("/admin", "Your site is ready.")
+            return redirect_with_flash("/admin", "Your site is ready.")
     return form_page("auth/setup.html", form)
 
 
@@ -6344,7 +6363,7 @@ def login() -> ResponseReturnValue:
 def logout() -> ResponseReturnValue:
     """End the sign-in of this browser."""
     sign_out()
-    return done("/login", "You are signed out.")
+    return redirect_with_flash("/login", "You are signed out.")
 
 
 @auth.route("/register", methods=["GET", "POST"])
@@ -6362,11 +6381,11 @@ def register() -> ResponseReturnValue:
         role = Role[site.registration_role.upper()]
         try:
             user = User.create(None, password_hash=hash_password(form.password.data), role=role, **profile)
-        except Refused as refused:
-            form.refuse(refused)
+        except ValidationError as refused:
+            form.add_error(refused)
         else:
             sign_in(user.id, remember=False)
-            return done("/", f"Welcome, {user.name}.")
+            return redirect_with_flash("/", f"Welcome, {user.name}.")
     domains = site.domains if site.registration == "domains" else []
     return form_page("auth/register.html", form, domains=domains)
 
@@ -6383,7 +6402,7 @@ PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "
 @keeps_typed
 def profile() -> ResponseReturnValue:
     """Edit one's own profile."""
-    me = found(sa.select(User).where(User.id == current_user.id))
+    me = db.one_or_404(sa.select(User).where(User.id == current_user.id))
     form = ProfileForm(obj=me, stand_in=me.stand_in_id or 0)
     others = rows(
         sa.select(User.id, User.name).where(User.deactivated_at.is_(None), User.id != me.id).order_by(User.name_key)
@@ -6397,10 +6416,10 @@ def profile() -> ResponseReturnValue:
             User.edit_profile(current_user, **values, stand_in_id=form.stand_in.data or None)
             if picture:
                 Attachment.set_avatar(current_user, picture)
-        except Refused as refused:
-            form.refuse(refused)
+        except ValidationError as refused:
+            form.add_error(refused)
         else:
-            return done("/account", "Your profile is saved.")
+            return redirect_with_flash("/account", "Your profile is saved.")
     return form_page("account/profile.html", form)
 
 
@@ -6408,14 +6427,14 @@ def profile() -> ResponseReturnValue:
 @login_required
 def appearance() -> ResponseReturnValue:
     """Choose colors, time zone, and whether single keys do something."""
-    me = found(sa.select(User).where(User.id == current_user.id))
+    me = db.one_or_404(sa.select(User).where(User.id == current_user.id))
     form = AppearanceForm(obj=me)
     site_zone = current_app.config["TIMEZONE"]
     zones = [("", f"The site's: {site_zone}"), *((name, name.replace("_", " ")) for name in time_zones())]
     form.timezone.choices = choices(zones)
     if form.validate_on_submit():
         User.edit_appearance(current_user, form.theme.data, form.timezone.data, form.shortcuts.data)
-        return done("/account/appearance", "Saved.")
+        return redirect_with_flash("/account/appearance", "Saved.")
     return form_page("account/appearance.html", form)
 
 
@@ -6426,7 +6445,7 @@ def notification_choices() -> ResponseReturnValue:
     form = NotificationsForm(data=Notification.choices(current_user))
     if form.validate_on_submit():
         Notification.choose(current_user, **{kind: form[kind].data for kind in KINDS})
-        return done("/account/notifications", "Saved.")
+        return redirect_with_flash("/account/notifications", "Saved.")
     return form_page("account/notifications.html", form)
 
 
@@ -6442,15 +6461,17 @@ def password() -> ResponseReturnValue:
     """Change one's own password; all other devices are signed out."""
     form = PasswordForm()
     if form.validate_on_submit():
-        me = found(sa.select(User).where(User.id == current_user.id))
+        me = db.one_or_404(sa.select(User).where(User.id == current_user.id))
         refuse_too_often(f"password:{me.id}", ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
         if not password_fits(me.password_hash, form.current.data):
-            form.refuse(Refused("current", "This is not your current password."))
+            form.add_error(ValidationError("current", "This is not your current password."))
         else:
             User.set_password(current_user, me.id, hash_password(form.password.data))
             Throttle.give_back(f"password:{me.id}")
             sign_in(me.id, session.permanent)
-            return done("/account/password", "Your password is changed. All other devices are signed out.")
+            return redirect_with_flash(
+                "/account/password", "Your password is changed. All other devices are signed out."
+            )
     return form_page("account/password.html", form)
 
 
@@ -6470,7 +6491,7 @@ def sessions() -> ResponseReturnValue:
 def end_session(sign_in_id: int) -> ResponseReturnValue:
     """Sign one device out."""
     SignIn.end(current_user, sign_in_id)
-    return done("/account/sessions", "That device is signed out.")
+    return redirect_with_flash("/account/sessions", "That device is signed out.")
 
 
 @account.post("/sessions/end-others")
@@ -6478,7 +6499,7 @@ def end_session(sign_in_id: int) -> ResponseReturnValue:
 def end_others() -> ResponseReturnValue:
     """Sign all other devices out."""
     SignIn.end_others(current_user, current_user.sign_in_id)
-    return done("/account/sessions", "All other devices are signed out.")
+    return redirect_with_flash("/account/sessions", "All other devices are signed out.")
 
 
 # -- posts: Home, news, the handbook -----------------------------------------------------------------------------------
@@ -6613,12 +6634,12 @@ def new() -> ResponseReturnValue:
         written = {"version": form.version.data, **_written(form, attached)}
         try:
             post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **written)
-        except Refused as refused:
-            form.refuse(refused)
-        except Conflict as conflict:
+        except ValidationError as refused:
+            form.add_error(refused)
+        except EditConflict as conflict:
             return _conflict_page(form, conflict, _post_history(conflict.theirs.post_id), audience, attached)
         else:
-            return done(f"/posts/{post_id}", _what_was_done(placed))
+            return redirect_with_flash(f"/posts/{post_id}", _what_was_done(placed))
     return _edit_page(form, None, kind, audience, attached)
 
 
@@ -6627,7 +6648,7 @@ def new() -> ResponseReturnValue:
 @keeps_typed
 def edit(post_id: int) -> ResponseReturnValue:
     """Change a post; whoever saved in between is noticed, and both texts are shown."""
-    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     if not post.editable_by(current_user):
         abort(403)
     appears, leaves = _typed(post.published_at), last_day(post.expires_at)
@@ -6637,14 +6658,14 @@ def edit(post_id: int) -> ResponseReturnValue:
         placed, wishes = _placed(form, post), {name: name in request.form for name in ("tell", "anew")}
         try:
             Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form, attached))
-        except Refused as refused:
-            form.refuse(refused)
-        except Conflict as conflict:
+        except ValidationError as refused:
+            form.add_error(refused)
+        except EditConflict as conflict:
             return _conflict_page(form, conflict, _history_of(post), audience, attached)
         else:
             out = post.published_at is not None and post.published_at <= utcnow()
             saved = "Saved. Everybody who can see it is told again." if wishes["tell"] else "Saved."
-            return done(f"/posts/{post_id}", saved if out else _what_was_done(placed))
+            return redirect_with_flash(f"/posts/{post_id}", saved if out else _what_was_done(placed))
     return _edit_page(form, post, post.kind, audience, attached)
 
 
@@ -6734,7 +6755,7 @@ def _edit_page(
 
 
 def _conflict_page(
-    form: Any, conflict: Conflict, of: "History", audience: Any = None, attached: Sequence[FileView] = ()
+    form: Any, conflict: EditConflict, of: "History", audience: Any = None, attached: Sequence[FileView] = ()
 ) -> ResponseReturnValue:
     """Both texts, how they differ, what each changed; and the form ready to be sent over what stands now."""
     theirs = conflict.theirs
@@ -6793,7 +6814,7 @@ def _put_as_theirs(form: PostForm, theirs: Any) -> list[str]:
 def delete(post_id: int) -> ResponseReturnValue:
     """Delete a post; it can be brought back."""
     Post.delete(current_user, post_id)
-    return done("/", "The post is deleted.", undo=f"/posts/{post_id}/restore")
+    return redirect_with_flash("/", "The post is deleted.", undo=f"/posts/{post_id}/restore")
 
 
 @posts.post("/posts/<int:post_id>/restore")
@@ -6801,7 +6822,7 @@ def delete(post_id: int) -> ResponseReturnValue:
 def restore(post_id: int) -> ResponseReturnValue:
     """Bring a deleted post back."""
     Post.restore(current_user, post_id)
-    return done(f"/posts/{post_id}", "The post is back.")
+    return redirect_with_flash(f"/posts/{post_id}", "The post is back.")
 
 
 @posts.post("/posts/<int:post_id>/pin")
@@ -6810,9 +6831,9 @@ def pin(post_id: int) -> ResponseReturnValue:
     """Keep a post at the top of Home, or let it go."""
     pinned, form = request.form.get("pinned") == "1", PinForm()
     if not form.validate_on_submit():
-        raise Refused("until", "Choose a day that is not over.")
+        raise ValidationError("until", "Choose a day that is not over.")
     Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned and form.until.data else None)
-    return done(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "No longer pinned.")
+    return redirect_with_flash(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "No longer pinned.")
 
 
 @posts.post("/posts/<int:post_id>/comments")
@@ -6826,7 +6847,7 @@ def comment(post_id: int) -> ResponseReturnValue:
     body: str = form.body.data
     form_id = checked_form_id(form.form_id)
     comment_id = Comment.create(this_viewer(), post_id, body=body, form_id=form_id)
-    return done(f"/posts/{post_id}#comment-{comment_id}")
+    return redirect_with_flash(f"/posts/{post_id}#comment-{comment_id}")
 
 
 # -- posts: comments by themselves -------------------------------------------------------------------------------------
@@ -6836,7 +6857,7 @@ def comment(post_id: int) -> ResponseReturnValue:
 @login_required
 def show_comment(comment_id: int) -> ResponseReturnValue:
     """A comment's own address: to where it stands below its post."""
-    target = found(Comment.visible_to(current_user).where(Comment.id == comment_id))
+    target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
     before = Comment.later_than(target)
     place = f"?before={before}" if before else ""
     return redirect(f"/posts/{target.post_id}{place}#comment-{target.id}", 302)
@@ -6847,17 +6868,20 @@ def show_comment(comment_id: int) -> ResponseReturnValue:
 @keeps_typed
 def edit_comment(comment_id: int) -> ResponseReturnValue:
     """Change a comment."""
-    target = found(Comment.visible_to(current_user).where(Comment.id == comment_id))
+    target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
     if not target.editable_by(current_user):
         abort(403)
-    form, post = EditCommentForm(obj=target), found(Post.visible_to(current_user).where(Post.id == target.post_id))
+    form, post = (
+        EditCommentForm(obj=target),
+        db.one_or_404(Post.visible_to(current_user).where(Post.id == target.post_id)),
+    )
     address = f"/posts/{target.post_id}#comment-{target.id}"
     if form.validate_on_submit():
         try:
             Comment.edit(current_user, comment_id, form.version.data, body=form.body.data)
-        except Conflict as conflict:
+        except EditConflict as conflict:
             return _conflict_page(form, conflict, _history_of(target))
-        return done(address, "Saved.")
+        return redirect_with_flash(address, "Saved.")
     context = {"comment": target, "topic_id": post.topic_id}
     return form_page("posts/edit_comment.html", form, **context, **_previewed(form, post.topic_id, post.id, target.id))
 
@@ -6867,7 +6891,9 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
 def delete_comment(comment_id: int) -> ResponseReturnValue:
     """Delete a comment; it can be brought back."""
     post_id = Comment.delete(current_user, comment_id)
-    return done(f"/posts/{post_id}#comments", "The comment is deleted.", undo=f"/comments/{comment_id}/restore")
+    return redirect_with_flash(
+        f"/posts/{post_id}#comments", "The comment is deleted.", undo=f"/comments/{comment_id}/restore"
+    )
 
 
 @posts.post("/comments/<int:comment_id>/restore")
@@ -6875,7 +6901,7 @@ def delete_comment(comment_id: int) -> ResponseReturnValue:
 def restore_comment(comment_id: int) -> ResponseReturnValue:
     """Bring a deleted comment back."""
     post_id = Comment.restore(current_user, comment_id)
-    return done(f"/posts/{post_id}#comment-{comment_id}", "The comment is back.")
+    return redirect_with_flash(f"/posts/{post_id}#comment-{comment_id}", "The comment is back.")
 
 
 # -- posts: reactions --------------------------------------------------------------------------------------------------
@@ -6887,7 +6913,7 @@ def react(post_id: int) -> ResponseReturnValue:
     """React to a post, or see who did."""
     if request.method == "POST":
         return _reacted(f"/posts/{post_id}", f"/posts/{post_id}#reactions-posts-{post_id}", post_id=post_id)
-    post = found(Reaction.visible_to(current_user, Post).where(Post.id == post_id))
+    post = db.one_or_404(Reaction.visible_to(current_user, Post).where(Post.id == post_id))
     return _reactions_page(post.reacted, f"/posts/{post_id}", post.title)
 
 
@@ -6898,7 +6924,7 @@ def react_comment(comment_id: int) -> ResponseReturnValue:
     address = f"/comments/{comment_id}"
     if request.method == "POST":
         return _reacted(address, address, comment_id=comment_id)
-    target = found(Reaction.visible_to(current_user, Comment).where(Comment.id == comment_id))
+    target = db.one_or_404(Reaction.visible_to(current_user, Comment).where(Comment.id == comment_id))
     return _reactions_page(target.reacted, address, plain_text(target.html))
 
 
@@ -6913,7 +6939,7 @@ def _reacted(address: str, back: str, **on: int) -> ResponseReturnValue:
     summary = Reaction.change(current_user, request.form.get("add" if given else "remove", ""), given, **on)
     if request.headers.get("X-Requested-With") == "fetch":
         return render_template("posts/_reactions.html", address=address, said=reactions(summary))
-    return done(back)
+    return redirect_with_flash(back)
 
 
 # -- posts: what they said before, and keeping the handbook true -------------------------------------------------------
@@ -6940,11 +6966,11 @@ def _history_of(post_or_comment: Post | Comment) -> History:
 
 
 def _post_history(post_id: int) -> History:
-    return _history_of(found(Post.visible_to(current_user).where(Post.id == post_id)))
+    return _history_of(db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id)))
 
 
 def _comment_history(comment_id: int) -> History:
-    return _history_of(found(Comment.visible_to(current_user).where(Comment.id == comment_id)))
+    return _history_of(db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id)))
 
 
 class Changes(NamedTuple):
@@ -7060,8 +7086,8 @@ def restore_version(post_id: int, version: int) -> ResponseReturnValue:
     of, seen = _post_history(post_id), _seen_version()
     try:
         now = Post.revert(current_user, post_id, seen, version)
-    except Conflict as conflict:
-        post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    except EditConflict as conflict:
+        post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
         form, audience = _form_for(post, formdata=None)
         return _conflict_page(_with_text(form, of, version, seen), conflict, of, audience)
     return _restored(of, version, seen, now)
@@ -7074,7 +7100,7 @@ def restore_comment_version(comment_id: int, version: int) -> ResponseReturnValu
     of, seen = _comment_history(comment_id), _seen_version()
     try:
         now = Comment.revert(current_user, comment_id, seen, version)
-    except Conflict as conflict:
+    except EditConflict as conflict:
         return _conflict_page(_with_text(EditCommentForm(formdata=None), of, version, seen), conflict, of)
     return _restored(of, version, seen, now)
 
@@ -7095,9 +7121,9 @@ def _with_text(form: Any, of: History, wanted: int, seen: int) -> Any:
 
 def _restored(of: History, version: int, seen: int, now: int) -> ResponseReturnValue:
     if now == seen:
-        return done(of.address, "That is what it says already.")
+        return redirect_with_flash(of.address, "That is what it says already.")
     undo = f"{of.address}/history/{seen}/restore?version={now}"
-    return done(of.address, f"Version {version} is back, as version {now}.", undo=undo)
+    return redirect_with_flash(of.address, f"Version {version} is back, as version {now}.", undo=undo)
 
 
 @posts.get("/handbook/review")
@@ -7120,7 +7146,7 @@ def review() -> ResponseReturnValue:
 def still_right(post_id: int) -> ResponseReturnValue:
     """Say that a page of the handbook is still right, and look at it again next time."""
     again = Upkeep.renew(current_user, post_id, today())
-    return done(f"/posts/{post_id}", f"Thank you. Look at it again by {day_in_words(again)}.")
+    return redirect_with_flash(f"/posts/{post_id}", f"Thank you. Look at it again by {day_in_words(again)}.")
 
 
 # -- posts: previews, and pages by their titles ------------------------------------------------------------------------
@@ -7133,7 +7159,7 @@ def preview() -> ResponseReturnValue:
     body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
     of = [request.args.get(name, 0, as_id) for name in ("post", "comment") if name in request.args]
     if of:
-        found(Post.visible_to(current_user).where(Post.id == of[0]))
+        db.one_or_404(Post.visible_to(current_user).where(Post.id == of[0]))
     return render_template("posts/_preview.html", html=_preview_of(body, *of), untold=_untold(body, topic_id))
 
 
@@ -7205,7 +7231,7 @@ def _autosave(post_id: int | None) -> ResponseReturnValue:
     for field in (form.appears, form.leaves):  # not kept by itself, so not looked at
         field.validators = [Optional()]
     if not form.validate_on_submit() or not (form.title.data or form.body.data):
-        raise Refused("body", "There is nothing to keep yet.")
+        raise ValidationError("body", "There is nothing to keep yet.")
     values = _written(form) | {"kind": _kind_of(form), "form_id": checked_form_id(form.form_id)}
     post = Draft.autosave(current_user, post_id, form.version.data, **values)
     return jsonify(id=post.id, version=post.version)
@@ -7219,7 +7245,7 @@ def _autosave(post_id: int | None) -> ResponseReturnValue:
 def acknowledge(post_id: int) -> ResponseReturnValue:
     """Say that one has read a post."""
     Acknowledgement.give(current_user, post_id, request.form.get("version", 0, type=as_id))
-    return done(f"/posts/{post_id}", "Thank you. It is noted that you have read this.")
+    return redirect_with_flash(f"/posts/{post_id}", "Thank you. It is noted that you have read this.")
 
 
 @posts.route("/posts/<int:post_id>/must-read", methods=["GET", "POST"])
@@ -7227,18 +7253,20 @@ def acknowledge(post_id: int) -> ResponseReturnValue:
 @keeps_typed
 def must_read(post_id: int) -> ResponseReturnValue:
     """Choose who is to read a post, and until when; or ask nobody any more."""
-    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     form = _must_read_form(post)
     if form.validate_on_submit():
         if "end" in request.form:
             Acknowledgement.stop_asking(current_user, post_id)
-            return done(f"/posts/{post_id}", "Nobody is asked to read this any more. Who has read it stays on record.")
+            return redirect_with_flash(
+                f"/posts/{post_id}", "Nobody is asked to read this any more. Who has read it stays on record."
+            )
         try:
             Acknowledgement.ask(current_user, post_id, **_asked_for(form))
-        except Refused as refused:
-            form.refuse(refused)
+        except ValidationError as refused:
+            form.add_error(refused)
         else:
-            return done(f"/posts/{post_id}/report", "They are asked to read it.")
+            return redirect_with_flash(f"/posts/{post_id}/report", "They are asked to read it.")
     return form_page("posts/must_read.html", form, post=post)
 
 
@@ -7256,10 +7284,10 @@ def _must_read_form(post: Post) -> MustReadForm:
 
 
 def _asked_for(form: MustReadForm) -> dict[str, Any]:
-    """Whom a form asks. Raises `Refused` where it says both everybody and some."""
+    """Whom a form asks. Raises `ValidationError` where it says both everybody and some."""
     everybody = form.audience.data == "all"
     if everybody and (form.roles.data or form.people.data):
-        raise Refused("audience", "Everybody, or only those chosen below? Choose one of the two.")
+        raise ValidationError("audience", "Everybody, or only those chosen below? Choose one of the two.")
     roles = list(Role) if everybody else [Role(number) for number in form.roles.data or ()]
     people = [] if everybody else form.people.data or []
     return {"roles": roles, "people": people, "due": form.due.data, "anew": form.anew.data}
@@ -7273,13 +7301,13 @@ def report(post_id: int) -> ResponseReturnValue:
 
 
 def _reported(post_id: int) -> Post:
-    post = found(Post.visible_to(current_user).where(Post.id == post_id))
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     if not Acknowledgement.reportable(post.author_id, current_user):
         abort(403)
     return post
 
 
-def _report_page(post: Post, refused: Refused | None = None) -> ResponseReturnValue:
+def _report_page(post: Post, refused: ValidationError | None = None) -> ResponseReturnValue:
     again = post.reminded_at + REMIND_EVERY if post.reminded_at else None
     context = {"post": post, "report": Acknowledgement.report(post), "refused": refused}
     may_remind = post.editable_by(current_user) and (again is None or again <= utcnow())
@@ -7315,9 +7343,11 @@ def remind(post_id: int) -> ResponseReturnValue:
     _reported(post_id)
     try:
         count = Acknowledgement.remind(current_user, post_id)
-    except Refused as refused:
+    except ValidationError as refused:
         return _report_page(_reported(post_id), refused)
-    return done(f"/posts/{post_id}/report", f"{plural(count, 'person', 'people').capitalize()} will be reminded.")
+    return redirect_with_flash(
+        f"/posts/{post_id}/report", f"{plural(count, 'person', 'people').capitalize()} will be reminded."
+    )
 
 
 # -- topics: their pages, and how editors keep them in order -----------------------------------------------------------
@@ -7333,7 +7363,7 @@ def show_topic(slug: str) -> ResponseReturnValue:
     row = db.session.execute(seen.add_columns(Follow.of_viewer(topic_id=Topic.id))).first()
     if row is None:
         into = sa.select(Topic.merged_into_id).where(Topic.slug == slug).scalar_subquery()
-        target = found(Topic.visible_to(current_user).where(Topic.id == into))
+        target = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == into))
         return redirect(f"/topics/{target.slug}", 301)
     topic, follows = row
     page = Post.page(current_user, "topic", Cursor.from_request(), topic.id)
@@ -7349,10 +7379,10 @@ def manage() -> ResponseReturnValue:
     if form.validate_on_submit():
         try:
             topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **_topic_values(form))
-        except Refused as refused:
-            form.refuse(refused)
+        except ValidationError as refused:
+            form.add_error(refused)
         else:
-            return done("/admin/topics", f"The topic {topic.name} is there.")
+            return redirect_with_flash("/admin/topics", f"The topic {topic.name} is there.")
     hidden = Topic.hidden_from(current_user) if current_user.is_admin else []
     listed = list(Topic.audiences(current_user).values())
     return form_page("topics/manage.html", form, topics=listed, hidden_topics=hidden)
@@ -7363,17 +7393,17 @@ def manage() -> ResponseReturnValue:
 @keeps_typed
 def edit_topic(topic_id: int) -> ResponseReturnValue:
     """Rename a topic, open or close it, choose its people."""
-    topic = found(Topic.visible_to(current_user).where(Topic.id == topic_id))
+    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
     form = _topic_form(**topic.as_typed())
     if form.validate_on_submit():
         try:
             Topic.edit(current_user, topic_id, version=form.version.data, **_topic_values(form))
-        except Refused as refused:
-            form.refuse(refused)
-        except Conflict as conflict:
+        except ValidationError as refused:
+            form.add_error(refused)
+        except EditConflict as conflict:
             form.overtake(conflict)
         else:
-            return done("/admin/topics", "Saved.")
+            return redirect_with_flash("/admin/topics", "Saved.")
     others = db.session.scalars(Topic.visible_to(current_user).where(Topic.id != topic_id)).all()
     return form_page("topics/edit.html", form, topic=topic, others=others)
 
@@ -7394,24 +7424,24 @@ def _topic_values(form: TopicForm) -> dict[str, Any]:
 def move(topic_id: int) -> ResponseReturnValue:
     """Move a topic up or down."""
     Topic.move(current_user, topic_id, up=request.form.get("direction") != "down")
-    return done("/admin/topics")
+    return redirect_with_flash("/admin/topics")
 
 
 @topics.route("/admin/topics/<int:topic_id>/merge", methods=["GET", "POST"])
 @role_required(Role.EDITOR)
 def merge(topic_id: int) -> ResponseReturnValue:
     """Put all posts of a topic into another, after saying what that means."""
-    topic = found(Topic.visible_to(current_user).where(Topic.id == topic_id))
+    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
     form = MergeForm()
     others = db.session.scalars(Topic.visible_to(current_user).where(Topic.id != topic_id))
     form.into.choices = choices((other.id, other.name) for other in others)
     if form.validate_on_submit():
         try:
             into = Topic.merge(current_user, topic_id, form.into.data)
-        except Refused as refused:
-            form.refuse(refused)
+        except ValidationError as refused:
+            form.add_error(refused)
         else:
-            return done("/admin/topics", f"Everything is in {into.name} now.")
+            return redirect_with_flash("/admin/topics", f"Everything is in {into.name} now.")
     count = db.session.scalar(
         Post.visible_to(current_user).where(Post.topic_id == topic_id).with_only_columns(sa.func.count())
     )
@@ -7424,11 +7454,11 @@ def delete_topic(topic_id: int) -> ResponseReturnValue:
     """Put a topic with all that is in it into the bin."""
     try:
         Topic.delete(current_user, topic_id)
-    except Refused as refused:
+    except ValidationError as refused:
         flash(refused.message, "danger")
         return redirect(f"/admin/topics/{topic_id}", 303)
     undo = f"/admin/topics/{topic_id}/restore"
-    return done("/admin/topics", "The topic is in the bin, with all that is in it.", undo=undo)
+    return redirect_with_flash("/admin/topics", "The topic is in the bin, with all that is in it.", undo=undo)
 
 
 @topics.post("/admin/topics/<int:topic_id>/restore", endpoint="restore")
@@ -7437,10 +7467,10 @@ def restore_topic(topic_id: int) -> ResponseReturnValue:
     """Bring a topic back from the bin."""
     try:
         topic = Topic.restore(current_user, topic_id)
-    except Refused as refused:
+    except ValidationError as refused:
         flash(refused.message + " Rename that one first.", "danger")
         return redirect("/admin/bin?kind=topic", 303)
-    return done(f"/topics/{topic.slug}", "The topic is back, with all that is in it.")
+    return redirect_with_flash(f"/topics/{topic.slug}", "The topic is back, with all that is in it.")
 
 
 @topics.post("/admin/topics/<int:topic_id>/join")
@@ -7448,7 +7478,7 @@ def restore_topic(topic_id: int) -> ResponseReturnValue:
 def join(topic_id: int) -> ResponseReturnValue:
     """Step into a private topic as an administrator, which is recorded."""
     topic = Topic.join(current_user, topic_id)
-    return done(f"/topics/{topic.slug}", f"You are in {topic.name} now. That you joined is recorded.")
+    return redirect_with_flash(f"/topics/{topic.slug}", f"You are in {topic.name} now. That you joined is recorded.")
 
 
 # -- people: who is who ------------------------------------------------------------------------------------------------
@@ -7499,7 +7529,7 @@ def list_people() -> ResponseReturnValue:
 @login_required
 def show_person(username: str) -> ResponseReturnValue:
     """One person, and what they wrote."""
-    person = found(User.visible_to(current_user).where(User.username_key == fold(username)))
+    person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
     page = Post.page(current_user, "author", Cursor.from_request(), person.id)
     here = sa.select(User).where(User.id == person.stand_in_id, User.deactivated_at.is_(None))
     stand_in = db.session.scalar(here) if person.stand_in_id else None
@@ -7512,7 +7542,7 @@ def suggest() -> ResponseReturnValue:
     """Whom one may mean by what stands after an @, as a fragment for the script; those first who see the topic."""
     topic_id = request.args.get("topic", type=as_id)
     if topic_id:
-        found(Topic.visible_to(current_user).where(Topic.id == topic_id))
+        db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
     typed = tidy(request.args.get("q"))[:NAME_MAX]
     return render_template("people/_suggest.html", people=User.suggested(current_user, typed, topic_id))
 
@@ -7581,7 +7611,7 @@ def upload() -> ResponseReturnValue:
         return "Choose a file first.", 422, {"Content-Type": "text/plain; charset=utf-8"}
     try:
         ids = [take_upload(file) for file in given]
-    except Refused as refused:
+    except ValidationError as refused:
         status = 507 if isinstance(refused, NoRoom) else 422
         return refused.message, status, {"Content-Type": "text/plain; charset=utf-8"}
     return render_template("files/_attached.html", attached=Attachment.uploaded(current_user, ids))
@@ -7592,7 +7622,7 @@ def upload() -> ResponseReturnValue:
 def delete_file(file_id: int) -> ResponseReturnValue:
     """Remove a file; it can be brought back."""
     home = Attachment.delete(current_user, file_id)
-    return done(home, "The file is removed.", undo=f"/files/{file_id}/restore")
+    return redirect_with_flash(home, "The file is removed.", undo=f"/files/{file_id}/restore")
 
 
 @files.post("/files/<int:file_id>/restore", endpoint="restore")
@@ -7600,7 +7630,7 @@ def delete_file(file_id: int) -> ResponseReturnValue:
 def restore_file(file_id: int) -> ResponseReturnValue:
     """Bring a removed file back."""
     home = Attachment.restore(current_user, file_id)
-    return done(home, "The file is back.")
+    return redirect_with_flash(home, "The file is back.")
 
 
 # -- search: everything that one may read ------------------------------------------------------------------------------
@@ -7690,10 +7720,10 @@ def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
     limits: dict[str, Any] = {}
     author_id = None
     if asked["topic"]:
-        limits["topic"] = found(Topic.visible_to(viewer).where(Topic.slug == asked["topic"])).id
+        limits["topic"] = db.one_or_404(Topic.visible_to(viewer).where(Topic.slug == asked["topic"])).id
     if asked["author"]:
         # Also who is here no more: their names stand on what they wrote.
-        author_id = found(sa.select(User).where(User.username_key == fold(asked["author"]))).id
+        author_id = db.one_or_404(sa.select(User).where(User.username_key == fold(asked["author"]))).id
     for name in ("since", "before"):
         if (moment := _midnight(asked[name])) is not None:
             limits[name] = moment
@@ -7830,7 +7860,7 @@ def poll() -> ResponseReturnValue:
 def read_all() -> ResponseReturnValue:
     """Mark everything as read."""
     Notification.read_all(current_user)
-    return done("/notifications", "Everything is marked as read.")
+    return redirect_with_flash("/notifications", "Everything is marked as read.")
 
 
 FOLLOWED = {
@@ -7843,7 +7873,7 @@ FOLLOWED = {
 def _wanted_state() -> str:
     state = request.form.get("state", "")
     if state not in FOLLOWED:
-        raise Refused("state", "Choose whether to follow this, to mute it, or neither.")
+        raise ValidationError("state", "Choose whether to follow this, to mute it, or neither.")
     return state
 
 
@@ -7853,16 +7883,16 @@ def follow_post(post_id: int) -> ResponseReturnValue:
     """Follow a post, mute it, or neither."""
     wanted = _wanted_state()
     Follow.choose(current_user, wanted, post_id=post_id)
-    return done(f"/posts/{post_id}", FOLLOWED[wanted])
+    return redirect_with_flash(f"/posts/{post_id}", FOLLOWED[wanted])
 
 
 @notifications.post("/topics/<slug>/follow")
 @login_required
 def follow_topic(slug: str) -> ResponseReturnValue:
     """Follow a topic, mute it, or neither."""
-    wanted, topic = _wanted_state(), found(Topic.visible_to(current_user).where(Topic.slug == slug))
+    wanted, topic = _wanted_state(), db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
     Follow.choose(current_user, wanted, topic_id=topic.id)
-    return done(f"/topics/{slug}", FOLLOWED[wanted])
+    return redirect_with_flash(f"/topics/{slug}", FOLLOWED[wanted])
 
 
 # -- admin: people, settings, what to do next --------------------------------------------------------------------------
@@ -7899,12 +7929,12 @@ def new_person() -> ResponseReturnValue:
         hashed = hash_password(made or form.password.data)
         try:
             person = User.create(current_user, password_hash=hashed, role=Role(form.role.data), **values)
-        except Refused as refused:
-            form.refuse(refused)
+        except ValidationError as refused:
+            form.add_error(refused)
         else:
             if made:
                 return render_template("admin/new_password.html", person=person, password=made)
-            return done("/admin/people", f"{person.name} can sign in now.")
+            return redirect_with_flash("/admin/people", f"{person.name} can sign in now.")
     return form_page("admin/edit_person.html", form, person=None)
 
 
@@ -7919,19 +7949,19 @@ def made_up_password() -> str:
 @keeps_typed
 def edit_person(user_id: int) -> ResponseReturnValue:
     """Change a person's role, or whether they may sign in."""
-    person = found(User.visible_to(current_user).where(User.id == user_id))
+    person = db.one_or_404(User.visible_to(current_user).where(User.id == user_id))
     form = PersonForm(data=person.as_typed())
     form.role.choices = choices((int(role), role.label) for role in Role)
     if form.validate_on_submit():
         values = {name: form[name].data for name in ("name", "email", "active", "version")}
         try:
             User.administer(current_user, user_id, role=Role(form.role.data), **values)
-        except Refused as refused:
-            form.refuse(refused)
-        except Conflict as conflict:
+        except ValidationError as refused:
+            form.add_error(refused)
+        except EditConflict as conflict:
             form.overtake(conflict)
         else:
-            return done("/admin/people", f"{form.name.data} is saved.")
+            return redirect_with_flash("/admin/people", f"{form.name.data} is saved.")
     return form_page("admin/edit_person.html", form, person=person)
 
 
@@ -7939,7 +7969,7 @@ def edit_person(user_id: int) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def reset_password(user_id: int) -> ResponseReturnValue:
     """Make a new password for somebody who forgot theirs, shown once; it signs them out everywhere."""
-    person = found(User.visible_to(current_user).where(User.id == user_id))
+    person = db.one_or_404(User.visible_to(current_user).where(User.id == user_id))
     made = made_up_password()
     User.set_password(current_user, user_id, hash_password(made))
     return render_template("admin/new_password.html", person=person, password=made)
@@ -7955,10 +7985,10 @@ def settings() -> ResponseReturnValue:
         values = {name: form[name].data or "" for name in SETTING_FIELDS if name in request.form}
         try:
             Setting.change(current_user, version=form.version.data, **values)
-        except Conflict as conflict:
+        except EditConflict as conflict:
             form.overtake(conflict)
         else:
-            return done("/admin/settings", "Saved.")
+            return redirect_with_flash("/admin/settings", "Saved.")
     return form_page("admin/settings.html", form)
 
 
@@ -8003,7 +8033,7 @@ def empty_bin_now() -> ResponseReturnValue:
     form = SiteForm()
     if form.validate_on_submit():
         removed = Bin.empty(current_user, utcnow())
-        return done("/admin/bin", f"{plural(removed, 'thing').capitalize()} removed for good.")
+        return redirect_with_flash("/admin/bin", f"{plural(removed, 'thing').capitalize()} removed for good.")
     return form_page("admin/empty_bin.html", form)
 
 
@@ -8554,7 +8584,7 @@ def setup_link_command() -> None:
     database.check_schema()
     try:
         token = Setting.renew_setup_token()
-    except Refused as refused:
+    except ValidationError as refused:
         raise click.ClickException(refused.message) from None
     remove_setup_file(current_app)
     click.echo(f"{site_address(current_app.config)}/setup?token={token}")
@@ -8594,7 +8624,7 @@ def create_admin_command(username: str, email: str | None, name: str | None, pas
         return
     try:
         user = User.create(None, password_hash=hashed, role=Role.ADMIN, username=username, name=name, email=email)
-    except Refused as refused:
+    except ValidationError as refused:
         raise click.ClickException(refused.message) from None
     Topic.ensure_first(user)
     remove_setup_file(current_app)
@@ -8706,7 +8736,7 @@ def seed_demo_command(wanted: int, force: bool) -> None:
     company = DemoCompany()
     try:
         passwords = company.hire()
-    except Refused as refused:
+    except ValidationError as refused:
         raise click.ClickException(f"The demo does not fit in here. {refused.message}") from None
     entries = company.entries("posts.md", "news") + company.entries("handbook.md", "page")
     extra = max(0, wanted - sum(entry.kind == "news" for entry in entries))
@@ -9154,8 +9184,8 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(NotVisible, lambda _error: error_page(404))
     app.register_error_handler(Forbidden, lambda _error: error_page(403))
-    app.register_error_handler(Conflict, lambda _error: error_page(409))
-    app.register_error_handler(Refused, lambda error: error_page(422, error.message))
+    app.register_error_handler(EditConflict, lambda _error: error_page(409))
+    app.register_error_handler(ValidationError, lambda error: error_page(422, error.message))
     app.register_error_handler(CSRFError, answer_lost_token)
     for unavailable in (DBAPIError, PoolTimeout, database.DatabaseBusy):
         app.register_error_handler(unavailable, answer_database_error)

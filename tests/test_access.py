@@ -103,7 +103,7 @@ def at_once(app: Flask, *actions: Callable[[], Any]) -> list[Any]:
             start.wait(timeout=5)
             try:
                 return action()
-            except (corkboard.Refused, corkboard.Forbidden, corkboard.NotVisible) as refused:
+            except (corkboard.ValidationError, corkboard.Forbidden, corkboard.NotVisible) as refused:
                 return refused
 
     with ThreadPoolExecutor(len(actions)) as pool:
@@ -946,7 +946,7 @@ def test_a_new_link_ends_the_one_before(app):
     old, new = Setting.renew_setup_token(), Setting.renew_setup_token()
     assert set_up(app, old).status_code == 403
     assert set_up(app, new).status_code == 303
-    with pytest.raises(corkboard.Refused):
+    with pytest.raises(corkboard.ValidationError):
         Setting.renew_setup_token()
 
 

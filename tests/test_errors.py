@@ -17,7 +17,7 @@ from sqlalchemy import event
 
 import app as corkboard
 import database
-from app import Conflict, Forbidden, NotVisible, Refused, Setting, User
+from app import Forbidden, NotVisible, Setting, User, ValidationError
 from config import ProductionConfig
 from database import db
 
@@ -45,8 +45,8 @@ def made(folder: Path, **values: str) -> Flask:
     lay_schema(folder / "corkboard.db")
     app = corkboard.create_app(ProductionConfig({"DATA_DIR": str(folder), **values}))
     app.test_client_class = Browser
-    raised = {"not-visible": NotVisible(), "forbidden": Forbidden(), "conflict": Conflict(),
-              "boom": Boom("secret word"), "refused": Refused("title", "Not like that."),
+    raised = {"not-visible": NotVisible(), "forbidden": Forbidden(), "conflict": EditConflict(),
+              "boom": Boom("secret word"), "refused": ValidationError("title", "Not like that."),
               "busy": database.DatabaseBusy()}  # fmt: skip
 
     def broken(code: int):

@@ -32,7 +32,7 @@ from app import (
     Forbidden,
     NotVisible,
     Post,
-    Refused,
+    ValidationError,
     files_folder,
     render_markdown,
     tidy_filename,
@@ -803,7 +803,7 @@ def test_too_many_pictures_at_once_are_asked_to_wait(app, people, sign_in, monke
 
 def test_the_turn_is_given_back_whatever_happens(app, people):
     for content in (b"", b"x", photo()[:300], picture()[:60]):
-        with pytest.raises(Refused):
+        with pytest.raises(ValidationError):
             corkboard.keep_upload(FileStorage(BytesIO(content), "a.png"))
     assert app.extensions["corkboard"].picture_work.acquire(blocking=False)
     app.extensions["corkboard"].picture_work.release()

@@ -20,19 +20,19 @@ import app as corkboard
 from app import (
     Activity,
     Comment,
-    Conflict,
     Difference,
+    EditConflict,
     Forbidden,
     NotVisible,
     Placing,
     Post,
-    Refused,
     Revision,
     Role,
     Topic,
     TopicMember,
     Upkeep,
     User,
+    ValidationError,
     drawn_difference,
     months_after,
 )
@@ -530,7 +530,7 @@ def test_of_two_who_bring_back_at_the_same_moment_one_is_told(app, told, people)
 
     outcomes = together(app, bring(people.member, 1), bring(people.editor, 2), bring(people.admin, 1))
     assert sum(outcome == 4 for outcome in outcomes) == 1
-    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 2
+    assert sum(isinstance(outcome, EditConflict) for outcome in outcomes) == 2
     assert again(told).version == 4
 
 
@@ -629,7 +629,7 @@ def test_only_who_sees_the_topic_can_look_after_a_page(people, topics, sign_in):
     )
     assert "Member" in offered[0]
     assert "Stranger" not in offered[0]
-    with pytest.raises(Refused, match="does not see that topic"):
+    with pytest.raises(ValidationError, match="does not see that topic"):
         edit(private, people.editor, owner_id=people.stranger.id, review_every=None)
     typed = {"title": "T", "body": "B", "topic": topics.private.id, "kind": "page", "owner": people.stranger.id}
     answer = browser.submit("/posts/new", typed | {"review": "3"})
@@ -778,6 +778,6 @@ def test_what_may_not_be_done_writes_nothing(told, people, topics):
         lambda: Post.revert(people.member, told.id, 3, 77),
         lambda: edit(page, people.editor, owner_id=10**6, review_every=3),
     ):
-        with pytest.raises((Forbidden, Conflict, NotVisible, Refused)):
+        with pytest.raises((Forbidden, EditConflict, NotVisible, ValidationError)):
             action()
     assert (count(Activity), count(Revision)) == before

@@ -14,7 +14,18 @@ from test_database import counted
 from test_posts import again, count, many_posts
 
 import app as corkboard
-from app import Acknowledgement, Activity, Conflict, Forbidden, NotVisible, Placing, Post, Refused, Role, User
+from app import (
+    Acknowledgement,
+    Activity,
+    EditConflict,
+    Forbidden,
+    NotVisible,
+    Placing,
+    Post,
+    Role,
+    User,
+    ValidationError,
+)
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -88,7 +99,7 @@ def test_the_circle_is_narrowed_to_roles_and_named_people(people, topics, post):
     assert owing(post) == {"stranger"}
     ask(people, post, roles=[Role.ADMIN], people=[people.stranger.id, people.stranger.id, 7777])
     assert owing(post) == {"admin", "stranger"}
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         ask(people, post, roles=[])
     assert owing(post) == {"admin", "stranger"}
 
@@ -168,9 +179,9 @@ def test_a_made_up_version_is_no_later_one(people, sign_in, post, version, kept)
 
 
 def test_who_is_not_asked_cannot_acknowledge(people, topics, post):
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         Acknowledgement.give(people.member, post.id, 1)
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         Acknowledgement.give(people.reader, add_post(people.member, topics.open).id, 1)
     with pytest.raises(NotVisible):
         Acknowledgement.give(people.stranger, add_post(people.member, topics.private).id, 1)
@@ -210,7 +221,7 @@ def test_only_editors_ask_and_a_draft_asks_nobody(people, topics):
         with pytest.raises(Forbidden):
             action()
     draft = add_post(people.editor, topics.open, placed=Placing("news", draft=True))
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         ask(people, draft)
 
 
@@ -223,7 +234,7 @@ def test_a_quiet_edit_asks_nobody_again_and_a_major_one_does(people, sign_in, po
     assert owing(post) == {"reader", "editor", "admin", "stranger"}
     assert count(Acknowledgement) == 2, "what was acknowledged stays on record"
     assert "This has changed since you read it" in sign_in(people.reader).get(f"/posts/{post.id}").text
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         Acknowledgement.give(people.reader, post.id, 2)
     Acknowledgement.give(people.reader, post.id, 3)
     assert owing(post) == {"editor", "admin", "stranger"}
@@ -239,7 +250,7 @@ def test_the_form_asks_anew_and_a_stale_one_does_not(people, topics, sign_in, po
     assert "reader" in owing(post)
     assert browser.submit(f"/posts/{post.id}/edit", form | {"body": "A third one"}).status_code == 409
     assert again(post).must_read_version == 2
-    with pytest.raises(Conflict):
+    with pytest.raises(EditConflict):
         Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title="T", body="B", anew=True)
 
 
@@ -315,14 +326,14 @@ def test_the_rest_is_reminded_once_a_day_at_the_most(people, topics, sign_in, cl
 def test_of_two_who_remind_at_the_same_moment_one_does(app, people, post):
     post_id, who = post.id, [SimpleNamespace(id=person.id) for person in (people.member, people.editor, people.admin)]
     outcomes = together(app, *[lambda one=one: Acknowledgement.remind(one, post_id) for one in who])
-    assert sorted(isinstance(outcome, Refused) for outcome in outcomes) == [False, True, True]
+    assert sorted(isinstance(outcome, ValidationError) for outcome in outcomes) == [False, True, True]
     assert count(Activity, Activity.action == "post.reminded") == 1
 
 
 def test_there_is_nobody_to_remind_when_all_have_read_it(people, post):
     ask(people, post, roles=[Role.READER])
     Acknowledgement.give(people.reader, post.id, 1)
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         Acknowledgement.remind(people.member, post.id)
     for who in (people.reader, people.stranger):
         with pytest.raises(Forbidden):

@@ -23,7 +23,7 @@ from test_database import counted
 
 import app as corkboard
 import database
-from app import Activity, Forbidden, NotVisible, Refused, Role, Setting, SignIn, User
+from app import Activity, Forbidden, NotVisible, Role, Setting, SignIn, User, ValidationError
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -200,7 +200,7 @@ def test_nobody_stands_in_for_themselves_nor_who_is_gone(people, sign_in):
     for stand_in in (people.member.id, people.stranger.id, 7777):
         answer = sign_in(people.member).submit("/account", PROFILE | {"stand_in": stand_in})
         assert answer.status_code == 422
-        with pytest.raises(Refused):
+        with pytest.raises(ValidationError):
             User.edit_profile(people.member, stand_in_id=stand_in)
     assert sign_in(people.member).submit("/account", PROFILE | {"stand_in": people.editor.id}).status_code == 303
     assert again(people.member).stand_in_id == people.editor.id
@@ -304,7 +304,7 @@ def test_an_absence_that_ends_before_it_begins_is_refused(people, sign_in, typed
         browser.submit("/account", PROFILE | {"away_from": "2026-08-14", "away_until": "2026-08-14"}).status_code == 303
     )
     assert again(people.member).away_from == date(2026, 8, 14)
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         User.edit_profile(people.member, away_until=date(2026, 8, 13))
 
 
@@ -335,7 +335,7 @@ def test_coming_back_is_seen_at_once(people, sign_in):
 def test_a_username_is_taken_however_it_is_written(people):
     add_person("anna")
     for username in ["anna", "Anna", "ANNA", " anna", "ａｎｎａ", "Ａｎｎａ"]:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ValidationError) as refused:
             add_person(username, email=None)
         assert refused.value.field == "username"
 
@@ -351,7 +351,7 @@ def test_accents_make_another_name(people):
 def test_a_mail_address_is_taken_however_it_is_written(people, sign_in):
     browser = sign_in(people.editor)
     for email in ["MEMBER@example.com", "member@EXAMPLE.com", "ｍember@example.com", "member@example.com "]:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ValidationError) as refused:
             add_person("anna", email=email)
         assert refused.value.field == "email"
         answer = browser.submit("/account", PROFILE | {"email": email})
@@ -362,7 +362,7 @@ def test_a_mail_address_is_taken_however_it_is_written(people, sign_in):
 def test_nobodys_username_is_anothers_mail_address(people):
     add_person("one@example.org", email=None)
     for values in ({"username": "two", "email": "ONE@example.org"}, {"username": "MEMBER@example.com", "email": None}):
-        with pytest.raises(Refused):
+        with pytest.raises(ValidationError):
             User.create(None, password_hash="x", name="X", **values)
 
 
@@ -371,7 +371,7 @@ def test_of_those_who_take_a_name_at_the_same_moment_one_gets_it(app, people):
         app, *[lambda name=name: add_person(name, email=None) for name in ("anna", "ANNA", "Ａnna", "anNa")]
     )
     assert sum(isinstance(outcome, User) for outcome in outcomes) == 1, outcomes
-    assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 3, outcomes
+    assert sum(isinstance(outcome, ValidationError) for outcome in outcomes) == 3, outcomes
 
 
 # -- Administration ----------------------------------------------------------------------------------------------------

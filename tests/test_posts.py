@@ -31,18 +31,18 @@ from app import (
     Activity,
     Attachment,
     Comment,
-    Conflict,
     Draft,
+    EditConflict,
     Forbidden,
     NotVisible,
     Post,
-    Refused,
     Revision,
     Role,
     Setting,
     Topic,
     TopicMember,
     User,
+    ValidationError,
 )
 from database import db
 
@@ -464,7 +464,7 @@ def test_a_topic_that_one_does_not_see_cannot_be_written_in(people, topics, sign
     answer = sign_in(people.stranger).submit("/posts/new", written(topics.private))
     assert answer.status_code == 422
     assert count(Post) == 0
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         Post.create(
             people.stranger, kind="news", topic_id=topics.private.id, title="T", body="B", form_id=secrets.token_hex(16)
         )
@@ -529,7 +529,7 @@ def test_of_two_saves_at_the_same_moment_one_wins_and_one_is_told(app, people, t
 
     outcomes = together(app, save(people.member), save(people.editor), save(people.admin))
     assert sum(outcome is None for outcome in outcomes) == 1
-    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 2
+    assert sum(isinstance(outcome, EditConflict) for outcome in outcomes) == 2
     assert again(post).version == 2
     assert count(Revision, Revision.post_id == post.id) == 2
 
@@ -819,7 +819,7 @@ def test_a_topic_is_not_merged_into_itself_or_into_one_that_is_not_seen(people, 
         assert answer.status_code == 422, into
     with pytest.raises(NotVisible):
         Topic.merge(outside, garden.id, topics.private.id)
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         Topic.merge(outside, garden.id, garden.id)
     assert again(garden).deleted_at is None
 
@@ -907,7 +907,7 @@ def test_two_editors_who_close_the_last_two_open_topics_at_once_leave_one(app, p
         lambda: Topic.edit(editor, first, name="Everyone", private=True),
         lambda: Topic.edit(editor, garden, name="Garden", private=True),
     )
-    assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 1, outcomes
+    assert sum(isinstance(outcome, ValidationError) for outcome in outcomes) == 1, outcomes
     assert count(Topic, ~Topic.private, Topic.deleted_at.is_(None)) == 1
 
 
@@ -991,7 +991,7 @@ def test_stepping_in_while_the_people_of_a_topic_are_chosen_is_never_lost(app, p
             app, lambda values=values: Topic.edit(editor, secret, **values), lambda: Topic.join(admin, secret).id
         )
         assert outcomes[1] == secret, outcomes
-        assert isinstance(outcomes[0], Conflict | None), outcomes
+        assert isinstance(outcomes[0], EditConflict | None), outcomes
         db.session.rollback()
         inside = db.session.scalars(sa.select(TopicMember.user_id).where(TopicMember.topic_id == secret))
         assert admin.id in inside.all()
@@ -1271,7 +1271,7 @@ def test_what_was_refused_is_not_written_down(people, topics):
         lambda: Setting.change(people.editor, site_name="X"),
     ]
     for action in refused:
-        with pytest.raises((Forbidden, Conflict)):
+        with pytest.raises((Forbidden, EditConflict)):
             action()
     assert count(Activity) == last
     assert again(post).comment_count == 0

@@ -18,15 +18,15 @@ from app import (
     Acknowledgement,
     Activity,
     Comment,
-    Conflict,
     Draft,
+    EditConflict,
     Forbidden,
     NotVisible,
     Placing,
     Post,
-    Refused,
     Revision,
     User,
+    ValidationError,
 )
 from database import db
 
@@ -144,7 +144,7 @@ def test_a_form_that_was_left_open_on_a_draft_is_noticed_after_publishing(people
     post = a_draft(people.member, topics.open)
     version, text = post.version, {"topic_id": topics.open.id, "title": "T"}
     Post.edit(people.member, post.id, version, body="First", **text, placed=Placing("news"))
-    with pytest.raises(Conflict):
+    with pytest.raises(EditConflict):
         Post.edit(people.member, post.id, version, body="Second", **text, placed=Placing("news"))
 
 
@@ -199,7 +199,7 @@ def test_no_form_and_no_action_empties_what_is_published_or_scheduled(people, to
     text = {"topic_id": topics.open.id, "title": "T", "body": "B"}
     later = scheduled(people.member, topics.open, clock.now + HOUR)
     for one in (post, later):
-        with pytest.raises(Refused, match="others will see it"):
+        with pytest.raises(ValidationError, match="others will see it"):
             Post.edit(people.member, one.id, one.version, **text | {gap: " "})
         assert (again(one).title, one.version) == ("The crane is back", 1)
     with db.engine.begin() as connection:
@@ -207,11 +207,11 @@ def test_no_form_and_no_action_empties_what_is_published_or_scheduled(people, to
         unfinished = {"post_id": post.id, "version": 0, "title": "T", "body": "B"} | {gap: ""}
         connection.execute(sa.insert(Revision).values(**unfinished, **now))
     db.session.rollback()
-    with pytest.raises(Refused, match="others will see it"):
+    with pytest.raises(ValidationError, match="others will see it"):
         Post.revert(people.member, post.id, 1, 0)
     draft = a_draft(people.member, topics.open)
     Post.edit(people.member, draft.id, draft.version, placed=Placing("news", draft=True), **text | {gap: ""})
-    with pytest.raises(Refused, match="others will see it"):
+    with pytest.raises(ValidationError, match="others will see it"):
         Post.edit(people.member, draft.id, again(draft).version, placed=Placing("news"), **text | {gap: ""})
     assert again(draft).published_at is None
 
@@ -479,7 +479,7 @@ def test_a_form_from_before_a_post_was_taken_back_and_scheduled_again_is_noticed
         Post.edit(people.member, post.id, seen[-1], body=f"{body}!", placed=soon, **text)
     assert len({*seen, again(post).version}) == 5
     for version in seen:
-        with pytest.raises(Conflict):
+        with pytest.raises(EditConflict):
             Post.edit(people.editor, post.id, version, body="Stale", **text)
 
 
@@ -488,7 +488,7 @@ def test_what_was_must_read_when_it_was_scheduled_can_be_confirmed_after_it_was_
     Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
     back = Placing("news", draft=True)
     Post.edit(people.editor, post.id, 1, body="Again", placed=back, anew=True, **text)
-    with pytest.raises(Refused, match="Publish it first"):
+    with pytest.raises(ValidationError, match="Publish it first"):
         Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER], anew=True)
     Post.edit(people.editor, post.id, again(post).version, body="At last", placed=Placing("news"), **text)
     Acknowledgement.give(people.reader, post.id, again(post).version)
@@ -702,7 +702,7 @@ def test_the_days_of_the_form_are_whole_days_where_the_writer_is(people, topics,
     with corkboard.current_app.test_request_context():
         corkboard.g.now, corkboard.g.viewer = clock.now, None
         assert corkboard.last_day(corkboard.end_of_day(date(2026, 3, 5))) == date(2026, 3, 5)
-    with pytest.raises(Refused):
+    with pytest.raises(ValidationError):
         Post.create(
             people.member, kind="news", topic_id=topics.open.id, title="T", body="B", form_id=secrets.token_hex(16),
             placed=Placing("news", published_at=clock.now + DAY, expires_at=clock.now + HOUR),
