@@ -101,6 +101,7 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 from werkzeug.datastructures import FileStorage, ImmutableMultiDict
 from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.local import LocalProxy
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter, IntegerConverter, Map, Rule
 from werkzeug.sansio.http import parse_cookie
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -4886,7 +4887,7 @@ def refuse_too_often(key: str, burst: int, interval: timedelta) -> None:
 
 
 def client_address() -> str:
-    """Where a request comes from; empty on the command line. Behind TRUSTED_PROXY the server has set it."""
+    """Where a request comes from; empty on the command line. `believe_proxy` has set it behind TRUSTED_PROXY."""
     return (this_request().remote_addr or "")[:45] if has_request_context() else ""
 
 
@@ -5645,7 +5646,6 @@ class AppState:
         self.telling = database.WriteBehind(app, tell_soon, TELL_SECONDS)
         self.looked: dict[int, int] = {}  # by person, counts what changes for them alone (see `unchanged`)
         self.indexer = database.WriteBehind(app, SearchEntry.follow, seconds=0.5)
-        self.jobs = JobRunner(app)
         self.site = Site()
         self.settings_version: str | None = None
         self.assets: dict[tuple[str, str], str] = {}
@@ -9087,33 +9087,6 @@ def run_due_jobs() -> list[str]:
     return [job.name for job in due if run_job(job) is not None]
 
 
-class JobRunner:
-    """The thread that looks now and then for what is due."""
-
-    def __init__(self, app: Flask, seconds: float = 30) -> None:
-        self.app, self.seconds = app, seconds
-        self.stopping = threading.Event()
-        self.thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self.thread = threading.Thread(target=self._run, name="jobs", daemon=True)
-        self.thread.start()
-
-    def stop(self) -> None:
-        """Let the job in hand end, but not for longer than a stop may take: its lease runs out by itself."""
-        self.stopping.set()
-        if self.thread is not None:
-            self.thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self.stopping.wait(self.seconds):
-            try:
-                with self.app.app_context():
-                    run_due_jobs()
-            except Exception:
-                log.exception("the jobs could not be looked through; the next try is in %s seconds", self.seconds)
-
-
 @click.group("jobs")
 def jobs_group() -> None:
     """What the served process does by itself: look at it, or do it now."""
@@ -9284,6 +9257,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.session_interface = SessionInterface()
     app.url_map.converters |= {"int": IdConverter, "file": FileNameConverter}
     app.wsgi_app = SecurityHeaders(app.wsgi_app)
+    believe_proxy(app)
     app.config["FINDINGS"] = settings.findings()
     configure_logging(app)
     database.init_db(app)
@@ -9307,15 +9281,21 @@ def start_background(app: Flask) -> None:
 
 
 def stop_background(app: Flask) -> None:
-    """Let a job end, and write what is still noted, before the process does."""
-    app.extensions["corkboard"].jobs.stop()
+    """Write what is still noted, before the process ends."""
     for buffer in ("visits", "looks", "telling", "indexer"):
         getattr(app.extensions["corkboard"], buffer).stop()
 
 
-def start_jobs(app: Flask) -> None:
-    """Have this process do what the site does by itself; several may, since each job is claimed."""
-    app.extensions["corkboard"].jobs.start()
+def believe_proxy(app: Flask) -> None:
+    """Take a visitor's address, scheme and host from the headers of TRUSTED_PROXY, and from nobody else's."""
+    proxy, direct = app.config["TRUSTED_PROXY"], app.wsgi_app
+    behind_proxy = ProxyFix(direct, x_for=1, x_proto=1, x_host=1)
+
+    def choose(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        trusted = proxy and environ.get("REMOTE_ADDR") == proxy
+        return (behind_proxy if trusted else direct)(environ, start_response)
+
+    app.wsgi_app = choose
 
 
 # -- Hooks of a request ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import PASSWORD, Browser, add_person, add_post, close, lay_schema
-from flask import Flask, abort
+from flask import Flask, abort, request
 from sqlalchemy import event
 
 import app as corkboard
@@ -58,6 +58,10 @@ def made(folder: Path, **values: str) -> Flask:
     def defect():
         database.rows(sa.text("SELECT y FROM nowhere WHERE x = :x"), x="-".join(["typed", "by", "somebody"]))
 
+    def visitor():
+        return f"{request.remote_addr} {request.scheme} {request.host}"
+
+    app.add_url_rule("/visitor", "visitor", corkboard.public(visitor))
     for prefix in ("", "/api"):
         for rule, view in (("/broken/<int:code>", broken), ("/raising/<name>", raising), ("/defect", defect)):
             app.add_url_rule(prefix + rule, f"{prefix}{rule}", corkboard.public(lambda _v=view, **kw: _v(**kw)))
@@ -290,6 +294,23 @@ def test_every_answer_bears_the_headers_that_keep_it_safe(tmp_path, url):
             assert hsts == (["max-age=31536000"] if url else []), path
             if not path.startswith(("/static/app", "/bootstrap")):
                 assert answer.headers.getlist("Cache-Control") == ["private, no-store"], path
+    close(app)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "peer", "seen"),
+    [
+        ("192.0.2.1", "192.0.2.1", "203.0.113.9 https board.example.com"),
+        ("192.0.2.1", "192.0.2.2", "192.0.2.2 http localhost"),
+        ("", "192.0.2.1", "192.0.2.1 http localhost"),
+    ],
+)
+def test_only_the_trusted_proxy_says_where_a_visitor_comes_from(tmp_path, proxy, peer, seen):
+    app = made(tmp_path, TRUSTED_PROXY=proxy, SITE_URL="https://board.example.com")
+    told = {"For": "198.51.100.1, 203.0.113.9", "Proto": "https", "Host": "board.example.com"}
+    headers = {f"X-Forwarded-{name}": value for name, value in told.items()}
+    answer = app.test_client().get("/visitor", headers=headers, environ_base={"REMOTE_ADDR": peer})
+    assert answer.text == seen
     close(app)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 import pytest
@@ -77,35 +76,6 @@ def test_a_failure_is_logged_told_and_tried_again_later_each_time(app, caplog):
     assert "LookupError" in caplog.text
     corkboard.run_job(job(), early=True)
     assert (row().failures, row().result) == (0, "Done.")
-
-
-def test_the_runner_does_what_is_due_in_a_thread_and_stops(app, monkeypatch):
-    done = threading.Event()
-    monkeypatch.setattr(corkboard, "JOBS", {"probe": job(lambda: done.set() or "Done.")})
-    runner = corkboard.JobRunner(app, seconds=0.01)
-    runner.start()
-    try:
-        assert done.wait(10)
-    finally:
-        runner.stop()
-    assert not runner.thread.is_alive()
-
-
-def test_the_runner_outlives_what_goes_wrong(app, monkeypatch, caplog):
-    tries = []
-
-    def broken() -> list[str]:
-        tries.append(1)
-        if len(tries) > 2:
-            runner.stopping.set()
-        raise OSError("no database")
-
-    monkeypatch.setattr(corkboard, "run_due_jobs", broken)
-    runner = corkboard.JobRunner(app, seconds=0.01)
-    runner.start()
-    runner.thread.join(10)
-    assert len(tries) == 3
-    assert "the next try" in caplog.text
 
 
 def test_old_sign_ins_are_forgotten_and_living_ones_stay(app, people):
