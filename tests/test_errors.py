@@ -17,7 +17,7 @@ from sqlalchemy import event
 
 import app as corkboard
 import database
-from app import Forbidden, NotVisible, Setting, User, ValidationError
+from app import EditConflict, Forbidden, NotVisible, Setting, User, ValidationError
 from config import ProductionConfig
 from database import db
 
