@@ -1,4 +1,4 @@
-"""What Corkboard is measured against: the smallest Flask application, on the same server. `bare.py PORT`"""
+"""What Corkboard is compared with: the smallest Flask application on the same server. `bare.py PORT`"""
 
 import logging
 import sys

@@ -1,151 +1,91 @@
-"""The part of the benchmark that needs the application at hand; each command prints one line of JSON.
+"""The part of the benchmark that needs the application itself. Each command prints one line of JSON.
 
-python -m tests.bench.inside prepare USERNAME   a post with ten comments, posts to comment on, the deepest page
-python -m tests.bench.inside statements         how many statements each request of the list on stdin takes
-python -m tests.bench.inside writers SECONDS    16 threads that comment through the model, in an empty data folder
+python -m tests.bench.inside people NUMBER    make people and sign them in: the cookie of each
+python -m tests.bench.inside statements       count the statements of what the JSON on stdin asks for
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sys
-import threading
-import time
-from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask
 
-import app as corkboard
-import database
-from app import Attachment, Comment, Cursor, Notification, Post, Role, Topic, User, rows
+from app import Role, SignIn, User, create_app
 from database import db
-
-COMMENTS = 10
-TARGETS = 8
-WRITERS = 16
-WARM_UP = 3
-SAID = "Thank you, that helps. I take the long trays on Thursday, and the rye starter stays where it is."
+from tests.bench.driving import SAID
 
 
-def prepare(app: Flask, username: str) -> dict[str, Any]:
-    """Make what the benchmark looks at. The deepest page is as long as any: the last twenty posts."""
-    with app.app_context():
-        person = User.by_username(username)
-        assert person is not None
-        writers = db.session.scalars(sa.select(User).where(User.role >= Role.MEMBER)).all()
-        topic = db.session.scalars(Topic.visible_to(person)).first()
-        assert topic is not None
-        body = db.session.scalar(Post.visible_to(person).with_only_columns(Post.body).where(Post.kind == "news"))
-        made = [
-            Post.create(person, kind="news", topic_id=topic.id, title="Measured", body=body or "", form_id=form_id())
-            for _ in range(1 + TARGETS)
-        ]
-        for number in range(COMMENTS):
-            Comment.create(writers[number % len(writers)], made[0], body=SAID, form_id=form_id())
-        oldest = Post.visible_to(person).where(Post.kind == "news").order_by(Post.published_at, Post.id)
-        place = db.session.scalars(oldest.offset(corkboard.PAGE_SIZE).limit(1)).one()
-        deepest = f"/?before={Cursor(place.published_at, place.id).encode()}"
-        picture = rows(sa.select(Attachment.id, Attachment.name).where(Attachment.post_id.is_not(None))).first()
-        Notification.tell()  # or it would be told of all that while it is measured
-        Notification.read_all(person)
-    file = f"/files/{picture.id}/{picture.name}"
-    return {"post": made[0], "targets": made[1:], "deepest": deepest, "file": file}
+def people(app: Flask, number: int) -> list[str]:
+    """Make that many members and sign each of them in. Returns their cookies."""
+    serializer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+    cookies = []
+    for name in (f"person{count}" for count in range(number)):
+        profile = {"username": name, "name": name.capitalize(), "email": f"{name}@example.com"}
+        user = User.create(None, password_hash="-", role=Role.MEMBER, **profile)
+        token = SignIn.start(user.id, False, "Firefox on Linux", "127.0.0.1")
+        session = serializer.dumps({"token": token, "csrf_token": secrets.token_hex(20)})
+        cookies.append(f"{app.config['SESSION_COOKIE_NAME']}={session}")
+    return cookies
 
 
-def statements(app: Flask) -> dict[str, Any]:
-    """Count for each request, once the process is warm, every statement but BEGIN, COMMIT and ROLLBACK."""
+class Browser:
+    """A test client of somebody who is signed in."""
+
+    def __init__(self, app: Flask, cookie: str) -> None:
+        self.client, self.headers = app.test_client(use_cookies=False), {"Cookie": cookie}
+        self.token = re.findall(r'<meta name="csrf-token" content="([^"]+)">', self.look("/people"))[0]
+
+    def look(self, address: str) -> str:
+        answer = self.client.get(address, headers=self.headers)
+        assert answer.status_code == 200, f"{address}: {answer.status}"
+        return answer.text
+
+    def comment(self, post: str) -> None:
+        form = {"csrf_token": self.token, "body": SAID, "form_id": secrets.token_hex(16)}
+        answer = self.client.post(f"{post}/comments", data=form, headers=self.headers)
+        assert answer.status_code == 303, f"{post}: {answer.status}"
+
+
+def statements(seen: list[str], asked: dict[str, Any], reader: Browser, writer: Browser) -> dict[str, int]:
+    """Count what each request adds to `seen`. The reader knows the pages; the writer comments in between."""
+    counts = {}
+    for name, address in asked["pages"].items():
+        reader.look(address)
+        writer.comment(asked["post"])
+        seen.clear()
+        reader.look(address)
+        counts[name] = len(seen)
+    for name, request in ((asked["new"], reader.look), (asked["comment"], reader.comment)):
+        seen.clear()
+        request(asked["post"])
+        counts[name] = len(seen)
+    return counts
+
+
+def watch(app: Flask) -> list[str]:
+    """Returns a list that grows by every statement and every BEGIN, but by no COMMIT or ROLLBACK."""
     seen: list[str] = []
-    here = threading.get_ident()
 
-    def notice(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if threading.get_ident() == here:  # not what a thread writes behind
+    def before_execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith("BEGIN"):  # the other event counts these
             seen.append(statement)
 
     with app.app_context():
-        sa.event.listen(db.engine, "before_cursor_execute", notice)
-    client = app.test_client(use_cookies=False)
-    result = {}
-    for name, asked in json.load(sys.stdin).items():
-        for _ in range(WARM_UP):
-            seen.clear()
-            form = asked["fields"] and asked["fields"] | {"form_id": form_id()}
-            headers = {"Cookie": asked["cookie"]}
-            if asked["etag"]:
-                headers["If-None-Match"] = client.get(asked["paths"][0], headers=headers).headers["ETag"]
-                seen.clear()
-            method = "POST" if form else "GET"
-            answer = client.open(asked["paths"][0], method=method, data=form or None, headers=headers)
-            if answer.status_code not in ((304,) if asked["etag"] else (200, 303)):
-                raise SystemExit(f"{name}: {answer.status_code}")
-        writes = [text for text in seen if not text.lstrip().upper().startswith(("SELECT", "WITH"))]
-        result[name] = {"statements": len(seen), "writes": len(writes)}
-    return result
-
-
-def writers(app: Flask, seconds: float) -> dict[str, Any]:
-    """Comment from 16 threads at once, each as fast as it can, as the view does: with the Markdown rendered before."""
-    with app.app_context():
-        database.upgrade_schema()
-        ada = User.create(None, username="ada", name="Ada", email="ada@example.com", password_hash="-", role=Role.ADMIN)
-        topic = Topic.create(ada, form_id=form_id(), name="Everyone")
-        text = {"kind": "news", "topic_id": topic.id, "title": "Measured", "body": SAID}
-        targets = [Post.create(ada, form_id=form_id(), **text) for _ in range(TARGETS)]
-        actor, rendered = SimpleNamespace(id=ada.id), corkboard.render_markdown(SAID)
-    taken: list[list[float]] = [[] for _ in range(WRITERS)]
-    errors: list[str] = []
-    gate = threading.Barrier(WRITERS + 1)
-    end = float("inf")
-
-    def write(number: int) -> None:
-        gate.wait()
-        while (began := time.perf_counter()) < end:
-            post_id = targets[(number + len(taken[number])) % TARGETS]
-            try:
-                with app.app_context():
-                    Comment.create(actor, post_id, body=SAID, form_id=form_id(), rendered=rendered)  # type: ignore[arg-type]
-            except Exception as error:
-                errors.append(repr(error))
-            taken[number].append(time.perf_counter() - began)
-
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(WRITERS)]
-    for thread in threads:
-        thread.start()
-    began = time.perf_counter()
-    end = began + seconds
-    gate.wait()
-    for thread in threads:
-        thread.join()
-    passed = time.perf_counter() - began
-    durations = sorted(duration for each in taken for duration in each)
-    with app.app_context():
-        stored = rows(sa.select(sa.func.count()).select_from(Comment)).scalar_one()
-    if stored != len(durations) - len(errors):
-        errors.append(f"{len(durations)} comments were written, {stored} are stored")
-    return {
-        "per_second": stored / passed, "errors": len(errors), "first_error": (errors or [""])[0],
-        "p50": percentile(durations, 50) * 1000, "p99": percentile(durations, 99) * 1000,
-    }  # fmt: skip
-
-
-def percentile(ordered: list[float], percent: int) -> float:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
-
-
-def form_id() -> str:
-    return secrets.token_hex(16)
+        sa.event.listen(db.engine, "before_cursor_execute", before_execute)
+        sa.event.listen(db.engine, "begin", lambda _connection: seen.append("BEGIN"))
+    return seen
 
 
 if __name__ == "__main__":
-    command, *arguments = sys.argv[1:]
-    made = corkboard.create_app()
-    if command == "prepare":
-        outcome = prepare(made, *arguments)
-    elif command == "statements":
-        outcome = statements(made)
+    made = create_app()
+    if sys.argv[1] == "people":
+        with made.app_context():
+            print(json.dumps(people(made, int(sys.argv[2]))))
     else:
-        outcome = writers(made, float(arguments[0]))
-    corkboard.stop_background(made)
-    print(json.dumps(outcome))
+        wanted = json.load(sys.stdin)
+        print(json.dumps(statements(watch(made), wanted, *(Browser(made, cookie) for cookie in wanted["cookies"]))))
