@@ -12,7 +12,7 @@
  8. Template filters and context  time, the header, fragments
  9. Commands                  check, the demo, jobs
 10. Error handlers
-11. create_app                hooks of a request, sessions, logs
+11. create_app                hooks of a request, sessions
 
 One request, walked through: section 11 registers the hooks and blueprints of an application; `@login_required` in
 section 3 finds the person by one statement; the view in section 6 fetches through what that person may see
@@ -56,7 +56,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from difflib import Match, SequenceMatcher
 from enum import IntEnum
-from logging.handlers import RotatingFileHandler
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,7 +126,7 @@ from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] (t
 from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Optional, Regexp
 
 import database
-from config import Config, Finding, load
+from config import Config, Finding, configure_logging, load
 from config import config as configurations
 from database import (
     Columns,
@@ -9345,18 +9344,12 @@ def logged_path() -> str:
 
 
 def log_request(status: int) -> None:
-    """One line a request: id, method, path, status, milliseconds, person."""
-    held = this_g()
-    if "started" not in held:
-        return
-    milliseconds = (time.perf_counter() - held.started) * 1000
-    viewer = held.get("viewer")
-    user = viewer.id if viewer else "-"
-    said = (held.request_id, this_request().method, logged_path(), status, round(milliseconds, 1), user)
-    # Not access_log.info(…): it would search the stack for the line that called it, and that is always this one.
-    record = access_log.makeRecord(access_log.name, logging.INFO, __file__, 0, "%s %s %s %s %sms user=%s", said, None)
-    if access_log.isEnabledFor(logging.INFO):
-        access_log.handle(record)
+    """Log one line for the request, without anything that a person typed."""
+    milliseconds = (time.perf_counter() - g.started) * 1000
+    viewer = g.get("viewer")
+    fields = {"request": g.request_id, "method": request.method, "path": logged_path(), "status": status}
+    fields |= {"ms": round(milliseconds, 1), "user": viewer.id if viewer else "-"}
+    access_log.info("%(request)s %(method)s %(path)s %(status)s %(ms)sms user=%(user)s", fields)
 
 
 class SecurityHeaders:
@@ -9494,124 +9487,3 @@ class SessionInterface(SecureCookieSessionInterface):
             return serializer.loads(value, max_age=int(app.permanent_session_lifetime.total_seconds()))
         except BadSignature:
             return {}
-
-
-# -- Logs --------------------------------------------------------------------------------------------------------------
-
-LOG_BYTES, LOG_FILES = 5 * 2**20, 5
-ACCESS_FIELDS = ("request", "method", "path", "status", "ms", "user")
-
-
-class PatientRotatingFileHandler(RotatingFileHandler):
-    """Writes the lines of ordinary requests together, once a second, and warnings at once.
-
-    Rotates when it can: on Windows not while another process has the file open, and then it writes on.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.pending: list[logging.LogRecord] = []
-        self.writing = False
-        self.written = 0.0  # monotonic seconds
-        self.records = 0
-        self.timer: threading.Timer | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.name != access_log.name:  # whose values never change; others' may until they are written
-            record.msg, record.args = record.getMessage(), None
-        self.pending.append(record)
-        if record.levelno >= logging.WARNING or time.monotonic() - self.written > 1:
-            self.write_pending()
-        elif self.timer is None:
-            self.timer = threading.Timer(1, self.write_pending)
-            self.timer.daemon = True
-            self.timer.start()
-
-    def write_pending(self) -> None:
-        """Give the disk what waits for it."""
-        with self.lock or contextlib.nullcontext():
-            records, self.pending = self.pending, []
-            self.timer, self.written, self.writing = None, time.monotonic(), True
-            for record in records:
-                super().emit(record)  # on a full disk, say, a line is lost, not the request
-            self.writing = False
-            self.flush()
-
-    def flush(self) -> None:
-        if self.pending and not self.writing:
-            self.write_pending()
-        elif not self.writing:  # StreamHandler asks for it after each line
-            with contextlib.suppress(OSError, ValueError):  # a full disk, or closed meanwhile
-                super().flush()
-
-    def close(self) -> None:
-        self.flush()
-        super().close()
-
-    def shouldRollover(self, record: logging.LogRecord) -> bool:
-        # The inherited one formats each record a second time and asks the disk; a look now and then is enough.
-        self.records += 1
-        return self.records % 50 == 0 and bool(super().shouldRollover(record))
-
-    def doRollover(self) -> None:
-        if self.stream:
-            self.stream.close()
-            self.stream = None  # type: ignore[assignment]
-        try:
-            # To its own name: where another process has the file open, Windows refuses that, and nothing has moved yet.
-            # The inherited one would move the older files first, time and again, until none of them is left.
-            os.rename(self.baseFilename, self.baseFilename)
-            super().doRollover()
-        except OSError:
-            if self.stream is None:
-                self.stream = self._open()
-
-
-class TextFormatter(logging.Formatter):
-    """A readable line for each record, with the traceback below it."""
-
-    second, said = 0, ""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        """The local time; the words for a second serve all of its records."""
-        second = int(record.created)
-        if second != self.second:  # both are set by whoever holds the handler's lock
-            self.second, self.said = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        return f"{self.said},{int(record.msecs):03d}"
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = f"{self.formatTime(record)} {record.levelname} {record.name} {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record; what is known of a request stands in fields of its own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, Any] = {"at": datetime.fromtimestamp(record.created, UTC).isoformat()}
-        entry |= {"level": record.levelname, "logger": record.name, "message": record.getMessage()}
-        if record.name == access_log.name and isinstance(record.args, tuple):
-            entry |= dict(zip(ACCESS_FIELDS, record.args, strict=False))
-        entry["process"] = os.getpid()
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
-
-
-def configure_logging(app: Flask) -> None:
-    """Write to `DATA_DIR/logs/corkboard.log`, as text or JSON; the last application made in a process has the log."""
-    folder = Path(app.config["DATA_DIR"]) / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = PatientRotatingFileHandler(
-        folder / "corkboard.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
-    )
-    handler.setFormatter(JsonFormatter() if app.config["LOG_FORMAT"] == "json" else TextFormatter())
-    # What no line says need not be found out for each (Python's logging HOWTO, "Optimization").
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, PatientRotatingFileHandler)]:
-        root.removeHandler(old)
-        old.close()
-    root.addHandler(handler)
-    for name in ("corkboard", "waitress", app.logger.name):
-        logging.getLogger(name).setLevel(app.config["LOG_LEVEL"])

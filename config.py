@@ -3,19 +3,25 @@
 `load()` picks the class that APP_ENV names; without it the site runs as production, because safe is the default and
 development is asked for. A bad value stops nothing here: it becomes a `Finding`, the default stands in for it, and
 reading goes on, so that `require_sound()` (called by `create_app`) can tell everything that is wrong in one go.
-Each setting is explained, with its default, in `.env.example`.
+Each setting is explained, with its default, in `.env.example`. `configure_logging()` writes the log they ask for.
 """
 
+import json
+import logging
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import click
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 PROJECT_DIR = Path(__file__).resolve().parent
 MEGABYTE = 1024 * 1024
@@ -477,3 +483,61 @@ def filesystem_of(path: Path, mounts: Path) -> str:
         if path.is_relative_to(folder) and len(folder.parts) >= len(best.parts):
             best, kind = folder, this_kind
     return kind
+
+
+# == The log ===========================================================================================================
+
+LOG_BYTES, LOG_FILES = 5 * MEGABYTE, 5
+LOG_LINE = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+def configure_logging(app: "Flask") -> None:
+    """Write to `DATA_DIR/logs/corkboard.log`, as text or JSON. The last application made in a process has the log."""
+    folder = app.config["DATA_DIR"] / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "corkboard.log"
+    handler = LogFile(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True)
+    handler.setFormatter(JsonFormatter() if app.config["LOG_FORMAT"] == "json" else logging.Formatter(LOG_LINE))
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, LogFile)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    for name in ("corkboard", "waitress", app.logger.name):
+        logging.getLogger(name).setLevel(app.config["LOG_LEVEL"])
+
+
+class LogFile(RotatingFileHandler):
+    """Starts a new file at a certain size; on Windows only when no other process has the file open."""
+
+    def doRollover(self) -> None:
+        """Move the files on by one.
+
+        Windows refuses to rename a file that another process has open. The inherited method would notice that only
+        after it had moved the older files. This one tries first, and writes on in the same file.
+        """
+        try:
+            self.stream.close()
+            os.rename(self.baseFilename, self.baseFilename)
+        except OSError:
+            self.stream = self._open()
+        else:
+            super().doRollover()
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of JSON for each record. Named arguments, such as those of a request, become fields of their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        if isinstance(record.args, Mapping):
+            entry |= record.args
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False, default=str)

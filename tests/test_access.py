@@ -35,6 +35,7 @@ from world import (
 import app as corkboard
 import database
 from app import ACCOUNT_TRIES, ADDRESS_TRIES, Comment, Post, Role, Setting, SignIn, Throttle, Topic, User
+from config import configure_logging
 from database import db
 
 SCRYPT = corkboard.SCRYPT
@@ -65,7 +66,7 @@ def another(app: Flask, tmp_path: Any) -> Iterator[Callable[..., Flask]]:
     yield make
     for other in made:
         close(other)
-    corkboard.configure_logging(app)
+    configure_logging(app)
 
 
 def log_in(browser: Browser, name: str = "member", password: str = PASSWORD, path: str = "/login", **more: Any) -> Any:

@@ -1,5 +1,7 @@
 """The settings: what is read, what is refused and in which words, and that nothing secret is ever said."""
 
+import contextlib
+import logging
 import multiprocessing
 import os
 import re
@@ -434,6 +436,63 @@ def test_every_setting_of_the_example_is_explained():
     for name in example():
         before = text.split(f"# {name}=")[0].splitlines()[-1]
         assert before.startswith("# "), name
+
+
+# == The log ===========================================================================================================
+
+
+def log_file(path, size=200):
+    return config.LogFile(path, maxBytes=size, backupCount=3, encoding="utf-8", delay=True)
+
+
+def write(handler, count, start=0):
+    for number in range(start, start + count):
+        handler.handle(logging.LogRecord("x", logging.INFO, "", 0, "line %04d", (number,), None))
+
+
+def lines_in(folder):
+    return sorted(line for path in folder.iterdir() for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def test_the_log_is_rotated_and_old_files_go(tmp_path):
+    handler = log_file(tmp_path / "x.log")
+    write(handler, 1000)
+    handler.close()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"x.log", "x.log.1", "x.log.2", "x.log.3"}
+    assert lines_in(tmp_path)[-1] == "line 0999"
+
+
+def test_a_log_that_another_process_holds_open_is_written_on_and_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "x.log"
+    handler = log_file(path)
+    write(handler, 50)
+    before, rename = lines_in(tmp_path), os.rename
+
+    def held(source, target):
+        if os.fspath(source) == os.fspath(path):
+            raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", held)
+    write(handler, 500, start=50)
+    assert {*before} <= {*lines_in(tmp_path)}, "what was rotated before is still there"
+    assert "line 0549" in lines_in(tmp_path)
+    monkeypatch.setattr(os, "rename", rename)
+    write(handler, 30, start=550)
+    handler.close()
+    assert lines_in(tmp_path)[-1] == "line 0579"
+    assert path.stat().st_size < 1000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_full_disk_costs_the_line_and_not_the_request(tmp_path, capsys):
+    (tmp_path / "x.log").symlink_to("/dev/full")
+    handler = log_file(tmp_path / "x.log")
+    write(handler, 3)
+    assert "No space left" in capsys.readouterr().err
+    with contextlib.suppress(OSError):
+        handler.close()
 
 
 # == Cost ==============================================================================================================

@@ -18,7 +18,7 @@ from sqlalchemy import event
 import app as corkboard
 import database
 from app import EditConflict, Forbidden, NotVisible, Setting, User, ValidationError
-from config import ProductionConfig
+from config import ProductionConfig, configure_logging
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -33,9 +33,6 @@ class Boom(Exception):
 
 def log_of(app: Flask) -> str:
     """All that the application's log file says by now."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, corkboard.PatientRotatingFileHandler):
-            handler.flush()
     path = Path(app.config["DATA_DIR"]) / "logs" / "corkboard.log"
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -82,7 +79,7 @@ def logged(app, tmp_path, monkeypatch):
     root = logging.getLogger()
     before = list(root.handlers)
     monkeypatch.setitem(app.config, "DATA_DIR", tmp_path)
-    corkboard.configure_logging(app)
+    configure_logging(app)
     yield app
     for handler in [handler for handler in root.handlers if handler not in before]:
         root.removeHandler(handler)
@@ -372,7 +369,7 @@ def test_every_request_leaves_a_line(logged, people, sign_in):
 
 def test_as_json_each_line_is_an_object(logged, people, monkeypatch):
     monkeypatch.setitem(logged.config, "LOG_FORMAT", "json")
-    corkboard.configure_logging(logged)
+    configure_logging(logged)
     answer = logged.test_client().get("/nowhere")
     try:
         raise Boom("over\ntwo lines")
@@ -415,81 +412,6 @@ def test_a_crash_is_logged_with_its_traceback_and_a_defect_without_what_people_t
     said = log_of(served)
     assert "no such table: nowhere" in said
     assert "typed-by-somebody" not in said
-
-
-def handler_at(path: Path, size: int = 200) -> corkboard.PatientRotatingFileHandler:
-    return corkboard.PatientRotatingFileHandler(path, maxBytes=size, backupCount=3, encoding="utf-8", delay=True)
-
-
-def write(handler: logging.Handler, count: int, start: int = 0) -> None:
-    for number in range(start, start + count):
-        handler.handle(logging.LogRecord("x", logging.INFO, "", 0, "line %04d", (number,), None))
-
-
-def lines_in(folder: Path) -> list[str]:
-    return sorted(line for path in folder.iterdir() for line in path.read_text(encoding="utf-8").splitlines())
-
-
-def test_the_log_is_rotated_and_old_files_go(tmp_path):
-    handler = handler_at(tmp_path / "x.log")
-    write(handler, 1000)
-    handler.close()
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"x.log", "x.log.1", "x.log.2", "x.log.3"}
-    assert lines_in(tmp_path)[-1] == "line 0999"
-
-
-def test_a_log_that_another_process_holds_open_is_written_on_and_loses_nothing(tmp_path, monkeypatch):
-    import os
-
-    path = tmp_path / "x.log"
-    handler = handler_at(path)
-    write(handler, 150)
-    handler.flush()
-    before, rename = lines_in(tmp_path), os.rename
-
-    def held(source, target) -> None:
-        if os.fspath(source) == os.fspath(path):
-            raise PermissionError(13, "The process cannot access the file because it is being used by another process")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", held)
-    write(handler, 500, start=150)
-    handler.flush()
-    assert {*before} <= {*lines_in(tmp_path)}, "what was rotated before is still there"
-    assert len(lines_in(tmp_path)) == 650
-    monkeypatch.setattr(os, "rename", rename)
-    write(handler, 100, start=650)
-    handler.close()
-    assert lines_in(tmp_path)[-1] == "line 0749"
-    assert path.stat().st_size < 1000
-
-
-def test_lines_of_requests_reach_the_disk_within_a_second_and_warnings_at_once(tmp_path, monkeypatch):
-    import types
-
-    path, timers = tmp_path / "x.log", []
-
-    class Timer:
-        def __init__(self, seconds, function) -> None:
-            timers.append((seconds, function))
-
-        def start(self) -> None:
-            pass
-
-    monkeypatch.setattr(corkboard, "threading", types.SimpleNamespace(Timer=Timer))
-    handler = handler_at(path, size=10**6)
-    write(handler, 1)
-    write(handler, 3, start=1)
-    assert len(path.read_text().splitlines()) == 1
-    ((seconds, flush),) = timers
-    assert seconds <= 1
-    flush()
-    assert len(path.read_text().splitlines()) == 4
-    write(handler, 1, start=4)
-    handler.handle(logging.LogRecord("x", logging.WARNING, "", 0, "look here", (), None))
-    assert len(path.read_text().splitlines()) == 6
-    handler.close()
 
 
 def test_no_password_token_cookie_or_query_is_ever_in_the_log(tmp_path):
