@@ -39,13 +39,13 @@ import ipaddress
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import secrets
 import shutil
 import socket
 import sys
-import tempfile
 import threading
 import time
 import unicodedata
@@ -81,7 +81,7 @@ from flask import (
     redirect,
     render_template,
     request,
-    send_file,
+    send_from_directory,
     session,
     url_for,
 )
@@ -94,9 +94,10 @@ from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
 from itsdangerous import BadData, BadSignature, URLSafeTimedSerializer
 from markupsafe import Markup, escape
+from PIL import Image, ImageOps
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Mapped, aliased, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 from werkzeug.datastructures import FileStorage, ImmutableMultiDict
 from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.local import LocalProxy
@@ -283,7 +284,7 @@ OTHER_FILES = frozenset(
 SHOWN_TYPES = {name: f"image/{form.lower()}" for name, form in PICTURES.items()} | {"pdf": "application/pdf"}
 FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
 ENDING_MAX = 8
-FILE_ENDPOINTS = frozenset({"files.show", "files.middle", "files.thumb"})
+FILE_ENDPOINTS = frozenset({"files.show", "files.picture"})
 POLL_ENDPOINT = "notifications.poll"
 KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may keep the answer, and ask whether it still holds
 # Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
@@ -291,17 +292,17 @@ KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may keep the answe
 FILE_POLICY = "default-src 'none'; sandbox"
 PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
-PICTURE_PIXELS = 50_000_000  # 150 MB while it is worked on, twice that while it is turned
-REQUEST_PIXELS = 10 * PICTURE_PIXELS  # of all pictures that one request brings; they wait for one another
-FRAMES_MOST = 1_000  # of a picture that moves
-PICTURES_AT_ONCE = 1
+PICTURE_PIXELS = 50_000_000  # all frames together; 150 MB while it is worked on, twice that while it is turned
+FRAMES_MOST = 1_000  # of an animated picture
 PICTURE_WAIT_SECONDS = 20
-MIDDLE_PIXELS = 1600  # the longer side at most of what texts show: twice as many as a text is wide
+MEDIUM_PIXELS = 1600  # the longer side at most of what texts show: twice as many as a text is wide
 THUMB_PIXELS = 480  # the longer side at most; shown at half of it
 AVATAR_PIXELS = 128
-CHUNK = 2**18
 ORPHAN_AGE = timedelta(days=1)  # no upload takes that long
-UNBOUND_AGE = timedelta(days=30)
+UNUSED_AGE = timedelta(days=30)
+
+Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 class Role(IntEnum):
@@ -376,7 +377,7 @@ def refuse_overtaken(
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 5  # raise it when the output for the same source changes: `OldHtml` renders everything anew
+RENDERER_VERSION = 6  # raise it when the output for the same source changes: `OldHtml` renders everything anew
 LINKED_PARAGRAPH_MAX = 5000  # characters
 ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
 ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img", "input"}
@@ -394,7 +395,7 @@ _DRAWN_PAGE_LINK = re.compile(r'<a href="/pages\?title=([^"&#]*)" rel="noopener 
 _HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
 _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>', re.DOTALL)
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
-_OWN_FILE = re.compile(r"/files/([0-9]{1,10})/")
+_OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 # A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
 _MENTION = re.compile(
@@ -440,7 +441,7 @@ def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any
     number = _OWN_FILE.match(source)
     size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
-    shown = f"/files/{number[1]}/middle" if number and size and max(size) > MIDDLE_PIXELS else source
+    shown = f"/files/{number[1]}/medium" if number and size and max(size) > MEDIUM_PIXELS else source
     drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(shown, alt, measures)
     # It leads to itself, where it is as large as it is; unless it stands in a link, or has no words to be called by.
     return Markup('<a href="{}">{}</a>').format(source, drawn) if number and alt and not env.get("in_link") else drawn
@@ -1767,7 +1768,7 @@ class Post(Timed, Versioned, db.Model):
         post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
         action = placed.put(post, author, now)
         post._save(author, now, rendered=rendered, **written)
-        Attachment.bind(author.id, post.body, files, post_id=post.id)
+        Attachment.attach(author, post.body, files, post=post)
         Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
         if action == "post.published":  # as those who are told would a moment later; its page is what they see next
             Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == post.id))
@@ -1791,7 +1792,7 @@ class Post(Timed, Versioned, db.Model):
         moved = placed is not None and placed.moves(post, now)
         if changed or moved:
             Draft.refuse_stale(post, version)
-        Attachment.bind(editor.id, written["body"], files, post_id=post.id)
+        Attachment.attach(editor, written["body"], files, post=post)
         published = post.published_at is not None and post.published_at <= now
         action = placed.put(post, editor, now) if placed else ""
         if changed:
@@ -1940,7 +1941,7 @@ class Draft:
             Draft.refuse_stale(post, version, anew=not post_id)
             refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
             post._write(author, utcnow(), rendered=rendered, **written)
-        Attachment.bind(author.id, post.body, post_id=post.id)  # or it is forgotten some day, while the draft waits
+        Attachment.attach(author, post.body, post=post)  # or it is forgotten some day, while the draft waits
         return post
 
 
@@ -2617,7 +2618,7 @@ class Comment(db.Model):
     @transactional
     def _create_with_more(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
         comment_id = cls._create(author_id, post_id, body, form_id, rendered)
-        Attachment.bind(author_id, body, comment_id=comment_id)
+        Attachment.attach(User.acting(author_id), body, comment=db.session.get_one(cls, comment_id))
         PageLink.keep(author_id, post_id, rendered, comment_id)
         return comment_id
 
@@ -2696,7 +2697,7 @@ class Comment(db.Model):
             body=body,
             created_at=now,
         )
-        Attachment.bind(editor.id, body, comment_id=comment.id)
+        Attachment.attach(editor, body, comment=comment)
         PageLink.keep(editor.id, comment.post_id, comment.html, comment.id)
         Activity.record(editor, "comment.edited", comment)
 
@@ -2802,19 +2803,21 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
 
 # -- Files -------------------------------------------------------------------------------------------------------------
 
+FILES_MOST = 200  # of one text, or one form
+
 
 class Attachment(db.Model):
     """A file that somebody uploaded: of a post, of a comment, a person's picture, or of nothing that is saved yet.
 
-    It is written before its row, and its row goes before it: a crash leaves a file without a row, never the contrary.
+    The file is written before its row, and its row goes first: a crash leaves a file without a row, never the contrary.
     """
 
     __tablename__ = "attachments"
     id: Mapped[int] = mapped_column(primary_key=True)
-    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"))
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"), index=True)
-    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
-    uploader_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
+    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"))
+    uploader_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     name: Mapped[str] = mapped_column(sa.String(FILE_NAME_MAX))
     ending: Mapped[str] = mapped_column(sa.String(ENDING_MAX))
     size: Mapped[int] = mapped_column(sa.BigInteger)
@@ -2822,48 +2825,34 @@ class Attachment(db.Model):
     stored: Mapped[str] = mapped_column(sa.String(32), unique=True)
     width: Mapped[int | None]
     height: Mapped[int | None]
-    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
+    post: Mapped["Post | None"] = relationship()
+    comment: Mapped["Comment | None"] = relationship()
 
     # -- queries
 
     @classmethod
-    def unbound(cls) -> sa.ColumnElement[bool]:
+    def is_unused(cls) -> sa.ColumnElement[bool]:
         """Whether a file belongs to nothing yet."""
         return sa.and_(cls.post_id.is_(None), cls.comment_id.is_(None), cls.person_id.is_(None))
 
     @classmethod
-    def visible(cls, deleted: bool = False) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a file: with what it belongs to, or else as who uploaded it.
+    def reachable(cls) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer` sees what a file belongs to, be the file deleted or not.
 
-        Pictures of people are for everybody who is signed in. With `deleted`, also what was removed.
+        Everybody sees the pictures of people; a file of nothing yet is for who uploaded it.
         """
-        below = sa.and_(Comment.id == cls.comment_id, Comment.deleted_at.is_(None), Post.id == Comment.post_id)
-        of_post = sa.exists().where(Post.id == cls.post_id, Post.visible()).correlate(cls)
-        of_comment = sa.exists().where(below, Post.visible()).correlate(cls)
-        mine = sa.and_(cls.unbound(), cls.uploader_id == VIEWER)
-        stands = sa.true() if deleted else cls.deleted_at.is_(None)
-        return sa.and_(stands, sa.or_(cls.person_id.is_not(None), of_post, of_comment, mine))
+        said = sa.exists().where(Comment.deleted_at.is_(None), Post.id == Comment.post_id, Post.visible())
+        mine = sa.and_(cls.is_unused(), cls.uploader_id == VIEWER)
+        return sa.or_(cls.person_id.is_not(None), cls.post.has(Post.visible()), cls.comment.has(said), mine)
 
     @classmethod
     def visible_to(cls, user: Permissions) -> sa.Select[Self]:
         """The files that a person may see."""
-        return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
-
-    @classmethod
-    @functools.cache
-    def _single(cls) -> Prepared:
-        columns = (cls.name, cls.ending, cls.sha256, cls.stored, cls.width)
-        return Prepared(sa.select(*columns).where(cls.visible(), cls.id == sa.bindparam("id")))
-
-    @classmethod
-    def fetch(cls, viewer: Permissions, file_id: int) -> Any:
-        """What it takes to send a file. Raises `NotVisible`."""
-        row = rows(cls._single(), viewer=viewer.id, now=utcnow(), id=file_id).first()
-        if row is None:
-            raise NotVisible
-        return row
+        seen = sa.select(cls).where(cls.deleted_at.is_(None), cls.reachable())
+        return seen.params(viewer=user.id, now=utcnow())
 
     @classmethod
     def any_of_post(cls) -> sa.ColumnElement[bool]:
@@ -2871,199 +2860,173 @@ class Attachment(db.Model):
         return sa.exists().where(cls.post_id == Post.id, cls.deleted_at.is_(None)).correlate(Post)
 
     @classmethod
-    def of_post(cls) -> Columns:
-        """The files of the post bound as `post`: a part of the statement of `Around`."""
-        columns = [getattr(cls, name) for name in FileView._fields]
-        return sa.select(sa.literal("file").label("part"), *columns).where(
-            cls.post_id == sa.bindparam("post"), cls.deleted_at.is_(None)
-        )
+    def unused_of(cls, user: Permissions, ids: Iterable[int]) -> sa.Select[Self]:
+        """Those of some files that a person uploaded and that belong to nothing yet."""
+        mine = sa.select(cls).where(cls.uploader_id == user.id, cls.is_unused(), cls.deleted_at.is_(None))
+        return mine.where(cls.id.in_(sorted(ids)[:FILES_MOST])).order_by(cls.id)
 
     @classmethod
-    def uploaded(cls, user: Permissions, ids: Sequence[int]) -> "list[FileView]":
-        """Those of some ids that a person uploaded and that belong to nothing yet."""
-        if not ids:
-            return []
-        columns = [getattr(cls, name) for name in FileView._fields]
-        mine = sa.select(*columns).where(cls.id.in_([*ids][:FILES_MOST]), cls.uploader_id == user.id, cls.unbound())
-        return [FileView._make(row) for row in rows(mine.where(cls.deleted_at.is_(None)).order_by(cls.id))]
-
-    @classmethod
-    def mentioned(cls, body: str) -> list[int]:
+    def ids_in(cls, body: str) -> set[int]:
         """The ids of the files whose addresses a text names."""
-        named = {int(number) for number in _OWN_FILE.findall(body)} if "/files/" in body else set()
-        return sorted(number for number in named if 0 < number <= ID_MAX)[:FILES_MOST]
+        return {int(number) for number in _OWN_FILE.findall(body)[:FILES_MOST]}
 
     @classmethod
     def sizes(cls, user: Permissions, body: str) -> dict[int, tuple[int, int]]:
         """Width and height of the pictures that a text shows, as far as its writer sees them."""
-        if not (named := cls.mentioned(body)):
+        ids = cls.ids_in(body)
+        if not ids:
             return {}
-        pictures = sa.select(cls.id, cls.width, cls.height).where(cls.id.in_(named), cls.width.is_not(None))
-        return {
-            row.id: (row.width, row.height) for row in rows(pictures.where(cls.visible()), viewer=user.id, now=utcnow())
-        }
+        pictures = cls.visible_to(user).where(cls.id.in_(ids), cls.width.is_not(None))
+        return {file.id: (file.width or 0, file.height or 0) for file in db.session.scalars(pictures)}
 
     # -- predicates
-
-    def editable_by(self, user: Permissions) -> bool:
-        """Whoever may change what it belongs to may remove it; a person's picture, they and administrators."""
-        if self.person_id is not None:
-            return self.person_id == user.id or user.is_admin
-        model, owner_id = (Post, self.post_id) if self.post_id is not None else (Comment, self.comment_id)
-        if owner_id is None:
-            return self.uploader_id == user.id
-        owner: Any = db.session.get(model, owner_id, populate_existing=True)
-        return owner.editable_by(user)
-
-    @property
-    def home(self) -> str:
-        """The address of what it belongs to."""
-        if self.person_id is not None:
-            return "/account"
-        return f"/posts/{self.post_id}" if self.post_id else f"/comments/{self.comment_id}" if self.comment_id else "/"
-
-    # -- actions
-
-    @classmethod
-    @transactional
-    def create(cls, actor: Permissions, kept: "Kept") -> int:
-        """Write down a file that is on the disk already. Returns its id."""
-        user = User.acting(actor.id, Role.MEMBER)
-        file_id = cls.insert(user.id, kept)
-        Activity.record(user, "attachment.uploaded", ("attachment", file_id), kept.name)
-        return file_id
-
-    @classmethod
-    @transactional
-    def set_avatar(cls, actor: Permissions, kept: "Kept") -> None:
-        """Make a file on the disk one's picture, in the place of the one before."""
-        user = User.acting(actor.id)
-        cls._drop_avatar(user.id, user)
-        cls.insert(user.id, kept, person_id=user.id)
-        Activity.record(user, "person.picture", user)
-
-    @classmethod
-    def bind(cls, user_id: int, body: str, also: Iterable[int] = (), **owner: int) -> None:
-        """Give a post or a comment what its writer uploaded for it, as part of the caller's unit."""
-        if not (wanted := {*also, *cls.mentioned(body)}):
-            return
-        mine = sa.update(cls).where(cls.id.in_(wanted), cls.uploader_id == user_id, cls.unbound())
-        bound = rows(mine.where(cls.deleted_at.is_(None)).values(**owner)).rowcount
-        if bound:
-            kind, owner_id = next(iter(owner.items()))
-            Activity.record(user_id, "attachment.bound", (kind.removesuffix("_id"), owner_id), plural(bound, "file"))
-
-    @classmethod
-    @transactional
-    def delete(cls, actor: Permissions, file_id: int) -> str:
-        """Remove a file from what it belongs to; restoring brings it back. Returns the address of that."""
-        return cls._set_deleted(actor, file_id, True)
-
-    @classmethod
-    @transactional
-    def restore(cls, actor: Permissions, file_id: int) -> str:
-        """Bring a removed file back. Returns the address of what it belongs to."""
-        return cls._set_deleted(actor, file_id, False)
-
-    @classmethod
-    def prune_orphans(cls, age: timedelta = ORPHAN_AGE) -> int:
-        """Delete what no row names and is older than `age`, and what nobody has used for long. Returns how many files.
-
-        A crash leaves such files behind, between writing them and their rows.
-        """
-        for stored in cls._forget_unbound(utcnow() - max(age, UNBOUND_AGE)):
-            unlink_stored(stored)
-        before, pruned = time.time() - age.total_seconds(), 0
-        for folder in files_folder().glob("[0-9a-f][0-9a-f]"):
-            # First the folder, then the rows: what is written meanwhile is too young.
-            old = {path.name.partition(".")[0] for path in folder.iterdir() if is_older(path, before)}
-            known = {row.stored for row in rows(sa.select(cls.stored).where(cls.stored.startswith(folder.name)))}
-            pruned += sum(unlink_stored(stored) for stored in old - known)
-        return pruned
-
-    @classmethod
-    @transactional
-    def _forget_unbound(cls, before: datetime) -> list[str]:
-        """Delete the rows of what was uploaded and never saved with anything. Returns the names of their files."""
-        old = sa.select(cls.id, cls.stored, cls.uploader_id, cls.name).where(cls.unbound(), cls.created_at < before)
-        found = rows(old.with_for_update()).all()
-        for row in found:
-            rows(sa.delete(cls).where(cls.id == row.id))
-            Activity.record(row.uploader_id, "attachment.forgotten", ("attachment", row.id), row.name)
-        return [row.stored for row in found]
-
-    @classmethod
-    def insert(cls, uploader_id: int, kept: "Kept", **owner: int) -> int:
-        """Write the row of a file on the disk, as part of the caller's unit. Returns its id."""
-        values = {"uploader_id": uploader_id, "created_at": utcnow(), **kept._asdict(), **owner}
-        return rows(sa.insert(cls), **values).inserted_primary_key[0]  # type: ignore[index]
-
-    @classmethod
-    def _drop_avatar(cls, person_id: int, actor: User) -> None:
-        standing = sa.update(cls).where(cls.person_id == person_id, cls.deleted_at.is_(None))
-        rows(standing.values(deleted_at=utcnow(), deleted_by_id=actor.id))
-
-    @classmethod
-    def _set_deleted(cls, actor: Permissions, file_id: int, deleted: bool) -> str:
-        file, user = cls._for_change(actor, file_id)
-        if (file.deleted_at is not None) != deleted:
-            if file.person_id is not None:
-                cls._drop_avatar(file.person_id, user)
-            file.deleted_at, file.deleted_by_id = (utcnow(), user.id) if deleted else (None, None)
-            said = "attachment.deleted" if deleted else "attachment.restored"
-            on = ("user", file.person_id) if file.person_id else file
-            Activity.record(user, "person.picture" if file.person_id else said, on, file.name)
-        return file.home
-
-    @classmethod
-    def _for_change(cls, actor: Permissions, file_id: int) -> "tuple[Attachment, User]":
-        """Like a post's: anew, locked, visible or removed, and editable."""
-        user = User.acting(actor.id)
-        seen = sa.select(cls).where(cls.id == file_id, cls.visible(deleted=True)).params(viewer=user.id, now=utcnow())
-        file = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
-        if file is None or (file.deleted_at and not file.editable_by(user)):
-            raise NotVisible
-        if not file.editable_by(user) or (file.deleted_at and not user.may_restore(file)):
-            raise Forbidden
-        return file, user
-
-
-sa.Index("ix_attachments_post", Attachment.post_id, Attachment.deleted_at, Attachment.id)
-sa.Index("ix_attachments_person", Attachment.person_id, Attachment.deleted_at)
-sa.Index("ix_attachments_bin", Attachment.deleted_at, Attachment.id, sqlite_where=Attachment.deleted_at.is_not(None))
-FILES_MOST = 200  # of one text, or one form
-
-
-class FileView(NamedTuple):
-    """A file as a page lists it."""
-
-    id: int
-    name: str
-    ending: str
-    size: int
-    width: int | None
-    height: int | None
 
     @property
     def is_picture(self) -> bool:
         return self.width is not None
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         return f"/files/{self.id}/{quote(self.name, safe='')}"
+
+    @property
+    def home(self) -> str:
+        """The address of what it belongs to."""
+        if self.person_id:
+            return "/account"
+        if self.comment_id:
+            return f"/comments/{self.comment_id}"
+        return f"/posts/{self.post_id}" if self.post_id else "/"
 
     @property
     def markdown(self) -> str:
         """What shows a picture in a text, or links to any other file."""
         words = re.sub(r"([\\\[\]*_`<>!&~|])", r"\\\1", self.name)
-        return f"{'!' if self.is_picture else ''}[{words}]({self.address})"
+        return f"{'!' if self.is_picture else ''}[{words}]({self.url})"
 
     @property
     def thumb_size(self) -> tuple[int, int]:
         """Width and height at which its small version is shown."""
         width, height = self.width or 1, self.height or 1
-        scale = min(1.0, THUMB_PIXELS / 2 / max(width, height))
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        scale = max(1, width * 2 / THUMB_PIXELS, height * 2 / THUMB_PIXELS)
+        return math.ceil(width / scale), math.ceil(height / scale)
+
+    def editable_by(self, user: Permissions) -> bool:
+        """Whoever may change what it belongs to may remove it; a person's picture, they and administrators."""
+        if self.person_id:
+            return self.person_id == user.id or user.is_admin
+        owner = self.post or self.comment
+        return owner.editable_by(user) if owner else self.uploader_id == user.id
+
+    # -- actions
+
+    @classmethod
+    @transactional
+    def create(cls, actor: Permissions, stored: "StoredFile") -> Self:
+        """Write down a file that is on the disk already."""
+        user = User.acting(actor.id, Role.MEMBER)
+        file = cls(uploader_id=user.id, **stored._asdict())
+        db.session.add(file)
+        db.session.flush()
+        Activity.record(user, "attachment.uploaded", file, file.name)
+        return file
+
+    @classmethod
+    @transactional
+    def set_avatar(cls, actor: Permissions, stored: "StoredFile") -> None:
+        """Make a file on the disk one's picture, in the place of the one before."""
+        user = User.acting(actor.id)
+        cls._delete_avatar(user, user.id)
+        db.session.add(cls(uploader_id=user.id, person_id=user.id, **stored._asdict()))
+        Activity.record(user, "person.picture", user)
+
+    @classmethod
+    def attach(
+        cls, user: Permissions, body: str, file_ids: Iterable[int] = (), *,
+        post: "Post | None" = None, comment: "Comment | None" = None,
+    ) -> None:  # fmt: skip
+        """Give a post or a comment what its writer uploaded for it, as part of the caller's transaction."""
+        ids = {*file_ids, *cls.ids_in(body)}
+        if not ids:
+            return
+        for file in db.session.scalars(cls.unused_of(user, ids).with_for_update()).all():
+            file.post, file.comment = post, comment
+            Activity.record(user, "attachment.attached", file, file.name)
+
+    @classmethod
+    @transactional
+    def delete(cls, actor: Permissions, file_id: int) -> Self:
+        """Remove a file from what it belongs to. Returns it. Raises `NotVisible` or `Forbidden`."""
+        file, user = cls._for_change(actor, file_id)
+        if not file.deleted_at:
+            file._set_deleted(user, True)
+        return file
+
+    @classmethod
+    @transactional
+    def restore(cls, actor: Permissions, file_id: int) -> Self:
+        """Bring a removed file back; a person's picture takes the place of their present one. Returns it."""
+        file, user = cls._for_change(actor, file_id)
+        if file.deleted_at:
+            cls._delete_avatar(user, file.person_id)
+            file._set_deleted(user, False)
+        return file
+
+    @classmethod
+    def _for_change(cls, actor: Permissions, file_id: int) -> tuple[Self, User]:
+        """Read a file and who acts, for a change."""
+        user = User.acting(actor.id)
+        seen = sa.select(cls).where(cls.id == file_id, cls.reachable()).params(viewer=user.id, now=utcnow())
+        file = db.session.scalar(seen.with_for_update())
+        editable = file is not None and file.editable_by(user)
+        if file is None or (file.deleted_at and not editable):
+            raise NotVisible
+        if not editable or (file.deleted_at and not user.may_restore(file)):
+            raise Forbidden
+        return file, user
+
+    def _set_deleted(self, user: User, deleted: bool) -> None:
+        self.deleted_at, self.deleted_by_id = (utcnow(), user.id) if deleted else (None, None)
+        if self.person_id:
+            Activity.record(user, "person.picture", ("user", self.person_id), self.name)
+        else:
+            Activity.record(user, "attachment.deleted" if deleted else "attachment.restored", self, self.name)
+
+    @classmethod
+    def _delete_avatar(cls, user: User, person_id: int | None) -> None:
+        standing = sa.select(cls).where(cls.person_id == person_id, cls.deleted_at.is_(None))
+        for file in db.session.scalars(standing):
+            file.deleted_at, file.deleted_by_id = utcnow(), user.id
+
+    @classmethod
+    def prune(cls) -> int:
+        """Delete old files that no row names. Returns how many.
+
+        A crash leaves such files, between writing them and their rows; so do rows that were deleted.
+        """
+        cls._forget_unused()
+        names = set(db.session.scalars(sa.select(cls.stored)))
+        before, pruned = time.time() - ORPHAN_AGE.total_seconds(), 0
+        for path in files_folder().glob(f"??/{'?' * 32}*"):
+            with contextlib.suppress(OSError):  # Windows deletes no file that is being sent
+                if path.stem not in names and path.stat().st_mtime < before:
+                    path.unlink()
+                    pruned += 1
+        return pruned
+
+    @classmethod
+    @transactional
+    def _forget_unused(cls) -> None:
+        """Delete the rows of what was uploaded long ago and never saved with anything."""
+        old = sa.select(cls).where(cls.is_unused(), cls.created_at < utcnow() - UNUSED_AGE)
+        for file in db.session.scalars(old.with_for_update()):
+            db.session.delete(file)
+            Activity.record(file.uploader_id, "attachment.forgotten", file, file.name)
+
+
+sa.Index("ix_attachments_post", Attachment.post_id, Attachment.deleted_at, Attachment.id)
+sa.Index("ix_attachments_person", Attachment.person_id, Attachment.deleted_at)
+sa.Index("ix_attachments_bin", Attachment.deleted_at, Attachment.id, sqlite_where=Attachment.deleted_at.is_not(None))
 
 
 # -- Links between texts -----------------------------------------------------------------------------------------------
@@ -3227,7 +3190,7 @@ def led(rendered: str, found: Mapping[str, PageName], viewer: Permissions) -> st
 class Around(NamedTuple):
     """What stands around a post and the comments below it, read by one statement."""
 
-    files: tuple[FileView, ...]
+    files: tuple[Attachment, ...]
     targets: Mapping[int | None, Mapping[str, PageName]]  # by the comment that names them, None for the post
     linking: tuple[PageName, ...]
 
@@ -3239,10 +3202,11 @@ class Around(NamedTuple):
             return NOTHING_AROUND
         span = {"first": comments[0].id, "last": comments[-1].id} if comments else {"first": 0, "last": 0}
         wanted = {"post": post.id, **span} | ({"title": sort_key(post.title)} if is_page else {})
-        found: dict[str, list[Any]] = {"file": [], "link": [], "here": []}
+        found: dict[str, list[Any]] = {"link": [], "here": []}
         for row in rows(cls._statement(is_page), viewer=viewer.id, now=utcnow(), **wanted):
             found[row[0]].append(row[1:])
-        files = sorted((FileView._make(row) for row in found["file"]), key=attrgetter("id"))
+        listed = sa.select(Attachment).where(Attachment.post_id == post.id, Attachment.deleted_at.is_(None))
+        files = db.session.scalars(listed.order_by(Attachment.id)) if post.has_files else ()
         below = tuple(file for file in files if not (file.is_picture and f"/files/{file.id}/" in post.html))
         linking = sorted(
             (PageName(*row[:2]) for row in found["here"]), key=lambda page: (sort_key(page.title), page.id)
@@ -3259,7 +3223,7 @@ class Around(NamedTuple):
     @classmethod
     @functools.cache
     def _statement(cls, is_page: bool) -> Prepared:
-        parts = [Attachment.of_post(), *cls._links(), *([cls._linking()] if is_page else [])]
+        parts = [*cls._links(), *([cls._linking()] if is_page else [])]
         return Prepared(sa.union_all(*(sa.select(part.subquery()) for part in parts)))
 
     @staticmethod
@@ -4644,7 +4608,7 @@ class Bin:
             statement = sa.select(*cls._file_columns()).outerjoin(User, User.id == Attachment.deleted_by_id)
             stays = sa.or_(Attachment.post_id.is_not(None), Attachment.comment_id.is_not(None))
             deleted = Attachment.deleted_at.is_not(None)
-            return statement.where(deleted, stays, Attachment.visible(deleted=True)), Attachment
+            return statement.where(deleted, stays, Attachment.reachable()), Attachment
         columns = (Post.id, Post.title, Topic.name, Post.deleted_at, User.name, Post.comment_count)
         statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
         statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
@@ -5443,7 +5407,7 @@ class ProfileForm(SiteForm):
     away_from = DateField("Away from", validators=[Optional()], description="The first day, or empty: from now on")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you are away, or empty")
     stand_in = SelectField("Who stands in", coerce=int, default=0, description="Whom to ask meanwhile")
-    picture = FileField("Picture of you", description="Cut to a square")
+    upload = FileField("Picture of you", description="Cropped to a square")
 
 
 class AppearanceForm(SiteForm):
@@ -5639,7 +5603,6 @@ class AppState:
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.password_work = PasswordWork(app.config["THREADS"])
-        self.picture_work = threading.BoundedSemaphore(PICTURES_AT_ONCE)
         self.visits = database.WriteBehind(app, User.note_visits)
         self.looks = database.WriteBehind(app, write_looks, LOOKS_SECONDS)
         self.telling = database.WriteBehind(app, tell_soon, TELL_SECONDS)
@@ -6007,8 +5970,8 @@ def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
 DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-class Kept(NamedTuple):
-    """A file that is on the disk, to the last byte, and has no row yet."""
+class StoredFile(NamedTuple):
+    """A file that is completely on the disk and has no row yet."""
 
     name: str
     ending: str
@@ -6020,287 +5983,171 @@ class Kept(NamedTuple):
 
 
 def files_folder() -> Path:
-    return Path(this_app().config["DATA_DIR"]) / "files"
+    return Path(current_app.config["DATA_DIR"]) / "files"
 
 
 def stored_path(stored: str, suffix: str = "") -> Path:
-    """Where a file lies: in one of 256 folders, because some systems are slow with many in one."""
+    """Where a file lies: in one of 256 folders, because some systems are slow with many files in one."""
     return files_folder() / stored[:2] / (stored + suffix)
 
 
-def unlink_stored(stored: str) -> bool:
-    """Delete a file and its smaller versions. False where it is in use, as on Windows while it is sent."""
-    try:
-        for suffix in (".thumb", ".middle", ""):
-            stored_path(stored, suffix).unlink(missing_ok=True)
-    except OSError:
-        return False
-    return True
-
-
-def is_older(path: Path, moment: float) -> bool:
-    """Whether a file of ours was written before a moment (in seconds of the epoch)."""
-    ours = re.fullmatch(r"[0-9a-f]{32}(\.thumb|\.middle)?", path.name)
-    try:
-        return ours is not None and path.stat().st_mtime < moment
-    except OSError:  # gone meanwhile
-        return False
-
-
-def take_uploads(form: PostForm) -> list[FileView]:
-    """What a post's form brings along and what was uploaded for it before. Refusals stand beside the form's field."""
-    ids: list[int] = request.form.getlist("attached", type=as_id)
-    # Shown again, a form is not carried out: its token was not checked.
+def take_uploads(form: PostForm) -> Sequence[Attachment]:
+    """Store what a post's form brings. Returns that and what was uploaded before; the form's field gets the errors."""
+    ids = request.form.getlist("attached", type=as_id)
+    errors = []
+    # A form that is only shown again is not carried out: its token was not checked.
     sent = [] if g.get("showing_again") else request.files.getlist("upload")
-    for given in sent[:FILES_MOST]:
+    for given in filter(None, sent[:FILES_MOST]):
         try:
-            ids += [take_upload(given)] if given else []
-        except ValidationError as refused:
-            form.upload.process_errors = [*form.upload.process_errors, refused.message]
-    return Attachment.uploaded(current_user, ids)
+            ids.append(Attachment.create(current_user, store_upload(given)).id)
+        except ValidationError as error:
+            errors.append(error.message)
+    form.upload.process_errors = errors
+    return db.session.scalars(Attachment.unused_of(current_user, ids)).all()
 
 
-def take_upload(given: FileStorage) -> int:
-    """Keep an uploaded file and write its row. Returns its id. Raises `ValidationError`."""
-    # The file stays whatever comes of the row: a commit whose answer was lost may have happened.
-    return Attachment.create(current_user, keep_upload(given))
-
-
-def keep_upload(given: FileStorage) -> Kept:
-    """Write an uploaded file to the disk. Raises `ValidationError` for what is not taken, `NoRoom` when the disk is full."""
+def store_upload(given: FileStorage) -> StoredFile:
+    """Write an uploaded file to the disk. Raises `ValidationError`, or `NoRoom` when the disk is full."""
     name = tidy_filename(given.filename)
-    ending = name.rpartition(".")[2]
-    if "." not in name or ending not in PICTURES.keys() | OTHER_FILES:
-        what = f"files that end in .{ending}" if "." in name else "files without an ending"
-        raise ValidationError("upload", f"{name}: {what} are not taken here.")
-    with told_when_full(name):
-        if ending in PICTURES:
-            return keep_picture(given.stream, name, ending)
-        size, sha256, stored = write_file(given.stream)
-        if not size:
-            unlink_stored(stored)
-            raise ValidationError("upload", f"{name} is empty.")
-        return Kept(name, ending, size, sha256, stored)
+    ending = name.rpartition(".")[2] if "." in name else ""
+    if ending not in PICTURES.keys() | OTHER_FILES:
+        raise ValidationError("upload", f"{name}: this type of file isn't accepted.")
+    if not given.stream.read(1):
+        raise ValidationError("upload", f"{name} is empty.")
+    given.stream.seek(0)
+    if ending in PICTURES:
+        return store_picture(given.stream, name, ending)
+    return store_versions(name, {"": given.stream})
 
 
-@contextlib.contextmanager
-def told_when_full(name: str) -> Iterator[None]:
-    """Say in plain words that a disk is full."""
+def store_versions(
+    name: str, versions: Mapping[str, IO[bytes]], size: tuple[int | None, int | None] = (None, None)
+) -> StoredFile:
+    """Write a file and its smaller versions, by suffix. Raises `NoRoom`; a failure leaves nothing on the disk."""
+    stored = secrets.token_hex(16)
     try:
-        yield
+        for suffix, content in versions.items():
+            write_file(content, stored_path(stored, suffix))
     except OSError as error:
+        unlink_stored(stored)
         if error.errno not in DISK_FULL:
             raise
         log.error("no room for an upload: %s", error)
-        words = f"There is no room left for {name} on the server. Tell an administrator; what you wrote is not lost."
+        words = f"The server's disk is full, so {name} wasn't saved. Tell an administrator; your text is not lost."
         raise NoRoom("upload", words) from error
+    path = stored_path(stored)
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return StoredFile(name, name.rpartition(".")[2], path.stat().st_size, sha256, stored, *size)
 
 
-def write_file(content: IO[bytes], stored: str = "", suffix: str = "") -> tuple[int, str, str]:
-    """Copy a stream to a new file, down to the disk. Returns size, SHA-256 and name; what fails leaves nothing."""
-    stored = stored or secrets.token_hex(16)
-    path, size, digest = stored_path(stored, suffix), 0, hashlib.sha256()
+def write_file(content: IO[bytes], path: Path) -> None:
+    """Copy a stream to a new file, and wait until it is on the disk."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with open(path, "xb") as file:
-            while chunk := content.read(CHUNK):
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(path.parent)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return size, digest.hexdigest(), stored
+    with open(path, "xb") as file:
+        shutil.copyfileobj(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring a new name to the disk; Windows does that by itself, and opens no folder."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def unlink_stored(stored: str) -> None:
+    """Delete a file and its smaller versions."""
+    for suffix in ("", ".medium", ".thumb"):
+        stored_path(stored, suffix).unlink(missing_ok=True)
 
 
-# -- Pictures: read and written anew, so that only what shows is kept --------------------------------------------------
+# -- Pictures: encoded again, so that only what they show is kept ------------------------------------------------------
+
+picture_lock = threading.Lock()  # one picture is decoded at a time, because each takes so much memory
 
 
-@functools.cache
-def pillow() -> Any:
-    """Pillow, told to refuse small files that unpack to huge pictures."""
-    import PIL.Image
-    import PIL.ImageOps
-
-    PIL.Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
-    warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-    return PIL
-
-
-def keep_picture(content: IO[bytes], name: str, ending: str) -> Kept:
-    """Write a picture and its smaller versions. Raises `ValidationError`."""
-    with read_picture(content, name) as image:
-        frames = count_frames(image, name) if PICTURES[ending] != "JPEG" else 1
-        refuse_too_much_work(name, image.width * image.height * frames)
-        with refused_unless_readable(name), tempfile.SpooledTemporaryFile(2**22) as made:
-            shown = save_moving(image, made, ending) if frames > 1 else save_still(image, made, ending)
-            made.seek(0)
-            size, sha256, stored = write_file(made)
-        try:
-            keep_smaller(shown, stored, size if frames == 1 else 0)
-        except BaseException:
-            unlink_stored(stored)
-            raise
-        return Kept(name, ending, size, sha256, stored, shown.width, shown.height)
+def store_picture(content: IO[bytes], name: str, ending: str) -> StoredFile:
+    """Write a picture and its smaller versions. Raises `ValidationError` when it cannot be read, and `NoRoom`."""
+    kind = PICTURES[ending]
+    with open_picture(content, name) as image:
+        is_animated = kind != "JPEG" and has_frames(image)
+        versions = {"": save_animated(image, kind) if is_animated else save_still(image, kind)}
+        size = image.size
+        if max(size) > MEDIUM_PIXELS and not is_animated:
+            versions[".medium"] = save_smaller(image, MEDIUM_PIXELS)
+        versions[".thumb"] = save_smaller(image, THUMB_PIXELS)
+    return store_versions(name, versions, size)
 
 
-def keep_avatar(given: FileStorage) -> Kept:
-    """Write a picture of a person: its middle, as a small square. Raises `ValidationError` for the field `picture`."""
-    name = tidy_filename(given.filename)
-    try:
-        with told_when_full(name), read_picture(given.stream, name) as image, refused_unless_readable(name):
-            upright = plain_colors(pillow().ImageOps.exif_transpose(image))
-            square = pillow().ImageOps.fit(upright, (AVATAR_PIXELS, AVATAR_PIXELS))
-            with tempfile.SpooledTemporaryFile(2**20) as made:
-                square.save(made, "WEBP", quality=85)
-                made.seek(0)
-                size, sha256, stored = write_file(made)
-    except ValidationError as refused:
-        raise type(refused)("picture", refused.message) from None
-    return Kept("picture.webp", "webp", size, sha256, stored, AVATAR_PIXELS, AVATAR_PIXELS)
+def store_avatar(given: FileStorage) -> StoredFile:
+    """Write a picture of a person, cropped to a small square. Raises `ValidationError` and `NoRoom`."""
+    size = (AVATAR_PIXELS, AVATAR_PIXELS)
+    with open_picture(given.stream, tidy_filename(given.filename)) as image:
+        image.draft("RGB", size)
+        square = ImageOps.exif_transpose(ImageOps.fit(without_palette(image), size))
+        made = encoded(square, "WEBP")
+    return store_versions("picture.webp", {"": made}, size)
 
 
 @contextlib.contextmanager
-def read_picture(content: IO[bytes], name: str) -> Iterator[Any]:
-    """A picture while it is worked on; few at once, because each takes so much memory."""
-    if not state().picture_work.acquire(timeout=PICTURE_WAIT_SECONDS):
+def open_picture(content: IO[bytes], name: str) -> Iterator[Image.Image]:
+    """A picture to work on. What a broken or hostile one makes Pillow raise becomes a `ValidationError`."""
+    if not picture_lock.acquire(timeout=PICTURE_WAIT_SECONDS):
         raise ValidationError(
-            "upload", f"{name} has to wait: many pictures come at this moment. Try again in a minute."
+            "upload", f"{name} has to wait: other pictures are being processed. Try again in a minute."
         )
     try:
-        with refused_unless_readable(name):
-            image = pillow().Image.open(content, formats=tuple({*PICTURES.values()}))
-        if image.width * image.height > PICTURE_PIXELS:
-            raise too_many_pixels(name)
-        with image:
+        with Image.open(content, formats=tuple({*PICTURES.values()})) as image:
             yield image
-    finally:
-        state().picture_work.release()
-
-
-@contextlib.contextmanager
-def refused_unless_readable(name: str) -> Iterator[None]:
-    """Whatever a broken or hostile picture makes its decoder raise, it is refused in plain words."""
-    bombs = (pillow().Image.DecompressionBombWarning, pillow().Image.DecompressionBombError)
-    try:
-        yield
-    except bombs:
-        raise too_many_pixels(name) from None
-    except Exception as error:
-        if isinstance(error, ValidationError) or getattr(error, "errno", None) in DISK_FULL:
-            raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValidationError("upload", f"{name} has too many pixels or frames.") from None
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
         log.info("a picture that cannot be read: %r", error)
         raise ValidationError(
-            "upload", f"{name} cannot be read as a picture. Is it damaged, or of another kind?"
+            "upload", f"{name} can't be read as a picture. It may be damaged, or of another type."
         ) from None
-
-
-def count_frames(image: Any, name: str) -> int:
-    """How many frames a picture has. Raises `ValidationError` for more than may be kept, without having read all of them: a GIF
-    of a few hundred kilobytes may hold a million."""
-    most = min(FRAMES_MOST, PICTURE_PIXELS // (image.width * image.height))
-    if image.format not in ("GIF", "PNG", "WEBP"):
-        return 1
-    try:
-        with refused_unless_readable(name), contextlib.suppress(EOFError):
-            image.seek(most)
-            raise (
-                too_many_pixels(name)
-                if most < FRAMES_MOST
-                else ValidationError("upload", f"{name} has too many frames.")
-            )
-        return image.n_frames
     finally:
-        image.seek(0)
+        picture_lock.release()
 
 
-def refuse_too_much_work(name: str, pixels: int) -> None:
-    """Refuse a picture when those of its request together would keep the others waiting for too long."""
-    g.pixels = g.get("pixels", 0) + pixels
-    if g.pixels > REQUEST_PIXELS:
-        raise ValidationError("upload", f"{name}: these are too many large pictures at once. Send it by itself.")
+def has_frames(image: Any) -> bool:
+    """Whether a picture is animated. Raises a `DecompressionBombError` when its frames have too many pixels in all."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > FRAMES_MOST or frames * image.width * image.height > PICTURE_PIXELS:
+        raise Image.DecompressionBombError
+    return frames > 1
 
 
-def too_many_pixels(name: str) -> ValidationError:
-    return ValidationError("upload", f"{name} has too many pixels: at most {PICTURE_PIXELS // 1_000_000} million.")
-
-
-def save_still(image: Any, made: IO[bytes], ending: str) -> Any:
-    """Write a picture upright and without what the camera noted: place, time, device. Returns it as it shows."""
-    upright = pillow().ImageOps.exif_transpose(image)
-    if PICTURES[ending] == "JPEG" and upright.mode not in ("RGB", "L"):
-        upright = on_white(upright)
-    elif upright.mode in ("CMYK", "YCbCr", "LAB"):
-        upright = plain_colors(upright)
-    only_colors(upright)
-    upright.save(made, PICTURES[ending], quality=90)
-    return plain_colors(upright)
-
-
-def save_moving(image: Any, made: IO[bytes], ending: str) -> Any:
-    """Write all frames of a picture that moves. Returns the first."""
-    image.save(made, PICTURES[ending], save_all=True, comment=b"", exif=b"", xmp=b"", pnginfo=None)
+def save_animated(image: Image.Image, kind: str) -> io.BytesIO:
+    """All frames of a picture, without what was noted in it."""
+    made = encoded(image, kind, save_all=True, comment=b"", exif=b"", xmp=b"", pnginfo=None)
     image.seek(0)
-    return plain_colors(image)
+    return made
 
 
-def only_colors(image: Any) -> None:
-    """Forget all that a file said beside its pixels, but what their colors are."""
+def save_still(image: Image.Image, kind: str) -> io.BytesIO:
+    """A picture turned upright, without what the camera noted: place, time, device."""
+    ImageOps.exif_transpose(image, in_place=True)
     image.info = {name: image.info[name] for name in ("icc_profile", "transparency") if name in image.info}
+    fits = image.mode in ("L", "RGB") if kind == "JPEG" else image.mode != "CMYK"
+    return encoded(image if fits else image.convert("RGB"), kind)
 
 
-def plain_colors(image: Any) -> Any:
-    """A picture in red, green and blue; a profile that speaks of printing inks says nothing about these."""
-    clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    plain = image.convert("RGBA" if clear else "RGB")
-    if image.mode in ("CMYK", "LAB"):
-        plain.info.pop("icc_profile", None)
-    return plain
+def save_smaller(image: Image.Image, pixels: int) -> io.BytesIO:
+    """A smaller version, with its longer side of so many pixels at most."""
+    smaller = without_palette(image)
+    smaller.thumbnail((pixels, pixels))
+    return encoded(smaller, "WEBP", quality=80)
 
 
-def on_white(image: Any) -> Any:
-    """A picture for JPEG, which knows no transparency."""
-    plain = plain_colors(image)
-    if plain.mode == "RGB":
-        return plain
-    white = pillow().Image.new("RGB", plain.size, "white")
-    white.paste(plain, mask=plain.getchannel("A"))
-    return white
+def without_palette(image: Image.Image) -> Image.Image:
+    """A picture that looks good when it is made smaller."""
+    if image.mode not in ("1", "P"):
+        return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
-def keep_smaller(shown: Any, stored: str, size: int) -> None:
-    """Write what texts and lists show of a picture beside it: texts, where it is large, and of more bytes.
-
-    `size` is how many these are, 0 of one that moves, which no smaller version would.
-    """
-    if max(shown.size) > MIDDLE_PIXELS and size:
-        shown = pillow().ImageOps.contain(shown, (MIDDLE_PIXELS, MIDDLE_PIXELS))
-        keep_version(shown, stored, ".middle", size)
-    keep_version(pillow().ImageOps.contain(shown, (THUMB_PIXELS, THUMB_PIXELS)), stored, ".thumb")
-
-
-def keep_version(image: Any, stored: str, suffix: str, less_than: float = float("inf")) -> None:
-    """Write a smaller version of a picture, unless it takes as many bytes as the picture."""
-    only_colors(image)
-    with tempfile.SpooledTemporaryFile(2**20) as made:
-        image.save(made, "WEBP", quality=80)
-        if made.tell() < less_than:
-            made.seek(0)
-            write_file(made, stored, suffix)
+def encoded(image: Image.Image, kind: str, quality: int = 90, **options: Any) -> io.BytesIO:
+    """A picture as a file in memory: writing straight to the disk, Pillow does not tell that it is full."""
+    made = io.BytesIO()
+    image.save(made, kind, quality=quality, **options)
+    made.seek(0)
+    return made
 
 
 # ======================================================================================================================
@@ -6409,9 +6256,9 @@ def profile() -> ResponseReturnValue:
     form.stand_in.choices = choices([(0, "Nobody in particular"), *((row.id, row.name) for row in others)])
     if form.validate_on_submit():
         values = {name: form[name].data for name in PROFILE_FIELDS}
-        given = request.files.get("picture")
+        given = request.files.get("upload")
         try:
-            picture = keep_avatar(given) if given else None  # a file without a name was not chosen, and is false
+            picture = store_avatar(given) if given else None  # a file without a name was not chosen, and is false
             User.edit_profile(current_user, **values, stand_in_id=form.stand_in.data or None)
             if picture:
                 Attachment.set_avatar(current_user, picture)
@@ -6672,7 +6519,7 @@ def _kind_of(form: PostForm) -> str:
     return "page" if form.kind.data == "page" else "news"
 
 
-def _written(form: PostForm, attached: Iterable[FileView] | None = None) -> dict[str, Any]:
+def _written(form: PostForm, attached: Iterable[Attachment] | None = None) -> dict[str, Any]:
     text = {"topic_id": form.topic.data, "title": form.title.data or "", "body": form.body.data or ""}
     upkeep = {"owner_id": form.owner.data or None, "review_every": form.review.data or None} if form.owner else {}
     files = {"files": [file.id for file in attached]} if attached is not None else {}
@@ -6743,7 +6590,7 @@ def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, Any]:
 
 
 def _edit_page(
-    form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[FileView]
+    form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[Attachment]
 ) -> ResponseReturnValue:
     state = PostView.state_at(post, utcnow()) if post else "draft"
     now, appears = as_local(utcnow()), form.appears.data
@@ -6754,7 +6601,7 @@ def _edit_page(
 
 
 def _conflict_page(
-    form: Any, conflict: EditConflict, of: "History", audience: Any = None, attached: Sequence[FileView] = ()
+    form: Any, conflict: EditConflict, of: "History", audience: Any = None, attached: Sequence[Attachment] = ()
 ) -> ResponseReturnValue:
     """Both texts, how they differ, what each changed; and the form ready to be sent over what stands now."""
     theirs = conflict.theirs
@@ -7554,82 +7401,60 @@ files = Blueprint("files", __name__)
 @files.get("/files/<int:file_id>/<file:name>", endpoint="show")
 @login_required
 def show_file(file_id: int, name: str) -> ResponseReturnValue:
-    """A file, to whom may see what it belongs to: pictures and PDF to be shown, anything else to be saved."""
-    file = Attachment.fetch(current_user, file_id)
-    if file.name != name:
-        abort(404)
-    kind = SHOWN_TYPES.get(file.ending)
-    return _send(stored_path(file.stored), kind or "application/octet-stream", file.sha256, file.name, kind is None)
+    """A file: a browser shows pictures and PDF, and saves anything else."""
+    return _send(
+        db.one_or_404(Attachment.visible_to(current_user).where(Attachment.id == file_id, Attachment.name == name))
+    )
 
 
-@files.get("/files/<int:file_id>/middle")
+@files.get("/files/<int:file_id>/<any(medium, thumb):size>", endpoint="picture")
 @login_required
-def middle(file_id: int) -> ResponseReturnValue:
-    """A picture as texts show it: itself, where there is no smaller version (see `keep_smaller`)."""
-    file = _picture(file_id)
-    if stored_path(file.stored, ".middle").exists():
-        return _send_version(file, "middle")
-    return _send(stored_path(file.stored), SHOWN_TYPES[file.ending], file.sha256, file.name, False)
+def show_picture(file_id: int, size: str) -> ResponseReturnValue:
+    """A picture in a smaller size; as it is where it has none."""
+    pictures = Attachment.visible_to(current_user).where(Attachment.width.is_not(None))
+    file = db.one_or_404(pictures.where(Attachment.id == file_id))
+    return _send(file, f".{size}" if stored_path(file.stored, f".{size}").exists() else "")
 
 
-@files.get("/files/<int:file_id>/thumb")
-@login_required
-def thumb(file_id: int) -> ResponseReturnValue:
-    """The small version of a picture."""
-    return _send_version(_picture(file_id), "thumb")
-
-
-def _picture(file_id: int) -> Any:
-    file = Attachment.fetch(current_user, file_id)
-    return file if file.width is not None else abort(404)
-
-
-def _send_version(file: Any, name: str) -> ResponseReturnValue:
-    path = stored_path(file.stored, f".{name}")
-    return _send(path, "image/webp", f"{file.sha256}-{name}", f"{name}.webp", False)
-
-
-def _send(path: Path, kind: str, etag: str, name: str, save: bool) -> ResponseReturnValue:
-    try:
-        response = send_file(path, kind, as_attachment=save, download_name=name, conditional=True, etag=etag)
-    except FileNotFoundError:
-        log.error("a file is missing from the data folder: %s", path.name)
-        abort(404)
-    if request.method == "HEAD" or response.status_code == 304:
-        response.close()  # the file, which nobody else would
-    request.environ["corkboard.policy"] = PDF_POLICY if kind == SHOWN_TYPES["pdf"] else FILE_POLICY
-    return response
+def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
+    """Send a file, or its smaller version with that suffix. 404 when it is missing on the disk."""
+    kind = "image/webp" if suffix else SHOWN_TYPES.get(file.ending)
+    path, etag = stored_path(file.stored, suffix), file.sha256 + suffix
+    request.environ["corkboard.policy"] = PDF_POLICY if file.ending == "pdf" else FILE_POLICY
+    return send_from_directory(
+        path.parent, path.name, mimetype=kind or "application/octet-stream", as_attachment=kind is None,
+        download_name=file.name + suffix, etag=etag,
+    )  # fmt: skip
 
 
 @files.post("/files")
 @role_required(Role.MEMBER)
 def upload() -> ResponseReturnValue:
-    """Take files at once that are chosen, dropped or pasted. Answers, for the script, with their lines of a list."""
+    """Take files as soon as they are chosen, dropped or pasted. Answers the script with lines of a list."""
     given = [file for file in request.files.getlist("upload")[:FILES_MOST] if file]
-    if not given:
-        return "Choose a file first.", 422, {"Content-Type": "text/plain; charset=utf-8"}
     try:
-        ids = [take_upload(file) for file in given]
-    except ValidationError as refused:
-        status = 507 if isinstance(refused, NoRoom) else 422
-        return refused.message, status, {"Content-Type": "text/plain; charset=utf-8"}
-    return render_template("files/_attached.html", attached=Attachment.uploaded(current_user, ids))
+        if not given:
+            raise ValidationError("upload", "Choose a file first.")
+        attached = [Attachment.create(current_user, store_upload(file)) for file in given]
+    except ValidationError as error:
+        return Response(error.message, 507 if isinstance(error, NoRoom) else 422, mimetype="text/plain")
+    return render_template("files/_attached.html", attached=attached)
 
 
 @files.post("/files/<int:file_id>/delete", endpoint="delete")
 @login_required
 def delete_file(file_id: int) -> ResponseReturnValue:
-    """Remove a file; it can be brought back."""
-    home = Attachment.delete(current_user, file_id)
-    return redirect_with_flash(home, "The file is removed.", undo=f"/files/{file_id}/restore")
+    """Remove a file; it can be restored."""
+    file = Attachment.delete(current_user, file_id)
+    return redirect_with_flash(file.home, f"{file.name} removed.", undo=f"/files/{file_id}/restore")
 
 
 @files.post("/files/<int:file_id>/restore", endpoint="restore")
 @login_required
 def restore_file(file_id: int) -> ResponseReturnValue:
     """Bring a removed file back."""
-    home = Attachment.restore(current_user, file_id)
-    return redirect_with_flash(home, "The file is back.")
+    file = Attachment.restore(current_user, file_id)
+    return redirect_with_flash(file.home, f"{file.name} restored.")
 
 
 # -- search: everything that one may read ------------------------------------------------------------------------------
@@ -7761,14 +7586,13 @@ def _shown(viewer: Viewer, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
 def _shown_statements() -> dict[str, Columns]:
     """What is shown of some things that were found, by kind."""
     names = ("id", "kind", "title", "html", "author_id", "topic_id", "expires_at", "updated_at")
-    kept = (*FileView._fields, "uploader_id", "comment_id")
     among = sa.bindparam("ids", expanding=True)
     return {
         "post": sa.select(*(getattr(Post, name) for name in names)).where(Post.listed(), Post.id.in_(among)),
         "comment": sa.select(Comment.id, Comment.html, Comment.author_id).where(
             Comment.id.in_(among), Comment.deleted_at.is_(None)
         ),
-        "file": sa.select(*(getattr(Attachment, name) for name in kept)).where(
+        "file": sa.select(Attachment.id, Attachment.name, Attachment.uploader_id, Attachment.comment_id).where(
             Attachment.id.in_(among), Attachment.deleted_at.is_(None)
         ),
     }
@@ -7780,9 +7604,9 @@ def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
     is_over = post.expires_at is not None and post.expires_at <= g.now
     rest = (post.topic_id, hit.at, is_over)
     if hit.kind == "file":
-        file = FileView._make(own[: len(FileView._fields)])
+        file = Attachment(id=own.id, name=own.name)
         home = (f"/comments/{own.comment_id}" if own.comment_id else home[0], post.title)
-        return Hit("file", file.address, marked(file.name, words), Markup(), own.uploader_id, *rest, home)
+        return Hit("file", file.url, marked(file.name, words), Markup(), own.uploader_id, *rest, home)
     text = plain_text(own.html[: 10 * SNIPPET_WITHIN], len(own.html))
     snippet = marked(excerpt(text, words), words)
     if hit.kind == "comment":
@@ -8316,7 +8140,7 @@ def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") ->
 
 
 def post_article(
-    post: PostView, attached: tuple[FileView, ...], outline: Markup, linking: tuple[PageName, ...]
+    post: PostView, attached: tuple[Attachment, ...], outline: Markup, linking: tuple[PageName, ...]
 ) -> Markup:
     """A post as its page shows it; a long one is drawn anew each time, so that what is kept stays small."""
     draw = fragment if len(post.html) < FRAGMENT_TEXT else _fragment.__wrapped__
@@ -8796,7 +8620,7 @@ class DemoCompany:
             user = User.create(None, password_hash=hashed, role=role, away_from=since, away_until=until, **person)
             self.people[user.username] = user.id
             if picture:
-                self._attach(user.id, picture, keep_avatar, person_id=user.id)
+                Attachment.set_avatar(user, self._stored(picture, store_avatar))
         for username, stand_in in stand_ins.items():
             values = {"stand_in_id": self.people.get(stand_in)}
             rows(sa.update(User).where(User.id == self.people[username]).values(values))
@@ -8850,7 +8674,9 @@ class DemoCompany:
                 post |= self._upkeep(entry.fields)
             post |= self._edited(entry.fields) | self._timed(entry) | self._last_said(entry)
             post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
-            Attachment.bind(post["author_id"], "", files, post_id=post_id)
+            Attachment.attach(
+                db.session.get_one(User, post["author_id"]), "", files, post=db.session.get_one(Post, post_id)
+            )
             self._keep(post, post_id)
             for username in filter(None, entry.fields.get("read_by", "").split()):
                 read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
@@ -8919,14 +8745,15 @@ class DemoCompany:
 
     def _attach_to(self, entry: DemoEntry, name: str) -> int:
         """Keep a file that an entry brings, and have its text name it by its address."""
-        file_id = self._attach(self.people[entry.fields["author"]], name, keep_upload)
-        entry.body = entry.body.replace(f"(/files/{name})", f"(/files/{file_id}/{name})")
-        return file_id
+        author = db.session.get_one(User, self.people[entry.fields["author"]])
+        file = Attachment.create(author, self._stored(name, store_upload))
+        entry.body = entry.body.replace(f"(/files/{name})", f"({file.url})")
+        return file.id
 
     @staticmethod
-    def _attach(uploader_id: int, name: str, keep: Callable[[FileStorage], Kept], **owner: int) -> int:
+    def _stored(name: str, store: Callable[[FileStorage], StoredFile]) -> StoredFile:
         with open(DEMO / "files" / name, "rb") as content:
-            return Attachment.insert(uploader_id, keep(FileStorage(content, filename=name)), **owner)
+            return store(FileStorage(content, filename=name))
 
     def _edited(self, fields: Mapping[str, str]) -> dict[str, Any]:
         """Who changed it since; the version before lacked the end, so that there is something to compare."""
@@ -9021,7 +8848,7 @@ def empty_bin() -> str:
 
 
 def remove_orphaned_files() -> str:
-    return f"{plural(Attachment.prune_orphans(), 'file')} removed that nothing has."
+    return f"{plural(Attachment.prune(), 'file')} removed that nothing has."
 
 
 def forget_old_sign_ins() -> str:

@@ -1149,8 +1149,8 @@ def a_topic_without_the_admin(s):
 
 
 def a_file(s):
-    kept = corkboard.Kept("a.txt", "txt", 1, "", secrets.token_hex(16))
-    return SimpleNamespace(id=Attachment.create(s.people.member, kept))
+    kept = corkboard.StoredFile("a.txt", "txt", 1, "", secrets.token_hex(16))
+    return SimpleNamespace(id=Attachment.create(s.people.member, kept).id)
 
 
 def a_removed_file(s):

@@ -216,14 +216,10 @@ files.show            GET    members,readers,comment,picture        in        20
 files.show            GET    private                                in        200    200    200    200   404
 files.show            GET    unbound                                in        404    200    404    404   404
 files.show            GET    secret,deleted,removed,gone,missing    in        404    404    404    404   404
-files.middle          GET    members,readers,comment,picture        in        200    200    200    200   200
-files.middle          GET    private                                in        200    200    200    200   404
-files.middle          GET    unbound                                in        404    200    404    404   404
-files.middle          GET    secret,deleted,removed,gone,missing    in        404    404    404    404   404
-files.thumb           GET    members,readers,comment,picture        in        200    200    200    200   200
-files.thumb           GET    private                                in        200    200    200    200   404
-files.thumb           GET    unbound                                in        404    200    404    404   404
-files.thumb           GET    secret,deleted,removed,gone,missing    in        404    404    404    404   404
+files.picture         GET    members,readers,comment,picture        in        200    200    200    200   200
+files.picture         GET    private                                in        200    200    200    200   404
+files.picture         GET    unbound                                in        404    200    404    404   404
+files.picture         GET    secret,deleted,removed,gone,missing    in        404    404    404    404   404
 files.delete          POST   members,comment                        in        403    303    303    303   403
 files.delete          POST   readers                                in        403    403    303    303   403
 files.delete          POST   picture                                in        403    303    403    303   403
@@ -334,6 +330,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "version": 1,
         "file_id": world.files.get(named),
         "name": "a file.png",
+        "size": "medium",
         "sign_in_id": world.sign_ins.get(named, MISSING),
         "filename": SHARED_STATIC.get(endpoint) if named == "style" else "missing.css",
     }

@@ -6,6 +6,7 @@ import html
 import re
 import secrets
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -90,14 +91,12 @@ def entries() -> list[tuple]:
         return sorted(tuple(map(str, row)) for row in connection.execute(sa.select(*columns)))
 
 
-def add_file(owner: User, name: str, text: str = "", **below: int) -> int:
-    """A file of nothing yet, or one bound to a post or a comment."""
-    ending = name.rpartition(".")[2]
-    kept = corkboard.Kept(name, ending, 3, "0" * 64, secrets.token_hex(16), None, None)
-    file_id = Attachment.create(owner, kept)
+def add_file(owner: User, name: str, **below: Any) -> int:
+    """A file of nothing yet, or one of a `post` or a `comment`."""
+    stored = corkboard.StoredFile(name, name.rpartition(".")[2], 3, "0" * 64, secrets.token_hex(16))
+    file_id = Attachment.create(owner, stored).id
     if below:
-        bind = database.unit(Attachment.bind)
-        bind(owner.id, text, [file_id], **below)
+        database.transactional(Attachment.attach)(owner, "", [file_id], **below)
     return file_id
 
 
@@ -184,10 +183,10 @@ def walruses(people, topics):
     below = add_comment(people.member, lunch, "No walrus today")
     return {
         ("post", hidden.id): False, ("comment", remark.id): False, ("comment", below.id): True,
-        ("file", add_file(people.member, "walrus plan.pdf", post_id=hidden.id)): False,
-        ("file", add_file(people.member, "walrus-fees.xlsx", comment_id=remark.id)): False,
-        ("file", add_file(people.member, "walrus_menu.pdf", post_id=lunch.id)): True,
-        ("file", add_file(people.member, "Walrus.pdf", comment_id=below.id)): True,
+        ("file", add_file(people.member, "walrus plan.pdf", post=hidden)): False,
+        ("file", add_file(people.member, "walrus-fees.xlsx", comment=remark)): False,
+        ("file", add_file(people.member, "walrus_menu.pdf", post=lunch)): True,
+        ("file", add_file(people.member, "Walrus.pdf", comment=below)): True,
     }  # fmt: skip
 
 
@@ -203,7 +202,7 @@ def test_what_is_gone_leaves_no_trace(people, topics, sign_in, way):
     topic = add_topic(people.editor, "Fish")
     post = add_post(people.member, topic, "The walrus party", body="All walruses")
     comment = add_comment(people.member, post, "My walrus comes")
-    for below in ({"post_id": post.id}, {"comment_id": comment.id}):
+    for below in ({"post": post}, {"comment": comment}):
         add_file(people.member, "walrus.pdf", **below)
     index()
     assert len(find("walrus", people.stranger)) == 4
@@ -299,7 +298,7 @@ def test_people_who_are_gone_are_not_found(app, people, topics, sign_in):
 def test_edits_deletes_and_restores_are_followed(people, topics):
     post = add_post(people.member, topics.open, "The walrus party", body="At noon")
     remark = add_comment(people.member, post, "Bring herring")
-    file = add_file(people.member, "Tickets.pdf", post_id=post.id)
+    file = add_file(people.member, "Tickets.pdf", post=post)
     index()
     Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title="The seal party", body="At night")
     Comment.edit(people.member, remark.id, 1, body="Bring salmon")
@@ -401,7 +400,7 @@ def everything(people, topics) -> None:
     for text, _ in FOUND:
         post = add_post(people.member, topics.open, text, body=text, kind="news")
         add_comment(people.member, post, text)
-        add_file(people.member, "walrus.pdf", post_id=post.id)
+        add_file(people.member, "walrus.pdf", post=post)
     add_post(people.editor, topics.open, "A page", kind="page")
     add_post(people.editor, topics.open, "A draft", placed=Placing("news", draft=True))
     Comment.delete(people.member, Comment.create(people.member, post.id, body="Gone", form_id="0" * 32))
@@ -501,7 +500,7 @@ def test_filters_narrow_by_kind_topic_author_and_time(app, people, topics, sign_
     page = add_post(people.editor, other, "The walrus page", kind="page")
     remark = add_comment(people.editor, post, "The walrus remark")
     add_person("walrus")
-    file = add_file(people.member, "walrus.pdf", post_id=post.id)
+    file = add_file(people.member, "walrus.pdf", post=post)
     index()
     browser = sign_in(people.reader)
     here = {"post": f"/posts/{post.id}", "page": f"/posts/{page.id}", "comment": f"/comments/{remark.id}",

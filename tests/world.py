@@ -6,6 +6,7 @@ CONFIDENTIAL everybody but the stranger may, and what is DISCARDED only editors 
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from datetime import date, timedelta
 from io import BytesIO
@@ -30,12 +31,13 @@ from snapshot import dump, put_back
 
 import app as corkboard
 import database
-from app import Acknowledgement, Attachment, Comment, Kept, Placing, Post, Role, Setting, SignIn, Topic, User
+from app import Acknowledgement, Attachment, Comment, Placing, Post, Role, Setting, SignIn, StoredFile, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
 HUSHED, CONFIDENTIAL, DISCARDED = "hushhush", "confidential", "discarded"
 MISSING = 999_999
+SIZES = ("", ".medium", ".thumb")
 
 # For each form a filling that is accepted; `{open}` and the like are ids of the world's topics.
 FILLINGS: dict[str, dict[str, Any]] = {
@@ -186,12 +188,13 @@ class World:
 
     def _file(self, owner: str, mark: str = "plain", **bound: int) -> int:
         """Words where a picture should be: what an answer holds can then be read."""
-        size, sha256, stored = corkboard.write_file(BytesIO(mark.encode()))
-        for suffix in (".middle", ".thumb"):
-            corkboard.write_file(BytesIO(mark.encode()), stored, suffix)
-        self.on_disk.append((stored, mark.encode()))
+        stored, content = secrets.token_hex(16), mark.encode()
+        for suffix in SIZES:
+            corkboard.write_file(BytesIO(content), corkboard.stored_path(stored, suffix))
+        self.on_disk.append((stored, content))
         keeper = self.users["editor"]
-        file_id = Attachment.create(keeper, Kept("a file.png", "png", size, sha256, stored, 1, 1))
+        sha256 = hashlib.sha256(content).hexdigest()
+        file_id = Attachment.create(keeper, StoredFile("a file.png", "png", len(content), sha256, stored, 1, 1)).id
         set_columns(Attachment, file_id, uploader_id=self.people[owner], **bound)
         return file_id
 
@@ -201,9 +204,9 @@ class World:
         """Put back whatever a test changed."""
         put_back(self.rows)
         for stored, content in self.on_disk:
-            for suffix in ("", ".middle", ".thumb"):
-                if not corkboard.stored_path(stored, suffix).exists():  # other tests clear the folder
-                    corkboard.write_file(BytesIO(content), stored, suffix)
+            for path in (corkboard.stored_path(stored, suffix) for suffix in SIZES):
+                if not path.exists():  # other tests clear the folder
+                    corkboard.write_file(BytesIO(content), path)
         forget(self.app)
 
     def browser(self, name: str = "anonymous") -> Browser:
