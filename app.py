@@ -848,6 +848,66 @@ def rendered_first(action: Callable[..., T]) -> Callable[..., T]:
     return run
 
 
+class SoftDelete:
+    """Mixin of what can be deleted: it waits in the recycle bin until it is restored, or removed permanently.
+
+    A model says by `reachable` whether the person bound as `viewer` may see a row, deleted or not, and by
+    `editable_by` who may change it.
+    """
+
+    id: Any
+    reachable: Any
+    editable_by: Any
+    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
+
+    @classmethod
+    def get_for_change(
+        cls, actor: Permissions, thing_id: int, needs: Role = Role.READER, deleted: bool = False
+    ) -> Self:
+        """Return a thing that this person may change, locked. With `deleted`, what is in the recycle bin too.
+
+        Raises `NotVisible` for what they may not see, `Forbidden` for what they may not change.
+        """
+        user = User.acting(actor.id, needs)
+        db.session.execute(sa.select(cls.id).where(cls.id == thing_id).with_for_update())
+        seen = sa.select(cls).where(cls.id == thing_id, cls.reachable()).params(viewer=user.id, now=utcnow())
+        thing = db.session.scalar(seen.execution_options(populate_existing=True))
+        if thing is None or (thing.deleted_at and not (deleted and thing.editable_by(user))):
+            raise NotVisible
+        if not thing.editable_by(user) or (thing.deleted_at and not user.may_restore(thing)):
+            raise Forbidden
+        return thing
+
+    @classmethod
+    @transactional
+    def delete(cls, actor: Permissions, thing_id: int) -> Self:
+        """Move a thing to the recycle bin. A second time, nothing happens. Raises as `get_for_change` does."""
+        return cls._set_deleted(actor, thing_id, True)
+
+    @classmethod
+    @transactional
+    def restore(cls, actor: Permissions, thing_id: int) -> Self:
+        """Bring a thing back from the recycle bin. A second time, nothing happens. Raises as `get_for_change` does."""
+        return cls._set_deleted(actor, thing_id, False)
+
+    @classmethod
+    def _set_deleted(cls, actor: Permissions, thing_id: int, deleted: bool) -> Self:
+        thing = cls.get_for_change(actor, thing_id, deleted=True)
+        if (thing.deleted_at is not None) != deleted:
+            thing.before_deletion(actor, deleted)
+            thing.deleted_at, thing.deleted_by_id = (utcnow(), actor.id) if deleted else (None, None)
+            thing.record_deletion(actor, f"{type(thing).__name__.lower()}.{'deleted' if deleted else 'restored'}")
+        return thing
+
+    def before_deletion(self, actor: Permissions, deleted: bool) -> None:
+        """Check or change what has to be before a thing is deleted, or restored. Models override it."""
+
+    def record_deletion(self, actor: Permissions, action: str) -> None:
+        """Record that a thing was deleted or restored. Models override it."""
+        Activity.record(actor, action, self, getattr(self, "title", ""))
+
+
 # -- People ------------------------------------------------------------------------------------------------------------
 
 
@@ -1174,7 +1234,7 @@ class SignIn(db.Model):
 # -- Topics ------------------------------------------------------------------------------------------------------------
 
 
-class Topic(db.Model):
+class Topic(SoftDelete, db.Model):
     """Where posts belong. Open to all, or private to its members: nobody else sees it or what is in it."""
 
     __tablename__ = "topics"
@@ -1188,8 +1248,6 @@ class Topic(db.Model):
     author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
-    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id"))
 
     # -- queries
@@ -1229,15 +1287,17 @@ class Topic(db.Model):
         return {row.id: row for row in rows(cls._audiences(), viewer=user.id)}
 
     @classmethod
-    def for_change(cls, actor: Permissions, topic_id: int) -> "Topic":
-        """Read a topic for a change, inside a unit. Raises `NotVisible`, or `Forbidden` below an editor."""
-        User.acting(actor.id, Role.EDITOR)
-        topic = db.session.scalar(
-            cls.visible_to(actor).where(cls.id == topic_id).with_for_update().execution_options(populate_existing=True)
-        )
-        if topic is None:
-            raise NotVisible
-        return topic
+    def reachable(cls) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer` may see a topic, deleted or not. A merged one is gone."""
+        return sa.and_(cls.merged_into_id.is_(None), cls.within_reach())
+
+    @classmethod
+    def get_for_change(
+        cls, actor: Permissions, thing_id: int, needs: Role = Role.EDITOR, deleted: bool = False
+    ) -> Self:
+        """Like any other's; topics change one at a time, because some of their rules are about all of them."""
+        Setting.lock()
+        return super().get_for_change(actor, thing_id, needs, deleted)
 
     @classmethod
     def hidden_from(cls, user: Permissions) -> Sequence[Any]:
@@ -1280,8 +1340,7 @@ class Topic(db.Model):
 
         Raises `EditConflict` when somebody else saved over the version that was read; who is in it counts.
         """
-        Setting.lock()
-        topic = cls.for_change(actor, topic_id)
+        topic = cls.get_for_change(actor, topic_id)
         chosen = sorted({*members, actor.id}) if values.get("private") else []
         refuse_overtaken(version, topic.as_typed(), values | {"members": chosen}, ("topic", topic.id))
         topic._assign(actor, members, **values)
@@ -1291,8 +1350,7 @@ class Topic(db.Model):
     @transactional
     def move(cls, actor: Permissions, topic_id: int, up: bool) -> None:
         """Move a topic one place among those that the person sees."""
-        Setting.lock()
-        topic = cls.for_change(actor, topic_id)
+        topic = cls.get_for_change(actor, topic_id)
         seen: list[Any] = list(db.session.scalars(cls.visible_to(actor).execution_options(populate_existing=True)))
         place = seen.index(topic)
         other = place - 1 if up else place + 1
@@ -1304,8 +1362,7 @@ class Topic(db.Model):
     @transactional
     def merge(cls, actor: Permissions, topic_id: int, into_id: int) -> "Topic":
         """Move all posts of one topic into another; the address of the first leads to the second from now on."""
-        Setting.lock()
-        topic, into = cls.for_change(actor, topic_id), cls.for_change(actor, into_id)
+        topic, into = cls.get_for_change(actor, topic_id), cls.get_for_change(actor, into_id)
         if topic is into:
             raise ValidationError("into", "Choose another topic.")
         if into.private:
@@ -1316,32 +1373,6 @@ class Topic(db.Model):
         topic.deleted_at, topic.merged_into_id = utcnow(), into.id
         Activity.record(actor, "topic.merged", topic, f"{topic.name} into {into.name}")
         return into
-
-    @classmethod
-    @transactional
-    def delete(cls, actor: Permissions, topic_id: int) -> None:
-        """Put a topic, and with it all that is in it, into the bin. Raises `ValidationError` for the last one of them."""
-        Setting.lock()
-        topic = cls.for_change(actor, topic_id)
-        topic._refuse_last_open("topic")
-        topic.deleted_at, topic.deleted_by_id = utcnow(), actor.id
-        Activity.record(actor, "topic.deleted", topic, topic.name)
-
-    @classmethod
-    @transactional
-    def restore(cls, actor: Permissions, topic_id: int) -> "Topic":
-        """Bring a deleted topic back with all that is in it. Raises `ValidationError` while another one bears its name."""
-        Setting.lock()
-        User.acting(actor.id, Role.EDITOR)
-        wanted = sa.select(cls).where(cls.id == topic_id, cls.merged_into_id.is_(None), cls.within_reach())
-        topic = db.session.scalar(wanted.params(viewer=actor.id).with_for_update())
-        if topic is None:
-            raise NotVisible
-        if topic.deleted_at is not None:
-            topic._refuse_taken_name(topic.name_key)
-            topic.deleted_at = topic.deleted_by_id = None
-            Activity.record(actor, "topic.restored", topic, topic.name)
-        return topic
 
     @classmethod
     @transactional
@@ -1381,6 +1412,19 @@ class Topic(db.Model):
             db.session.connection().execute(
                 sa.insert(TopicMember), [{"topic_id": self.id, "user_id": user_id} for user_id in chosen]
             )
+
+    def editable_by(self, user: Permissions) -> bool:
+        return user.is_editor
+
+    def before_deletion(self, actor: Permissions, deleted: bool) -> None:
+        """Raise `ValidationError` for the last open topic; or while another one bears the name."""
+        if deleted:
+            self._refuse_last_open("topic")
+        else:
+            self._refuse_taken_name(self.name_key)
+
+    def record_deletion(self, actor: Permissions, action: str) -> None:
+        Activity.record(actor, action, self, self.name)
 
     def _refuse_last_open(self, field: str) -> None:
         """Raise `ValidationError` where nobody outside the private topics would have any without this one."""
@@ -1561,10 +1605,10 @@ class Versioned:
     @classmethod
     @transactional
     def _revert(cls, actor: Permissions, post_id: int, version: int, old: "Version", rendered: str) -> int:
-        post, editor = cls._for_change(actor, post_id)
+        post = cls.get_for_change(actor, post_id)
         Draft.refuse_stale(post, version)
         text = {"title": old.title, "body": old.body, "rendered": rendered}
-        cls.edit(editor, post_id, version, topic_id=post.topic_id, **text)
+        cls.edit(actor, post_id, version, topic_id=post.topic_id, **text)
         return post.version
 
     def differs(self, **written: Any) -> bool:
@@ -1599,7 +1643,7 @@ class Versioned:
 # -- Posts: what is written --------------------------------------------------------------------------------------------
 
 
-class Post(Timed, Versioned, db.Model):
+class Post(Timed, Versioned, SoftDelete, db.Model):
     """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
 
     __tablename__ = "posts"
@@ -1622,8 +1666,6 @@ class Post(Timed, Versioned, db.Model):
     updated_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
     pinned_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     # Of a page of the handbook: who looks after it, and when it is to be looked at again (see `Upkeep`).
     owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, None for never
@@ -1787,7 +1829,7 @@ class Post(Timed, Versioned, db.Model):
 
         Raises `EditConflict` when somebody else saved another text in between, or put it elsewhere (see `Placing.moves`).
         """
-        post, editor = cls._for_change(actor, post_id)
+        editor, post = User.acting(actor.id), cls.get_for_change(actor, post_id)
         now, changed = utcnow(), post.differs(**written)
         moved = placed is not None and placed.moves(post, now)
         if changed or moved:
@@ -1809,28 +1851,9 @@ class Post(Timed, Versioned, db.Model):
 
     @classmethod
     @transactional
-    def delete(cls, actor: Permissions, post_id: int) -> None:
-        """Put a post where only restoring finds it. Again: nothing more happens."""
-        post, editor = cls._for_change(actor, post_id, deleted=True)
-        if post.deleted_at is None:
-            post.deleted_at, post.deleted_by_id = utcnow(), editor.id
-            Activity.record(editor, "post.deleted", post, post.title)
-
-    @classmethod
-    @transactional
-    def restore(cls, actor: Permissions, post_id: int) -> None:
-        post, editor = cls._for_change(actor, post_id, deleted=True)
-        if post.deleted_at is not None:
-            post.deleted_at = post.deleted_by_id = None
-            Activity.record(editor, "post.restored", post, post.title)
-
-    @classmethod
-    @transactional
     def pin(cls, actor: Permissions, post_id: int, pinned: bool, until: datetime | None = None) -> None:
         """Keep news at the top of Home, for ever or `until` then, or let it go. Editors only."""
-        post, editor = cls._for_change(actor, post_id)
-        if not editor.is_editor:
-            raise Forbidden
+        post = cls.get_for_change(actor, post_id, Role.EDITOR)
         if pinned and post.kind != "news":
             raise ValidationError("pinned", "Only news can be pinned.")
         now = utcnow()
@@ -1838,25 +1861,7 @@ class Post(Timed, Versioned, db.Model):
             raise ValidationError("until", "Choose a day that is not over.")
         if (pinned, until) != (post.is_pinned(now), post.pinned_until):
             post.pinned_at, post.pinned_until = (now, until) if pinned else (None, None)
-            Activity.record(editor, "post.pinned" if pinned else "post.unpinned", post, post.title)
-
-    @classmethod
-    def _for_change(cls, actor: Permissions, post_id: int, deleted: bool = False) -> "tuple[Post, User]":
-        """Read a post and who acts anew, for a change. Raises `NotVisible` or `Forbidden`.
-
-        With `deleted`, a deleted one too: it does not exist for who could not edit it, and for others it is `Forbidden`
-        where they may not restore it.
-        """
-        user = User.acting(actor.id)
-        seen = sa.select(cls).where(cls.id == post_id, cls.reachable() if deleted else cls.visible())
-        seen = seen.params(viewer=user.id, now=utcnow())
-        locked = seen.with_for_update(of=cls).execution_options(populate_existing=True)
-        post = db.session.scalar(locked)
-        if post is None or (post.deleted_at and not post.editable_by(user)):
-            raise NotVisible
-        if not post.editable_by(user) or (post.deleted_at and not user.may_restore(post)):
-            raise Forbidden
-        return post, user
+            Activity.record(actor, "post.pinned" if pinned else "post.unpinned", post, post.title)
 
     def _write(
         self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, rendered: str, **upkeep: Any
@@ -1929,7 +1934,7 @@ class Draft:
         """
         kind = written.pop("kind", "news")
         author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
-        post = Post._for_change(actor, post_id)[0] if post_id else Draft.of_form(author, form_id)
+        post = Post.get_for_change(actor, post_id) if post_id else Draft.of_form(author, form_id)
         if post is None:
             refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
             post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
@@ -2441,7 +2446,7 @@ class Acknowledgement(db.Model):
 
         With `anew` only who has read the present version has read it. Raises `ValidationError` where nobody is asked.
         """
-        post, editor = cls._for_asking(actor, post_id)
+        post = Post.get_for_change(actor, post_id, Role.EDITOR)
         if post.published_at is None:
             raise ValidationError("audience", "Publish it first, or say when it appears.")
         wanted = sa.select(User.id).where(User.id.in_({*people}), User.deactivated_at.is_(None))
@@ -2455,22 +2460,22 @@ class Acknowledgement(db.Model):
         rows(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
         for user_id in named:
             database.insert_if_absent(MustReadPerson, post_id=post.id, user_id=user_id)
-        Activity.record(editor, "post.must_read", post, post.title)
+        Activity.record(actor, "post.must_read", post, post.title)
 
     @classmethod
     @transactional
     def stop_asking(cls, actor: Permissions, post_id: int) -> None:
         """Nobody owes a post any more; what was acknowledged stays on record."""
-        post, editor = cls._for_asking(actor, post_id)
+        post = Post.get_for_change(actor, post_id, Role.EDITOR)
         if post.must_read_since is not None:
             post.must_read_since = None
-            Activity.record(editor, "post.must_read_ended", post, post.title)
+            Activity.record(actor, "post.must_read_ended", post, post.title)
 
     @classmethod
     @transactional
     def remind(cls, actor: Permissions, post_id: int) -> int:
         """Have those who still owe a post told of it again, once a day at the most. Returns how many they are."""
-        post, user = Post._for_change(actor, post_id)
+        post = Post.get_for_change(actor, post_id)
         now, owing = utcnow(), sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id)
         count = rows(owing.where(cls.owed()), now=now).scalar() or 0
         if not count:
@@ -2478,15 +2483,8 @@ class Acknowledgement(db.Model):
         if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
             raise ValidationError("remind", "They were reminded less than a day ago. Give them until tomorrow.")
         post.reminded_at = now
-        Activity.record(user, "post.reminded", post, plural(count, "person", "people"))
+        Activity.record(actor, "post.reminded", post, plural(count, "person", "people"))
         return count
-
-    @classmethod
-    def _for_asking(cls, actor: Permissions, post_id: int) -> tuple[Post, User]:
-        post, editor = Post._for_change(actor, post_id)
-        if not editor.is_editor:
-            raise Forbidden
-        return post, editor
 
 
 class ReportLine(NamedTuple):
@@ -2523,7 +2521,7 @@ sa.Index(
 # -- Comments ----------------------------------------------------------------------------------------------------------
 
 
-class Comment(db.Model):
+class Comment(SoftDelete, db.Model):
     """What somebody said below a post."""
 
     __tablename__ = "comments"
@@ -2537,11 +2535,14 @@ class Comment(db.Model):
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
     reacted: Mapped[str | None] = mapped_column(LongText)
 
     # -- queries
+
+    @classmethod
+    def reachable(cls) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer` may see a comment, deleted or not: with its post."""
+        return sa.exists().where(Post.id == cls.post_id, Post.visible())
 
     @classmethod
     def visible_to(cls, user: Permissions) -> sa.Select[Self]:
@@ -2673,7 +2674,7 @@ class Comment(db.Model):
     @transactional
     def edit(cls, actor: Permissions, comment_id: int, version: int, *, body: str, rendered: str = "") -> None:
         """Save a new version over the one that was read. Raises `EditConflict` when somebody else saved in between."""
-        comment, editor = cls._for_change(actor, comment_id)
+        editor, comment = User.acting(actor.id), cls.get_for_change(actor, comment_id)
         if comment.version != version:
             saver = Revision.editor_name(comment.id, comment.version)
             moment = comment.edited_at or comment.created_at
@@ -2711,48 +2712,15 @@ class Comment(db.Model):
     @classmethod
     @transactional
     def _revert(cls, actor: Permissions, comment_id: int, version: int, body: str, rendered: str) -> int:
-        comment, editor = cls._for_change(actor, comment_id)
-        cls.edit(editor, comment_id, version, body=body, rendered=rendered)
+        comment = cls.get_for_change(actor, comment_id)
+        cls.edit(actor, comment_id, version, body=body, rendered=rendered)
         return comment.version
 
-    @classmethod
-    @transactional
-    def delete(cls, actor: Permissions, comment_id: int) -> int:
-        """Put a comment where only restoring finds it. Returns the id of its post."""
-        return cls._set_deleted(actor, comment_id, True)
-
-    @classmethod
-    @transactional
-    def restore(cls, actor: Permissions, comment_id: int) -> int:
-        """Bring a deleted comment back. Returns the id of its post."""
-        return cls._set_deleted(actor, comment_id, False)
-
-    @classmethod
-    def _set_deleted(cls, actor: Permissions, comment_id: int, deleted: bool) -> int:
-        comment, editor = cls._for_change(actor, comment_id, deleted=True)
-        if (comment.deleted_at is not None) != deleted:
-            comment.deleted_at, comment.deleted_by_id = (utcnow(), editor.id) if deleted else (None, None)
-            db.session.flush()
-            rows(COMMENT_RECOUNT, post=comment.post_id, by=-1 if deleted else 1)
-            Activity.record(editor, "comment.deleted" if deleted else "comment.restored", comment)
-        return comment.post_id
-
-    @classmethod
-    def _for_change(cls, actor: Permissions, comment_id: int, deleted: bool = False) -> "tuple[Comment, User]":
-        """Like a post's: anew, locked, visible (with `deleted` also what is deleted), and editable."""
-        user = User.acting(actor.id)
-        seen = (
-            sa.select(cls)
-            .join(Post, Post.id == cls.post_id)
-            .where(cls.id == comment_id, Post.visible())
-            .params(viewer=user.id, now=utcnow())
-        )
-        comment = db.session.scalar(seen.with_for_update().execution_options(populate_existing=True))
-        if comment is None or (comment.deleted_at and not (deleted and comment.editable_by(user))):
-            raise NotVisible
-        if not comment.editable_by(user) or (comment.deleted_at and not user.may_restore(comment)):
-            raise Forbidden
-        return comment, user
+    def record_deletion(self, actor: Permissions, action: str) -> None:
+        """Record it, and count the comments of the post again."""
+        db.session.flush()
+        rows(COMMENT_RECOUNT, post=self.post_id, by=-1 if self.deleted_at else 1)
+        Activity.record(actor, action, self)
 
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
@@ -2806,7 +2774,7 @@ class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
 FILES_MOST = 200  # of one text, or one form
 
 
-class Attachment(db.Model):
+class Attachment(SoftDelete, db.Model):
     """A file that somebody uploaded: of a post, of a comment, a person's picture, or of nothing that is saved yet.
 
     The file is written before its row, and its row goes first: a crash leaves a file without a row, never the contrary.
@@ -2826,8 +2794,6 @@ class Attachment(db.Model):
     width: Mapped[int | None]
     height: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
-    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     post: Mapped["Post | None"] = relationship()
     comment: Mapped["Comment | None"] = relationship()
 
@@ -2953,47 +2919,19 @@ class Attachment(db.Model):
             file.post, file.comment = post, comment
             Activity.record(user, "attachment.attached", file, file.name)
 
-    @classmethod
-    @transactional
-    def delete(cls, actor: Permissions, file_id: int) -> Self:
-        """Remove a file from what it belongs to. Returns it. Raises `NotVisible` or `Forbidden`."""
-        file, user = cls._for_change(actor, file_id)
-        if not file.deleted_at:
-            file._set_deleted(user, True)
-        return file
+    def before_deletion(self, actor: Permissions, deleted: bool) -> None:
+        """A picture of a person that comes back takes the place of their present one."""
+        if self.person_id and not deleted:
+            self._delete_avatar(actor, self.person_id)
 
-    @classmethod
-    @transactional
-    def restore(cls, actor: Permissions, file_id: int) -> Self:
-        """Bring a removed file back; a person's picture takes the place of their present one. Returns it."""
-        file, user = cls._for_change(actor, file_id)
-        if file.deleted_at:
-            cls._delete_avatar(user, file.person_id)
-            file._set_deleted(user, False)
-        return file
-
-    @classmethod
-    def _for_change(cls, actor: Permissions, file_id: int) -> tuple[Self, User]:
-        """Read a file and who acts, for a change."""
-        user = User.acting(actor.id)
-        seen = sa.select(cls).where(cls.id == file_id, cls.reachable()).params(viewer=user.id, now=utcnow())
-        file = db.session.scalar(seen.with_for_update())
-        editable = file is not None and file.editable_by(user)
-        if file is None or (file.deleted_at and not editable):
-            raise NotVisible
-        if not editable or (file.deleted_at and not user.may_restore(file)):
-            raise Forbidden
-        return file, user
-
-    def _set_deleted(self, user: User, deleted: bool) -> None:
-        self.deleted_at, self.deleted_by_id = (utcnow(), user.id) if deleted else (None, None)
+    def record_deletion(self, actor: Permissions, action: str) -> None:
         if self.person_id:
-            Activity.record(user, "person.picture", ("user", self.person_id), self.name)
+            Activity.record(actor, "person.picture", ("user", self.person_id), self.name)
         else:
-            Activity.record(user, "attachment.deleted" if deleted else "attachment.restored", self, self.name)
+            Activity.record(actor, action, self, self.name)
 
     @classmethod
-    def _delete_avatar(cls, user: User, person_id: int | None) -> None:
+    def _delete_avatar(cls, user: Permissions, person_id: int) -> None:
         standing = sa.select(cls).where(cls.person_id == person_id, cls.deleted_at.is_(None))
         for file in db.session.scalars(standing):
             file.deleted_at, file.deleted_by_id = utcnow(), user.id
@@ -6736,7 +6674,7 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def delete_comment(comment_id: int) -> ResponseReturnValue:
     """Delete a comment; it can be brought back."""
-    post_id = Comment.delete(current_user, comment_id)
+    post_id = Comment.delete(current_user, comment_id).post_id
     return redirect_with_flash(
         f"/posts/{post_id}#comments", "The comment is deleted.", undo=f"/comments/{comment_id}/restore"
     )
@@ -6746,7 +6684,7 @@ def delete_comment(comment_id: int) -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def restore_comment(comment_id: int) -> ResponseReturnValue:
     """Bring a deleted comment back."""
-    post_id = Comment.restore(current_user, comment_id)
+    post_id = Comment.restore(current_user, comment_id).post_id
     return redirect_with_flash(f"/posts/{post_id}#comment-{comment_id}", "The comment is back.")
 
 

@@ -38,7 +38,9 @@ def define() -> sa.MetaData:
         sa.Column("deleted_by_id", sa.Integer, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_attachments"),
         sa.ForeignKeyConstraint(["comment_id"], ["comments.id"], name="fk_attachments_comment_id"),
-        sa.ForeignKeyConstraint(["deleted_by_id"], ["users.id"], name="fk_attachments_deleted_by_id"),
+        sa.ForeignKeyConstraint(
+            ["deleted_by_id"], ["users.id"], name="fk_attachments_deleted_by_id", ondelete="SET NULL"
+        ),
         sa.ForeignKeyConstraint(["person_id"], ["users.id"], name="fk_attachments_person_id"),
         sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_attachments_post_id"),
         sa.ForeignKeyConstraint(["uploader_id"], ["users.id"], name="fk_attachments_uploader_id"),
