@@ -21,10 +21,9 @@ write, each as one action of `database.py`, which checks permission and version 
 own activity.
 """
 
-# Nothing is imported `from __future__ import annotations`: SQLAlchemy would have to work out each column's type from
-# a string, which is a twentieth of every start. What is named before its definition stands in quotes.
+from __future__ import annotations
+
 import base64
-import binascii
 import calendar
 import contextlib
 import copy
@@ -50,7 +49,6 @@ import threading
 import time
 import unicodedata
 import warnings
-from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -74,7 +72,6 @@ from flask import (
     current_app,
     flash,
     g,
-    get_flashed_messages,
     has_request_context,
     jsonify,
     make_response,
@@ -97,7 +94,8 @@ from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
+from sqlalchemy.orm import Mapped, aliased, column_property, contains_eager, mapped_column, relationship
+from sqlalchemy.sql.operators import desc_op
 from werkzeug.datastructures import FileStorage, ImmutableMultiDict
 from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.local import LocalProxy
@@ -219,6 +217,8 @@ DRAFTS_MOST = 100
 TOLD_AT_ONCE = 60  # activities in one unit: others wait to write meanwhile
 AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # a page saves each 4 seconds at most
 OWED_MOST = 20
+AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 40  # beside the lists
+DAYS_APART = timedelta(days=2)  # two time zones differ by one day and a bit
 LONG_AGO = datetime(2000, 1, 1)  # before any post
 REMIND_EVERY = timedelta(days=1)
 HANDBOOK_PER_PAGE = 200
@@ -234,7 +234,7 @@ SIGN_IN_IDLE = timedelta(hours=12)
 SIGN_IN_LIFETIME = timedelta(days=7)
 SIGN_IN_REMEMBERED = timedelta(days=30)
 VISIT_GAP = timedelta(minutes=30)  # away for longer, and what came meanwhile is new
-NOTED_EVERY = timedelta(minutes=1)  # how exactly "last use" is known
+VISIT_NOTED_EVERY = timedelta(minutes=5)  # how exactly "last used" is known
 KEPT_TEXT_SECONDS = 24 * 3600
 
 SCRYPT = "scrypt:32768:8:3"  # OWASP Password Storage Cheat Sheet; werkzeug's default is weaker
@@ -266,7 +266,7 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "User-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 YEAR_SECONDS = 365 * 24 * 3600
@@ -806,34 +806,6 @@ class RoleType(sa.TypeDecorator[Role]):
         return None if value is None else Role(value)
 
 
-class Permissions:
-    """What a role allows; shared by `User` and by the lean `Viewer` that a request begins with."""
-
-    id: Any
-    role: Any
-
-    @property
-    def may_write(self) -> bool:
-        """News and comments."""
-        return self.role >= Role.MEMBER
-
-    @property
-    def is_editor(self) -> bool:
-        return self.role >= Role.EDITOR
-
-    @property
-    def is_admin(self) -> bool:
-        return self.role >= Role.ADMIN
-
-    def may_write_kind(self, kind: str) -> bool:
-        """Whether this person may make a post of that kind: `news`, or `page` for the handbook."""
-        return self.is_editor if kind == "page" else self.may_write
-
-    def may_restore(self, thing: Any) -> bool:
-        """Whether this person may bring a deleted thing back: one they deleted themselves, or as an editor any."""
-        return self.is_editor or thing.deleted_by_id == self.id
-
-
 def rendered_first(action: Callable[..., T]) -> Callable[..., T]:
     """Decorator of a unit that writes a `body`, which it finds as HTML in `rendered`.
 
@@ -841,7 +813,7 @@ def rendered_first(action: Callable[..., T]) -> Callable[..., T]:
     """
 
     @functools.wraps(action)
-    def run(cls: Any, actor: Permissions, *args: Any, **kwargs: Any) -> T:
+    def run(cls: Any, actor: User, *args: Any, **kwargs: Any) -> T:
         kwargs["rendered"] = kwargs.get("rendered") or render_body(actor, kwargs["body"])
         return action(cls, actor, *args, **kwargs)
 
@@ -862,9 +834,7 @@ class SoftDelete:
     deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
 
     @classmethod
-    def get_for_change(
-        cls, actor: Permissions, thing_id: int, needs: Role = Role.READER, deleted: bool = False
-    ) -> Self:
+    def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.READER, deleted: bool = False) -> Self:
         """Return a thing that this person may change, locked. With `deleted`, what is in the recycle bin too.
 
         Raises `NotVisible` for what they may not see, `Forbidden` for what they may not change.
@@ -881,18 +851,18 @@ class SoftDelete:
 
     @classmethod
     @transactional
-    def delete(cls, actor: Permissions, thing_id: int) -> Self:
+    def delete(cls, actor: User, thing_id: int) -> Self:
         """Move a thing to the recycle bin. A second time, nothing happens. Raises as `get_for_change` does."""
         return cls._set_deleted(actor, thing_id, True)
 
     @classmethod
     @transactional
-    def restore(cls, actor: Permissions, thing_id: int) -> Self:
+    def restore(cls, actor: User, thing_id: int) -> Self:
         """Bring a thing back from the recycle bin. A second time, nothing happens. Raises as `get_for_change` does."""
         return cls._set_deleted(actor, thing_id, False)
 
     @classmethod
-    def _set_deleted(cls, actor: Permissions, thing_id: int, deleted: bool) -> Self:
+    def _set_deleted(cls, actor: User, thing_id: int, deleted: bool) -> Self:
         thing = cls.get_for_change(actor, thing_id, deleted=True)
         if (thing.deleted_at is not None) != deleted:
             thing.before_deletion(actor, deleted)
@@ -900,10 +870,10 @@ class SoftDelete:
             thing.record_deletion(actor, f"{type(thing).__name__.lower()}.{'deleted' if deleted else 'restored'}")
         return thing
 
-    def before_deletion(self, actor: Permissions, deleted: bool) -> None:
+    def before_deletion(self, actor: User, deleted: bool) -> None:
         """Check or change what has to be before a thing is deleted, or restored. Models override it."""
 
-    def record_deletion(self, actor: Permissions, action: str) -> None:
+    def record_deletion(self, actor: User, action: str) -> None:
         """Record that a thing was deleted or restored. Models override it."""
         Activity.record(actor, action, self, getattr(self, "title", ""))
 
@@ -911,7 +881,7 @@ class SoftDelete:
 # -- People ------------------------------------------------------------------------------------------------------------
 
 
-class User(Permissions, db.Model):
+class User(db.Model):
     """A person of the team. People are deactivated, never deleted: what they wrote keeps its author."""
 
     __tablename__ = "users"
@@ -943,19 +913,19 @@ class User(Permissions, db.Model):
     # -- queries
 
     @classmethod
-    def by_username(cls, username: str) -> "User | None":
+    def by_username(cls, username: str) -> User | None:
         """Find a person by username or mail address, however it is written."""
         key = fold(username)
         return db.session.scalar(sa.select(cls).where(sa.or_(cls.username_key == key, cls.email_key == key)))
 
     @classmethod
-    def visible_to(cls, user: Permissions) -> sa.Select[Self]:
+    def visible_to(cls, user: User) -> sa.Select[Self]:
         """Everybody sees the active people; administrators see the deactivated too."""
         everyone = sa.select(cls)
         return everyone if user.is_admin else everyone.where(cls.deactivated_at.is_(None))
 
     @classmethod
-    def acting(cls, user_id: int, needs: Role = Role.READER) -> "User":
+    def acting(cls, user_id: int, needs: Role = Role.READER) -> User:
         """Read anew, inside a unit, who acts. Raises `Forbidden` when they may no longer do what needs that role."""
         user = db.session.get(cls, user_id, with_for_update={"read": True}, populate_existing=True)
         if user is None or user.deactivated_at or user.role < needs:
@@ -978,7 +948,7 @@ class User(Permissions, db.Model):
         return sa.exists().where(Topic.id == topic_id, Topic.visible(cls)).correlate(cls) if topic_id else sa.true()
 
     @classmethod
-    def suggested(cls, user: Permissions, typed: str, topic_id: int | None) -> Sequence[Any]:
+    def suggested(cls, user: User, typed: str, topic_id: int | None) -> Sequence[Any]:
         """Whom a person may mean by the beginning of a name or username; first those who see a topic."""
         name, sees = sort_key(typed), cls.sees(topic_id).label("sees")
         begun = (cls.name_key.startswith(name, autoescape=True), cls.name_key.contains(f" {name}", autoescape=True))
@@ -987,7 +957,7 @@ class User(Permissions, db.Model):
         return rows(others.where(fits).order_by(sees.desc(), cls.name_key, cls.id).limit(SUGGESTED_MOST)).all()
 
     @classmethod
-    def out_of_reach(cls, user: Permissions, names: Iterable[str], topic_id: int) -> list[str]:
+    def out_of_reach(cls, user: User, names: Iterable[str], topic_id: int) -> list[str]:
         """The names of those with some folded usernames who do not see a topic that `user` sees."""
         blind = sa.select(cls.name).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
         mine = sa.exists().where(Topic.id == topic_id, Topic.visible())
@@ -1001,6 +971,50 @@ class User(Permissions, db.Model):
     # -- predicates
 
     @property
+    def may_write(self) -> bool:
+        """Whether this person may write news and comments."""
+        return self.role >= Role.MEMBER
+
+    @property
+    def is_editor(self) -> bool:
+        return self.role >= Role.EDITOR
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role >= Role.ADMIN
+
+    def may_write_kind(self, kind: str) -> bool:
+        """Whether this person may write a post of that kind: `news`, or `page` for the handbook."""
+        return self.is_editor if kind == "page" else self.may_write
+
+    def may_restore(self, thing: Any) -> bool:
+        """Whether this person may restore a deleted thing: one they deleted themselves, or as an editor any."""
+        return self.is_editor or thing.deleted_by_id == self.id
+
+    def can_edit(self, post: Any) -> bool:
+        """Whether this person may change a post that they see: editors every one, members their own news."""
+        return self.is_editor or (self.may_write and post.kind == "news" and post.author_id == self.id)
+
+    def can_review(self, page: Any) -> bool:
+        """Whether this person may say that a page of the handbook is still accurate."""
+        return page.kind == "page" and (self.can_edit(page) or page.owner_id == self.id)
+
+    def can_see_report(self, post: Any) -> bool:
+        """Whether this person sees who has read a post: its author and editors do."""
+        return self.is_editor or post.author_id == self.id
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone in which this person reads times: their own choice, else the site's."""
+        return ZoneInfo(self.timezone or current_app.config["TIMEZONE"])
+
+    @property
+    def new_since(self) -> datetime:
+        """What came after this time is new to this person: their last visit; on a first visit nothing is."""
+        is_back = self.last_active_at is not None and utcnow() - self.last_active_at > VISIT_GAP
+        return (self.last_active_at if is_back else self.previous_visit_at) or datetime.max
+
+    @property
     def is_last_admin(self) -> bool:
         """Whether nobody else could administer the site. Ask it after `Setting.lock()`, or two could say no at once."""
         others = sa.select(User.id).where(User.role == Role.ADMIN, User.deactivated_at.is_(None), User.id != self.id)
@@ -1010,7 +1024,7 @@ class User(Permissions, db.Model):
 
     @classmethod
     @transactional
-    def create(cls, actor: Permissions | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
+    def create(cls, actor: User | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
         """Add a person. `actor` is None when they register themselves or the site is being set up.
 
         Raises `ValidationError` for a username or mail address that somebody has already.
@@ -1026,7 +1040,7 @@ class User(Permissions, db.Model):
 
     @classmethod
     @transactional
-    def set_up(cls, token: str, *, site_name: str, password_hash: str, **profile: Any) -> "User":
+    def set_up(cls, token: str, *, site_name: str, password_hash: str, **profile: Any) -> User:
         """Make the first administrator, with the token that the console printed; it works once.
 
         Raises `NotVisible` when the site is set up already, `Forbidden` for a wrong token.
@@ -1044,7 +1058,7 @@ class User(Permissions, db.Model):
 
     @classmethod
     @transactional
-    def edit_profile(cls, actor: Permissions, **profile: Any) -> None:
+    def edit_profile(cls, actor: User, **profile: Any) -> None:
         """Change one's own profile.
 
         Raises `ValidationError` for a mail address that somebody has already, or an absence that ends before it begins.
@@ -1063,7 +1077,7 @@ class User(Permissions, db.Model):
 
     @classmethod
     @transactional
-    def edit_appearance(cls, actor: Permissions, theme: str, timezone: str, shortcuts: bool) -> None:
+    def edit_appearance(cls, actor: User, theme: str, timezone: str, shortcuts: bool) -> None:
         user = cls.acting(actor.id)
         user.theme, user.timezone, user.shortcuts = theme, timezone, shortcuts
         Activity.record(user, "person.appearance", user)
@@ -1071,7 +1085,7 @@ class User(Permissions, db.Model):
     @classmethod
     @transactional
     def administer(
-        cls, actor: Permissions, user_id: int, *, role: Role, active: bool, version: str | None = None, **profile: Any
+        cls, actor: User, user_id: int, *, role: Role, active: bool, version: str | None = None, **profile: Any
     ) -> None:
         """Change another's role, name and whether they may sign in; who may not is signed out everywhere.
 
@@ -1098,7 +1112,7 @@ class User(Permissions, db.Model):
 
     @classmethod
     @transactional
-    def set_password(cls, actor: Permissions, user_id: int, password_hash: str, keep: int | None = None) -> None:
+    def set_password(cls, actor: User, user_id: int, password_hash: str, keep: int | None = None) -> None:
         """Give a person (oneself, or as an administrator anybody) a new password; ends their sign-ins except `keep`."""
         cls.acting(actor.id, Role.READER if actor.id == user_id else Role.ADMIN)
         user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
@@ -1127,15 +1141,14 @@ class User(Permissions, db.Model):
 
     @classmethod
     @transactional
-    def note_visits(cls, notes: Mapping[tuple[int, int], datetime]) -> None:
-        """Write what a batch of visits left behind: (person, sign-in) → when they were last here."""
-        for (user_id, sign_in_id), seen in notes.items():
-            visit_ended = sa.or_(cls.last_active_at.is_(None), cls.last_active_at < seen - VISIT_GAP)
-            previous = sa.case((visit_ended, cls.last_active_at), else_=cls.previous_visit_at)
-            # In this order: MySQL reads columns that an earlier assignment has changed already.
-            ordered = ((cls.previous_visit_at, previous), (cls.last_active_at, seen))
-            rows(sa.update(cls).where(cls.id == user_id).ordered_values(*ordered))
-            rows(sa.update(SignIn).where(SignIn.id == sign_in_id).values(last_used_at=seen))
+    def record_visit(cls, user_id: int, sign_in_id: int, now: datetime) -> None:
+        """Note that a person was here. After a break of `VISIT_GAP` a new visit begins."""
+        user, sign_in = db.session.get(cls, user_id), db.session.get(SignIn, sign_in_id)
+        if user is None or sign_in is None:
+            return
+        if user.last_active_at is None or user.last_active_at < now - VISIT_GAP:
+            user.previous_visit_at = user.last_active_at
+        user.last_active_at = sign_in.last_used_at = now
 
     def _assign(self, **profile: Any) -> None:
         """Set columns with their keys. Raises `ValidationError` where a key is somebody else's."""
@@ -1177,6 +1190,12 @@ class SignIn(db.Model):
     last_used_at: Mapped[datetime] = mapped_column(Timestamp)
     expires_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
     ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    user: Mapped[User] = relationship()
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether this sign-in still counts: not ended, not expired, not left unused for too long."""
+        is_idle = not self.remembered and self.last_used_at < now - SIGN_IN_IDLE
+        return not (self.ended_at or self.user.deactivated_at or is_idle or self.expires_at <= now)
 
     @classmethod
     @transactional
@@ -1195,7 +1214,7 @@ class SignIn(db.Model):
 
     @classmethod
     @transactional
-    def end(cls, user: Permissions, sign_in_id: int) -> None:
+    def end(cls, user: User, sign_in_id: int) -> None:
         """End one of a person's own sign-ins. Raises `NotVisible` for anybody else's."""
         mine = sa.update(cls).where(cls.id == sign_in_id, cls.user_id == user.id, cls.ended_at.is_(None))
         if rows(mine.values(ended_at=utcnow())).rowcount:
@@ -1205,7 +1224,7 @@ class SignIn(db.Model):
 
     @classmethod
     @transactional
-    def end_others(cls, user: Permissions, keep: int) -> None:
+    def end_others(cls, user: User, keep: int) -> None:
         """End all of a person's own sign-ins except the one they use."""
         cls.end_all(user.id, keep)
         Activity.record(user, "person.signed_out", ("user", user.id), "all other devices")
@@ -1223,7 +1242,7 @@ class SignIn(db.Model):
         return rows(sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)).rowcount
 
     @classmethod
-    def living(cls, user: Permissions) -> Sequence[Any]:
+    def living(cls, user: User) -> Sequence[Any]:
         """A person's own sign-ins that still count, the latest used first."""
         statement = sa.select(cls.id, cls.device, cls.address, cls.created_at, cls.last_used_at).where(
             cls.user_id == user.id, cls.ended_at.is_(None), cls.expires_at > utcnow()
@@ -1265,7 +1284,7 @@ class Topic(SoftDelete, db.Model):
         return sa.or_(cls.private == sa.false(), cls.id.in_(mine))
 
     @classmethod
-    def visible_to(cls, user: Permissions) -> sa.Select[Self]:
+    def visible_to(cls, user: User) -> sa.Select[Self]:
         """The topics that a person may see, in the team's order."""
         return sa.select(cls).where(cls.visible()).order_by(cls.position, cls.id).params(viewer=user.id)
 
@@ -1282,7 +1301,7 @@ class Topic(SoftDelete, db.Model):
         return Prepared(statement.order_by(cls.position, cls.id))
 
     @classmethod
-    def audiences(cls, user: Permissions) -> dict[int, Any]:
+    def audiences(cls, user: User) -> dict[int, Any]:
         """For each topic that a person may see: its name, whether it is private, and how many see what is in it."""
         return {row.id: row for row in rows(cls._audiences(), viewer=user.id)}
 
@@ -1292,15 +1311,13 @@ class Topic(SoftDelete, db.Model):
         return sa.and_(cls.merged_into_id.is_(None), cls.within_reach())
 
     @classmethod
-    def get_for_change(
-        cls, actor: Permissions, thing_id: int, needs: Role = Role.EDITOR, deleted: bool = False
-    ) -> Self:
+    def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.EDITOR, deleted: bool = False) -> Self:
         """Like any other's; topics change one at a time, because some of their rules are about all of them."""
         Setting.lock()
         return super().get_for_change(actor, thing_id, needs, deleted)
 
     @classmethod
-    def hidden_from(cls, user: Permissions) -> Sequence[Any]:
+    def hidden_from(cls, user: User) -> Sequence[Any]:
         """The names of private topics an administrator is not in, so that they can join one, which is recorded."""
         statement = sa.select(cls.id, cls.name).where(cls.deleted_at.is_(None), sa.not_(cls.visible()))
         return rows(statement.order_by(cls.position, cls.id), viewer=user.id).all()
@@ -1317,7 +1334,7 @@ class Topic(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def create(cls, actor: Permissions, *, form_id: str, members: Iterable[int] = (), **values: Any) -> "Topic":
+    def create(cls, actor: User, *, form_id: str, members: Iterable[int] = (), **values: Any) -> Topic:
         """Make a topic. The same form sent again answers with the first one. Raises `ValidationError` for a name in use."""
         editor = User.acting(actor.id, Role.EDITOR)
         Setting.lock()
@@ -1333,7 +1350,7 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     @transactional
     def edit(
-        cls, actor: Permissions, topic_id: int, *,
+        cls, actor: User, topic_id: int, *,
         members: Iterable[int] = (), version: str | None = None, **values: Any,
     ) -> None:  # fmt: skip
         """Rename a topic, open or close it, choose its people. Its address stays, so that links keep working.
@@ -1348,7 +1365,7 @@ class Topic(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def move(cls, actor: Permissions, topic_id: int, up: bool) -> None:
+    def move(cls, actor: User, topic_id: int, up: bool) -> None:
         """Move a topic one place among those that the person sees."""
         topic = cls.get_for_change(actor, topic_id)
         seen: list[Any] = list(db.session.scalars(cls.visible_to(actor).execution_options(populate_existing=True)))
@@ -1360,7 +1377,7 @@ class Topic(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def merge(cls, actor: Permissions, topic_id: int, into_id: int) -> "Topic":
+    def merge(cls, actor: User, topic_id: int, into_id: int) -> Topic:
         """Move all posts of one topic into another; the address of the first leads to the second from now on."""
         topic, into = cls.get_for_change(actor, topic_id), cls.get_for_change(actor, into_id)
         if topic is into:
@@ -1376,7 +1393,7 @@ class Topic(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def join(cls, actor: Permissions, topic_id: int) -> "Topic":
+    def join(cls, actor: User, topic_id: int) -> Topic:
         """Let an administrator into a private topic. That they joined is recorded, as `topic.joined`."""
         Setting.lock()
         User.acting(actor.id, Role.ADMIN)
@@ -1388,13 +1405,13 @@ class Topic(SoftDelete, db.Model):
         return topic
 
     @classmethod
-    def ensure_first(cls, actor: Permissions) -> None:
+    def ensure_first(cls, actor: User) -> None:
         """Give a new site the topic that everybody shares."""
         if db.session.scalar(sa.select(cls.id).limit(1)) is None:
             cls.create(actor, form_id=secrets.token_hex(16), name="Everyone", description="News for the whole team")
 
     def _assign(
-        self, actor: Permissions, members: Iterable[int], name: str, description: str = "", private: bool = False
+        self, actor: User, members: Iterable[int], name: str, description: str = "", private: bool = False
     ) -> None:
         key = sort_key(name, TOPIC_MAX)
         self._refuse_taken_name(key)
@@ -1413,17 +1430,17 @@ class Topic(SoftDelete, db.Model):
                 sa.insert(TopicMember), [{"topic_id": self.id, "user_id": user_id} for user_id in chosen]
             )
 
-    def editable_by(self, user: Permissions) -> bool:
+    def editable_by(self, user: User) -> bool:
         return user.is_editor
 
-    def before_deletion(self, actor: Permissions, deleted: bool) -> None:
+    def before_deletion(self, actor: User, deleted: bool) -> None:
         """Raise `ValidationError` for the last open topic; or while another one bears the name."""
         if deleted:
             self._refuse_last_open("topic")
         else:
             self._refuse_taken_name(self.name_key)
 
-    def record_deletion(self, actor: Permissions, action: str) -> None:
+    def record_deletion(self, actor: User, action: str) -> None:
         Activity.record(actor, action, self, self.name)
 
     def _refuse_last_open(self, field: str) -> None:
@@ -1468,7 +1485,7 @@ class Placing(NamedTuple):
     published_at: datetime | None = None  # None: now
     expires_at: datetime | None = None
 
-    def refuse_unfit(self, post: "Post", editor: Permissions, now: datetime) -> None:
+    def refuse_unfit(self, post: Post, editor: User, now: datetime) -> None:
         """Raise `Forbidden` or `ValidationError` where a post cannot be put there."""
         if post.kind is not None and self.kind != post.kind and not editor.is_editor:
             raise Forbidden
@@ -1480,14 +1497,14 @@ class Placing(NamedTuple):
         if expires_at and (waits or expires_at != post.expires_at) and expires_at <= max(now, begins):
             raise ValidationError("leaves", "Choose a day that comes after the one on which it appears.")
 
-    def moves(self, post: "Post", now: datetime) -> bool:
+    def moves(self, post: Post, now: datetime) -> bool:
         """Whether a post would appear elsewhere or at another time than it stands. A draft has no time to move from."""
         waits = post.published_at is not None and post.published_at > now
         begins = (None if self.draft else self.published_at or now) if waits else post.published_at
         expires_at = self.expires_at if self.kind == "news" else None
         return (self.kind, begins, expires_at) != (post.kind, post.published_at, post.expires_at)
 
-    def put(self, post: "Post", editor: Permissions, now: datetime) -> str:
+    def put(self, post: Post, editor: User, now: datetime) -> str:
         """Put a post there. Returns the action that this is, '' where nothing changes."""
         kind, since, expires_at = post.kind, post.published_at, post.expires_at
         self.refuse_unfit(post, editor, now)
@@ -1560,6 +1577,11 @@ class Timed:
         """Whether the end of something has not come; not as an OR, by which MariaDB would choose another index."""
         return sa.func.coalesce(until <= NOW, sa.false()) == sa.false()
 
+    @classmethod
+    def is_pinned_now(cls) -> sa.ColumnElement[bool]:
+        """Whether the time for which a post is pinned has not passed."""
+        return cls._lasts(cls.pinned_until)
+
     def is_pinned(self, now: datetime) -> bool:
         return self.pinned_at is not None and (self.pinned_until is None or self.pinned_until > now)
 
@@ -1594,7 +1616,7 @@ class Versioned:
     _write: Any
 
     @classmethod
-    def revert(cls, actor: Permissions, post_id: int, version: int, wanted: int) -> int:
+    def revert(cls, actor: User, post_id: int, version: int, wanted: int) -> int:
         """Save what an older version said over the one that was read. Returns the number it has now.
 
         Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
@@ -1604,7 +1626,7 @@ class Versioned:
 
     @classmethod
     @transactional
-    def _revert(cls, actor: Permissions, post_id: int, version: int, old: "Version", rendered: str) -> int:
+    def _revert(cls, actor: User, post_id: int, version: int, old: Version, rendered: str) -> int:
         post = cls.get_for_change(actor, post_id)
         Draft.refuse_stale(post, version)
         text = {"title": old.title, "body": old.body, "rendered": rendered}
@@ -1684,105 +1706,32 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
 
+    topic: Mapped[Topic] = relationship()
+    author: Mapped[User] = relationship(foreign_keys=[author_id])
+    editor: Mapped[User] = relationship(foreign_keys=[editor_id])
+    owner: Mapped[User | None] = relationship(foreign_keys=[owner_id])
+
     # -- queries
 
     @classmethod
-    def visible_to(cls, user: Permissions) -> sa.Select[Self]:
+    def visible_to(cls, user: User) -> sa.Select[Self]:
         """The posts that a person may see."""
         return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
 
-    @classmethod
-    @functools.cache
-    def _list(cls, of: str, continued: bool) -> Columns:
-        """The statement behind a list, newest first: of `home`, of a `topic`, or of an `author`."""
-        chosen = {"home": cls.kind == "news", "topic": cls.kind == "news", "author": sa.true()}[of]
-        when, last = sa.bindparam("when", type_=Timestamp), sa.bindparam("last")
-        statement = database.in_table_order(sa.select(*CARD_COLUMNS, cls.unseen(SINCE).label("is_new"))).where(chosen)
-        statement = statement.where(cls.listed(until=when if continued else NOW))
-        if of == "home":
-            statement = statement.where(cls.current())
-        if of != "home":
-            column = cls.topic_id if of == "topic" else cls.author_id
-            statement = statement.where(column == sa.bindparam("of_id"))
-        if continued:
-            # Not (published_at, id) < (…, …): MariaDB reads the whole index for a comparison of rows.
-            statement = statement.where(sa.or_(cls.published_at < when, cls.id < last))
-        return statement.order_by(cls.published_at.desc(), cls.id.desc()).limit(sa.bindparam("most"))
-
-    @classmethod
-    @functools.cache
-    def _prepared_list(cls, of: str, continued: bool) -> Prepared:
-        return Prepared(cls._list(of, continued))
-
-    @classmethod
-    @functools.cache
-    def _front(cls) -> Prepared:
-        """The first page of Home in one statement: what is pinned, and the newest."""
-        pinned = database.in_table_order(sa.select(*CARD_COLUMNS, cls.unseen(SINCE).label("is_new")))
-        pinned = pinned.where(cls.listed(), cls.current(), cls.kind == "news", cls.pinned_at.is_not(None))
-        pinned = pinned.where(cls._lasts(cls.pinned_until))  # type: ignore[arg-type]
-        pinned = pinned.order_by(cls.pinned_at.desc(), cls.id.desc()).limit(PINNED_MAX)
-        newest = cls._list("home", continued=False)
-        parts = (
-            sa.select(part.subquery(), sa.literal(place).label("place")) for place, part in enumerate((pinned, newest))
-        )
-        return Prepared(sa.union_all(*parts))
-
-    @classmethod
-    def front(cls, viewer: "Viewer") -> "Page":
-        """The first page of Home: at most `PINNED_MAX` pinned posts, then the newest."""
-        whose = {"viewer": viewer.id, "since": viewer.since, "now": utcnow()}
-        found = rows(cls._front(), **whose, most=PAGE_SIZE + PINNED_MAX + 1).all()
-        pinned = [PostCard._make(row[:-1]) for row in found if row[-1] == 0]
-        above = {card.id for card in pinned}
-        newest = [PostCard._make(row[:-1]) for row in found if row[-1] == 1 and row[0] not in above]
-        # SQL promises no order for the parts of a UNION, though both engines keep it; sorting what is sorted is cheap.
-        pinned.sort(key=attrgetter("pinned_at", "id"), reverse=True)
-        newest.sort(key=attrgetter("published_at", "id"), reverse=True)
-        return Page.of(newest, is_first=True)._replace(pinned=pinned)
-
-    @classmethod
-    def page(cls, viewer: "Viewer", of: str, before: "Cursor | None", of_id: int = 0) -> "Page":
-        """A page of a list, newest first: `of` is home, topic or author, the latter two with their id."""
-        now = utcnow()
-        place = {"when": min(before.when.replace(tzinfo=None), now), "last": before.id} if before else {}
-        statement = cls._prepared_list(of, before is not None)
-        wanted = {"of_id": of_id} if of != "home" else {}
-        whose = {"viewer": viewer.id, "since": viewer.since, "now": now}
-        found = rows(statement, **whose, most=PAGE_SIZE + 1, **place, **wanted)
-        return Page.of([PostCard._make(row) for row in found], is_first=before is None)
-
-    @classmethod
-    @functools.cache
-    def _single(cls) -> Prepared:
-        columns = (*POST_COLUMNS, *Acknowledgement.of_viewer(), Attachment.any_of_post().label("has_files"))
-        columns += (ReadMark.of_viewer(), cls.unseen().label("is_unseen"), Follow.of_post())
-        joined = (
-            sa.select(*columns)
-            .select_from(cls)
-            .join(Topic, Topic.id == cls.topic_id)
-            .join(User, User.id == cls.author_id)
-            .outerjoin(OWNER, Upkeep.still_there())
-        )
-        return Prepared(joined.where(cls.visible(), cls.id == sa.bindparam("id")))
-
-    @classmethod
-    def fetch(cls, viewer: "Viewer", post_id: int) -> "PostView":
-        """One post as its page shows it. Raises `NotVisible`."""
-        row = rows(cls._single(), viewer=viewer.id, now=utcnow(), id=post_id).first()
-        if row is None:
-            raise NotVisible
-        return PostView.of(row, viewer)
-
     # -- predicates
 
-    @staticmethod
-    def editable(kind: str, author_id: int, user: Permissions) -> bool:
-        """Editors change everything they see; members their own news."""
-        return user.is_editor or (user.may_write and kind == "news" and author_id == user.id)
+    def editable_by(self, user: User) -> bool:
+        """Whether a person who sees this post may change it."""
+        return user.can_edit(self)
 
-    def editable_by(self, user: Permissions) -> bool:
-        return self.editable(self.kind, self.author_id, user)
+    @staticmethod
+    def state_of(post: Any, now: datetime) -> str:
+        """What a post is at a moment: draft, scheduled, published or expired."""
+        if post.published_at is None:
+            return "draft"
+        if post.published_at > now:
+            return "scheduled"
+        return "expired" if post.expires_at and post.expires_at <= now else "published"
 
     # -- actions
 
@@ -1790,7 +1739,7 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     @rendered_first
     @transactional
     def create(
-        cls, actor: Permissions, *, kind: str, form_id: str, version: int = 0, placed: Placing | None = None,
+        cls, actor: User, *, kind: str, form_id: str, version: int = 0, placed: Placing | None = None,
         files: Iterable[int] = (), rendered: str = "", **written: Any,
     ) -> int:  # fmt: skip
         """Write a post: published now, or as `placed` says. Returns its id.
@@ -1820,7 +1769,7 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     @rendered_first
     @transactional
     def edit(
-        cls, actor: Permissions, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
+        cls, actor: User, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
         anew: bool = False, files: Iterable[int] = (), rendered: str = "", **written: Any,
     ) -> None:  # fmt: skip
         """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
@@ -1851,7 +1800,7 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def pin(cls, actor: Permissions, post_id: int, pinned: bool, until: datetime | None = None) -> None:
+    def pin(cls, actor: User, post_id: int, pinned: bool, until: datetime | None = None) -> None:
         """Keep news at the top of Home, for ever or `until` then, or let it go. Editors only."""
         post = cls.get_for_change(actor, post_id, Role.EDITOR)
         if pinned and post.kind != "news":
@@ -1890,7 +1839,7 @@ class Draft:
     """What only its author sees: posts that are not published yet, and how they are kept while they are typed."""
 
     @classmethod
-    def mine(cls, user: Permissions) -> Sequence[Any]:
+    def mine(cls, user: User) -> Sequence[Any]:
         """A person's own drafts, and what they have scheduled: the newest first."""
         own = sa.select(Post.id, Post.title, Post.kind, Post.published_at, Post.updated_at, Post.excerpt).where(
             Post.visible(), Post.author_id == VIEWER, sa.or_(Post.published_at.is_(None), Post.published_at > NOW)
@@ -1924,7 +1873,7 @@ class Draft:
     @rendered_first
     @transactional
     def autosave(
-        cls, actor: Permissions, post_id: int | None, version: int, *, form_id: str = "", rendered: str = "",
+        cls, actor: User, post_id: int | None, version: int, *, form_id: str = "", rendered: str = "",
         **written: Any,
     ) -> Post:  # fmt: skip
         """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
@@ -1966,104 +1915,17 @@ sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=T
 
 # -- Posts: pages that stay true ---------------------------------------------------------------------------------------
 
-OWNER = User.__table__.alias("owner")  # not aliased(User), for which all models would be set up at import
-REVIEW_SOON = timedelta(days=30)  # so long before its day a page is listed
-
 
 class Upkeep:
     """The handbook: its pages, and what keeps one true: somebody looks after it, and looks at it again by some day."""
 
     # -- queries
 
-    @staticmethod
-    def still_there() -> sa.ColumnElement[bool]:
-        """Whether OWNER is the person who looks after a page, and is not gone."""
-        return sa.and_(OWNER.c.id == Post.owner_id, OWNER.c.deactivated_at.is_(None))
-
-    @classmethod
-    @functools.cache
-    def _pages(cls, continued: bool) -> Prepared:
-        editor = aliased(User)
-        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.c.id.is_(None)).label("forsaken")
-        statement = (
-            sa.select(
-                *(Post.owner_id, Post.review_by, forsaken),
-                *(Post.id, Post.title, Post.title_key, Post.updated_at, editor.name.label("editor_name")),
-                *(
-                    editor.username.label("editor_username"),
-                    Post.unseen(SINCE).label("is_new"),
-                    Topic.id.label("topic_id"),
-                    Topic.name.label("topic_name"),
-                ),
-                *(Topic.slug.label("topic_slug"), Topic.private.label("topic_private"), Topic.position),
-            )
-            .select_from(Topic)
-            .join(Post, Post.topic_id == Topic.id)
-            .join(editor, editor.id == Post.editor_id)
-            .outerjoin(OWNER, cls.still_there())
-            .where(Post.listed(), Post.kind == "page")
-        )
-        if continued:
-            at = {name: sa.bindparam(name) for name in ("position", "topic", "title", "last")}
-            statement = statement.where(
-                Topic.position >= at["position"],
-                sa.or_(
-                    Topic.position > at["position"],
-                    Topic.id > at["topic"],
-                    sa.and_(Topic.id == at["topic"], Post.title_key > at["title"]),
-                    sa.and_(Topic.id == at["topic"], Post.title_key == at["title"], Post.id > at["last"]),
-                ),
-            )
-        order = (Topic.position, Topic.id, Post.title_key, Post.id)
-        return Prepared(database.in_table_order(statement).order_by(*order).limit(HANDBOOK_PER_PAGE + 1))
-
-    @classmethod
-    def pages(cls, viewer: "Viewer", after: tuple[int, int, str, int] | None) -> list[Any]:
-        """The handbook's pages by topic and title, from a place on; one more than a page holds."""
-        place = dict(zip(("position", "topic", "title", "last"), after, strict=True)) if after else {}
-        whose = {"viewer": viewer.id, "since": viewer.since, "now": utcnow()}
-        return list(rows(cls._pages(after is not None), **whose, **place))
-
-    @classmethod
-    @functools.cache
-    def _due(cls, everybodys: bool, continued: bool) -> Prepared:
-        by_then = sa.func.coalesce(Post.review_by, sa.literal(date.max, sa.Date))
-        forsaken = sa.and_(Post.owner_id.is_not(None), OWNER.c.id.is_(None))
-        statement = (
-            sa.select(Post.id, Post.title, Post.review_by, Post.owner_id, OWNER.c.name.label("owner_name"))
-            .outerjoin(OWNER, cls.still_there())
-            .where(Post.visible(), Post.kind == "page")
-            .where(sa.or_(Post.review_by <= sa.bindparam("until", type_=sa.Date), forsaken))
-        )
-        if not everybodys:
-            statement = statement.where(Post.owner_id == VIEWER)
-        if continued:
-            day = sa.bindparam("day", type_=sa.Date)
-            later = sa.or_(by_then > day, sa.and_(by_then == day, Post.id > sa.bindparam("last")))
-            statement = statement.where(later)
-        return Prepared(statement.order_by(by_then, Post.id).limit(PAGE_SIZE + 1))
-
-    @classmethod
-    def due(cls, viewer: "Viewer", day: date, after: tuple[str, int] | None = None) -> list[Any]:
-        """The pages to look at by `REVIEW_SOON` after `day`, and those whose owner is gone; one more than a page holds.
-
-        Editors see all of them, others those that they look after. The longest overdue come first.
-        """
-        place = {"day": date.fromisoformat(after[0]), "last": after[1]} if after else {}
-        statement = cls._due(viewer.is_editor, after is not None)
-        return list(rows(statement, viewer=viewer.id, now=utcnow(), until=day + REVIEW_SOON, **place))
-
-    @classmethod
-    def waits_for(cls, viewer: "Viewer", page: Any, day: date) -> bool:
-        """Whether `due` would list a page of the handbook for this person."""
-        listed = page.forsaken or (page.review_by is not None and page.review_by <= day + REVIEW_SOON)
-        return listed and (viewer.is_editor or page.owner_id == viewer.id)
-
     # -- actions
 
     @classmethod
     @transactional
-    def renew(cls, actor: Permissions, post_id: int, day: date) -> date:
+    def renew(cls, actor: User, post_id: int, day: date) -> date:
         """Say on `day` that a page is still right. Returns by when it is to be looked at again.
 
         Raises `NotVisible`; `Forbidden` for who neither may edit it nor looks after it; `ValidationError` where it has no date.
@@ -2125,110 +1987,6 @@ def months_after(day: date, months: int) -> date:
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
 
 
-# -- Posts: as lists and their own pages read them ---------------------------------------------------------------------
-
-# What a card in a list shows, and no more: each column is read and compared for each row of the hottest page.
-CARD_COLUMNS = (
-    Post.id,
-    Post.title,
-    Post.excerpt,
-    Post.comment_count,
-    Post.published_at,
-    Post.pinned_at,
-    Post.expires_at,
-    Post.author_id,
-    Post.topic_id,
-)
-POST_COLUMNS = (
-    *CARD_COLUMNS,
-    Post.kind,
-    Post.version,
-    Post.pinned_until,
-    Post.must_read_since,
-    Post.must_read_due,
-    Post.must_read_version,
-    Post.updated_at,
-    Post.edited_at,
-    Post.reacted,
-    Post.html,
-    User.name.label("author_name"),
-    User.username.label("author_username"),
-    Topic.name.label("topic_name"),
-    Topic.slug.label("topic_slug"),
-    Topic.private.label("topic_private"),
-    Post.owner_id,
-    Post.review_every,
-    Post.review_by,
-    Post.reviewed_at,
-    OWNER.c.name.label("owner_name"),
-    OWNER.c.username.label("owner_username"),
-)
-
-
-# Lists deal in plain tuples: what is drawn of one is kept under all it says, and SQLAlchemy's rows compare slowly.
-PostCard = namedtuple("PostCard", [*(column.key for column in CARD_COLUMNS), "is_new"])
-_POST_FIELDS = (*(column.key for column in POST_COLUMNS), "is_asked", "read_version", "read_at", "has_files")
-_POST_FIELDS += ("looked_at", "is_unseen", "follows")
-
-
-_POST_JUDGED = (
-    *("can_edit", "can_delete", "can_pin", "can_renew", "is_pinned"),
-    *("can_report", "is_overdue", "state"),
-)
-
-
-class PostView(namedtuple("PostView", (*_POST_FIELDS, *_POST_JUDGED))):
-    """A post as its own page shows it, with what this person may do, and its state (see `state_at`)."""
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, row: Any, viewer: "Viewer") -> "PostView":
-        """A row of `Post._single`, judged for who looks and as of now."""
-        now = utcnow()
-        change, stage = Post.editable(row.kind, row.author_id, viewer), cls.state_at(row, now)
-        out = stage in ("published", "expired")
-        pins = viewer.is_editor and row.kind == "news"
-        renew = row.kind == "page" and (change or row.owner_id == viewer.id)
-        reports = Acknowledgement.reportable(row.author_id, viewer) and (viewer.is_editor or row.must_read_since)
-        overdue = row.must_read_due is not None and row.must_read_due < today()
-        judged = (change, change, pins and out, renew, Post.is_pinned(row, now), bool(reports), overdue, stage)
-        post = cls._make((*row, *judged))
-        if (looking := state().looks.pending((viewer.id, row.id))) is not None:
-            return post._replace(looked_at=looking, is_unseen=0)
-        return post
-
-    @property
-    def owes(self) -> bool:
-        """Whether this person is still to say that they have read it."""
-        return bool(self.is_asked) and (self.read_version or 0) < self.must_read_version
-
-    @staticmethod
-    def state_at(row: Any, now: datetime) -> str:
-        """What a post is at a moment: draft, scheduled, published or expired."""
-        if row.published_at is None:
-            return "draft"
-        if row.published_at > now:
-            return "scheduled"
-        return "expired" if row.expires_at and row.expires_at <= now else "published"
-
-
-class Page(NamedTuple):
-    """A page of a list: its posts, what is pinned above them, and where the next page begins."""
-
-    posts: Sequence[PostCard]
-    pinned: Sequence[PostCard]
-    before: str | None
-    is_first: bool
-
-    @classmethod
-    def of(cls, posts: Sequence[PostCard], is_first: bool) -> "Page":
-        """Cut a page from what a statement found, which was asked for more than the page holds."""
-        shown = posts[:PAGE_SIZE]
-        more = len(posts) > PAGE_SIZE
-        return cls(shown, [], Cursor(shown[-1].published_at, shown[-1].id).encode() if more else None, is_first)
-
-
 # -- Versions ----------------------------------------------------------------------------------------------------------
 
 
@@ -2259,7 +2017,7 @@ class Revision(db.Model):
         return sa.and_(cls.post_id == post_id, of_it)
 
     @classmethod
-    def fetch(cls, post_id: int, comment_id: int | None, version: int) -> "Version":
+    def fetch(cls, post_id: int, comment_id: int | None, version: int) -> Version:
         """One version of a post, or with its id of a comment. Raises `NotVisible` where it is not kept."""
         statement = cls._versions().where(cls._of(post_id, comment_id), cls.version == version)
         row = rows(statement).first()
@@ -2274,7 +2032,7 @@ class Revision(db.Model):
         return rows(last).scalar()
 
     @classmethod
-    def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> "list[Version]":
+    def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> list[Version]:
         """A page of versions, the newest first, one more than it holds; and those that were chosen on others."""
         of_it = cls._versions().where(cls._of(post_id, comment_id))
         wanted = {number for number in chosen if before is not None and number >= before}
@@ -2313,7 +2071,7 @@ class Version(NamedTuple):
     def words(self) -> int:
         return len(self.body.split())
 
-    def topic_seen_by(self, user: Permissions) -> Topic | None:
+    def topic_seen_by(self, user: User) -> Topic | None:
         """The topic that a post was in then, or what it was merged into since; None where the person sees none.
 
         An id may have been given anew once a topic was removed for good: one that began later is another.
@@ -2383,7 +2141,7 @@ class Acknowledgement(db.Model):
         return asked.label("is_asked"), version.label("read_version"), at.label("read_at")
 
     @classmethod
-    def report(cls, post: Post) -> "Report":
+    def report(cls, post: Post) -> Report:
         """Who has read a post, who has not, and whoever said so once without being asked any more."""
         person = (User.id, User.name, User.username, User.department)
         asked = sa.select(*person).select_from(User).join(Post, Post.id == post.id).where(cls.asked())
@@ -2408,7 +2166,7 @@ class Acknowledgement(db.Model):
         return 1 << list(Role).index(role)
 
     @staticmethod
-    def reportable(author_id: int, user: Permissions) -> bool:
+    def reportable(author_id: int, user: User) -> bool:
         """Authors and editors see who has read a post."""
         return user.is_editor or author_id == user.id
 
@@ -2416,7 +2174,7 @@ class Acknowledgement(db.Model):
 
     @classmethod
     @transactional
-    def give(cls, actor: Permissions, post_id: int, version: int) -> None:
+    def give(cls, actor: User, post_id: int, version: int) -> None:
         """Write down that somebody has read a post in the version that they saw, or with 0 in the present one.
 
         Again: nothing more happens. Raises `NotVisible`, or `ValidationError` where they are not asked, or it has changed.
@@ -2439,7 +2197,7 @@ class Acknowledgement(db.Model):
     @classmethod
     @transactional
     def ask(
-        cls, actor: Permissions, post_id: int, *,
+        cls, actor: User, post_id: int, *,
         roles: Iterable[Role], people: Iterable[int] = (), due: date | None = None, anew: bool = False,
     ) -> None:  # fmt: skip
         """Mark a post must-read for people of some roles and for some by name, or change that. Editors only.
@@ -2464,7 +2222,7 @@ class Acknowledgement(db.Model):
 
     @classmethod
     @transactional
-    def stop_asking(cls, actor: Permissions, post_id: int) -> None:
+    def stop_asking(cls, actor: User, post_id: int) -> None:
         """Nobody owes a post any more; what was acknowledged stays on record."""
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
         if post.must_read_since is not None:
@@ -2473,7 +2231,7 @@ class Acknowledgement(db.Model):
 
     @classmethod
     @transactional
-    def remind(cls, actor: Permissions, post_id: int) -> int:
+    def remind(cls, actor: User, post_id: int) -> int:
         """Have those who still owe a post told of it again, once a day at the most. Returns how many they are."""
         post = Post.get_for_change(actor, post_id)
         now, owing = utcnow(), sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id)
@@ -2537,6 +2295,8 @@ class Comment(SoftDelete, db.Model):
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
     reacted: Mapped[str | None] = mapped_column(LongText)
 
+    author: Mapped[User] = relationship(foreign_keys=[author_id])
+
     # -- queries
 
     @classmethod
@@ -2545,7 +2305,7 @@ class Comment(SoftDelete, db.Model):
         return sa.exists().where(Post.id == cls.post_id, Post.visible())
 
     @classmethod
-    def visible_to(cls, user: Permissions) -> sa.Select[Self]:
+    def visible_to(cls, user: User) -> sa.Select[Self]:
         """The comments that a person may see: those of the posts that they may see."""
         return (
             sa.select(cls)
@@ -2555,27 +2315,7 @@ class Comment(SoftDelete, db.Model):
         )
 
     @classmethod
-    @functools.cache
-    def _below(cls, continued: bool) -> Prepared:
-        columns = (cls.id, cls.html, cls.created_at, cls.edited_at, cls.version, cls.author_id, cls.reacted)
-        statement = sa.select(*columns).where(cls.post_id == sa.bindparam("post"), cls.deleted_at.is_(None))
-        if continued:
-            statement = statement.where(cls.id < sa.bindparam("last"))
-        return Prepared(statement.order_by(cls.id.desc()).limit(COMMENTS_PER_PAGE + 1))
-
-    @classmethod
-    def below(cls, viewer: "Viewer", post: PostView, before: int | None) -> "tuple[list[CommentView], int | None]":
-        """The latest comments below a post that was fetched for this person, oldest first.
-
-        Returns them, and the id before which the earlier ones are (None when there are none).
-        """
-        place = {"last": before} if before else {}
-        found = rows(cls._below(before is not None), post=post.id, **place).all()
-        shown = [CommentView.of(row, viewer, post.looked_at) for row in reversed(found[:COMMENTS_PER_PAGE])]
-        return shown, shown[0].id if len(found) > COMMENTS_PER_PAGE else None
-
-    @classmethod
-    def later_than(cls, comment: "Comment") -> int | None:
+    def later_than(cls, comment: Comment) -> int | None:
         """The id before which the page begins that shows a comment, None when the latest page does."""
         later = sa.select(cls.id).where(cls.post_id == comment.post_id, cls.deleted_at.is_(None), cls.id > comment.id)
         beyond = later.order_by(cls.id).offset(COMMENTS_PER_PAGE - 1).limit(1)  # bounded by a page, not by the list
@@ -2584,10 +2324,10 @@ class Comment(SoftDelete, db.Model):
     # -- predicates
 
     @staticmethod
-    def editable(author_id: int, user: Permissions) -> bool:
+    def editable(author_id: int, user: User) -> bool:
         return user.is_editor or (user.may_write and author_id == user.id)
 
-    def editable_by(self, user: Permissions) -> bool:
+    def editable_by(self, user: User) -> bool:
         """Editors change every comment they see, members their own."""
         return self.editable(self.author_id, user)
 
@@ -2605,7 +2345,7 @@ class Comment(SoftDelete, db.Model):
         )
 
     @classmethod
-    def create(cls, actor: Permissions, post_id: int, *, body: str, form_id: str, rendered: str | None = None) -> int:
+    def create(cls, actor: User, post_id: int, *, body: str, form_id: str, rendered: str | None = None) -> int:
         """Comment on a post. Returns the comment's id; the same form sent again by the same person, the first one's.
 
         `rendered` is the body's HTML where the caller has it already. Raises `NotVisible` or `Forbidden`.
@@ -2672,7 +2412,7 @@ class Comment(SoftDelete, db.Model):
     @classmethod
     @rendered_first
     @transactional
-    def edit(cls, actor: Permissions, comment_id: int, version: int, *, body: str, rendered: str = "") -> None:
+    def edit(cls, actor: User, comment_id: int, version: int, *, body: str, rendered: str = "") -> None:
         """Save a new version over the one that was read. Raises `EditConflict` when somebody else saved in between."""
         editor, comment = User.acting(actor.id), cls.get_for_change(actor, comment_id)
         if comment.version != version:
@@ -2703,7 +2443,7 @@ class Comment(SoftDelete, db.Model):
         Activity.record(editor, "comment.edited", comment)
 
     @classmethod
-    def revert(cls, actor: Permissions, comment_id: int, version: int, wanted: int) -> int:
+    def revert(cls, actor: User, comment_id: int, version: int, wanted: int) -> int:
         """Like a post's."""
         post_id = rows(sa.select(cls.post_id).where(cls.id == comment_id)).scalar() or 0
         old = Revision.fetch(post_id, comment_id, wanted)
@@ -2711,12 +2451,12 @@ class Comment(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def _revert(cls, actor: Permissions, comment_id: int, version: int, body: str, rendered: str) -> int:
+    def _revert(cls, actor: User, comment_id: int, version: int, body: str, rendered: str) -> int:
         comment = cls.get_for_change(actor, comment_id)
         cls.edit(actor, comment_id, version, body=body, rendered=rendered)
         return comment.version
 
-    def record_deletion(self, actor: Permissions, action: str) -> None:
+    def record_deletion(self, actor: User, action: str) -> None:
         """Record it, and count the comments of the post again."""
         db.session.flush()
         rows(COMMENT_RECOUNT, post=self.post_id, by=-1 if self.deleted_at else 1)
@@ -2754,21 +2494,6 @@ COMMENT_RECOUNT = Prepared(
     )
 )
 
-_COMMENT_FIELDS = "id html created_at edited_at version author_id reacted is_new can_edit can_delete"
-
-
-class CommentView(namedtuple("CommentView", _COMMENT_FIELDS)):
-    """A comment as a page shows it, with what this person may do."""
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, row: Any, viewer: "Viewer", looked_at: datetime | None) -> "CommentView":
-        """A row of `Comment._below`; new is what somebody else said since the person looked, or else was last here."""
-        change, since = Comment.editable(row.author_id, viewer), looked_at or viewer.since
-        return cls._make((*row, row.created_at > since and row.author_id != viewer.id, change, change))
-
-
 # -- Files -------------------------------------------------------------------------------------------------------------
 
 FILES_MOST = 200  # of one text, or one form
@@ -2794,8 +2519,8 @@ class Attachment(SoftDelete, db.Model):
     width: Mapped[int | None]
     height: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
-    post: Mapped["Post | None"] = relationship()
-    comment: Mapped["Comment | None"] = relationship()
+    post: Mapped[Post | None] = relationship()
+    comment: Mapped[Comment | None] = relationship()
 
     # -- queries
 
@@ -2815,18 +2540,13 @@ class Attachment(SoftDelete, db.Model):
         return sa.or_(cls.person_id.is_not(None), cls.post.has(Post.visible()), cls.comment.has(said), mine)
 
     @classmethod
-    def visible_to(cls, user: Permissions) -> sa.Select[Self]:
+    def visible_to(cls, user: User) -> sa.Select[Self]:
         """The files that a person may see."""
         seen = sa.select(cls).where(cls.deleted_at.is_(None), cls.reachable())
         return seen.params(viewer=user.id, now=utcnow())
 
     @classmethod
-    def any_of_post(cls) -> sa.ColumnElement[bool]:
-        """Whether the post of the statement around this has files."""
-        return sa.exists().where(cls.post_id == Post.id, cls.deleted_at.is_(None)).correlate(Post)
-
-    @classmethod
-    def unused_of(cls, user: Permissions, ids: Iterable[int]) -> sa.Select[Self]:
+    def unused_of(cls, user: User, ids: Iterable[int]) -> sa.Select[Self]:
         """Those of some files that a person uploaded and that belong to nothing yet."""
         mine = sa.select(cls).where(cls.uploader_id == user.id, cls.is_unused(), cls.deleted_at.is_(None))
         return mine.where(cls.id.in_(sorted(ids)[:FILES_MOST])).order_by(cls.id)
@@ -2837,7 +2557,7 @@ class Attachment(SoftDelete, db.Model):
         return {int(number) for number in _OWN_FILE.findall(body)[:FILES_MOST]}
 
     @classmethod
-    def sizes(cls, user: Permissions, body: str) -> dict[int, tuple[int, int]]:
+    def sizes(cls, user: User, body: str) -> dict[int, tuple[int, int]]:
         """Width and height of the pictures that a text shows, as far as its writer sees them."""
         ids = cls.ids_in(body)
         if not ids:
@@ -2877,7 +2597,7 @@ class Attachment(SoftDelete, db.Model):
         scale = max(1, width * 2 / THUMB_PIXELS, height * 2 / THUMB_PIXELS)
         return math.ceil(width / scale), math.ceil(height / scale)
 
-    def editable_by(self, user: Permissions) -> bool:
+    def editable_by(self, user: User) -> bool:
         """Whoever may change what it belongs to may remove it; a person's picture, they and administrators."""
         if self.person_id:
             return self.person_id == user.id or user.is_admin
@@ -2888,7 +2608,7 @@ class Attachment(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def create(cls, actor: Permissions, stored: "StoredFile") -> Self:
+    def create(cls, actor: User, stored: StoredFile) -> Self:
         """Write down a file that is on the disk already."""
         user = User.acting(actor.id, Role.MEMBER)
         file = cls(uploader_id=user.id, **stored._asdict())
@@ -2899,7 +2619,7 @@ class Attachment(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def set_avatar(cls, actor: Permissions, stored: "StoredFile") -> None:
+    def set_avatar(cls, actor: User, stored: StoredFile) -> None:
         """Make a file on the disk one's picture, in the place of the one before."""
         user = User.acting(actor.id)
         cls._delete_avatar(user, user.id)
@@ -2908,8 +2628,8 @@ class Attachment(SoftDelete, db.Model):
 
     @classmethod
     def attach(
-        cls, user: Permissions, body: str, file_ids: Iterable[int] = (), *,
-        post: "Post | None" = None, comment: "Comment | None" = None,
+        cls, user: User, body: str, file_ids: Iterable[int] = (), *,
+        post: Post | None = None, comment: Comment | None = None,
     ) -> None:  # fmt: skip
         """Give a post or a comment what its writer uploaded for it, as part of the caller's transaction."""
         ids = {*file_ids, *cls.ids_in(body)}
@@ -2919,19 +2639,19 @@ class Attachment(SoftDelete, db.Model):
             file.post, file.comment = post, comment
             Activity.record(user, "attachment.attached", file, file.name)
 
-    def before_deletion(self, actor: Permissions, deleted: bool) -> None:
+    def before_deletion(self, actor: User, deleted: bool) -> None:
         """A picture of a person that comes back takes the place of their present one."""
         if self.person_id and not deleted:
             self._delete_avatar(actor, self.person_id)
 
-    def record_deletion(self, actor: Permissions, action: str) -> None:
+    def record_deletion(self, actor: User, action: str) -> None:
         if self.person_id:
             Activity.record(actor, "person.picture", ("user", self.person_id), self.name)
         else:
             Activity.record(actor, action, self, self.name)
 
     @classmethod
-    def _delete_avatar(cls, user: Permissions, person_id: int) -> None:
+    def _delete_avatar(cls, user: User, person_id: int) -> None:
         standing = sa.select(cls).where(cls.person_id == person_id, cls.deleted_at.is_(None))
         for file in db.session.scalars(standing):
             file.deleted_at, file.deleted_by_id = utcnow(), user.id
@@ -3000,7 +2720,7 @@ class PageLink(db.Model):
         return {sort_key(title) for title in titles}
 
     @classmethod
-    def called(cls, viewer: Permissions | int, titles: Iterable[str], near: int = 0) -> "dict[str, PageName]":
+    def called(cls, viewer: User | int, titles: Iterable[str], near: int = 0) -> dict[str, PageName]:
         """The pages that a person sees, by their titles' keys: the one in the topic of post `near`, or the oldest."""
         if not (keys := [*titles]):
             return {}
@@ -3016,7 +2736,7 @@ class PageLink(db.Model):
         return found
 
     @staticmethod
-    def suggested(viewer: Permissions, typed: str) -> Sequence[Any]:
+    def suggested(viewer: User, typed: str) -> Sequence[Any]:
         """The pages that somebody may mean by the beginning of a word of their titles; those that begin so first."""
         key, nameable = sort_key(typed), sa.not_(sa.or_(*(Post.title.contains(mark) for mark in "[]|")))
         first = Post.title_key.startswith(key, autoescape=True)
@@ -3027,7 +2747,7 @@ class PageLink(db.Model):
         return rows(ordered, viewer=viewer.id, now=utcnow()).all()
 
     @classmethod
-    def once_called(cls, viewer: Permissions, title: str) -> "PageName | None":
+    def once_called(cls, viewer: User, title: str) -> PageName | None:
         """The page that somebody linked to by that title, whatever it is called now, as far as the person sees it."""
         bound = sa.select(Post.id, Post.title).join(cls, cls.target_id == Post.id)
         bound = bound.where(cls.title_key == title, Post.listed()).order_by(cls.id).limit(1)
@@ -3041,7 +2761,7 @@ class PageLink(db.Model):
         )
 
     @classmethod
-    def lead(cls, viewer: Permissions, rendered: str, post_id: int = 0, comment_id: int | None = None) -> str:
+    def lead(cls, viewer: User, rendered: str, post_id: int = 0, comment_id: int | None = None) -> str:
         """Have the links of a text lead where they lead this person: of one that is not saved, or was before.
 
         Of a post or, with a `comment_id`, of a comment below it; of a new one where that is 0.
@@ -3104,7 +2824,7 @@ class PageName(NamedTuple):
     title: str
 
 
-def led(rendered: str, found: Mapping[str, PageName], viewer: Permissions) -> str:
+def led(rendered: str, found: Mapping[str, PageName], viewer: User) -> str:
     """Draw the links of rendered HTML to the pages that were found; what was not found is marked.
 
     A link without words of its own shows what its page is called now.
@@ -3125,79 +2845,7 @@ def led(rendered: str, found: Mapping[str, PageName], viewer: Permissions) -> st
     return _DRAWN_PAGE_LINK.sub(draw, rendered, count=LINKS_MOST)
 
 
-class Around(NamedTuple):
-    """What stands around a post and the comments below it, read by one statement."""
-
-    files: tuple[Attachment, ...]
-    targets: Mapping[int | None, Mapping[str, PageName]]  # by the comment that names them, None for the post
-    linking: tuple[PageName, ...]
-
-    @classmethod
-    def read(cls, viewer: "Viewer", post: PostView, comments: Sequence[CommentView]) -> "Around":
-        """What is listed below a post that was fetched for this person, and where the links lead them."""
-        is_page, texts = post.kind == "page", (post.html, *(comment.html for comment in comments))
-        if not (post.has_files or is_page or any("/pages?title=" in text for text in texts)):
-            return NOTHING_AROUND
-        span = {"first": comments[0].id, "last": comments[-1].id} if comments else {"first": 0, "last": 0}
-        wanted = {"post": post.id, **span} | ({"title": sort_key(post.title)} if is_page else {})
-        found: dict[str, list[Any]] = {"link": [], "here": []}
-        for row in rows(cls._statement(is_page), viewer=viewer.id, now=utcnow(), **wanted):
-            found[row[0]].append(row[1:])
-        listed = sa.select(Attachment).where(Attachment.post_id == post.id, Attachment.deleted_at.is_(None))
-        files = db.session.scalars(listed.order_by(Attachment.id)) if post.has_files else ()
-        below = tuple(file for file in files if not (file.is_picture and f"/files/{file.id}/" in post.html))
-        linking = sorted(
-            (PageName(*row[:2]) for row in found["here"]), key=lambda page: (sort_key(page.title), page.id)
-        )
-        return cls(below, cls._targets(found["link"]), tuple(linking))
-
-    @staticmethod
-    def _targets(found: Iterable[Sequence[Any]]) -> Mapping[int | None, Mapping[str, PageName]]:
-        targets: dict[int | None, dict[str, PageName]] = {}
-        for page_id, title, key, comment_id, _rank, _none in sorted(found, key=lambda row: (row[4], row[0])):
-            targets.setdefault(comment_id, {}).setdefault(key, PageName(page_id, title))
-        return targets
-
-    @classmethod
-    @functools.cache
-    def _statement(cls, is_page: bool) -> Prepared:
-        parts = [*cls._links(), *([cls._linking()] if is_page else [])]
-        return Prepared(sa.union_all(*(sa.select(part.subquery()) for part in parts)))
-
-    @staticmethod
-    def _links() -> tuple[Columns, Columns]:
-        """Where the links lead: those that were bound (rank 0), and all by their titles, near (1) or elsewhere (2)."""
-        link, source, target = PageLink, aliased(Post), aliased(Post)
-        of_thread = sa.and_(
-            link.post_id == sa.bindparam("post"),
-            sa.or_(link.comment_id.is_(None), link.comment_id.between(sa.bindparam("first"), sa.bindparam("last"))),
-        )
-        columns = (sa.literal("link"), target.id, target.title, link.title_key, link.comment_id)
-        rank = sa.case((target.topic_id == source.topic_id, 1), else_=2)
-        bound = (
-            sa.select(*columns, sa.literal(0), sa.null()).select_from(link).join(target, target.id == link.target_id)
-        )
-        titled = sa.select(*columns, rank, sa.null()).select_from(link).join(source, source.id == link.post_id)
-        titled = titled.join(target, sa.and_(target.title_key == link.title_key, target.kind == "page"))
-        return bound.where(of_thread, target.listed()), titled.where(of_thread, target.listed())
-
-    @staticmethod
-    def _linking() -> Columns:
-        """The posts that lead this person to the page: bound to it, or by its title and to nothing else they see."""
-        link, target, none = PageLink, aliased(Post), sa.null()
-        bound_elsewhere = sa.exists().where(target.id == link.target_id, target.listed()).correlate(link)
-        by_title = sa.and_(link.title_key == sa.bindparam("title", type_=sa.String), ~bound_elsewhere)
-        here = sa.select(link.post_id).outerjoin(Comment, Comment.id == link.comment_id)
-        here = here.where(sa.or_(link.target_id == sa.bindparam("post"), by_title), Comment.deleted_at.is_(None))
-        linking = sa.select(sa.literal("here"), Post.id, Post.title, sa.literal(""), none, none, none)
-        linking = linking.where(Post.listed(), Post.id != sa.bindparam("post"), Post.id.in_(here))
-        return linking.order_by(Post.title_key, Post.id).limit(LINKING_MOST)
-
-
-NOTHING_AROUND = Around((), {}, ())
-
-
-def render_body(writer: Permissions, body: str) -> str:
+def render_body(writer: User, body: str) -> str:
     """Render what somebody wrote, its pictures with their sizes and the people it mentions linked."""
     return render_markdown(body, Attachment.sizes(writer, body), User.bearing)
 
@@ -3268,7 +2916,7 @@ class Reaction(db.Model):
     # -- queries
 
     @classmethod
-    def visible_to(cls, user: Permissions, model: Any) -> sa.Select[Any]:
+    def visible_to(cls, user: User, model: Any) -> sa.Select[Any]:
         """The posts, or the comments, to which a person may react: those that others see, too."""
         seen = sa.select(model)
         if model is Comment:
@@ -3292,7 +2940,7 @@ class Reaction(db.Model):
 
     @classmethod
     @transactional
-    def change(cls, actor: Permissions, kind: str, given: bool, **on: int) -> str | None:
+    def change(cls, actor: User, kind: str, given: bool, **on: int) -> str | None:
         """Give a reaction to what `post_id` or `comment_id` names, or take it back. Again: nothing more happens.
 
         Returns the new summary. Raises `NotVisible`, or `ValidationError` for a kind that there is not.
@@ -3337,7 +2985,7 @@ class Activity(db.Model):
     pending: Mapped[bool | None]  # somebody may have to be told of it (see `Notification.tell`)
 
     @classmethod
-    def record(cls, actor: Permissions | int | None, action: str, on: Any, detail: str = "") -> None:
+    def record(cls, actor: User | int | None, action: str, on: Any, detail: str = "") -> None:
         """Write down what the caller's unit does; `on` is a model's row, or the pair of its kind and id.
 
         Without an `actor` it was the site itself.
@@ -3457,7 +3105,7 @@ class Follow(db.Model):
     # -- actions
 
     @classmethod
-    def choose(cls, actor: Permissions, state: str, *, topic_id: int | None = None, post_id: int | None = None) -> None:
+    def choose(cls, actor: User, state: str, *, topic_id: int | None = None, post_id: int | None = None) -> None:
         """Follow a topic or a post, mute it, or with "none" neither. Raises `NotVisible`."""
         if state == "none" and post_id:  # or telling of what they just said there would have them follow it again
             Notification.tell()
@@ -3465,7 +3113,7 @@ class Follow(db.Model):
 
     @classmethod
     @transactional
-    def _choose(cls, actor: Permissions, state: str, topic_id: int | None, post_id: int | None) -> None:
+    def _choose(cls, actor: User, state: str, topic_id: int | None, post_id: int | None) -> None:
         user, model, thing_id = User.acting(actor.id), Post if post_id else Topic, post_id or topic_id
         if db.session.scalar(model.visible_to(user).where(model.id == thing_id)) is None:
             raise NotVisible
@@ -3637,7 +3285,7 @@ class Notification(db.Model):
     def of_person(cls, person: Any) -> tuple[Any, Any]:
         """Of the person of a row: a post of which something is unread, hidden or not, and the newest one's number.
 
-        Each request asks this, so it is but one look into an index for each of the two; see `Viewer.unread`.
+        Each request asks this, so it is but one look into an index for each of the two; see `User.unread`.
         """
         unread = sa.select(cls.post_id).where(cls.user_id == person.id, cls.read_at.is_(None)).limit(1)
         newest = sa.select(sa.func.max(cls.activity_id)).where(cls.user_id == person.id)
@@ -3653,12 +3301,12 @@ class Notification(db.Model):
         return Prepared(sa.select(cls.post_id, said).where(mine).group_by(cls.post_id))
 
     @classmethod
-    def unread_posts(cls, user: Permissions) -> dict[int, int]:
+    def unread_posts(cls, user: User) -> dict[int, int]:
         """The posts that a person sees and about which they have something unread, with how much was said there."""
         return {row.post_id: row.said for row in rows(cls._unread(), viewer=user.id, now=utcnow())}
 
     @classmethod
-    def page(cls, viewer: "Viewer", before: int | None) -> "list[ToldThread]":
+    def page(cls, viewer: User, before: int | None) -> list[ToldThread]:
         """What a person was told, by post and kind, the newest first; one more than a page holds."""
         newest, unread = sa.func.max(cls.id), sa.case((cls.read_at.is_(None), 1), else_=0)
         people = (sa.func.count(sa.distinct(cls.actor_id)), sa.func.min(cls.actor_id), sa.func.max(cls.actor_id))
@@ -3679,7 +3327,7 @@ class Notification(db.Model):
         ]
 
     @classmethod
-    def choices(cls, user: Permissions) -> dict[str, str]:
+    def choices(cls, user: User) -> dict[str, str]:
         """How a person wants to be told of each kind."""
         chosen = sa.select(NotificationChoice.kind, NotificationChoice.way)
         found = {row.kind: row.way for row in rows(chosen.where(NotificationChoice.user_id == user.id))}
@@ -3689,7 +3337,7 @@ class Notification(db.Model):
 
     @classmethod
     @transactional
-    def choose(cls, actor: Permissions, **ways: str) -> None:
+    def choose(cls, actor: User, **ways: str) -> None:
         """Decide how to be told of each kind, from now on."""
         user = User.acting(actor.id)
         chosen = [{"user_id": user.id, "kind": kind, "way": way} for kind, way in ways.items()]
@@ -3698,7 +3346,7 @@ class Notification(db.Model):
 
     @classmethod
     @transactional
-    def read_all(cls, actor: Permissions) -> None:
+    def read_all(cls, actor: User) -> None:
         """Mark everything that a person was told as read."""
         user = User.acting(actor.id)
         theirs = sa.update(cls).where(cls.user_id == user.id, cls.read_at.is_(None))
@@ -3955,9 +3603,9 @@ class ToldThread(NamedTuple):
     is_unread: bool
 
     @classmethod
-    def of(cls, viewer: "Viewer", last: Any, first: Any, unread: bool, count: int, some: set[int | None]) -> Self:
+    def of(cls, viewer: User, last: Any, first: Any, unread: bool, count: int, some: set[int | None]) -> Self:
         """The group from its `first` to its `last` row; `count` people did it, among them `some`."""
-        unread = unread and last.post_id in viewer.unread
+        unread = unread and unread
         others = sorted(some - {last.actor_id, None})  # type: ignore[type-var]
         people = directory(viewer, [number for number in (last.actor_id, *others) if number]).people
         who = name = people[last.actor_id].name if last.actor_id else ""
@@ -4021,7 +3669,7 @@ class Setting(db.Model):
         return found.get("version", ""), Site(**known)
 
     @classmethod
-    def lock(cls) -> "Setting":
+    def lock(cls) -> Setting:
         """Make units that decide over several rows (the last admin, a topic's place) wait for one another."""
         row = db.session.get(cls, "version", with_for_update=True, populate_existing=True)
         assert row is not None, "the first migration writes it"
@@ -4029,7 +3677,7 @@ class Setting(db.Model):
 
     @classmethod
     @transactional
-    def change(cls, actor: Permissions, *, version: str | None = None, **values: str) -> None:
+    def change(cls, actor: User, *, version: str | None = None, **values: str) -> None:
         """Set some settings and tell every process. Raises `EditConflict` when somebody else set one of them meanwhile."""
         counter = cls.lock()
         User.acting(actor.id, Role.ADMIN)
@@ -4133,7 +3781,7 @@ class SearchEntry(db.Model):
         return Prepared(found.order_by(newest_first).limit(sa.bindparam("most", type_=sa.Integer)))
 
     @classmethod
-    def hits(cls, viewer: "Viewer", wanted: "Wanted") -> "Found":
+    def hits(cls, viewer: User, wanted: Wanted) -> Found:
         """The posts, pages, comments and files that this person may see and that fit best, and how many there are.
 
         Best is what has the words in its title, then what begins a title's words, then the rest; of each the newest.
@@ -4146,7 +3794,7 @@ class SearchEntry(db.Model):
         return cls._found(viewer, wanted, 0)
 
     @classmethod
-    def _found(cls, viewer: "Viewer", wanted: "Wanted", last: int) -> "Found":
+    def _found(cls, viewer: User, wanted: Wanted, last: int) -> Found:
         """What was found; with `last`, the number of the newest entry, by MySQL among the newest only."""
         ranked: dict[int, tuple[int, Any]] = {}
         given, count = {"viewer": viewer.id, "now": g.now, "oldest": 0, **wanted.limits}, 0
@@ -4181,7 +3829,7 @@ class SearchEntry(db.Model):
         return Prepared(found.order_by(User.name_key, User.id).limit(sa.bindparam("most", type_=sa.Integer)))
 
     @classmethod
-    def people(cls, wanted: "Wanted", most: int) -> Sequence[Any]:
+    def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
         """The people who fit, by name."""
         match = database.search_query(wanted.words, (), database.PERSON_MARK, False)
         checks = database.search_checks(wanted.words, database.PERSON_MARK, False)
@@ -4484,17 +4132,6 @@ class Throttle(db.Model):
 # -- The recycle bin ---------------------------------------------------------------------------------------------------
 
 
-class Binned(NamedTuple):
-    """Something in the recycle bin."""
-
-    id: int
-    name: str  # a title, a name, or how a comment begins
-    within: str  # the topic of a post, the post of a comment
-    deleted_at: datetime
-    deleted_by: str
-    holds: int  # comments of a post, posts of a topic
-
-
 class BinnedText(NamedTuple):
     """What a deleted post or comment says."""
 
@@ -4517,43 +4154,37 @@ class Bin:
     KINDS = ("post", "comment", "file", "topic")
 
     @classmethod
-    def page(cls, viewer: Permissions, kind: str, before: "Cursor | None") -> tuple[list[Binned], str | None]:
-        """What is in the bin of one kind, deleted last first, as far as the person may see it; and the next place."""
+    def page(cls, kind: str, before: str | None) -> Page:
+        """What is in the bin of one kind, deleted last first, as far as the person may see it."""
         statement, model = cls._list(kind)
-        if before:
-            earlier = sa.or_(model.deleted_at < before.when, model.id < before.id)
-            statement = statement.where(model.deleted_at <= before.when, earlier)
-        statement = statement.order_by(model.deleted_at.desc(), model.id.desc()).limit(PAGE_SIZE + 1)
-        listed = [Binned(*row) for row in rows(statement, viewer=viewer.id, now=utcnow())]
-        shown = listed[:PAGE_SIZE]
-        more = len(listed) > PAGE_SIZE
-        return shown, Cursor(shown[-1].deleted_at, shown[-1].id).encode() if more else None
+        return paginate(statement, (model.deleted_at.desc(), model.id.desc()), before)
 
     @classmethod
     def _list(cls, kind: str) -> tuple[Columns, Any]:
+        """What is in the bin of one kind, with a name, what it is in, and how much is in it; and the model."""
+        deleted_by = User.name.label("deleted_by")
         if kind == "topic":
-            held = sa.select(sa.func.count()).where(Post.topic_id == Topic.id, Post.deleted_at.is_(None))
-            columns = (Topic.id, Topic.name, sa.literal(""), Topic.deleted_at, User.name, held.scalar_subquery())
-            statement = sa.select(*columns).outerjoin(User, User.id == Topic.deleted_by_id)
-            return statement.where(cls.topics(), Topic.within_reach()), Topic
-        if kind == "comment":
-            said = sa.func.substr(Comment.body, 1, EXCERPT_MAX)
-            columns = (Comment.id, said, Post.title, Comment.deleted_at, User.name, sa.literal(0))
-            statement = sa.select(*columns).join(Post, Post.id == Comment.post_id)
-            statement = statement.outerjoin(User, User.id == Comment.deleted_by_id)
-            return statement.where(Comment.deleted_at.is_not(None), Post.visible()), Comment
-        if kind == "file":
-            statement = sa.select(*cls._file_columns()).outerjoin(User, User.id == Attachment.deleted_by_id)
+            posts = sa.select(sa.func.count()).where(Post.topic_id == Topic.id, Post.deleted_at.is_(None))
+            columns = (Topic.name, sa.literal("").label("within"), posts.scalar_subquery().label("holds"))
+            statement, model = sa.select(Topic.id, *columns, Topic.deleted_at, deleted_by), Topic
+            statement = statement.where(cls.topics(), Topic.within_reach())
+        elif kind == "comment":
+            words = sa.func.substr(Comment.body, 1, EXCERPT_MAX).label("name")
+            columns = (words, Post.title.label("within"), sa.literal(0).label("holds"))
+            statement, model = sa.select(Comment.id, *columns, Comment.deleted_at, deleted_by), Comment
+            statement = statement.join(Post, Post.id == Comment.post_id).where(Post.visible())
+        elif kind == "file":
+            statement, model = sa.select(*cls._file_columns(), deleted_by), Attachment
             stays = sa.or_(Attachment.post_id.is_not(None), Attachment.comment_id.is_not(None))
-            deleted = Attachment.deleted_at.is_not(None)
-            return statement.where(deleted, stays, Attachment.reachable()), Attachment
-        columns = (Post.id, Post.title, Topic.name, Post.deleted_at, User.name, Post.comment_count)
-        statement = sa.select(*columns).join(Topic, Topic.id == Post.topic_id)
-        statement = statement.outerjoin(User, User.id == Post.deleted_by_id)
-        return statement.where(Post.deleted_at.is_not(None), Post.reachable()), Post
+            statement = statement.where(stays, Attachment.reachable())
+        else:
+            columns = (Post.title.label("name"), Topic.name.label("within"), Post.comment_count.label("holds"))
+            statement, model = sa.select(Post.id, *columns, Post.deleted_at, deleted_by), Post
+            statement = statement.join(Topic, Topic.id == Post.topic_id).where(Post.reachable())
+        return statement.outerjoin(User, User.id == model.deleted_by_id).where(model.deleted_at.is_not(None)), model
 
     @classmethod
-    def fetch(cls, viewer: Permissions, kind: str, of_id: int) -> tuple[Binned, BinnedText]:
+    def fetch(cls, viewer: User, kind: str, of_id: int) -> tuple[Any, BinnedText]:
         """A deleted post or comment with what it says, as far as the person may see it. Raises `NotVisible`."""
         statement, model = cls._list(kind)
         author = aliased(User)
@@ -4563,7 +4194,7 @@ class Bin:
         row = rows(statement.where(model.id == of_id), viewer=viewer.id, now=utcnow()).first()
         if row is None:
             raise NotVisible
-        thing, written = Binned(*row[: -len(said)]), BinnedText(*row[-len(said) :])
+        thing, written = row, BinnedText(*row[-len(said) :])
         owner = Attachment.post_id if kind == "post" else Attachment.comment_id
         files = sa.select(Attachment.name, Attachment.size).where(owner == of_id, Attachment.deleted_at.is_(None))
         return thing, written._replace(files=rows(files.order_by(Attachment.id).limit(FILES_MOST)).all())
@@ -4573,7 +4204,9 @@ class Bin:
         """A file's line; what it was in is the title of its post, or of the one that its comment is below."""
         below = sa.select(Comment.post_id).where(Comment.id == Attachment.comment_id).scalar_subquery()
         title = sa.select(Post.title).where(Post.id == sa.func.coalesce(Attachment.post_id, below)).scalar_subquery()
-        return Attachment.id, Attachment.name, title, Attachment.deleted_at, User.name, sa.literal(0)
+        return (
+            Attachment.id, Attachment.name, title.label("within"), sa.literal(0).label("holds"), Attachment.deleted_at,
+        )  # fmt: skip
 
     @staticmethod
     def topics() -> sa.ColumnElement[bool]:
@@ -4581,7 +4214,7 @@ class Bin:
         return sa.and_(Topic.deleted_at.is_not(None), Topic.merged_into_id.is_(None))
 
     @classmethod
-    def empty(cls, actor: Permissions | None, until: datetime) -> int:
+    def empty(cls, actor: User | None, until: datetime) -> int:
         """Remove for good what was deleted up to a time: what an administrator sees of it, or without one all of it.
 
         Returns how many things that were. In batches, so that nobody waits for long; a stop in between loses nothing.
@@ -4594,7 +4227,7 @@ class Bin:
 
     @classmethod
     @transactional
-    def _empty_some(cls, actor: Permissions | None, kind: str, until: datetime) -> int:
+    def _empty_some(cls, actor: User | None, kind: str, until: datetime) -> int:
         statement, model = cls._list(kind)
         if actor is None:  # the site itself looks at all of it, whatever it stands in
             gone = cls.topics() if kind == "topic" else model.deleted_at.is_not(None)
@@ -4668,6 +4301,139 @@ JOB_RETRY = timedelta(minutes=1)
 def hash_token(token: str) -> str:
     """The only form in which a random token is stored (SHA-256: it has entropy enough to need no salt)."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+# -- Hot reads: what the pages show that people open most; `fetch` and `paginate` run them ----------------------------
+
+TODAY = sa.bindparam("today", type_=sa.Date)
+NEWEST_FIRST = (Post.published_at.desc(), Post.id.desc())
+
+User.picture_id = column_property(
+    sa.select(sa.func.max(Attachment.id))
+    .where(Attachment.person_id == User.id, Attachment.deleted_at.is_(None))
+    .correlate(User)
+    .scalar_subquery()
+)
+
+AUTHOR = (
+    User.name.label("author_name"),
+    User.username.label("author_username"),
+    User.picture_id.label("author_picture"),
+)
+TOPIC = (Topic.name.label("topic_name"), Topic.slug.label("topic_slug"), Topic.private.label("topic_private"))
+NEW_COMMENTS = (
+    sa.select(sa.func.count(sa.distinct(Notification.comment_id)))
+    .where(Notification.user_id == VIEWER, Notification.read_at.is_(None), Notification.post_id == Post.id)
+    .correlate(Post)
+    .scalar_subquery()
+)
+CARD = (
+    sa.select(Post.id, Post.title, Post.excerpt, Post.comment_count, Post.published_at, Post.expires_at, Post.author_id)
+    .add_columns(*AUTHOR, *TOPIC, Post.unseen(SINCE).label("is_new"), NEW_COMMENTS.label("new_comments"))
+    .join(Post.author)
+    .join(Post.topic)
+    .where(Post.listed())
+)
+NEWS = database.in_table_order(CARD).where(Post.kind == "news", Post.current())
+PINNED = (
+    NEWS.where(Post.pinned_at.is_not(None), Post.is_pinned_now()).order_by(Post.pinned_at.desc(), Post.id.desc())
+).limit(PINNED_MAX)
+TOPIC_POSTS = database.in_table_order(CARD).where(Post.topic_id == sa.bindparam("topic_id"), Post.kind == "news")
+AUTHOR_POSTS = database.in_table_order(CARD).where(Post.author_id == sa.bindparam("author_id"))
+
+OWNER = aliased(User)
+OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.deactivated_at.is_(None))
+POST_PAGE = (
+    sa.select(*(column for column in Post.__table__.columns if column.name != "body"), *AUTHOR, *TOPIC)
+    .add_columns(OWNER.name.label("owner_name"), OWNER.username.label("owner_username"))
+    .add_columns(*Acknowledgement.of_viewer(), ReadMark.of_viewer(), Post.unseen().label("is_unseen"), Follow.of_post())
+    .join(Post.author)
+    .join(Post.topic)
+    .outerjoin(OWNER, OWNER_IS_HERE)
+    .where(Post.visible(), Post.id == sa.bindparam("post_id"))
+)
+COMMENTS = (
+    sa.select(Comment.id, Comment.html, Comment.created_at, Comment.edited_at, Comment.author_id, Comment.reacted)
+    .add_columns(*AUTHOR)
+    .join(Comment.author)
+    .where(Comment.post_id == sa.bindparam("post_id"), Comment.deleted_at.is_(None))
+)
+FILES_OF_POST = (
+    sa.select(Attachment)
+    .where(Attachment.post_id == sa.bindparam("post_id"), Attachment.deleted_at.is_(None))
+    .order_by(Attachment.id)
+)
+
+EDITOR = aliased(User)
+HANDBOOK_ORDER = (Topic.position.asc(), Topic.id.label("topic_id").asc(), Post.title_key.asc(), Post.id.asc())
+HANDBOOK = (
+    sa.select(Post.id, Post.title, Post.title_key, Post.updated_at, Post.review_by, Post.owner_id, Topic.position)
+    .add_columns(
+        Topic.id.label("topic_id"), *TOPIC, EDITOR.name.label("editor_name"), Post.unseen(SINCE).label("is_new")
+    )
+    .select_from(Topic)
+    .join(Post, Post.topic_id == Topic.id)
+    .join(EDITOR, EDITOR.id == Post.editor_id)
+    .where(Post.listed(), Post.kind == "page")
+)
+REVIEW_SOON = timedelta(days=30)  # a page is listed as due so long before its day
+REVIEW_DAY = sa.func.coalesce(Post.review_by, sa.literal(date.max, sa.Date), type_=sa.Date).label("review_day")
+REVIEWS = (
+    sa.select(Post.id, Post.title, Post.review_by, Post.owner_id, OWNER.name.label("owner_name"), REVIEW_DAY)
+    .outerjoin(OWNER, OWNER_IS_HERE)
+    .where(Post.visible(), Post.kind == "page")
+    .where(
+        sa.or_(
+            Post.review_by <= sa.bindparam("until", type_=sa.Date),
+            sa.and_(Post.owner_id.is_not(None), OWNER.id.is_(None)),
+        )
+    )
+)
+
+OWED = (
+    sa.select(Post.id, Post.title, Post.must_read_due)
+    .join(User, User.id == VIEWER)
+    .where(Acknowledgement.owed())
+    .order_by(Post.must_read_due.is_(None), Post.must_read_due, Post.id)
+    .limit(OWED_MOST)
+)
+OWN_REVIEWS_DUE = (
+    sa.select(Post.id)
+    .where(Post.visible(), Post.owner_id == VIEWER, Post.kind == "page", Post.review_by < TODAY)
+    .limit(PAGE_SIZE)
+)
+
+STAND_IN = aliased(User)
+AWAY = (
+    sa.select(User.id, User.name, User.username, User.picture_id, User.away_until, STAND_IN.name.label("stand_in_name"))
+    .outerjoin(STAND_IN, sa.and_(STAND_IN.id == User.stand_in_id, STAND_IN.deactivated_at.is_(None)))
+    .add_columns(User.away_from, User.timezone)
+    .where(User.away_until >= sa.bindparam("ended", type_=sa.Date), User.deactivated_at.is_(None))
+    .where(sa.or_(User.away_from.is_(None), User.away_from <= sa.bindparam("begun", type_=sa.Date)))
+    .order_by(User.away_until, User.id)
+    .limit(4 * AWAY_SHOWN)  # which day it is depends on where each person is: `is_away` decides
+)
+CHANGED_PAGES = (
+    database.in_table_order(sa.select(Post.id, Post.title, Post.updated_at, EDITOR.name.label("editor_name")))
+    .join(EDITOR, EDITOR.id == Post.editor_id)
+    .where(Post.listed(), Post.kind == "page")
+    .order_by(Post.updated_at.desc(), Post.id.desc())
+    .limit(CHANGED_SHOWN)
+)
+TOPICS = (
+    sa.select(Topic.name, Topic.slug, Topic.private)
+    .where(Topic.visible())
+    .order_by(Topic.position, Topic.id)
+    .limit(TOPICS_SHOWN)
+)
+
+BY_NAME = (User.name_key.asc(), User.id.asc())
+ALL_PEOPLE = sa.select(
+    *(User.id, User.name, User.username, User.title, User.department, User.phone, User.email, User.location),
+    *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id),
+    *(User.role, User.deactivated_at, User.last_active_at),
+)
+PEOPLE = ALL_PEOPLE.where(User.deactivated_at.is_(None))
 
 
 # ======================================================================================================================
@@ -4808,131 +4574,59 @@ def network_of(address: str) -> str:
 # -- Sessions ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Viewer(Permissions):
-    """The person a request is for, as its first statement reads them. Not a model: there is nothing to save."""
-
-    id: int
-    username: str
-    name: str
-    role: Role
-    theme: str
-    zone: ZoneInfo
-    shortcuts: bool
-    sign_in_id: int
-    directory_version: str
-    last_activity: int | None
-    new_since: datetime | None
-    unread_post: int | None  # one of those about which they were told something that they have not read
-    told: int | None  # the number of what they were told last
-    _unread: Mapping[int, int] | None = None
-
-    @property
-    def unread(self) -> Mapping[int, int]:
-        """The posts that they see and about which they were told something that they have not read.
-
-        Each with how much of it was said in comments.
-        """
-        if self._unread is None:
-            told = ("unread", self.told, self.unread_post, *clock())
-            found = unchanged(self, told, lambda: Notification.unread_posts(self)) if self.unread_post else {}
-            looking = state().looks.pending  # opened meanwhile, which is written soon
-            self._unread = {post_id: said for post_id, said in found.items() if not looking((self.id, post_id))}
-        return self._unread
-
-    def has_read(self, post_id: int) -> None:
-        """Count a post as read from now on, as far as this request knows."""
-        self._unread = {other: said for other, said in self.unread.items() if other != post_id}
-
-    @property
-    def since(self) -> datetime:
-        """What came after this is new to them; on a first visit nothing is."""
-        return self.new_since or datetime.max
-
-
-@functools.cache
-def _viewer_statement() -> Prepared:
-    """Everything that a signed-in page begins with, in one statement."""
-    return Prepared(
-        sa.select(
-            *(
-                SignIn.id.label("sign_in_id"),
-                SignIn.expires_at,
-                SignIn.last_used_at,
-                SignIn.remembered,
-                SignIn.ended_at,
-            ),
-            *(User.id, User.username, User.name, User.role, User.theme, User.timezone, User.shortcuts),
-            *(User.deactivated_at, User.previous_visit_at, User.last_active_at),
-            Setting.counter("version").label("settings_version"),
-            Setting.counter("directory").label("directory_version"),
-            sa.select(sa.func.max(Activity.id)).scalar_subquery().label("last_activity"),
-            *Notification.of_person(User),
-        )
-        .join(User, User.id == SignIn.user_id)
-        .where(SignIn.token_hash == sa.bindparam("token_hash"))
-    )
-
-
-def load_viewer() -> Viewer | None:
-    """Find who a request is for by the token in its session; None when nobody is signed in."""
-    held, kept = this_g(), this_session()
-    token, now = kept.get("token"), held.now
-    row = rows(_viewer_statement(), token_hash=hash_token(token), now=now).first() if token else None
-    if row is None:
-        held.ended_user_id = kept.get("was")
+def load_sign_in() -> SignIn | None:
+    """Find the sign-in of this request, and with it the person, by the token in its session; None without a valid one."""
+    token = session.get("token")
+    if token is None:
+        g.ended_user_id = session.get("was")
         return None
-    state().use_settings(row.settings_version)
-    idle = not row.remembered and row.last_used_at < now - SIGN_IN_IDLE
-    if idle or row.ended_at or row.deactivated_at or row.expires_at <= now:
-        held.ended_user_id = row.id
-        return None
-    if (now - row.last_used_at > NOTED_EVERY or row.last_active_at is None) and request.endpoint != POLL_ENDPOINT:
-        state().visits.note((row.id, row.sign_in_id), now)  # a page that only lies open is no visit
-    away = row.last_active_at is not None and now - row.last_active_at > VISIT_GAP
-    since = row.last_active_at if away else row.previous_visit_at
-    preferences = (row.theme, state().zone(row.timezone), row.shortcuts)
-    return Viewer(
-        row.id,
-        row.username,
-        row.name,
-        row.role,
-        *preferences,
-        row.sign_in_id,
-        row.directory_version,
-        row.last_activity,
-        since,
-        row.unread_post,
-        row.told,
-    )
+    statement = sa.select(SignIn).join(SignIn.user).options(contains_eager(SignIn.user))
+    found = db.session.scalar(statement.where(SignIn.token_hash == hash_token(token)))
+    if found is not None and found.is_valid(g.now):
+        return found
+    g.ended_user_id = found.user_id if found else session.get("was")
+    return None
 
 
-def viewer_or_none() -> Viewer | None:
-    """The signed-in person of this request, found once."""
-    held = this_g()
-    if "viewer" not in held:
-        held.viewer = None  # for whatever is asked while it is being found
-        held.viewer = load_viewer()
-    return held.viewer
+def current_sign_in() -> SignIn | None:
+    """The sign-in of this request, found once."""
+    if "sign_in" not in g:
+        g.sign_in = g.user = None  # for whatever is asked while it is being found
+        g.sign_in = load_sign_in()
+        if g.sign_in is not None:
+            g.user, g.user_id = g.sign_in.user, g.sign_in.user_id
+    return g.sign_in
 
 
-def this_viewer() -> Viewer:
-    """The same where a decorator has seen to it that there is somebody: not a proxy, so it is typed, and quicker."""
-    viewer = viewer_or_none()
-    assert viewer is not None
-    return viewer
+def signed_in_user() -> User | None:
+    """The person who is signed in."""
+    return g.user if current_sign_in() else None
 
 
-current_user: Any = LocalProxy(viewer_or_none)
+current_user: Any = LocalProxy(signed_in_user)
+
+
+def record_visit(response: Response) -> Response:
+    """Note, every few minutes, that the person of this request was here. A page that only lies open is no visit."""
+    sign_in = g.get("sign_in")
+    if sign_in is None or request.endpoint == POLL_ENDPOINT:
+        return response
+    if g.user.last_active_at and g.now - sign_in.last_used_at <= VISIT_NOTED_EVERY:
+        return response
+    try:
+        User.record_visit(sign_in.user_id, sign_in.id, g.now)
+    except (DBAPIError, database.DatabaseBusy):
+        log.warning("a visit could not be noted", exc_info=True)
+    return response
 
 
 def sign_in(user_id: int, remember: bool) -> None:
     """Begin a session for a person: a new token, and the session before is ended and forgotten (ASVS 5.0, 7.2.4)."""
-    if (before := viewer_or_none()) is not None:
-        SignIn.end(before, before.sign_in_id)
+    if (before := current_sign_in()) is not None:
+        SignIn.end(before.user, before.id)
     token = SignIn.start(user_id, remember, device_name(), client_address())
     renew_session(token, remember)
-    g.pop("viewer", None)
+    g.pop("sign_in", None)
 
 
 def renew_session(token: str | None, remember: bool = False) -> None:
@@ -4947,13 +4641,13 @@ def renew_session(token: str | None, remember: bool = False) -> None:
 
 def sign_out() -> None:
     """End this browser's session. It remembers whose it was, so that a form left open comes back to them only."""
-    user = viewer_or_none()
-    if user is not None:
-        SignIn.end(user, user.sign_in_id)
+    before = current_sign_in()
+    if before is not None:
+        SignIn.end(before.user, before.id)
     renew_session(None)
-    if user is not None:
-        session["was"] = user.id
-    g.viewer = None
+    if before is not None:
+        session["was"] = g.user_id
+    g.sign_in = None
 
 
 def device_name() -> str:
@@ -5007,10 +4701,9 @@ def _requires(view: View, role: Role) -> View:
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> ResponseReturnValue:
-        viewer = viewer_or_none()
-        if viewer is None:
+        if not current_user:
             return ask_to_sign_in()
-        if viewer.role < role:
+        if current_user.role < role:
             abort(403)
         return view(*args, **kwargs)
 
@@ -5149,7 +4842,7 @@ class SiteForm(FlaskForm):
         return "preview" in this_request().form and "body" in self._fields
 
     refused_with = 422  # the status of its page when it came back
-    overtaken: "Sequence[Overtaken]" = ()
+    overtaken: Sequence[Overtaken] = ()
 
     def overtake(self, conflict: EditConflict) -> None:
         """Show what somebody else saved meanwhile beside what was typed; sent again, it is saved over that."""
@@ -5192,7 +4885,7 @@ class Overtaken(NamedTuple):
     typed: str
 
     @classmethod
-    def of(cls, field: Any, now: Any) -> "Overtaken":
+    def of(cls, field: Any, now: Any) -> Overtaken:
         words = (cls._in_words(field, *pair) for pair in ((now, field.data), (field.data, now)))
         return cls(field.id, field.label.text, *words)
 
@@ -5541,25 +5234,17 @@ class AppState:
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.password_work = PasswordWork(app.config["THREADS"])
-        self.visits = database.WriteBehind(app, User.note_visits)
         self.looks = database.WriteBehind(app, write_looks, LOOKS_SECONDS)
         self.telling = database.WriteBehind(app, tell_soon, TELL_SECONDS)
-        self.looked: dict[int, int] = {}  # by person, counts what changes for them alone (see `unchanged`)
         self.indexer = database.WriteBehind(app, SearchEntry.follow, seconds=0.5)
         self.site = Site()
         self.settings_version: str | None = None
         self.assets: dict[tuple[str, str], str] = {}
-        self.found: OrderedDict[Any, Any] = OrderedDict()  # see `unchanged`
-        self.directory = Directory("", {}, {})
 
     def use_settings(self, version: str | None = None) -> None:
         """Read the site's settings unless those of that version are here already."""
         if version is None or version != self.settings_version:
             self.settings_version, self.site = Setting.read()
-
-    def changed_for(self, user_id: int) -> None:
-        """Have what is kept for a person read anew, though nobody recorded an activity."""
-        self.looked[user_id] = self.looked.get(user_id, 0) + 1
 
     def zone(self, name: str) -> ZoneInfo:
         """A person's time zone, or the site's where they chose none."""
@@ -5572,55 +5257,10 @@ def state() -> AppState:
 
 
 def current_site() -> Site:
-    """The site's settings; a signed-in request has them from its first statement, others read them."""
-    held = this_g()
-    if "site" not in held:
-        if viewer_or_none() is None:
-            state().use_settings()
-        held.site = state().site
-    return held.site
-
-
-FOUND_MOST = 256  # how much `unchanged` keeps
-FOUND_TEXT = 100_000  # the longest part of a page that is kept: in all some MB
-
-
-def unchanged(
-    viewer: Viewer, key: tuple[Any, ...], find: Callable[[], T], keep: Callable[[T], bool] = lambda _value: True
-) -> T:
-    """What `find` reads for this person, read again only when somebody has changed something.
-
-    Every action records an activity, and a request's first statement reads the last one's number. On SQLite, where one
-    writes after the other, the same number means that nothing was written in between. On MySQL two may write at once
-    and the later number be seen first: there everything is read each time. What one person has looked at is nobody
-    else's concern, and no activity: `AppState.changed_for` counts that.
-    """
-    if not database.is_sqlite():
-        return find()
-    kept, own_changes = state().found, state().looked.get(viewer.id)
-    whole_key = (viewer.id, viewer.new_since, viewer.last_activity, own_changes, *key)
-    value = kept.get(whole_key)
-    if value is None:
-        value = find()
-        if keep(value):
-            kept[whole_key] = value
-        while len(kept) > FOUND_MOST:
-            with contextlib.suppress(KeyError):  # another thread may have been here first
-                kept.popitem(last=False)
-    return value
-
-
-def drawn(viewer: Viewer, template: str, key: tuple[Any, ...], find: Callable[[], dict[str, Any]]) -> Markup:
-    """What a page shows this person, drawn again only when somebody has changed something, or a minute has passed.
-
-    The template knows what `find` returns, and who looks as `current_user`; of the request it knows nothing.
-    """
-
-    def draw() -> Markup:
-        return Markup(this_app().jinja_env.get_template(template).render(find(), current_user=viewer))
-
-    whole_key = (template, *clock(), *key)
-    return draw() if this_app().debug else unchanged(viewer, whole_key, draw, lambda text: len(text) <= FOUND_TEXT)
+    """The site's settings, read once a request."""
+    if "site" not in g:
+        g.site = Setting.read()[1]
+    return g.site
 
 
 class PersonName(NamedTuple):
@@ -5644,7 +5284,7 @@ class Directory(NamedTuple):
     topics: dict[int, TopicLink]
 
     @classmethod
-    def read(cls, version: str) -> "Directory":
+    def read(cls, version: str) -> Directory:
         picture = sa.select(sa.func.max(Attachment.id)).where(
             Attachment.person_id == User.id, Attachment.deleted_at.is_(None)
         )
@@ -5654,53 +5294,76 @@ class Directory(NamedTuple):
         return cls(version, named, {row.id: TopicLink._make(row) for row in topics})
 
 
-def directory(viewer: Viewer, people: Iterable[int] = ()) -> Directory:
-    """The directory as of this person's request; read anew when it has changed, or does not know one of `people`."""
-    known = state().directory
-    if known.version != viewer.directory_version or not known.people.keys() >= set(people):
-        known = state().directory = Directory.read(viewer.directory_version)
-    return known
+def directory(_viewer: User, _people: Iterable[int] = ()) -> Directory:
+    """The names of everybody and of all topics."""
+    return Directory.read("")
 
 
-class Cursor(NamedTuple):
-    """A place in a list that is ordered by time and id, opaque to those who pass it on."""
+class Page(NamedTuple):
+    """A page of a list."""
 
-    when: datetime
-    id: int
-
-    def encode(self) -> str:
-        return encode_place(self.when.isoformat(), self.id)
-
-    @classmethod
-    def from_request(cls) -> "Cursor | None":
-        """The place that `?before=` names, None without it. A place that was made up is 404."""
-        place = place_from_request(str, int)
-        try:
-            return cls(datetime.fromisoformat(place[0]), place[1]) if place else None
-        except ValueError:
-            abort(404)
+    items: Sequence[Any]
+    next: str | None  # the cursor of the next page
+    is_continued: bool  # whether this is a later page than the first
 
 
-def encode_place(*parts: str | int) -> str:
-    """Make the opaque form of a place in a list."""
+def fetch(statement: sa.Select[Any], **params: Any) -> Sequence[Any]:
+    """Run a read for the person who is signed in. Returns its rows."""
+    known = {"viewer": current_user.id, "now": g.now, "since": current_user.new_since}
+    return db.session.execute(statement, known | params).all()
+
+
+def paginate(
+    statement: sa.Select[Any], keys: Sequence[Any], before: str | None = None, size: int = PAGE_SIZE, **params: Any
+) -> Page:
+    """A page of a list by keyset: the rows beyond the cursor `before`, in the order of `keys`.
+
+    Keys are columns of the statement with their directions; together they are unique. A made-up cursor is a 404.
+    """
+    if before:
+        statement = statement.where(beyond(keys, decode_cursor(before, keys)))
+    rows = fetch(statement.order_by(*keys).limit(size + 1), **params)
+    items = rows[:size]
+    cursor = encode_cursor(getattr(items[-1], key.element.key) for key in keys) if len(rows) > size else None
+    return Page(items, cursor, bool(before))
+
+
+def beyond(keys: Sequence[Any], place: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """Whether a row comes after a place in the order of some keys.
+
+    Not as a comparison of rows, for which MariaDB would read the whole index.
+    """
+    (first, *rest), (value, *values) = keys, place
+    column, descending = first.element, first.modifier is desc_op
+    after = column < value if descending else column > value
+    if not rest:
+        return after
+    within = column <= value if descending else column >= value
+    return sa.and_(within, sa.or_(after, beyond(rest, values)))
+
+
+def encode_cursor(values: Iterable[Any]) -> str:
+    """A place in a list as it stands in an address, opaque to those who pass it on."""
+    parts = [value.isoformat() if isinstance(value, date) else value for value in values]
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 
-def place_from_request(*kinds: type) -> tuple[Any, ...] | None:
-    """Read the place that `?before=` names, None without it; one that was made up is 404."""
-    encoded = request.args.get("before")
-    if not encoded:
-        return None
+def decode_cursor(cursor: str, keys: Sequence[Any]) -> list[Any]:
+    """The place that a cursor names. Aborts with 404 for one that was made up."""
     try:
-        parts = json.loads(base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):
+        parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
+        return [read_key(key.element.type.python_type, part) for key, part in zip(keys, parts, strict=True)]
+    except (ValueError, TypeError, RecursionError):  # binascii's and json's errors are ValueErrors
         abort(404)
-    sound = isinstance(parts, list) and len(parts) == len(kinds)
-    if not sound or any(type(part) is not kind for part, kind in zip(parts, kinds, strict=True)):
-        abort(404)
-    if any(_CONTROL.search(part) if isinstance(part, str) else not -(2**63) < part < 2**63 for part in parts):
-        abort(404)
-    return tuple(parts)
+
+
+def read_key(kind: type, part: Any) -> Any:
+    """The value of a key in a cursor. Raises `ValueError` or `TypeError`."""
+    if issubclass(kind, date):
+        return kind.fromisoformat(part)
+    if type(part) is not kind or (kind is str and _CONTROL.search(part)) or (kind is int and abs(part) > ID_MAX):
+        raise ValueError(part)
+    return part
 
 
 def as_id(given: str) -> int:
@@ -5745,18 +5408,14 @@ LOOKS_SECONDS = 2  # how soon it is written that somebody opened a post
 TELL_SECONDS = 0.3  # how soon after something happened people are told
 
 
-def note_look(viewer: Viewer, post_id: int) -> None:
-    """Note that somebody has opened a post; it counts at once, and is written soon."""
+def note_look(viewer: User, post_id: int) -> None:
+    """Note that somebody has opened a post; it is written soon."""
     state().looks.note((viewer.id, post_id), g.now)
-    viewer.has_read(post_id)
-    state().changed_for(viewer.id)
 
 
 def write_looks(notes: Mapping[tuple[int, int], datetime]) -> None:
     """Write a batch of what people opened."""
     ReadMark.write(notes)
-    for user_id, _post_id in notes:
-        state().changed_for(user_id)
 
 
 def tell_soon(_notes: Mapping[str, bool]) -> bool:
@@ -5770,137 +5429,18 @@ def tell_pending() -> int:
 
 
 def _told(done: tuple[int, set[int]] | None) -> int | None:
-    told, followers = done or (None, set())
-    for user_id in followers:  # of what they wrote themselves, which their page of it shows
-        state().changed_for(user_id)
-    return told
+    return done[0] if done else None
 
 
 # -- Beside the lists --------------------------------------------------------------------------------------------------
 
-AWAY_SHOWN = 5
-DAYS_APART = timedelta(days=2)  # at most, of two time zones: before noon of Greenwich it is three days at once
 
-
-@functools.cache
-def _sidebar_statement() -> Prepared:
-    """What stands beside the lists, and what is asked of this person: short lists in one statement."""
-    none = sa.null()
-    stand_in, editor = aliased(User), aliased(User)
-    changed = (
-        sa.select(sa.literal("changed").label("part"), Post.id, Post.title.label("name"), editor.name.label("more"),
-                  none.label("flag"), Post.updated_at.label("at"))
-        .select_from(Post)
-        .join(editor, editor.id == Post.editor_id)
-        .where(Post.listed(), Post.kind == "page")
-        .order_by(Post.updated_at.desc(), Post.id.desc())
-        .limit(5)
-    )  # fmt: skip
-    away = (
-        sa.select(sa.literal("away"), User.id, User.name,
-                  User.username + "\n" + sa.func.coalesce(stand_in.name, "") + "\n" + User.timezone,
-                  sa.cast(sa.func.coalesce(User.away_from, LONG_AGO.date()), sa.String(10)) + "\n"
-                  + sa.cast(User.away_until, sa.String(10)), none)
-        .outerjoin(stand_in, sa.and_(stand_in.id == User.stand_in_id, stand_in.deactivated_at.is_(None)))
-        .where(User.away_until >= sa.bindparam("ended", type_=sa.Date), User.deactivated_at.is_(None))
-        .where(sa.or_(User.away_from.is_(None), User.away_from <= sa.bindparam("begun", type_=sa.Date)))
-        .order_by(User.away_until, User.id)
-        .limit(4 * AWAY_SHOWN)
-    )  # fmt: skip
-    topics = (
-        sa.select(sa.literal("topic"), Topic.id, Topic.name, Topic.slug, sa.cast(Topic.private, sa.String(5)), none)
-        .where(Topic.visible())
-        .order_by(Topic.position, Topic.id)
-        .limit(40)
-    )
-    lists = (database.in_table_order(changed), away, topics, *_asked_of_viewer())
-    parts = (sa.select(part.subquery()) for part in lists)
-    return Prepared(sa.union_all(*parts))
-
-
-def _asked_of_viewer() -> tuple[Columns, Columns]:
-    """The pages that a person is to look at again, and the posts that they still owe to read."""
-    none = sa.null()
-    waiting = (
-        sa.select(sa.literal("waiting"), Post.id, Post.title, none, none, none)
-        .where(Post.visible(), Post.owner_id == VIEWER, Post.kind == "page")
-        .where(Post.review_by < sa.bindparam("today", type_=sa.Date))
-        .order_by(Post.review_by, Post.id)
-        .limit(PAGE_SIZE)
-    )
-    owed = (
-        sa.select(sa.literal("owed"), Post.id, Post.title, none, sa.cast(Post.must_read_due, sa.String(10)),
-                  Post.must_read_since)
-        .select_from(Post)
-        .join(User, User.id == VIEWER)
-        .where(Acknowledgement.owed())
-        .order_by(Post.must_read_due.is_(None), Post.must_read_due, Post.id)
-        .limit(OWED_MOST)
-    )  # fmt: skip
-    return waiting, owed
-
-
-class Away(NamedTuple):
-    id: int
-    name: str
-    username: str
-    picture: int | None
-    stand_in_name: str
-    away_until: date
-
-
-class Changed(NamedTuple):
-    id: int
-    title: str
-    editor_name: str
-    updated_at: datetime
-
-
-class Owed(NamedTuple):
-    id: int
-    title: str
-    due: date | None
-    is_overdue: bool
-
-
-class Sidebar(NamedTuple):
-    """What is read for Home besides its posts."""
-
-    away: tuple[Away, ...]
-    changed: tuple[Changed, ...]
-    topics: tuple[TopicLink, ...]
-    waiting: tuple[int, ...]  # pages of this person's own that are to be looked at again
-    owed: tuple[Owed, ...]
-
-
-def sidebar(viewer: Viewer) -> Sidebar:
-    """Who is away, what changed in the handbook, and the topics, as this person may see them."""
+def sidebar() -> SimpleNamespace:
+    """What stands beside the lists: who is away, what changed in the handbook, and the topics."""
     day = today()
-    return unchanged(viewer, ("sidebar", day, *clock()), lambda: _read_sidebar(viewer, day))
-
-
-def _read_sidebar(viewer: Viewer, day: date) -> Sidebar:
-    away, changed, topics, waiting, owed = [], [], [], [], []
-    around = {"ended": day - DAYS_APART, "begun": day + DAYS_APART}
-    for row in rows(_sidebar_statement(), viewer=viewer.id, now=utcnow(), today=day, **around):
-        part, id_, name, more, flag, at = tuple(row)
-        if part == "changed":
-            changed.append(Changed(id_, name, more, at))
-        elif part == "waiting":
-            waiting.append(id_)
-        elif part == "away":
-            username, stand_in, zone = more.split("\n")
-            first, last = map(date.fromisoformat, flag.split("\n"))
-            if first <= day_in(zone) <= last:
-                away.append(Away(id_, name, username, picture_of(id_), stand_in, last))
-        elif part == "owed":
-            due = date.fromisoformat(flag) if flag else None
-            owed.append(Owed(id_, name, due, due is not None and due < day))
-        else:
-            topics.append(TopicLink(id_, name, more, flag == "1"))
-    # SQL promises no order for the parts of a UNION; those with a day come first.
-    owed.sort(key=lambda post: (post.due is None, post.due or day, post.id))
-    return Sidebar(tuple(away[:AWAY_SHOWN]), tuple(changed), tuple(topics), tuple(waiting), tuple(owed))
+    away = fetch(AWAY, ended=day - DAYS_APART, begun=day + DAYS_APART)
+    here = [person for person in away if is_away(person)][:AWAY_SHOWN]
+    return SimpleNamespace(away=here, changed=fetch(CHANGED_PAGES), topics=fetch(TOPICS), day=day)
 
 
 # -- Uploads: from a request to the data folder ------------------------------------------------------------------------
@@ -6264,8 +5804,7 @@ def password() -> ResponseReturnValue:
 def sessions() -> ResponseReturnValue:
     """The devices one is signed in with."""
     sign_ins = [
-        SimpleNamespace(**row._mapping, is_current=row.id == current_user.sign_in_id)
-        for row in SignIn.living(current_user)
+        SimpleNamespace(**row._mapping, is_current=row.id == g.sign_in.id) for row in SignIn.living(current_user)
     ]
     return render_template("account/sessions.html", sign_ins=sign_ins)
 
@@ -6282,7 +5821,7 @@ def end_session(sign_in_id: int) -> ResponseReturnValue:
 @login_required
 def end_others() -> ResponseReturnValue:
     """Sign all other devices out."""
-    SignIn.end_others(current_user, current_user.sign_in_id)
+    SignIn.end_others(current_user, g.sign_in.id)
     return redirect_with_flash("/account/sessions", "All other devices are signed out.")
 
 
@@ -6294,104 +5833,70 @@ posts = Blueprint("posts", __name__)
 @posts.get("/")
 @login_required
 def index() -> ResponseReturnValue:
-    """Home: what is pinned, then the news, the newest first."""
-    viewer, before = this_viewer(), Cursor.from_request()
-    content = drawn(viewer, "posts/_home.html", (before,), lambda: _home(viewer, before))
-    return render_template("posts/index.html", content=content)
-
-
-def _home(viewer: Viewer, before: Cursor | None) -> dict[str, Any]:
-    find = functools.partial(Post.page, viewer, "home", before) if before else functools.partial(Post.front, viewer)
-    return {"page": unchanged(viewer, ("home", before, *clock()), find), "sidebar": sidebar(viewer)}
+    """Home: what the person owes, pinned posts, then the news, newest first."""
+    before = request.args.get("before")
+    if before:
+        page = paginate(NEWS, NEWEST_FIRST, before)
+        return render_template("posts/index.html", page=page, pinned=(), owed=(), reviews=(), sidebar=sidebar())
+    pinned = fetch(PINNED)
+    others = NEWS.where(Post.id.not_in([post.id for post in pinned])) if pinned else NEWS
+    return render_template(
+        "posts/index.html",
+        page=paginate(others, NEWEST_FIRST),
+        pinned=pinned,
+        owed=fetch(OWED),
+        reviews=fetch(OWN_REVIEWS_DUE, today=today()),
+        sidebar=sidebar(),
+    )
 
 
 @posts.get("/handbook")
 @login_required
 def handbook() -> ResponseReturnValue:
     """The handbook's pages by topic, alphabetically."""
-    viewer, place = this_viewer(), place_from_request(int, int, str, int)
-    content = drawn(viewer, "posts/_handbook.html", (place,), lambda: _handbook_page(viewer, place))
-    return render_template("posts/handbook.html", content=content)
-
-
-def _handbook_page(viewer: Viewer, place: tuple[Any, ...] | None) -> dict[str, Any]:
-    found_pages = unchanged(viewer, ("handbook", place, *clock()), lambda: Upkeep.pages(viewer, place))  # type: ignore[arg-type]
-    shown = found_pages[:HANDBOOK_PER_PAGE]
-    sections: list[tuple[TopicLink, list[Any]]] = []
-    for row in shown:
-        if not sections or sections[-1][0].id != row.topic_id:
-            sections.append((TopicLink(row.topic_id, row.topic_name, row.topic_slug, row.topic_private), []))
-        sections[-1][1].append(row)
-    last = shown[-1] if len(found_pages) > HANDBOOK_PER_PAGE else None
-    more = encode_place(last.position, last.topic_id, last.title_key, last.id) if last else None
-    day = today()
-    # Beyond what one page of the list holds, editors are shown the way there whether anything waits or not.
-    waiting = any(Upkeep.waits_for(viewer, page, day) for page in shown) or (viewer.is_editor and last is not None)
-    return {"sections": sections, "more": more, "is_first": place is None, "waiting": waiting, "day": day}
+    page = paginate(HANDBOOK, HANDBOOK_ORDER, request.args.get("before"), HANDBOOK_PER_PAGE)
+    shelves = [list(posts) for _topic, posts in itertools.groupby(page.items, attrgetter("topic_id"))]
+    waiting = fetch(own_reviews().limit(1), until=today() + REVIEW_SOON)
+    return render_template("posts/handbook.html", page=page, shelves=shelves, waiting=bool(waiting), day=today())
 
 
 @posts.get("/posts/<int:post_id>")
 @login_required
 def show(post_id: int) -> ResponseReturnValue:
     """A post, with the latest comments below it."""
-    return _post_page(post_id)
-
-
-class Thread(NamedTuple):
-    """A post and the comments below it, as drawn for a person."""
-
-    post_id: int
-    topic_id: int
-    title: str
-    article: Markup
-    comments: Markup
-    is_out: bool  # published: others see it, and may comment
-    outline: Markup  # of a page of the handbook, for beside the text
-    is_unseen: bool  # there is something that this person has not seen yet
-
-
-def _draw_thread(viewer: Viewer, post_id: int, before: int | None) -> Thread:
-    post = Post.fetch(viewer, post_id)
-    comments, earlier = Comment.below(viewer, post, before)
-    around = Around.read(viewer, post, comments)
-    post, *comments = (_led(text, around, viewer) for text in (post, *comments))
-    text, headings = outlined(post.html)
-    outline = fragment("posts/_outline.html", headings) if len(headings) >= OUTLINE_LEAST else Markup("")
-    below = this_app().jinja_env.get_template("posts/_comments.html")
-    shown = below.render(post=post, comments=comments, earlier=earlier, before=before, current_user=viewer)
-    article = post_article(post._replace(html=text), around.files, outline, around.linking)
-    beside = outline if post.kind == "page" else Markup("")
-    is_out = post.state in ("published", "expired")
-    is_unseen = bool(post.is_unseen) or any(row.is_new for row in comments)
-    return Thread(post.id, post.topic_id, post.title, article, Markup(shown), is_out, beside, is_unseen)
+    return show_post(post_id)
 
 
 OUTLINE_LEAST = 3  # headings
 
 
-def _led(text: Any, around: Around, viewer: Viewer) -> Any:
-    """A post or a comment whose links lead where they lead this person."""
-    if "/pages?title=" not in text.html:
-        return text
-    targets = around.targets.get(text.id if isinstance(text, CommentView) else None, {})
-    return text._replace(html=led(text.html, targets, viewer))
+def show_post(post_id: int, comment_form: CommentForm | None = None) -> ResponseReturnValue:
+    """A post's page; what was new on it counts as read from then on."""
+    post = next(iter(fetch(POST_PAGE, post_id=post_id)), None) or abort(404)
+    before = request.args.get("before")
+    comments = paginate(COMMENTS, (Comment.id.desc(),), before, COMMENTS_PER_PAGE, post_id=post_id)
+    text, headings = outlined(post.html)
+    form = comment_form or CommentForm(formdata=None)
+    context = {
+        "post": post,
+        "state": Post.state_of(post, g.now),
+        "day": today(),
+        "text": text,
+        "outline": headings if len(headings) >= OUTLINE_LEAST else (),
+        "files": files_below(post),
+        "comments": comments,
+        "since": post.looked_at or current_user.new_since,
+    }
+    page = form_page("posts/show.html", form, **context, **_previewed(form, post.topic_id, post_id, 0))
+    if post.is_unseen or post_id in Notification.unread_posts(current_user):
+        note_look(current_user, post_id)
+    return page
 
 
-def _may_be_kept(thread: Thread) -> bool:
-    """Whether a thread is short enough; drafts are not kept, because saving them by themselves records nothing."""
-    return thread.is_out and len(thread.article) + len(thread.comments) <= FOUND_TEXT
-
-
-def _post_page(post_id: int, form: CommentForm | None = None) -> ResponseReturnValue:
-    viewer = this_viewer()
-    before = request.args.get("before", type=as_id) if this_request().query_string else None
-    key = ("post", post_id, before, *clock())
-    thread = unchanged(viewer, key, lambda: _draw_thread(viewer, post_id, before), _may_be_kept)
-    if thread.is_out and (thread.is_unseen or post_id in viewer.unread):
-        note_look(viewer, post_id)
-    if form is None:
-        return render_template("posts/show.html", thread=thread, form=None)
-    return form_page("posts/show.html", form, thread=thread, **_previewed(form, thread.topic_id, post_id, 0))
+def files_below(post: Any) -> list[Attachment]:
+    """The files of a post that its text does not show already."""
+    files = db.session.scalars(FILES_OF_POST, {"post_id": post.id})
+    return [file for file in files if not (file.is_picture and f"/files/{file.id}/" in post.html)]
 
 
 # -- posts: writing, changing, deleting --------------------------------------------------------------------------------
@@ -6530,7 +6035,7 @@ def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, Any]:
 def _edit_page(
     form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[Attachment]
 ) -> ResponseReturnValue:
-    state = PostView.state_at(post, utcnow()) if post else "draft"
+    state = Post.state_of(post, utcnow()) if post else "draft"
     now, appears = as_local(utcnow()), form.appears.data
     ahead = now is not None and appears is not None and appears > now
     context = {"post": post, "kind": kind, "state": state, "audience": audience, "clock": now, "ahead": ahead}
@@ -6539,7 +6044,7 @@ def _edit_page(
 
 
 def _conflict_page(
-    form: Any, conflict: EditConflict, of: "History", audience: Any = None, attached: Sequence[Attachment] = ()
+    form: Any, conflict: EditConflict, of: History, audience: Any = None, attached: Sequence[Attachment] = ()
 ) -> ResponseReturnValue:
     """Both texts, how they differ, what each changed; and the form ready to be sent over what stands now."""
     theirs = conflict.theirs
@@ -6627,10 +6132,10 @@ def comment(post_id: int) -> ResponseReturnValue:
     """Comment on a post."""
     form = CommentForm()
     if not form.validate_on_submit():
-        return _post_page(post_id, form)
+        return show_post(post_id, form)
     body: str = form.body.data
     form_id = checked_form_id(form.form_id)
-    comment_id = Comment.create(this_viewer(), post_id, body=body, form_id=form_id)
+    comment_id = Comment.create(current_user, post_id, body=body, form_id=form_id)
     return redirect_with_flash(f"/posts/{post_id}#comment-{comment_id}")
 
 
@@ -6643,7 +6148,7 @@ def show_comment(comment_id: int) -> ResponseReturnValue:
     """A comment's own address: to where it stands below its post."""
     target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
     before = Comment.later_than(target)
-    place = f"?before={before}" if before else ""
+    place = f"?before={encode_cursor([before])}" if before else ""
     return redirect(f"/posts/{target.post_id}{place}#comment-{target.id}", 302)
 
 
@@ -6765,7 +6270,7 @@ class Changes(NamedTuple):
     place: Sequence[str] = ()
 
     @classmethod
-    def of(cls, old: Any, new: Any) -> "Changes":
+    def of(cls, old: Any, new: Any) -> Changes:
         return cls(Difference(old.title, new.title), Difference(old.body, new.body))
 
     @property
@@ -6913,16 +6418,15 @@ def _restored(of: History, version: int, seen: int, now: int) -> ResponseReturnV
 @posts.get("/handbook/review")
 @login_required
 def review() -> ResponseReturnValue:
-    """The pages of the handbook to look at again: for editors all of them, for others those they look after."""
-    viewer, place, day = this_viewer(), place_from_request(str, int), today()
-    try:
-        listed = Upkeep.due(viewer, day, place)  # type: ignore[arg-type]
-    except ValueError:
-        abort(404)
-    shown = listed[:PAGE_SIZE]
-    last = shown[-1] if len(listed) > PAGE_SIZE else None
-    more = encode_place((last.review_by or date.max).isoformat(), last.id) if last else None
-    return render_template("posts/review.html", pages=shown, more=more, is_first=place is None, day=day)
+    """The pages due for review: for editors all of them, for others those that they own."""
+    keys, until = (REVIEW_DAY.asc(), Post.id.asc()), today() + REVIEW_SOON
+    page = paginate(own_reviews(), keys, request.args.get("before"), until=until)
+    return render_template("posts/review.html", page=page, day=today())
+
+
+def own_reviews() -> sa.Select[Any]:
+    """The reviews that concern this person: an editor all of them, others those of pages that they own."""
+    return REVIEWS if current_user.is_editor else REVIEWS.where(Post.owner_id == VIEWER)
 
 
 @posts.post("/posts/<int:post_id>/still-right")
@@ -7150,7 +6654,7 @@ def show_topic(slug: str) -> ResponseReturnValue:
         target = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == into))
         return redirect(f"/topics/{target.slug}", 301)
     topic, follows = row
-    page = Post.page(current_user, "topic", Cursor.from_request(), topic.id)
+    page = paginate(TOPIC_POSTS, NEWEST_FIRST, request.args.get("before"), topic_id=topic.id)
     return render_template("topics/show.html", topic=topic, follows=follows, page=page)
 
 
@@ -7269,29 +6773,12 @@ def join(topic_id: int) -> ResponseReturnValue:
 
 people = Blueprint("people", __name__)
 
-PERSON_COLUMNS = (
-    *(User.id, User.name, User.username, User.title, User.department, User.phone, User.email, User.location),
-    *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup),
-)
 
-
-def _people_page(columns: Sequence[Any], query: str, everybody: bool = False) -> tuple[list[Any], str | None]:
-    """People by name, filtered by what was typed, a page at a time; and where the next page begins.
-
-    With `everybody` also those who may not sign in any more: for admins.
-    """
-    statement = sa.select(*columns)
-    if not everybody:
-        statement = statement.where(User.deactivated_at.is_(None))
+def people_page(statement: sa.Select[Any], query: str) -> Page:
+    """A page of people by name, filtered by what was typed."""
     for word in sort_key(query).split():
         statement = statement.where(User.lookup.contains(word.partition("@")[0], autoescape=True))
-    if place := place_from_request(str, int):
-        after = sa.or_(User.name_key > place[0], sa.and_(User.name_key == place[0], User.id > place[1]))
-        statement = statement.where(after)
-    listed = rows(statement.order_by(User.name_key, User.id).limit(PEOPLE_PER_PAGE + 1)).all()
-    shown = list(listed[:PEOPLE_PER_PAGE])
-    more = encode_place(shown[-1].name_key, shown[-1].id) if len(listed) > PEOPLE_PER_PAGE else None
-    return shown, more
+    return paginate(statement, BY_NAME, request.args.get("before"), PEOPLE_PER_PAGE)
 
 
 @people.get("/people", endpoint="index")
@@ -7299,14 +6786,7 @@ def _people_page(columns: Sequence[Any], query: str, everybody: bool = False) ->
 def list_people() -> ResponseReturnValue:
     """Everybody, with how to reach them."""
     query = tidy(request.args.get("q"))[:NAME_MAX]
-    viewer, place = this_viewer(), request.args.get("before")
-
-    def find() -> dict[str, Any]:
-        shown, more = _people_page(PERSON_COLUMNS, query)
-        return {"people": shown, "q": query, "before": more, "is_first": not place}
-
-    content = drawn(viewer, "people/_cards.html", ("people", query, place), find)
-    return render_template("people/index.html", content=content, q=query)
+    return render_template("people/index.html", page=people_page(PEOPLE, query), q=query)
 
 
 @people.get("/people/<username>", endpoint="show")
@@ -7314,7 +6794,7 @@ def list_people() -> ResponseReturnValue:
 def show_person(username: str) -> ResponseReturnValue:
     """One person, and what they wrote."""
     person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
-    page = Post.page(current_user, "author", Cursor.from_request(), person.id)
+    page = paginate(AUTHOR_POSTS, NEWEST_FIRST, request.args.get("before"), author_id=person.id)
     here = sa.select(User).where(User.id == person.stand_in_id, User.deactivated_at.is_(None))
     stand_in = db.session.scalar(here) if person.stand_in_id else None
     return render_template("people/show.html", person=person, page=page, stand_in=stand_in)
@@ -7425,7 +6905,7 @@ class Hit(NamedTuple):
 @login_required
 def search_all() -> ResponseReturnValue:
     """What fits the words that somebody typed: people first, then posts, pages, comments and files, the best first."""
-    viewer = this_viewer()
+    viewer = current_user
     asked = {name: request.args.get(name, "") for name in ("kind", "topic", "author", "since", "before")}
     query = tidy(request.args.get("q"))[:QUERY_MAX]
     live = request.args.get("part") == "live"
@@ -7462,7 +6942,7 @@ AUTHORS = Prepared(
 )
 
 
-def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:
+def _results(viewer: User, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:
     """What was found, for the page or, in short, for the box in the header."""
     people: Sequence[Any] = ()
     found = Found((), 0, False)
@@ -7475,7 +6955,7 @@ def _results(viewer: Viewer, kind: str, wanted: Wanted, live: bool) -> dict[str,
     return {"people": people, "hits": hits, "count": found.count, "more": found.more, "names": known}
 
 
-def _wanted(viewer: Viewer, query: str, asked: Mapping[str, str]) -> Wanted:
+def _wanted(viewer: User, query: str, asked: Mapping[str, str]) -> Wanted:
     """Read what is looked for and where. A kind, topic or author that there is not, or not for this person, is 404."""
     if asked["kind"] and asked["kind"] not in SEARCH_KINDS:
         abort(404)
@@ -7502,7 +6982,7 @@ def _midnight(day: str) -> datetime | None:
         return None
 
 
-def _shown(viewer: Viewer, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
+def _shown(viewer: User, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
     """What was found, read for showing: once more only what the person may see."""
     if not hits:
         return []
@@ -7587,7 +7067,7 @@ notifications = Blueprint("notifications", __name__)
 @login_required
 def list_notifications() -> ResponseReturnValue:
     """What one was told, the newest first."""
-    viewer, before = this_viewer(), request.args.get("before", type=as_id)
+    viewer, before = current_user, request.args.get("before", type=as_id)
     found_threads = Notification.page(viewer, before)
     shown = found_threads[:PAGE_SIZE]
     older = str(shown[-1].id) if len(found_threads) > PAGE_SIZE else None
@@ -7602,18 +7082,9 @@ def poll() -> ResponseReturnValue:
     Whoever has read everything hears of what they are told next, and only then; for others, what anybody does may hide
     what they have not read, and a scheduled post may have appeared.
     """
-    viewer = this_viewer()
-    told = (viewer.id, viewer.told or 0)
-    if viewer.unread_post:
-        told += (viewer.unread_post, viewer.last_activity, state().looked.get(viewer.id), f"{clock()[0]:%H%M}")
-    tag = f'"{"-".join(map(str, told))}"'
-    if this_request().environ.get("HTTP_IF_NONE_MATCH", "").removeprefix("W/") == tag:
-        same = SiteResponse(status=304, headers={"ETag": tag})
-        del same.headers["Content-Type"]  # there is no content
-        return same
-    answer = jsonify(unread=len(viewer.unread), newest=viewer.told or 0)
-    answer.headers["ETag"] = tag
-    return answer
+    response = jsonify(unread=len(Notification.unread_posts(current_user)))
+    response.add_etag()
+    return response.make_conditional(request)
 
 
 @notifications.post("/notifications/read")
@@ -7673,9 +7144,7 @@ def overview() -> ResponseReturnValue:
 def manage_people() -> ResponseReturnValue:
     """Everybody with role and state, the deactivated too."""
     query = tidy(request.args.get("q"))[:NAME_MAX]
-    columns = (*PERSON_COLUMNS, User.role, User.deactivated_at.is_(None).label("active"), User.last_active_at)
-    shown, before = _people_page(columns, query, everybody=True)
-    return render_template("admin/people.html", people=shown, q=query, before=before)
+    return render_template("admin/people.html", page=people_page(ALL_PEOPLE, query), q=query)
 
 
 @admin.route("/people/new", methods=["GET", "POST"])
@@ -7760,10 +7229,8 @@ def recycle_bin() -> ResponseReturnValue:
     kind = request.args.get("kind", "post")
     if kind not in Bin.KINDS:
         abort(404)
-    before = Cursor.from_request()
-    things, more = Bin.page(current_user, kind, before)
-    days = int(current_site().bin_days)
-    return render_template("admin/bin.html", kind=kind, things=things, more=more, is_first=before is None, days=days)
+    page, days = Bin.page(kind, request.args.get("before")), int(current_site().bin_days)
+    return render_template("admin/bin.html", kind=kind, page=page, days=days)
 
 
 @admin.get("/bin/posts/<int:post_id>")
@@ -7905,7 +7372,7 @@ def clock() -> tuple[datetime, ZoneInfo]:
     """The minute it is, and the zone in which this request's person reads times."""
     held = this_g()
     if "clock" not in held:
-        viewer = viewer_or_none()
+        viewer = signed_in_user()
         held.clock = held.now.replace(second=0, microsecond=0), viewer.zone if viewer else state().zone("")
     return held.clock
 
@@ -7914,6 +7381,12 @@ def today() -> date:
     """The day it is where this request's person is."""
     minute, zone = clock()
     return minute.replace(tzinfo=UTC).astimezone(zone).date()
+
+
+def is_away(person: Any) -> bool:
+    """Whether a person is away today, by the day it is where they are."""
+    day = day_in(person.timezone)
+    return (person.away_from is None or person.away_from <= day) and day <= person.away_until
 
 
 def absence(person: Any) -> str:
@@ -8016,8 +7489,7 @@ def file_size(count: int) -> str:
 
 def picture_of(user_id: int) -> int | None:
     """The id of a person's picture, None where they have none and their initials stand for it."""
-    viewer = viewer_or_none()
-    return directory(viewer, (user_id,)).people[user_id].picture if viewer else None
+    return db.session.scalar(sa.select(User.picture_id).where(User.id == user_id))
 
 
 def hue(number: int) -> int:
@@ -8031,60 +7503,18 @@ def icon(name: str) -> Markup:
     return Markup('<i class="bi bi-{}" aria-hidden="true"></i>').format(name)
 
 
-# -- Fragments: pieces of pages that are drawn once and kept -----------------------------------------------------------
-
-# Fragments kept: how many, and how long a text in one may be. At most some MB.
-FRAGMENTS, FRAGMENT_TEXT = 2048, 4000
+# -- Parts of pages that are kept --------------------------------------------------------------------------------------
 
 
-def fragment(template: str, row: Any, *more: Any) -> Markup:
-    """Draw a piece of a page by a template that knows `row` and `more`, and nothing else of who looks or when.
-
-    That makes its HTML a function of what it is given, so it is kept under exactly that: a change of the text, the
-    author's name, the topic, the number of comments or what this person may do is another key. Nothing can be stale.
-    """
-    return (_fragment.__wrapped__ if this_app().debug else _fragment)(template, row, *more)
+@functools.lru_cache(maxsize=2048)
+def _draw_part(template: str, values: tuple[tuple[str, Any], ...]) -> Markup:
+    return Markup(current_app.jinja_env.get_template(template).render(dict(values)))
 
 
-@functools.lru_cache(maxsize=FRAGMENTS)
-def _fragment(template: str, row: Any, *more: Any) -> Markup:
-    drawn = current_app.jinja_env.get_template(template).render(row=row, more=more)
-    return Markup(drawn if "<pre" in drawn or "<textarea" in drawn else _INDENTED.sub("\n", drawn))
-
-
-_INDENTED = re.compile(r"\n\s+")  # a tenth of a page's bytes, and white space means nothing elsewhere than in these two
-
-
-def post_cards(posts: Sequence[PostCard], template: str = "posts/_card.html") -> Markup:
-    """The posts of a list, one below the other. What all rows share is looked up once: this is the hottest loop."""
-    viewer, (minute, zone), now = this_viewer(), clock(), utcnow()
-    names = directory(viewer, (row.author_id for row in posts))
-    looking, people, topics, unread = state().looks.pending, names.people, names.topics, viewer.unread
-    draw = _fragment.__wrapped__ if current_app.debug else _fragment
-    cards = [
-        draw(
-            template,
-            row,
-            _ago(row.published_at, minute, zone),
-            row.is_new and not looking((viewer.id, row.id)),
-            people[row.author_id],
-            topics[row.topic_id],
-            row.expires_at is not None and row.expires_at <= now,
-            unread.get(row.id, 0),
-        )
-        for row in posts
-    ]
-    return Markup("".join(cards))  # not Markup.join: each card is drawn already, and would be looked at again
-
-
-def post_article(
-    post: PostView, attached: tuple[Attachment, ...], outline: Markup, linking: tuple[PageName, ...]
-) -> Markup:
-    """A post as its page shows it; a long one is drawn anew each time, so that what is kept stays small."""
-    draw = fragment if len(post.html) < FRAGMENT_TEXT else _fragment.__wrapped__
-    post = post._replace(looked_at=None, is_unseen=0)  # of no concern to it, and everybody else's copy is the same
-    more = (picture_of(post.author_id), attached, outline, linking, reactions(post.reacted))
-    return draw("posts/_article.html", post, clock(), today(), *more)
+def cached_part(template: str, **values: Any) -> Markup:
+    """Draw a card, a comment or the header, once for the same values: it shows these and knows nothing else."""
+    draw = _draw_part.__wrapped__ if current_app.debug else _draw_part
+    return draw(template, tuple(values.items()))
 
 
 class Said(NamedTuple):
@@ -8109,7 +7539,7 @@ WHO_MOST = 10
 
 def reactions(summary: str | None) -> tuple[Said, ...]:
     """The reactions to a post or a comment, with the names of who gave them."""
-    viewer = this_viewer()
+    viewer = current_user
     said = []
     for kind, ids in Reaction.read(summary):
         people, is_mine = directory(viewer, ids).people, viewer.id in ids
@@ -8118,54 +7548,17 @@ def reactions(summary: str | None) -> tuple[Said, ...]:
     return tuple(said)
 
 
-def comment_cards(comments: Sequence[CommentView]) -> Markup:
-    """The comments below a post; a long one is drawn anew each time, so that what is kept stays small."""
-    viewer, (minute, zone) = this_viewer(), clock()
-    people = directory(viewer, (row.author_id for row in comments)).people
-    cards = []
-    for row in comments:
-        draw = _fragment if len(row.html) < FRAGMENT_TEXT and not current_app.debug else _fragment.__wrapped__
-        said = reactions(row.reacted) if row.reacted else ()
-        cards.append(draw("posts/_comment.html", row, _ago(row.created_at, minute, zone), people[row.author_id], said))
-    return Markup("".join(cards))
-
-
-@functools.cache
-def _blank_comment() -> CommentForm:
-    return CommentForm(formdata=None)
-
-
-def reply_fields(form: CommentForm | None) -> Markup:
-    """What one fills in to comment. Nobody has typed anything yet below most posts, and blank fields are all alike."""
-    if form is not None:
-        return _fragment.__wrapped__("posts/_reply.html", form)
-    hidden = Markup(f'<input type="hidden" name="form_id" value="{secrets.token_hex(16)}">')
-    return hidden + fragment("posts/_reply.html", _blank_comment())
-
-
-class Header(NamedTuple):
-    """All that the header of a page depends on."""
-
-    site_name: str
-    here: str
-    id: int
-    username: str
-    name: str
-    role: Role
-    picture: int | None
-    unread: int  # threads about which there is something unread
-
-
 PLACES = {"/", "/handbook", "/people"}
 
 
 def page_header() -> Markup:
-    """The header for whoever is signed in, the place they are at marked."""
-    viewer, here = viewer_or_none(), request.path if request.path in PLACES else ""
-    person = (viewer.id, viewer.username, viewer.name, viewer.role) if viewer else (0, "", "", Role.READER)
-    picture = picture_of(viewer.id) if viewer else None
-    unread = len(viewer.unread) if viewer else 0
-    return fragment("_header.html", Header(current_site().name, here, *person, picture, unread))
+    """The header for whoever is signed in, with the place they are at marked."""
+    if not current_user:
+        return cached_part("_header.html", site_name=current_site().name, id=None)
+    person = {name: getattr(current_user, name) for name in ("id", "username", "name", "role", "picture_id")}
+    here = request.path if request.path in PLACES else ""
+    unread = len(Notification.unread_posts(current_user))
+    return cached_part("_header.html", site_name=current_site().name, here=here, unread=unread, **person)
 
 
 def drawn_difference(found: Difference) -> Markup:
@@ -8182,24 +7575,6 @@ def drawn_difference(found: Difference) -> Markup:
             blank = Markup("" if text.strip() else ' class="blank"')
             drawn.append(Markup(kinds[kind]).format(blank, text))
     return Markup("").join(drawn)
-
-
-def page_head() -> Markup:
-    """The styles and the script of every page."""
-    return fragment("_head.html", None)
-
-
-def page_flashes() -> Markup:
-    """What is to be said about what was just done."""
-    messages = get_flashed_messages(with_categories=True)
-    return _fragment.__wrapped__("_flashes.html", messages) if messages else fragment("_flashes.html", ())
-
-
-def pagination(
-    address: str, older: str | None, first: bool = True, more: str = "Older", back: str = "Newest", query: str = ""
-) -> Markup:
-    """The way to the next page of a list, and back to its first."""
-    return fragment("_pagination.html", (address, older, first, more, back, query))
 
 
 class Key(NamedTuple):
@@ -8228,17 +7603,6 @@ WRITING_KEYS = (
 )
 
 
-def page_dialogs() -> Markup:
-    """The help and the questions that the script opens."""
-    viewer = viewer_or_none()
-    return fragment("_dialogs.html", viewer.role if viewer else None)
-
-
-def page_sidebar(parts: Sidebar) -> Markup:
-    """What stands beside a list; the clock belongs to what it says."""
-    return fragment("posts/_sidebar.html", parts, clock())
-
-
 def asset(endpoint: str, filename: str) -> str:
     """The address of a static file, with a hash of what is in it, so that it may be kept for a year."""
     known = state().assets
@@ -8265,15 +7629,15 @@ def template_context() -> dict[str, Any]:
     raw, held = this_session().get("csrf_token"), this_g()
     if raw and "csrf_token" not in held:
         held.csrf_token = _signed_csrf(secret_key(), raw)  # what `csrf_token()` will find
-    return {"current_user": viewer_or_none(), "site": current_site(), "today": today}
+    return {"current_user": signed_in_user(), "site": current_site(), "today": today}
 
 
 def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     words = (ago, absence, plural, initials, hue, file_size, picture_of, drawn_difference)
-    filters = (*words, post_cards, post_article, comment_cards, page_sidebar)
-    helpers = (icon, asset, pagination, page_head, page_header, page_flashes, page_dialogs, reply_fields)
+    filters = (*words, reactions)
+    helpers = (icon, asset, cached_part, page_header)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
@@ -8944,7 +8308,7 @@ def answer_lost_token(error: CSRFError) -> ResponseReturnValue:
     log.info("csrf: %s", error.description)
     if not wants_json() and _view_keeps_typed():
         public_view = getattr(current_app.view_functions[request.endpoint or ""], "access", "") == "public"
-        if viewer_or_none() is None and not public_view:
+        if signed_in_user() is None and not public_view:
             return ask_to_sign_in()
         try:
             shown = show_again()
@@ -9030,6 +8394,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.before_request(begin_request)  # before the CSRF check, which may have to show a page
     csrf.init_app(app)
     app.after_request(finish_response)
+    app.after_request(record_visit)
     for blueprint in (auth, account, posts, topics, people, files, search, notifications, admin, health):
         app.register_blueprint(blueprint)
     register_template_helpers(app)
@@ -9046,7 +8411,7 @@ def start_background(app: Flask) -> None:
 
 def stop_background(app: Flask) -> None:
     """Write what is still noted, before the process ends."""
-    for buffer in ("visits", "looks", "telling", "indexer"):
+    for buffer in ("looks", "telling", "indexer"):
         getattr(app.extensions["corkboard"], buffer).stop()
 
 
@@ -9111,9 +8476,8 @@ def logged_path() -> str:
 def log_request(status: int) -> None:
     """Log one line for the request, without anything that a person typed."""
     milliseconds = (time.perf_counter() - g.started) * 1000
-    viewer = g.get("viewer")
     fields = {"request": g.request_id, "method": request.method, "path": logged_path(), "status": status}
-    fields |= {"ms": round(milliseconds, 1), "user": viewer.id if viewer else "-"}
+    fields |= {"ms": round(milliseconds, 1), "user": g.get("user_id") or "-"}
     access_log.info("%(request)s %(method)s %(path)s %(status)s %(ms)sms user=%(user)s", fields)
 
 

@@ -201,7 +201,7 @@ def migrated_database() -> bytes:
 def background(app: Flask) -> list[Any]:
     """What threads would write soon, and tests have written by hand: by `flush`, or by `Notification.tell`."""
     state = app.extensions["corkboard"]
-    return [state.visits, state.looks, state.telling]
+    return [state.looks, state.telling]
 
 
 def close(app: Flask) -> None:
@@ -263,10 +263,7 @@ def forget(app: Flask) -> None:
     state = app.extensions["corkboard"]
     for buffer in (state.indexer, *background(app)):
         buffer.notes.clear()
-    state.looked.clear()
-    state.settings_version, state.site = None, corkboard.Site()
-    state.directory = corkboard.Directory("", {}, {})
-    state.found.clear()
+    corkboard.g.pop("site", None)
 
 
 # -- Scenes ------------------------------------------------------------------------------------------------------------
