@@ -292,7 +292,7 @@ KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may keep the answe
 FILE_POLICY = "default-src 'none'; sandbox"
 PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
-PICTURE_PIXELS = 50_000_000  # all frames together; 150 MB while it is worked on, twice that while it is turned
+PICTURE_PIXELS = 50_000_000  # of all frames together; they take 200 MB, and twice that while the picture is turned
 FRAMES_MOST = 1_000  # of an animated picture
 PICTURE_WAIT_SECONDS = 20
 MEDIUM_PIXELS = 1600  # the longer side at most of what texts show: twice as many as a text is wide
@@ -2549,7 +2549,7 @@ class Attachment(SoftDelete, db.Model):
     def unused_of(cls, user: User, ids: Iterable[int]) -> sa.Select[Self]:
         """Those of some files that a person uploaded and that belong to nothing yet."""
         mine = sa.select(cls).where(cls.uploader_id == user.id, cls.is_unused(), cls.deleted_at.is_(None))
-        return mine.where(cls.id.in_(sorted(ids)[:FILES_MOST])).order_by(cls.id)
+        return mine.where(cls.id.in_(ids)).order_by(cls.id)
 
     @classmethod
     def ids_in(cls, body: str) -> set[int]:
@@ -2594,7 +2594,7 @@ class Attachment(SoftDelete, db.Model):
     def thumb_size(self) -> tuple[int, int]:
         """Width and height at which its small version is shown."""
         width, height = self.width or 1, self.height or 1
-        scale = max(1, width * 2 / THUMB_PIXELS, height * 2 / THUMB_PIXELS)
+        scale = max(1, max(width, height) * 2 / THUMB_PIXELS)
         return math.ceil(width / scale), math.ceil(height / scale)
 
     def editable_by(self, user: User) -> bool:
@@ -5445,8 +5445,6 @@ def sidebar() -> SimpleNamespace:
 
 # -- Uploads: from a request to the data folder ------------------------------------------------------------------------
 
-DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-
 
 class StoredFile(NamedTuple):
     """A file that is completely on the disk and has no row yet."""
@@ -5472,15 +5470,14 @@ def stored_path(stored: str, suffix: str = "") -> Path:
 def take_uploads(form: PostForm) -> Sequence[Attachment]:
     """Store what a post's form brings. Returns that and what was uploaded before; the form's field gets the errors."""
     ids = request.form.getlist("attached", type=as_id)
-    errors = []
     # A form that is only shown again is not carried out: its token was not checked.
     sent = [] if g.get("showing_again") else request.files.getlist("upload")
+    form.upload.process_errors = errors = []
     for given in filter(None, sent[:FILES_MOST]):
         try:
             ids.append(Attachment.create(current_user, store_upload(given)).id)
         except ValidationError as error:
             errors.append(error.message)
-    form.upload.process_errors = errors
     return db.session.scalars(Attachment.unused_of(current_user, ids)).all()
 
 
@@ -5498,25 +5495,26 @@ def store_upload(given: FileStorage) -> StoredFile:
     return store_versions(name, {"": given.stream})
 
 
-def store_versions(
-    name: str, versions: Mapping[str, IO[bytes]], size: tuple[int | None, int | None] = (None, None)
-) -> StoredFile:
-    """Write a file and its smaller versions, by suffix. Raises `NoRoom`; a failure leaves nothing on the disk."""
+def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> StoredFile:
+    """Write a file and its smaller versions, by suffix. `size` is a picture's width and height.
+
+    Raises `NoRoom` when the disk is full. A failure leaves nothing on the disk.
+    """
     stored = secrets.token_hex(16)
     try:
         for suffix, content in versions.items():
             write_file(content, stored_path(stored, suffix))
     except OSError as error:
-        unlink_stored(stored)
-        if error.errno not in DISK_FULL:
+        for suffix in versions:
+            stored_path(stored, suffix).unlink(missing_ok=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         log.error("no room for an upload: %s", error)
         words = f"The server's disk is full, so {name} wasn't saved. Tell an administrator; your text is not lost."
         raise NoRoom("upload", words) from error
-    path = stored_path(stored)
-    with open(path, "rb") as file:
+    with open(stored_path(stored), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return StoredFile(name, name.rpartition(".")[2], path.stat().st_size, sha256, stored, *size)
+        return StoredFile(name, name.rpartition(".")[2], file.tell(), sha256, stored, *size)
 
 
 def write_file(content: IO[bytes], path: Path) -> None:
@@ -5526,12 +5524,6 @@ def write_file(content: IO[bytes], path: Path) -> None:
         shutil.copyfileobj(content, file)
         file.flush()
         os.fsync(file.fileno())
-
-
-def unlink_stored(stored: str) -> None:
-    """Delete a file and its smaller versions."""
-    for suffix in ("", ".medium", ".thumb"):
-        stored_path(stored, suffix).unlink(missing_ok=True)
 
 
 # -- Pictures: encoded again, so that only what they show is kept ------------------------------------------------------
@@ -5549,7 +5541,7 @@ def store_picture(content: IO[bytes], name: str, ending: str) -> StoredFile:
         if max(size) > MEDIUM_PIXELS and not is_animated:
             versions[".medium"] = save_smaller(image, MEDIUM_PIXELS)
         versions[".thumb"] = save_smaller(image, THUMB_PIXELS)
-    return store_versions(name, versions, size)
+    return store_versions(name, versions, *size)
 
 
 def store_avatar(given: FileStorage) -> StoredFile:
@@ -5559,7 +5551,7 @@ def store_avatar(given: FileStorage) -> StoredFile:
         image.draft("RGB", size)
         square = ImageOps.exif_transpose(ImageOps.fit(without_palette(image), size))
         made = encoded(square, "WEBP")
-    return store_versions("picture.webp", {"": made}, size)
+    return store_versions("picture.webp", {"": made}, *size)
 
 
 @contextlib.contextmanager
@@ -5570,11 +5562,11 @@ def open_picture(content: IO[bytes], name: str) -> Iterator[Image.Image]:
             "upload", f"{name} has to wait: other pictures are being processed. Try again in a minute."
         )
     try:
-        with Image.open(content, formats=tuple({*PICTURES.values()})) as image:
+        with Image.open(content, formats=list(PICTURES.values())) as image:
             yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValidationError("upload", f"{name} has too many pixels or frames.") from None
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # a broken file makes Pillow raise almost anything
         log.info("a picture that cannot be read: %r", error)
         raise ValidationError(
             "upload", f"{name} can't be read as a picture. It may be damaged, or of another type."
@@ -6829,9 +6821,9 @@ def show_file(file_id: int, name: str) -> ResponseReturnValue:
 @login_required
 def show_picture(file_id: int, size: str) -> ResponseReturnValue:
     """A picture in a smaller size; as it is where it has none."""
-    pictures = Attachment.visible_to(current_user).where(Attachment.width.is_not(None))
-    file = db.one_or_404(pictures.where(Attachment.id == file_id))
-    return _send(file, f".{size}" if stored_path(file.stored, f".{size}").exists() else "")
+    file = db.one_or_404(Attachment.visible_to(current_user).where(Attachment.id == file_id))
+    suffix = f".{size}"
+    return _send(file, suffix if stored_path(file.stored, suffix).exists() else "")
 
 
 def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
@@ -6848,15 +6840,12 @@ def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
 @files.post("/files")
 @role_required(Role.MEMBER)
 def upload() -> ResponseReturnValue:
-    """Take files as soon as they are chosen, dropped or pasted. Answers the script with lines of a list."""
-    given = [file for file in request.files.getlist("upload")[:FILES_MOST] if file]
+    """Take a file as soon as it is chosen, dropped or pasted. Answers the script with its line of a list."""
     try:
-        if not given:
-            raise ValidationError("upload", "Choose a file first.")
-        attached = [Attachment.create(current_user, store_upload(file)) for file in given]
+        file = Attachment.create(current_user, store_upload(request.files["upload"]))
     except ValidationError as error:
         return Response(error.message, 507 if isinstance(error, NoRoom) else 422, mimetype="text/plain")
-    return render_template("files/_attached.html", attached=attached)
+    return render_template("files/_attached.html", attached=[file])
 
 
 @files.post("/files/<int:file_id>/delete", endpoint="delete")
