@@ -281,7 +281,8 @@ OTHER_FILES = frozenset(
     indd dwg dxf step stp stl gpx kml kmz mp3 m4a wav ogg flac opus mp4 m4v mov webm mkv avi
     """.split()  # noqa: SIM905
 )
-SHOWN_TYPES = {name: f"image/{form.lower()}" for name, form in PICTURES.items()} | {"pdf": "application/pdf"}
+SHOWN_TYPES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "webp": "image/webp"}
+SHOWN_TYPES["pdf"] = "application/pdf"
 FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
 ENDING_MAX = 8
 FILE_ENDPOINTS = frozenset({"files.show", "files.picture"})
@@ -2531,13 +2532,13 @@ class Attachment(SoftDelete, db.Model):
 
     @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` sees what a file belongs to, be the file deleted or not.
+        """Whether the person bound as `viewer` may see a file, deleted or not: with its post or comment.
 
-        Everybody sees the pictures of people; a file of nothing yet is for who uploaded it.
+        Everybody sees the pictures of people. Only its uploader sees a file that belongs to nothing yet.
         """
-        said = sa.exists().where(Comment.deleted_at.is_(None), Post.id == Comment.post_id, Post.visible())
+        of_comment = cls.comment.has(sa.and_(Comment.deleted_at.is_(None), Comment.reachable()))
         mine = sa.and_(cls.is_unused(), cls.uploader_id == VIEWER)
-        return sa.or_(cls.person_id.is_not(None), cls.post.has(Post.visible()), cls.comment.has(said), mine)
+        return sa.or_(cls.person_id.is_not(None), cls.post.has(Post.visible()), of_comment, mine)
 
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
@@ -2620,9 +2621,10 @@ class Attachment(SoftDelete, db.Model):
     @classmethod
     @transactional
     def set_avatar(cls, actor: User, stored: StoredFile) -> None:
-        """Make a file on the disk one's picture, in the place of the one before."""
+        """Make a file on the disk one's picture, and delete the one before."""
         user = User.acting(actor.id)
-        cls._delete_avatar(user, user.id)
+        before = sa.update(cls).where(cls.person_id == user.id, cls.deleted_at.is_(None))
+        db.session.execute(before.values(deleted_at=utcnow(), deleted_by_id=user.id))
         db.session.add(cls(uploader_id=user.id, person_id=user.id, **stored._asdict()))
         Activity.record(user, "person.picture", user)
 
@@ -2639,22 +2641,8 @@ class Attachment(SoftDelete, db.Model):
             file.post, file.comment = post, comment
             Activity.record(user, "attachment.attached", file, file.name)
 
-    def before_deletion(self, actor: User, deleted: bool) -> None:
-        """A picture of a person that comes back takes the place of their present one."""
-        if self.person_id and not deleted:
-            self._delete_avatar(actor, self.person_id)
-
     def record_deletion(self, actor: User, action: str) -> None:
-        if self.person_id:
-            Activity.record(actor, "person.picture", ("user", self.person_id), self.name)
-        else:
-            Activity.record(actor, action, self, self.name)
-
-    @classmethod
-    def _delete_avatar(cls, user: User, person_id: int) -> None:
-        standing = sa.select(cls).where(cls.person_id == person_id, cls.deleted_at.is_(None))
-        for file in db.session.scalars(standing):
-            file.deleted_at, file.deleted_by_id = utcnow(), user.id
+        Activity.record(actor, action, self, self.name)
 
     @classmethod
     def prune(cls) -> int:
@@ -5585,7 +5573,7 @@ def has_frames(image: Any) -> bool:
 
 def save_animated(image: Image.Image, kind: str) -> io.BytesIO:
     """All frames of a picture, without what was noted in it."""
-    made = encoded(image, kind, save_all=True, comment=b"", exif=b"", xmp=b"", pnginfo=None)
+    made = encoded(image, kind, save_all=True)
     image.seek(0)
     return made
 
@@ -5593,7 +5581,6 @@ def save_animated(image: Image.Image, kind: str) -> io.BytesIO:
 def save_still(image: Image.Image, kind: str) -> io.BytesIO:
     """A picture turned upright, without what the camera noted: place, time, device."""
     ImageOps.exif_transpose(image, in_place=True)
-    image.info = {name: image.info[name] for name in ("icc_profile", "transparency") if name in image.info}
     fits = image.mode in ("L", "RGB") if kind == "JPEG" else image.mode != "CMYK"
     return encoded(image if fits else image.convert("RGB"), kind)
 
@@ -5615,7 +5602,7 @@ def without_palette(image: Image.Image) -> Image.Image:
 def encoded(image: Image.Image, kind: str, quality: int = 90, **options: Any) -> io.BytesIO:
     """A picture as a file in memory: writing straight to the disk, Pillow does not tell that it is full."""
     made = io.BytesIO()
-    image.save(made, kind, quality=quality, **options)
+    image.save(made, kind, quality=quality, comment=b"", **options)
     made.seek(0)
     return made
 
@@ -6828,11 +6815,11 @@ def show_picture(file_id: int, size: str) -> ResponseReturnValue:
 
 def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
     """Send a file, or its smaller version with that suffix. 404 when it is missing on the disk."""
-    kind = "image/webp" if suffix else SHOWN_TYPES.get(file.ending)
+    kind = "image/webp" if suffix else SHOWN_TYPES.get(file.ending, "application/octet-stream")
     path, etag = stored_path(file.stored, suffix), file.sha256 + suffix
     request.environ["corkboard.policy"] = PDF_POLICY if file.ending == "pdf" else FILE_POLICY
     return send_from_directory(
-        path.parent, path.name, mimetype=kind or "application/octet-stream", as_attachment=kind is None,
+        path.parent, path.name, mimetype=kind, as_attachment=file.ending not in SHOWN_TYPES,
         download_name=file.name + suffix, etag=etag,
     )  # fmt: skip
 
