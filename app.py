@@ -3270,16 +3270,12 @@ class Notification(db.Model):
         return sa.and_(post, sa.or_(cls.comment_id.is_(None), said))
 
     @classmethod
-    def of_person(cls, person: Any) -> tuple[Any, Any]:
-        """Of the person of a row: a post of which something is unread, hidden or not, and the newest one's number.
-
-        Each request asks this, so it is but one look into an index for each of the two; see `User.unread`.
-        """
-        unread = sa.select(cls.post_id).where(cls.user_id == person.id, cls.read_at.is_(None)).limit(1)
-        newest = sa.select(sa.func.max(cls.activity_id)).where(cls.user_id == person.id)
-        columns = {"unread_post": unread, "told": newest}
-        first, second = (each.correlate(person).scalar_subquery().label(name) for name, each in columns.items())
-        return first, second
+    def unread_of(cls, person: Any) -> sa.ScalarSelect[int]:
+        """About how many posts that the person of a row sees they were told something that they have not read."""
+        post = sa.exists().where(Post.id == cls.post_id, Post.listed(person=person)).correlate(cls, person)
+        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate(cls)
+        unread = sa.select(sa.func.count(sa.distinct(cls.post_id))).where(cls.user_id == person.id, cls.read_at.is_(None))
+        return unread.where(post, sa.or_(cls.comment_id.is_(None), said)).correlate(person).scalar_subquery()
 
     @classmethod
     @functools.cache
@@ -4562,17 +4558,23 @@ def network_of(address: str) -> str:
 # -- Sessions ----------------------------------------------------------------------------------------------------------
 
 
+SIGNED_IN = (
+    sa.select(SignIn, Notification.unread_of(User).label("unread"))
+    .join(SignIn.user)
+    .options(contains_eager(SignIn.user))
+    .where(SignIn.token_hash == sa.bindparam("token_hash"))
+)
+
+
 def load_sign_in() -> SignIn | None:
-    """Find the sign-in of this request, and with it the person, by the token in its session; None without a valid one."""
+    """Find the sign-in of this request by the token in its session, with the person; None without a valid one."""
     token = session.get("token")
-    if token is None:
-        g.ended_user_id = session.get("was")
-        return None
-    statement = sa.select(SignIn).join(SignIn.user).options(contains_eager(SignIn.user))
-    found = db.session.scalar(statement.where(SignIn.token_hash == hash_token(token)))
-    if found is not None and found.is_valid(g.now):
-        return found
-    g.ended_user_id = found.user_id if found else session.get("was")
+    parameters = {"token_hash": hash_token(token or ""), "now": g.now}
+    found = db.session.execute(SIGNED_IN, parameters).first() if token else None
+    if found is not None and found.SignIn.is_valid(g.now):
+        g.unread = found.unread
+        return found.SignIn
+    g.ended_user_id = found.SignIn.user_id if found else session.get("was")
     return None
 
 
@@ -5818,10 +5820,11 @@ def index() -> ResponseReturnValue:
         page = paginate(NEWS, NEWEST_FIRST, before)
         return render_template("posts/index.html", page=page, pinned=(), owed=(), reviews=(), sidebar=sidebar())
     pinned = fetch(PINNED)
-    others = NEWS.where(Post.id.not_in([post.id for post in pinned])) if pinned else NEWS
+    page = paginate(NEWS, NEWEST_FIRST, size=PAGE_SIZE + len(pinned))
+    above = {post.id for post in pinned}
     return render_template(
         "posts/index.html",
-        page=paginate(others, NEWEST_FIRST),
+        page=page._replace(items=[post for post in page.items if post.id not in above]),
         pinned=pinned,
         owed=fetch(OWED),
         reviews=fetch(OWN_REVIEWS_DUE, today=today()),
@@ -7533,8 +7536,7 @@ def page_header() -> Markup:
         return cached_part("_header.html", site_name=current_site().name, id=None)
     person = {name: getattr(current_user, name) for name in ("id", "username", "name", "role", "picture_id")}
     here = request.path if request.path in PLACES else ""
-    unread = len(Notification.unread_posts(current_user))
-    return cached_part("_header.html", site_name=current_site().name, here=here, unread=unread, **person)
+    return cached_part("_header.html", site_name=current_site().name, here=here, unread=g.unread, **person)
 
 
 def drawn_difference(found: Difference) -> Markup:
