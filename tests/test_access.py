@@ -277,13 +277,10 @@ def test_a_sign_in_ends_after_12_hours_idle_or_7_days_and_a_remembered_one_after
     assert is_signed_in(browser) == lives
 
 
-def test_being_used_keeps_a_sign_in_alive_and_looking_writes_nothing_at_once(world):
+def test_being_used_keeps_a_sign_in_alive(world):
     browser, sign_in_id = world.browser("member"), world.sign_ins["member"]
     set_columns(SignIn, sign_in_id, last_used_at=database.utcnow() - timedelta(hours=11))
-    before = dump()
     browser.get("/")
-    assert not changed(before, dump())
-    corkboard.state().visits.flush()
     assert row(SignIn, sign_in_id).last_used_at > database.utcnow() - timedelta(minutes=1)
 
 

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import add_person, add_post, together
-from test_database import counted
-from test_posts import again, count, many_posts
+from test_posts import again, count
 
 import app as corkboard
 from app import (
@@ -341,19 +340,3 @@ def test_there_is_nobody_to_remind_when_all_have_read_it(people, post):
 
 
 # -- What it costs -----------------------------------------------------------------------------------------------------
-
-
-def test_what_is_owed_costs_home_and_the_post_no_statement(people, topics, sign_in, post):
-    many_posts(people.member, topics.open, 30)
-    browser = sign_in(people.reader)
-    for path, cold in (("/", 3), (f"/posts/{post.id}", 4)):
-        browser.get(path)
-        Acknowledgement.give(people.editor, post.id, 1)
-        add_post(people.member, topics.open)
-        with counted() as statements:
-            assert browser.get(path).status_code == 200
-        assert len(statements) <= cold, [statement for statement, _ in statements]
-        if db.engine.dialect.name == "sqlite":
-            with counted() as statements:
-                browser.get(path)
-            assert len(statements) == 1
