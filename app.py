@@ -205,7 +205,7 @@ REACTIONS = {
     "love": ("❤️", "Love"),
     "cheer": ("🎉", "Hooray"),
     "laugh": ("😂", "Funny"),
-    "look": ("👀", "Having a look"),
+    "look": ("👀", "Looking into it"),
     "done": ("✅", "Done"),
 }
 
@@ -1702,7 +1702,6 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     must_read_version: Mapped[int | None]  # acknowledgements count from that version on
     must_read_roles: Mapped[int | None] = mapped_column(sa.SmallInteger)  # a bit for each role that is asked
     reminded_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    reacted: Mapped[str | None] = mapped_column(LongText)  # see `Reaction.summary`
     # Last, because SQLite reads a row from its front: lists, which want neither, pass no long text on their way.
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
@@ -2294,7 +2293,6 @@ class Comment(SoftDelete, db.Model):
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    reacted: Mapped[str | None] = mapped_column(LongText)
 
     author: Mapped[User] = relationship(foreign_keys=[author_id])
 
@@ -2888,20 +2886,15 @@ class OldHtml:
 
 
 class Reaction(db.Model):
-    """What somebody said to a post or a comment without words: each kind once.
-
-    Posts and comments keep a `summary` of theirs, so that showing them costs no statement.
-    """
+    """What somebody said to a post or a comment without words: each kind once."""
 
     __tablename__ = "reactions"
     id: Mapped[int] = mapped_column(primary_key=True)
-    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"))
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"))
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"))
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
     kind: Mapped[str] = mapped_column(sa.String(8))
     at: Mapped[datetime] = mapped_column(Timestamp)
-
-    # -- queries
 
     @classmethod
     def visible_to(cls, user: User, model: Any) -> sa.Select[Any]:
@@ -2912,47 +2905,55 @@ class Reaction(db.Model):
         return seen.where(Post.listed()).params(viewer=user.id, now=utcnow())
 
     @classmethod
-    def summary(cls, **on: int) -> str | None:
-        """Who reacted to what `post_id` or `comment_id` names, as it is kept there: 'like 3 12;done 7'."""
-        found = rows(sa.select(cls.kind, cls.user_id).filter_by(**on).order_by(cls.id)).all()
-        said = {kind: [str(row.user_id) for row in found if row.kind == kind] for kind in REACTIONS}
-        return ";".join(f"{kind} {' '.join(ids)}" for kind, ids in said.items() if ids) or None
-
-    @staticmethod
-    def read(summary: str | None) -> list[tuple[str, list[int]]]:
-        """The kinds in a summary, each with the ids of those who gave it."""
-        parts = [part.split() for part in summary.split(";")] if summary else []
-        return [(kind, [int(number) for number in ids]) for kind, *ids in parts]
-
-    # -- actions
-
-    @classmethod
     @transactional
-    def change(cls, actor: User, kind: str, given: bool, **on: int) -> str | None:
-        """Give a reaction to what `post_id` or `comment_id` names, or take it back. Again: nothing more happens.
+    def change(
+        cls, actor: User, kind: str, given: bool, *, post_id: int | None = None, comment_id: int | None = None
+    ) -> None:
+        """Give a reaction to a post or a comment, or take it back. A second time, nothing happens.
 
-        Returns the new summary. Raises `NotVisible`, or `ValidationError` for a kind that there is not.
+        Raises `NotVisible`, or `ValidationError` for a kind that there is not.
         """
         if kind not in REACTIONS:
             raise ValidationError("kind", "Choose one of the reactions.")
-        user, model = User.acting(actor.id), Post if "post_id" in on else Comment
-        seen = cls.visible_to(user, model).where(model.id == next(iter(on.values()))).with_for_update(of=model)
-        target = db.session.scalar(seen.execution_options(populate_existing=True))
-        if target is None:
+        user, model = User.acting(actor.id), Comment if comment_id else Post
+        thing = db.session.scalar(cls.visible_to(user, model).where(model.id == (comment_id or post_id)))
+        if thing is None:
             raise NotVisible
-        mine = {"user_id": user.id, "kind": kind, **on}
-        if given:
-            changed = database.insert_if_absent(Reaction, **mine, at=utcnow())
-        else:
-            changed = bool(rows(sa.delete(cls).filter_by(**mine)).rowcount)
-        if changed:
-            target.reacted = cls.summary(**on)
-            Activity.record(user, "reaction.added" if given else "reaction.removed", target, kind)
-        return target.reacted
+        mine = {"user_id": user.id, "kind": kind, "post_id": post_id, "comment_id": comment_id}
+        standing = db.session.scalar(sa.select(cls).filter_by(**mine).with_for_update())
+        if given and standing is None:
+            db.session.add(cls(**mine, at=utcnow()))
+            Activity.record(user, "reaction.added", thing, kind)
+        elif standing is not None and not given:
+            db.session.delete(standing)
+            Activity.record(user, "reaction.removed", thing, kind)
 
 
 sa.Index("uq_reactions_post_id_kind_user_id", Reaction.post_id, Reaction.kind, Reaction.user_id, unique=True)
 sa.Index("uq_reactions_comment_id_kind_user_id", Reaction.comment_id, Reaction.kind, Reaction.user_id, unique=True)
+
+
+class ReactionSummary(NamedTuple):
+    """The reactions of one kind to a post or a comment, as a person sees them."""
+
+    kind: str
+    symbol: str
+    label: str
+    is_mine: bool
+    names: tuple[str, ...]  # of all who gave it, one's own first
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    @property
+    def who(self) -> str:
+        """The first of the names, and how many others there are."""
+        more = self.count - WHO_MOST
+        return ", ".join(self.names[:WHO_MOST]) + (f" and {plural(more, 'other')}" if more > 0 else "")
+
+
+WHO_MOST = 10
 
 
 # -- What happened -----------------------------------------------------------------------------------------------------
@@ -4337,10 +4338,16 @@ POST_PAGE = (
     .where(Post.visible(), Post.id == sa.bindparam("post_id"))
 )
 COMMENTS = (
-    sa.select(Comment.id, Comment.html, Comment.created_at, Comment.edited_at, Comment.author_id, Comment.reacted)
+    sa.select(Comment.id, Comment.html, Comment.created_at, Comment.edited_at, Comment.author_id)
     .add_columns(*AUTHOR)
     .join(Comment.author)
     .where(Comment.post_id == sa.bindparam("post_id"), Comment.deleted_at.is_(None))
+)
+REACTIONS_GIVEN = (
+    sa.select(Reaction.comment_id, Reaction.kind, Reaction.user_id, User.name)
+    .join(User, User.id == Reaction.user_id)
+    .where(sa.or_(Reaction.post_id == sa.bindparam("post_id"), Reaction.comment_id.in_(sa.bindparam("comment_ids"))))
+    .order_by(Reaction.id)
 )
 FILES_OF_POST = (
     sa.select(Attachment)
@@ -5392,6 +5399,30 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
     return [SelectChoice(str(value), label) for value, label in pairs]
 
 
+# -- Reactions, as a page shows them -----------------------------------------------------------------------------------
+
+
+def reactions_of(post_id: int | None, comment_ids: Iterable[int] = ()) -> dict[int | None, tuple[ReactionSummary, ...]]:
+    """The reactions to a post, under None, and to comments, under their ids, as `current_user` sees them."""
+    shown = [*comment_ids]
+    given: dict[int | None, dict[str, list[Any]]] = {comment_id: {} for comment_id in (None, *shown)}
+    for row in fetch(REACTIONS_GIVEN, post_id=post_id, comment_ids=shown):
+        given[row.comment_id].setdefault(row.kind, []).append(row)
+    return {comment_id: summarise_reactions(kinds) for comment_id, kinds in given.items()}
+
+
+def summarise_reactions(given: Mapping[str, Sequence[Any]]) -> tuple[ReactionSummary, ...]:
+    """The reactions to one thing, by kind, in the order of the kinds."""
+    summaries = []
+    for kind, (symbol, label) in REACTIONS.items():
+        if kind in given:
+            others = tuple(row.name for row in given[kind] if row.user_id != current_user.id)
+            is_mine = len(others) < len(given[kind])
+            names = ("You", *others) if is_mine else others
+            summaries.append(ReactionSummary(kind, symbol, label, is_mine, names))
+    return tuple(summaries)
+
+
 # -- What is looked at, and who is told --------------------------------------------------------------------------------
 
 LOOKS_SECONDS = 2  # how soon it is written that somebody opened a post
@@ -5867,6 +5898,7 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
         "outline": headings if len(headings) >= OUTLINE_LEAST else (),
         "files": files_below(post),
         "comments": comments,
+        "reactions": reactions_of(post_id, [comment.id for comment in comments.items]),
         "since": post.looked_at or current_user.new_since,
     }
     page = form_page("posts/show.html", form, **context, **_previewed(form, post.topic_id, post_id, 0))
@@ -6182,10 +6214,11 @@ def restore_comment(comment_id: int) -> ResponseReturnValue:
 @login_required
 def react(post_id: int) -> ResponseReturnValue:
     """React to a post, or see who did."""
+    address = f"/posts/{post_id}"
     if request.method == "POST":
-        return _reacted(f"/posts/{post_id}", f"/posts/{post_id}#reactions-posts-{post_id}", post_id=post_id)
+        return change_reaction(address, f"{address}#reactions-posts-{post_id}", post_id=post_id)
     post = db.one_or_404(Reaction.visible_to(current_user, Post).where(Post.id == post_id))
-    return _reactions_page(post.reacted, f"/posts/{post_id}", post.title)
+    return reactions_page(reactions_of(post_id)[None], address, post.title)
 
 
 @posts.route("/comments/<int:comment_id>/react", methods=["GET", "POST"])
@@ -6194,22 +6227,27 @@ def react_comment(comment_id: int) -> ResponseReturnValue:
     """React to a comment, or see who did."""
     address = f"/comments/{comment_id}"
     if request.method == "POST":
-        return _reacted(address, address, comment_id=comment_id)
+        return change_reaction(address, address, comment_id=comment_id)
     target = db.one_or_404(Reaction.visible_to(current_user, Comment).where(Comment.id == comment_id))
-    return _reactions_page(target.reacted, address, plain_text(target.html))
+    return reactions_page(reactions_of(None, [comment_id])[comment_id], address, plain_text(target.html))
 
 
-def _reactions_page(summary: str | None, address: str, to: str) -> ResponseReturnValue:
-    given = {said.kind: said for said in reactions(summary)}
+def reactions_page(summaries: Iterable[ReactionSummary], address: str, to: str) -> ResponseReturnValue:
+    """Who reacted, kind by kind."""
+    given = {summary.kind: summary for summary in summaries}
     return render_template("posts/react.html", given=given, address=address, to=to)
 
 
-def _reacted(address: str, back: str, **on: int) -> ResponseReturnValue:
-    """Do what the button said: `add` or `remove` is the kind. The script is told the reactions, others go back."""
+def change_reaction(
+    address: str, back: str, post_id: int | None = None, comment_id: int | None = None
+) -> ResponseReturnValue:
+    """Do what the button said: `add` or `remove` is the kind. The script gets the reactions, others go back."""
     given = "add" in request.form
-    summary = Reaction.change(current_user, request.form.get("add" if given else "remove", ""), given, **on)
+    kind = request.form.get("add" if given else "remove", "")
+    Reaction.change(current_user, kind, given, post_id=post_id, comment_id=comment_id)
     if request.headers.get("X-Requested-With") == "fetch":
-        return render_template("posts/_reactions.html", address=address, said=reactions(summary))
+        summaries = reactions_of(post_id, [comment_id] if comment_id else [])[comment_id]
+        return render_template("posts/_reactions.html", address=address, summaries=summaries)
     return redirect_with_flash(back)
 
 
@@ -7496,37 +7534,6 @@ def cached_part(template: str, **values: Any) -> Markup:
     return draw(template, tuple(values.items()))
 
 
-class Said(NamedTuple):
-    """A reaction as it is shown to a person."""
-
-    kind: str
-    symbol: str
-    label: str
-    count: int
-    is_mine: bool
-    names: tuple[str, ...]  # of all who gave it, one's own first
-
-    @property
-    def who(self) -> str:
-        """The first of the names, and how many others there are."""
-        more = self.count - WHO_MOST
-        return ", ".join(self.names[:WHO_MOST]) + (f" and {plural(more, 'other')}" if more > 0 else "")
-
-
-WHO_MOST = 10
-
-
-def reactions(summary: str | None) -> tuple[Said, ...]:
-    """The reactions to a post or a comment, with the names of who gave them."""
-    viewer = current_user
-    said = []
-    for kind, ids in Reaction.read(summary):
-        people, is_mine = directory(viewer, ids).people, viewer.id in ids
-        names = tuple(people[number].name for number in ids if number != viewer.id)
-        said.append(Said(kind, *REACTIONS[kind], len(ids), is_mine, ("You", *names) if is_mine else names))
-    return tuple(said)
-
-
 PLACES = {"/", "/handbook", "/people"}
 
 
@@ -7614,7 +7621,7 @@ def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     words = (ago, absence, plural, initials, hue, file_size, picture_of, drawn_difference)
-    filters = (*words, reactions)
+    filters = words
     helpers = (icon, asset, cached_part, page_header)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
@@ -8101,9 +8108,6 @@ class DemoCompany:
         for number, (kind, username) in enumerate((kind, name) for kind, *names in given for name in names):
             reaction = {"user_id": self.people[username], "kind": kind, "at": at + timedelta(minutes=number)}
             rows(table.insert(), **reaction, **on)
-        if given:
-            model, thing = (Post, "post_id") if "post_id" in on else (Comment, "comment_id")
-            rows(sa.update(model).where(model.id == on[thing]).values(reacted=Reaction.summary(**on)))
 
 
 # -- jobs: what the served process does by itself ----------------------------------------------------------------------
