@@ -2571,6 +2571,10 @@ class Attachment(SoftDelete, db.Model):
         return self.width is not None
 
     @property
+    def noun(self) -> str:
+        return "Picture" if self.is_picture else "File"
+
+    @property
     def url(self) -> str:
         return f"/files/{self.id}/{quote(self.name, safe='')}"
 
@@ -5605,7 +5609,7 @@ def has_frames(image: Any) -> bool:
 
 
 def save_animated(image: Image.Image, kind: str) -> io.BytesIO:
-    """All frames of a picture, without what was noted in it."""
+    """All frames of a picture, without the notes in it."""
     made = encoded(image, kind, save_all=True)
     image.seek(0)
     return made
@@ -6840,9 +6844,8 @@ files = Blueprint("files", __name__)
 @login_required
 def show_file(file_id: int, name: str) -> ResponseReturnValue:
     """A file: a browser shows pictures and PDF, and saves anything else."""
-    return _send(
-        db.one_or_404(Attachment.visible_to(current_user).where(Attachment.id == file_id, Attachment.name == name))
-    )
+    seen = Attachment.visible_to(current_user)
+    return _send(db.one_or_404(seen.where(Attachment.id == file_id, Attachment.name == name)))
 
 
 @files.get("/files/<int:file_id>/<any(medium, thumb):size>", endpoint="picture")
@@ -6856,12 +6859,14 @@ def show_picture(file_id: int, size: str) -> ResponseReturnValue:
 
 def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
     """Send a file, or its smaller version with that suffix. 404 when it is missing on the disk."""
-    kind = "image/webp" if suffix else SHOWN_TYPES.get(file.ending, "application/octet-stream")
     path, etag = stored_path(file.stored, suffix), file.sha256 + suffix
+    kind, name = SHOWN_TYPES.get(file.ending, "application/octet-stream"), file.name
+    if suffix:
+        kind, name = "image/webp", f"{name}.webp"
     request.environ["corkboard.policy"] = PDF_POLICY if file.ending == "pdf" else FILE_POLICY
     return send_from_directory(
         path.parent, path.name, mimetype=kind, as_attachment=file.ending not in SHOWN_TYPES,
-        download_name=file.name + suffix, etag=etag,
+        download_name=name, etag=etag,
     )  # fmt: skip
 
 
@@ -6881,7 +6886,7 @@ def upload() -> ResponseReturnValue:
 def delete_file(file_id: int) -> ResponseReturnValue:
     """Remove a file; it can be restored."""
     file = Attachment.delete(current_user, file_id)
-    return redirect_with_flash(file.home, f"{file.name} removed.", undo=f"/files/{file_id}/restore")
+    return redirect_with_flash(file.home, f"{file.noun} removed.", undo=f"/files/{file_id}/restore")
 
 
 @files.post("/files/<int:file_id>/restore", endpoint="restore")
@@ -6889,7 +6894,7 @@ def delete_file(file_id: int) -> ResponseReturnValue:
 def restore_file(file_id: int) -> ResponseReturnValue:
     """Bring a removed file back."""
     file = Attachment.restore(current_user, file_id)
-    return redirect_with_flash(file.home, f"{file.name} restored.")
+    return redirect_with_flash(file.home, f"{file.noun} restored.")
 
 
 # -- search: everything that one may read ------------------------------------------------------------------------------
