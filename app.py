@@ -12,7 +12,7 @@
  8. Template filters and context  time, the header, fragments
  9. Commands                  check, the demo, jobs
 10. Error handlers
-11. create_app                hooks of a request, sessions
+11. create_app                hooks of a request
 
 One request, walked through: section 11 registers the hooks and blueprints of an application; `@login_required` in
 section 3 finds the person by one statement; the view in section 6 fetches through what that person may see
@@ -58,7 +58,7 @@ from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NamedTuple, Self, TypeVar
-from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
@@ -66,7 +66,6 @@ import sqlalchemy as sa
 from flask import (
     Blueprint,
     Flask,
-    Request,
     Response,
     abort,
     current_app,
@@ -83,25 +82,21 @@ from flask import (
     url_for,
 )
 from flask.cli import with_appcontext
-from flask.ctx import RequestContext
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_bootstrap import Bootstrap5
 from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
-from itsdangerous import BadData, BadSignature, URLSafeTimedSerializer
 from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Mapped, aliased, column_property, contains_eager, mapped_column, relationship
 from sqlalchemy.sql.operators import desc_op
-from werkzeug.datastructures import FileStorage, ImmutableMultiDict
-from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable, TooManyRequests
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.local import LocalProxy
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import BaseConverter, IntegerConverter, Map, Rule
-from werkzeug.sansio.http import parse_cookie
+from werkzeug.routing import BaseConverter, IntegerConverter, Map
 from werkzeug.security import check_password_hash, generate_password_hash
 from wtforms import (
     BooleanField,
@@ -152,29 +147,7 @@ access_log = logging.getLogger("corkboard.access")
 bootstrap = Bootstrap5()
 
 
-class CheapCSRFProtect(CSRFProtect):
-    """Flask-WTF's, which takes a token apart; but the one that this session's pages carry is known, and is compared."""
-
-    def protect(self, apply_exemptions: bool = False) -> None:
-        asked = this_request()
-        if asked.method in ("GET", "HEAD"):
-            return
-        given, raw = asked.form.get("csrf_token"), this_session().get("csrf_token")
-        plain = asked.method == "POST" and not asked.is_secure  # under HTTPS there is the referrer to check, too
-        if plain and given and raw and hmac.compare_digest(given.encode(), _signed_csrf(secret_key(), raw).encode()):
-            this_g().csrf_valid = True
-        else:
-            super().protect(apply_exemptions)
-
-
-csrf = CheapCSRFProtect()
-
-# The objects behind Flask's proxies, for what every request passes through: each look through a proxy costs as much as
-# a function call, and a page took a hundred of them.
-this_app: Callable[[], Flask] = current_app._get_current_object  # type: ignore[attr-defined]
-this_g: Callable[[], Any] = g._get_current_object  # type: ignore[attr-defined]
-this_request: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
-this_session: Callable[[], SessionMixin] = session._get_current_object  # type: ignore[attr-defined]
+csrf = CSRFProtect()
 
 # Lengths in characters: of the columns and the forms alike.
 USERNAME_MIN, USERNAME_MAX = 2, 32
@@ -235,7 +208,6 @@ SIGN_IN_LIFETIME = timedelta(days=7)
 SIGN_IN_REMEMBERED = timedelta(days=30)
 VISIT_GAP = timedelta(minutes=30)  # away for longer, and what came meanwhile is new
 VISIT_NOTED_EVERY = timedelta(minutes=5)  # how exactly "last used" is known
-KEPT_TEXT_SECONDS = 24 * 3600
 
 SCRYPT = "scrypt:32768:8:3"  # OWASP Password Storage Cheat Sheet; werkzeug's default is weaker
 HASHES_AT_ONCE = 2  # 32 MB each
@@ -1205,7 +1177,6 @@ class SignIn(db.Model):
         token, now = secrets.token_urlsafe(32), utcnow()
         lifetime = SIGN_IN_REMEMBERED if remember else SIGN_IN_LIFETIME
         user = User.acting(user_id)
-        # Ended ones stay a while: a form sent on one comes back to the same person, and to nobody else.
         rows(sa.delete(cls).where(cls.expires_at < now - SIGN_IN_LIFETIME))
         values = {"user_id": user_id, "token_hash": hash_token(token), "device": device, "address": address}
         times = {"created_at": now, "last_used_at": now, "expires_at": now + lifetime}
@@ -4550,7 +4521,7 @@ def refuse_too_often(key: str, burst: int, interval: timedelta) -> None:
 
 def client_address() -> str:
     """Where a request comes from; empty on the command line. `believe_proxy` has set it behind TRUSTED_PROXY."""
-    return (this_request().remote_addr or "")[:45] if has_request_context() else ""
+    return (request.remote_addr or "")[:45] if has_request_context() else ""
 
 
 def client_network() -> str:
@@ -4585,7 +4556,6 @@ def load_sign_in() -> SignIn | None:
     if found is not None and found.SignIn.is_valid(g.now):
         g.unread = found.unread
         return found.SignIn
-    g.ended_user_id = found.SignIn.user_id if found else session.get("was")
     return None
 
 
@@ -4641,13 +4611,11 @@ def renew_session(token: str | None, remember: bool = False) -> None:
 
 
 def sign_out() -> None:
-    """End this browser's session. It remembers whose it was, so that a form left open comes back to them only."""
+    """End this browser's session."""
     before = current_sign_in()
     if before is not None:
         SignIn.end(before.user, before.id)
     renew_session(None)
-    if before is not None:
-        session["was"] = g.user_id
     g.sign_in = None
 
 
@@ -4711,15 +4679,6 @@ def _requires(view: View, role: Role) -> View:
     return guarded
 
 
-def keeps_typed(view: View) -> View:
-    """Mark a form's view: what was typed comes back when the sign-in or the form's token ended meanwhile.
-
-    Such a view may do nothing to a POST before its form's `validate` has said yes.
-    """
-    view.keeps_typed = True  # type: ignore[attr-defined]
-    return view
-
-
 def refuse_undeclared_views(app: Flask) -> None:
     """Raise `RuntimeError` naming each view that states no access."""
     views = app.view_functions.items()
@@ -4752,62 +4711,14 @@ def onward(default: str = "/") -> str:
 
 
 def ask_to_sign_in() -> ResponseReturnValue:
-    """Answer a request of nobody: to the sign-in and back. A form that was typed waits behind the sign-in."""
+    """Answer a request of nobody: a redirect to the sign-in and back, or a page with the text that was sent."""
     if wants_json():
         abort(401)
     if request.method in ("GET", "HEAD"):
         query = request.query_string.decode("latin-1")
         target = quote(request.path) + (f"?{query}" if query else "")  # quoted: a file's name may hold spaces
         return redirect(url_for("auth.login", next=target if target != "/" else None), 302)
-    kept = _keep_typed() if g.get("ended_user_id") and _view_keeps_typed() else None
-    return login_page(LoginForm(formdata=None), resume=kept, status=401)
-
-
-def _view_keeps_typed() -> bool:
-    view = current_app.view_functions.get(request.endpoint or "")
-    return bool(getattr(view, "keeps_typed", False))
-
-
-def _kept_text() -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(current_app.secret_key or "", salt="kept-text")
-
-
-def _keep_typed() -> str:
-    """What was typed, signed for the person whose sign-in ended: it travels through the sign-in form."""
-    fields = [(name, value) for name, value in request.form.items(multi=True) if name != "csrf_token"]
-    return _kept_text().dumps({"path": request.full_path, "fields": fields, "user": g.ended_user_id})
-
-
-def show_kept(resume: str, user_id: int) -> Response | None:
-    """The form as it was typed, for the person who typed it; nothing of it is carried out yet. None for others."""
-    try:
-        kept = _kept_text().loads(resume, max_age=KEPT_TEXT_SECONDS)
-    except BadData:
-        return None
-    if kept["user"] != user_id:
-        return None
-    data: dict[str, list[str]] = {}
-    for name, value in kept["fields"]:
-        data.setdefault(name, []).append(value)
-    from werkzeug.test import EnvironBuilder  # 15 ms that hardly any process needs
-
-    builder = EnvironBuilder(path=kept["path"], base_url=request.host_url, method="POST", data=data)
-    environ = builder.get_environ() | {"REMOTE_ADDR": request.remote_addr or ""}
-    # The same session and the same person, another request: the view renders the form as it does a failed one.
-    with RequestContext(current_app._get_current_object(), environ, session=session._get_current_object()):  # type: ignore[attr-defined]
-        return show_again()
-
-
-def show_again() -> Response | None:
-    """Run this request's view so that it shows its form as typed, without acting. None where it cannot."""
-    if request.routing_exception or not _view_keeps_typed():
-        return None
-    g.showing_again = True
-    view = current_app.view_functions[request.endpoint or ""]
-    try:
-        return make_response(view(**(request.view_args or {})))
-    finally:
-        g.showing_again = False
+    return error_page(401, *SIGNED_OUT)
 
 
 # ======================================================================================================================
@@ -4823,24 +4734,21 @@ class SiteForm(FlaskForm):
 
         def wrap_formdata(self, form: Any, formdata: Any) -> Any:
             """Only what was typed: FlaskForm's would put a file or JSON where a text belongs."""
-            return this_request().form or None if formdata is not None and form.is_submitted() else None
+            return request.form or None if formdata is not None and form.is_submitted() else None
 
         def get_translations(self, form: Any) -> None:
             """None: the site speaks one language, and Flask-WTF would ask the settings each time."""
 
     def is_submitted(self) -> bool:
-        return this_request().method == "POST"
+        return request.method == "POST"
 
     def validate(self, extra_validators: Any = None) -> bool:
-        if this_g().get("showing_again"):
-            self.form_errors.append("Nothing is lost, but nothing is saved yet. Look it over and send it again.")
-            return False
         if not super().validate(extra_validators):
             return False
         return not self._previewing()
 
     def _previewing(self) -> bool:
-        return "preview" in this_request().form and "body" in self._fields
+        return "preview" in request.form and "body" in self._fields
 
     refused_with = 422  # the status of its page when it came back
     overtaken: Sequence[Overtaken] = ()
@@ -5254,7 +5162,7 @@ class AppState:
 
 def state() -> AppState:
     """The `AppState` of the current application."""
-    return this_app().extensions["corkboard"]
+    return current_app.extensions["corkboard"]
 
 
 def current_site() -> Site:
@@ -5384,11 +5292,9 @@ def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnVa
     return render_template(template, form=form, **context), form.refused_with if refused else 200
 
 
-def login_page(form: LoginForm, resume: str | None, status: int) -> ResponseReturnValue:
-    """The sign-in page, with what was typed before it waiting behind (`resume`)."""
+def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
     open_now, is_set_up = current_site().registration != "closed", User.exists()
-    context = {"form": form, "resume": resume, "registration_open": open_now, "is_set_up": is_set_up}
-    return render_template("auth/login.html", **context), status
+    return render_template("auth/login.html", form=form, registration_open=open_now, is_set_up=is_set_up), status
 
 
 def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
@@ -5396,7 +5302,7 @@ def redirect_with_flash(address: str, message: str | None = None, undo: str | No
     if message:
         said: Any = {"text": message, "undo": undo} if undo else message
         flash(said, "success")
-    return SiteResponse("", 303, {"Location": address})
+    return redirect(address, 303)
 
 
 def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
@@ -5495,10 +5401,8 @@ def stored_path(stored: str, suffix: str = "") -> Path:
 def take_uploads(form: PostForm) -> Sequence[Attachment]:
     """Store what a post's form brings. Returns that and what was uploaded before; the form's field gets the errors."""
     ids = request.form.getlist("attached", type=as_id)
-    # A form that is only shown again is not carried out: its token was not checked.
-    sent = [] if g.get("showing_again") else request.files.getlist("upload")
     form.upload.process_errors = errors = []
-    for given in filter(None, sent[:FILES_MOST]):
+    for given in filter(None, request.files.getlist("upload")[:FILES_MOST]):
         try:
             ids.append(Attachment.create(current_user, store_upload(given)).id)
         except ValidationError as error:
@@ -5681,21 +5585,19 @@ def setup() -> ResponseReturnValue:
 
 @auth.route("/login", methods=["GET", "POST"])
 @public
-@keeps_typed
 def login() -> ResponseReturnValue:
-    """Sign in, and go on to where one wanted to be, or to the form one was typing."""
+    """Sign in, and go on to where one wanted to be."""
     form = LoginForm()
-    resume = request.form.get("resume") or None
     if request.method != "POST" and current_user:
         return redirect(onward())
     if form.validate_on_submit():
         user = authenticate(form.username.data, form.password.data)
         if user is None:
             form.form_errors.append("That name and password do not belong together. Try again.")
-            return login_page(form, resume, 422)
+            return login_page(form, 422)
         sign_in(user.id, form.remember.data)
-        return (show_kept(resume, user.id) if resume else None) or redirect(onward(), 303)
-    return login_page(form, resume, 422 if request.method == "POST" else 200)
+        return redirect(onward(), 303)
+    return login_page(form, 422 if request.method == "POST" else 200)
 
 
 @auth.post("/logout")
@@ -5708,7 +5610,6 @@ def logout() -> ResponseReturnValue:
 
 @auth.route("/register", methods=["GET", "POST"])
 @public
-@keeps_typed
 def register() -> ResponseReturnValue:
     """Add oneself to the team, where its settings allow it."""
     site = current_site()
@@ -5739,7 +5640,6 @@ PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "
 
 @account.route("", methods=["GET", "POST"])
 @login_required
-@keeps_typed
 def profile() -> ResponseReturnValue:
     """Edit one's own profile."""
     me = db.one_or_404(sa.select(User).where(User.id == current_user.id))
@@ -5922,7 +5822,6 @@ def files_below(post: Any) -> list[Attachment]:
 
 @posts.route("/posts/new", methods=["GET", "POST"])
 @role_required(Role.MEMBER)
-@keeps_typed
 def new() -> ResponseReturnValue:
     """Write news, or as an editor a page of the handbook."""
     form = PostForm(kind="page" if request.args.get("kind") == "page" else "news")
@@ -5952,7 +5851,6 @@ def new() -> ResponseReturnValue:
 
 @posts.route("/posts/<int:post_id>/edit", methods=["GET", "POST"])
 @role_required(Role.MEMBER)
-@keeps_typed
 def edit(post_id: int) -> ResponseReturnValue:
     """Change a post; whoever saved in between is noticed, and both texts are shown."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
@@ -6145,7 +6043,6 @@ def pin(post_id: int) -> ResponseReturnValue:
 
 @posts.post("/posts/<int:post_id>/comments")
 @role_required(Role.MEMBER)
-@keeps_typed
 def comment(post_id: int) -> ResponseReturnValue:
     """Comment on a post."""
     form = CommentForm()
@@ -6172,7 +6069,6 @@ def show_comment(comment_id: int) -> ResponseReturnValue:
 
 @posts.route("/comments/<int:comment_id>/edit", methods=["GET", "POST"])
 @role_required(Role.MEMBER)
-@keeps_typed
 def edit_comment(comment_id: int) -> ResponseReturnValue:
     """Change a comment."""
     target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
@@ -6562,7 +6458,6 @@ def acknowledge(post_id: int) -> ResponseReturnValue:
 
 @posts.route("/posts/<int:post_id>/must-read", methods=["GET", "POST"])
 @role_required(Role.EDITOR)
-@keeps_typed
 def must_read(post_id: int) -> ResponseReturnValue:
     """Choose who is to read a post, and until when; or ask nobody any more."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
@@ -6684,7 +6579,6 @@ def show_topic(slug: str) -> ResponseReturnValue:
 
 @topics.route("/admin/topics", methods=["GET", "POST"])
 @role_required(Role.EDITOR)
-@keeps_typed
 def manage() -> ResponseReturnValue:
     """All topics that one sees, and a form for a new one."""
     form = _topic_form()
@@ -6702,7 +6596,6 @@ def manage() -> ResponseReturnValue:
 
 @topics.route("/admin/topics/<int:topic_id>", methods=["GET", "POST"], endpoint="edit")
 @role_required(Role.EDITOR)
-@keeps_typed
 def edit_topic(topic_id: int) -> ResponseReturnValue:
     """Rename a topic, open or close it, choose its people."""
     topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
@@ -6863,11 +6756,12 @@ def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
     kind, name = SHOWN_TYPES.get(file.ending, "application/octet-stream"), file.name
     if suffix:
         kind, name = "image/webp", f"{name}.webp"
-    request.environ["corkboard.policy"] = PDF_POLICY if file.ending == "pdf" else FILE_POLICY
-    return send_from_directory(
+    response = send_from_directory(
         path.parent, path.name, mimetype=kind, as_attachment=file.ending not in SHOWN_TYPES,
         download_name=name, etag=etag,
     )  # fmt: skip
+    response.headers["Content-Security-Policy"] = PDF_POLICY if file.ending == "pdf" else FILE_POLICY
+    return response
 
 
 @files.post("/files")
@@ -7198,7 +7092,6 @@ def made_up_password() -> str:
 
 @admin.route("/people/<int:user_id>", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
-@keeps_typed
 def edit_person(user_id: int) -> ResponseReturnValue:
     """Change a person's role, or whether they may sign in."""
     person = db.one_or_404(User.visible_to(current_user).where(User.id == user_id))
@@ -7229,7 +7122,6 @@ def reset_password(user_id: int) -> ResponseReturnValue:
 
 @admin.route("/settings", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
-@keeps_typed
 def settings() -> ResponseReturnValue:
     """What the team decides about its site."""
     form = SettingsForm(data=current_site().as_typed())
@@ -7392,11 +7284,10 @@ def ago(moment: datetime | None) -> Markup | str:
 
 def clock() -> tuple[datetime, ZoneInfo]:
     """The minute it is, and the zone in which this request's person reads times."""
-    held = this_g()
-    if "clock" not in held:
+    if "clock" not in g:
         viewer = signed_in_user()
-        held.clock = held.now.replace(second=0, microsecond=0), viewer.zone if viewer else state().zone("")
-    return held.clock
+        g.clock = g.now.replace(second=0, microsecond=0), viewer.zone if viewer else state().zone("")
+    return g.clock
 
 
 def today() -> date:
@@ -7604,21 +7495,8 @@ def asset(endpoint: str, filename: str) -> str:
     return known[endpoint, filename]
 
 
-def secret_key() -> str:
-    return str(this_app().secret_key)
-
-
-@functools.lru_cache(maxsize=1024)
-def _signed_csrf(secret: str, raw: str) -> str:
-    """The token of a session as forms carry it. It never expires by itself (WTF_CSRF_TIME_LIMIT), so one will do."""
-    return URLSafeTimedSerializer(secret, salt="wtf-csrf-token").dumps(raw)  # type: ignore[return-value]
-
-
 def template_context() -> dict[str, Any]:
     """What every template may use."""
-    raw, held = this_session().get("csrf_token"), this_g()
-    if raw and "csrf_token" not in held:
-        held.csrf_token = _signed_csrf(secret_key(), raw)  # what `csrf_token()` will find
     return {"current_user": signed_in_user(), "site": current_site(), "today": today}
 
 
@@ -8249,23 +8127,26 @@ def run_job_command(name: str | None, due: bool) -> None:
 # == 10. Error handlers ================================================================================================
 # ======================================================================================================================
 
-# Code → what the page says: title, words. The words may not tell what went on inside.
+# By status: the title and the text of a page. They say nothing of what went on inside.
 ERROR_WORDS = {
-    400: ("That did not work", "The browser sent something this page does not understand. Go back and try again."),
-    401: ("Please sign in", "This needs somebody who is signed in."),
-    403: ("Not for you", "You may not do this. If you think you should, ask an administrator."),
-    404: ("Nothing here", "There is no such page, or it is not for you. It may have been moved or deleted."),
-    405: ("Not this way", "This address is not meant to be opened like this. Go back and use the button there."),
-    409: ("Changed meanwhile", "Somebody else changed this at the same time. Go back, load it anew and try again."),
-    413: ("Too large", "What you sent is larger than this site takes. Go back: what you typed is still there."),
-    415: ("Not this kind", "This site does not take that kind of content."),
-    422: ("Please check", "Something in what you sent is not right. Go back and correct it."),
-    429: ("A little slower", "That was tried too often. Wait a moment and try again."),
-    500: ("Something broke", "It is our fault, not yours. It has been noted; try again, or tell an administrator."),
-    503: ("Back in a moment", "The site cannot answer right now. Wait a moment and load this page again."),
+    400: ("That didn't work", "Your browser sent something this page doesn't understand. Go back and try again."),
+    401: ("Please sign in", "You need to be signed in for this."),
+    403: ("No access", "You don't have permission to do this. If you think you should, ask an administrator."),
+    404: ("Page not found", "It doesn't exist, or you don't have access. It may have been moved or deleted."),
+    405: ("This address doesn't accept that", "Go back and use the button on the page."),
+    409: ("Changed in the meantime", "Somebody else changed this at the same time. Go back, reload and try again."),
+    413: ("Too large", "The file is larger than this site accepts."),
+    415: ("Not accepted", "This site doesn't accept that kind of content."),
+    422: ("Please check", "Something you sent isn't right. Go back and correct it."),
+    429: ("Too many attempts", "Wait a moment and try again."),
+    500: ("Something went wrong", "It's our fault, not yours. Try again, or tell an administrator."),
+    503: ("Back in a moment", "The site can't answer right now. Wait a moment and reload this page."),
 }
-SAFE_DESCRIPTIONS = {403, 413, 422, 429, 503}  # where our own `abort(code, words)` says more than the table
-BARE = {500, 503}  # rendered without database or session
+SIGNED_OUT = ("You've been signed out", "Nothing was saved. Sign in again, then send it once more.")
+OPEN_TOO_LONG = ("This page was open too long", "Nothing was saved. Go back, reload the page and try again.")
+OWN_WORDS = {403, 413, 422, 429, 503}  # statuses that our views `abort` with a text of their own
+BARE = {500, 503}  # pages that are drawn without the database or the session
+SENT_FIELDS = ("title", "body")
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -8273,7 +8154,7 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(NotVisible, lambda _error: error_page(404))
     app.register_error_handler(Forbidden, lambda _error: error_page(403))
     app.register_error_handler(EditConflict, lambda _error: error_page(409))
-    app.register_error_handler(ValidationError, lambda error: error_page(422, error.message))
+    app.register_error_handler(ValidationError, lambda error: error_page(422, text=error.message))
     app.register_error_handler(CSRFError, answer_lost_token)
     for unavailable in (DBAPIError, PoolTimeout, database.DatabaseBusy):
         app.register_error_handler(unavailable, answer_database_error)
@@ -8284,35 +8165,25 @@ def answer_http_error(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None:
         return error.response
     code = error.code or 500
-    default = type(error).description
-    words = error.description if code in SAFE_DESCRIPTIONS and error.description != default else None
+    is_ours = code in OWN_WORDS and error.description != type(error).description
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
-    return error_page(code, words, headers)
+    return error_page(code, text=error.description if is_ours else None, headers=headers)
 
 
 def answer_lost_token(error: CSRFError) -> ResponseReturnValue:
-    """A form whose token is missing or of another sign-in: never carried out, but shown again as it was typed."""
+    """Answer a form whose token is missing or belongs to an earlier session. It is not carried out."""
     log.info("csrf: %s", error.description)
-    if not wants_json() and _view_keeps_typed():
-        public_view = getattr(current_app.view_functions[request.endpoint or ""], "access", "") == "public"
-        if signed_in_user() is None and not public_view:
-            return ask_to_sign_in()
-        try:
-            shown = show_again()
-        except Exception as refused:  # 404 or 403: inside of an error handler nobody else would answer it
-            return current_app.handle_user_exception(refused)
-        if shown is not None:
-            shown.status_code = 400
-            return shown
-    return error_page(400, "This page was open while you signed in or out. Go back, load it anew and try again.")
+    view = current_app.view_functions[request.endpoint or ""]
+    signed_out = not current_user and getattr(view, "access", "public") != "public"
+    return error_page(400, *(SIGNED_OUT if signed_out else OPEN_TOO_LONG))
 
 
 def answer_database_error(error: Exception) -> ResponseReturnValue:
-    """The database is gone or busy: 503, and the next request tries anew. Anything else it says is a defect."""
+    """Answer 503 while the database is gone or busy. Any other error of the database is a defect."""
     if not database.is_unavailable(error):
         return answer_crash(error)
     log.error("%s database unavailable: %s", g.get("request_id", ""), error)
-    return error_page(503, None, {"Retry-After": "5"})
+    return error_page(503)
 
 
 def answer_crash(error: Exception) -> ResponseReturnValue:
@@ -8323,35 +8194,52 @@ def answer_crash(error: Exception) -> ResponseReturnValue:
     return error_page(500)
 
 
-def error_page(code: int, words: str | None = None, headers: Mapping[str, str] | None = None) -> ResponseReturnValue:
-    """An error as a page of the site, or as problem details (RFC 9457) for programs."""
-    title, text = ERROR_WORDS.get(code, ("That did not work", "Go back and try again."))
-    context = {"code": code, "title": title, "text": words or text, "request_id": g.get("request_id", "")}
-    headers = dict(headers or {}) | (
-        {"Retry-After": "5"} if code == 503 and not (headers or {}).get("Retry-After") else {}
-    )
-    if wants_json():
-        problem = {"type": "about:blank", "title": title, "status": code, "detail": context["text"]}
-        body = json.dumps(problem | {"request_id": context["request_id"]})
-        return Response(body, code, headers, content_type="application/problem+json")
-    return _error_html(code, context), code, headers
+def error_page(
+    code: int, title: str | None = None, text: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error as a page of the site, or as problem details (RFC 9457) for programs."""
+    words = ERROR_WORDS.get(code, ERROR_WORDS[400])
+    context = {"code": code, "title": title or words[0], "text": text or words[1], "request_id": g.get("request_id")}
+    answer = problem_details(**context) if wants_json() else make_response(draw_error(context), code)
+    answer.headers.update(headers or {})
+    if code == 503:
+        answer.headers.setdefault("Retry-After", "5")
+    return answer
 
 
-def _error_html(code: int, context: dict[str, Any]) -> str:
-    if code not in BARE:
+def problem_details(code: int, title: str, text: str, request_id: str) -> Response:
+    problem = {"type": "about:blank", "title": title, "status": code, "detail": text, "request_id": request_id}
+    return Response(json.dumps(problem), code, content_type="application/problem+json")
+
+
+def draw_error(context: dict[str, Any]) -> str:
+    """The HTML of an error. A page that cannot be drawn with the site's header is drawn without it."""
+    context["sent"] = sent_text()
+    if context["code"] not in BARE:
         try:
-            ways = [("Home", "/"), ("Handbook", "/handbook"), ("People", "/people")]
-            return render_template(
-                "errors/error.html", onward=ways if current_user else [("Sign in", "/login")], **context
-            )
+            onward = {"Home": "/", "Handbook": "/handbook", "People": "/people"}
+            onward = onward if current_user else {"Sign in": "/login"}
+            return render_template("errors/error.html", onward=onward, **context)
         except Exception as error:
             log.warning("error page rendered bare: %r", error)
-    return render_bare(**context)
+    return current_app.jinja_env.get_template("errors/bare.html").render(onward={"Home": "/"}, **context)
 
 
-def render_bare(**context: Any) -> str:
-    """A page that needs neither database nor session nor any context processor."""
-    return current_app.jinja_env.get_template("errors/bare.html").render(onward=[("Home", "/")], **context)
+def sent_text() -> dict[str, str]:
+    """The title and the text that somebody sent from a page of this site, so that the error page can show them."""
+    try:
+        if request.method != "POST" or not is_from_this_site():
+            return {}
+        request.max_content_length = 2 * current_app.config["MAX_CONTENT_LENGTH"]  # as wsgi.py has it
+        return {name: request.form[name] for name in SENT_FIELDS if request.form.get(name)}
+    except HTTPException:  # an untrusted host, or a body that cannot be read
+        return {}
+
+
+def is_from_this_site() -> bool:
+    """Whether the browser says that a page of this site sent the request."""
+    origin = request.headers.get("Origin", "").partition("://")[2]
+    return request.headers.get("Sec-Fetch-Site") == "same-origin" or origin == request.host
 
 
 # ======================================================================================================================
@@ -8367,18 +8255,16 @@ def create_app(config: Config | str | None = None) -> Flask:
     """
     settings = configurations[config]() if isinstance(config, str) else config or load()
     settings.require_sound()
-    app = Corkboard(__name__)
+    app = Flask(__name__)
     app.config.from_object(settings)
-    app.session_interface = SessionInterface()
     app.url_map.converters |= {"int": IdConverter, "file": FileNameConverter}
-    app.wsgi_app = SecurityHeaders(app.wsgi_app)
     believe_proxy(app)
     app.config["FINDINGS"] = settings.findings()
     configure_logging(app)
     database.init_db(app)
     bootstrap.init_app(app)
     app.extensions["corkboard"] = AppState(app)
-    app.before_request(begin_request)  # before the CSRF check, which may have to show a page
+    app.before_request(begin_request)  # before CSRFProtect's own, which may refuse the request
     csrf.init_app(app)
     app.after_request(finish_response)
     app.after_request(record_visit)
@@ -8418,46 +8304,49 @@ def believe_proxy(app: Flask) -> None:
 
 
 def begin_request() -> ResponseReturnValue | None:
-    """Give the request its time and id, and turn it away while the database does not fit the code."""
-    held, asked = this_g(), this_request()
-    held.now = utcnow()
-    held.started = time.perf_counter()
-    held.request_id = secrets.token_hex(8)
-    if asked.method == "TRACE":
+    """Give the request its time and id, and refuse it while the database does not fit the code."""
+    g.now = utcnow()
+    g.started = time.perf_counter()
+    g.request_id = secrets.token_hex(8)
+    if request.method == "TRACE":
         abort(405)
-    if asked.endpoint in STATIC_ENDPOINTS or asked.blueprint == "health":
+    if request.endpoint in STATIC_ENDPOINTS or request.blueprint == "health":
         return None
-    problem = database.schema_problem()
-    if problem:
+    if problem := database.schema_problem():
         log.error("not serving: %s", problem)
-        return error_page(503, problem, {"Retry-After": "30"})
+        return error_page(503, text=problem, headers={"Retry-After": "30"})
     return None
 
 
 def finish_response(response: Response) -> Response:
-    """Headers that every answer bears."""
-    headers, asked = response.headers, this_request()
-    headers["X-Request-ID"] = this_g().get("request_id", "")
-    if this_app().config["SESSION_COOKIE_SECURE"]:
-        headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
-    if asked.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
-        kept = asked.endpoint in KEPT_ENDPOINTS and response.status_code in (200, 206, 304)
-        headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"
-    elif "fonts/" not in asked.path and asked.full_path != asset(asked.endpoint, **asked.view_args or {}):
-        headers["Cache-Control"] = "no-cache"  # without its hash an address may mean another content tomorrow
-    if asked.endpoint != POLL_ENDPOINT or response.status_code != 304:  # every open page's, three times a minute
+    """Set the headers of every answer, and log the request."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)  # a file has a stricter policy of its own
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    if current_app.config["SESSION_COOKIE_SECURE"]:
+        response.headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
+    set_cache_control(response)
+    if request.endpoint != POLL_ENDPOINT or response.status_code != 304:  # every open page asks three times a minute
         log_request(response.status_code)
     return response
 
 
-def logged_path() -> str:
-    """A path without secrets: no query, and of addresses that carry a token only their pattern.
+def set_cache_control(response: Response) -> None:
+    """Let browsers keep a static file for a year, if its address has the right hash, and no page at all."""
+    if request.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
+        kept = request.endpoint in KEPT_ENDPOINTS and response.status_code in (200, 206, 304)
+        response.headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"
+    elif "fonts/" not in request.path and request.full_path != asset(request.endpoint, **request.view_args or {}):
+        response.headers["Cache-Control"] = "no-cache"
 
-    Quoted, or a line end in it would begin a line of the log that somebody made up (CWE-117).
+
+def logged_path() -> str:
+    """A path without secrets: no query, and of an address that carries a token only its pattern.
+
+    It is quoted, or a line end in it would begin a line of the log that somebody made up (CWE-117).
     """
-    asked = this_request()
-    rule = asked.url_rule
-    return rule.rule if rule is not None and "token" in rule.arguments else quote(asked.path)
+    rule = request.url_rule
+    return rule.rule if rule is not None and "token" in rule.arguments else quote(request.path)
 
 
 def log_request(status: int) -> None:
@@ -8466,93 +8355,6 @@ def log_request(status: int) -> None:
     fields = {"request": g.request_id, "method": request.method, "path": logged_path(), "status": status}
     fields |= {"ms": round(milliseconds, 1), "user": g.get("user_id") or "-"}
     access_log.info("%(request)s %(method)s %(path)s %(status)s %(ms)sms user=%(user)s", fields)
-
-
-class SecurityHeaders:
-    """Puts `SECURITY_HEADERS` on every answer, whoever made it; below Flask, where it costs next to nothing.
-
-    A view that wants a stricter policy says so in the environment.
-    """
-
-    def __init__(self, wsgi_app: Callable[..., Any]) -> None:
-        self.wsgi_app, self.headers = wsgi_app, list(SECURITY_HEADERS.items())
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            own = environ.get("corkboard.policy")
-            ours = [*(SECURITY_HEADERS | {"Content-Security-Policy": own}).items()] if own else self.headers
-            return start_response(status, headers + ours, *error)
-
-        return self.wsgi_app(environ, start)
-
-
-class SiteRequest(Request):
-    """Flask's, which takes the forms that are sent most, short ones without files, apart by themselves.
-
-    Werkzeug makes a parser and two streams for each, and Flask looks six limits up through proxies, none of which such
-    a form can reach: together a thirtieth of what a comment takes.
-    """
-
-    def _load_form_data(self) -> None:
-        length, begun = self.content_length or 0, self.__dict__.keys() & {"form", "stream", "_cached_data"}
-        if begun or not 0 < length <= SHORT_FORM or self.environ.get("CONTENT_TYPE") != FORM_TYPE:
-            super()._load_form_data()
-            return
-        content = b""
-        with contextlib.suppress(OSError):
-            content = self.environ["wsgi.input"].read(length)
-        if len(content) < length:
-            raise ClientDisconnected
-        try:
-            fields = parse_qsl(content.decode(), keep_blank_values=True, errors="werkzeug.url_quote")
-        except ValueError:  # not in UTF-8
-            fields = []
-        found = {"stream": io.BytesIO(), "form": ImmutableMultiDict(fields), "files": ImmutableMultiDict()}
-        self.__dict__.update(found)
-
-
-SHORT_FORM = 64 * 1024
-FORM_TYPE = "application/x-www-form-urlencoded"
-
-
-class SiteResponse(Response):
-    """Flask's, whose headers are taken as they are: Werkzeug would look into each answer for what needs quoting."""
-
-    def get_wsgi_headers(self, environ: Any) -> Any:
-        location = self.headers.get("Location", "")
-        ready = self.is_sequence and "Content-Length" in self.headers and _PLAIN_ADDRESS.fullmatch(location)
-        ready = ready and self.status_code in (200, 303)
-        if self.status_code == 304 and "Content-Type" not in self.headers:
-            ready = True
-        return self.headers if ready else super().get_wsgi_headers(environ)
-
-
-_PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9/#?=&._-]*")
-
-
-class LateRule(Rule):
-    """An address that learns to build itself when first asked to: most never are, and it is half of their start."""
-
-    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., Any]:
-        compiled: list[Callable[..., Any]] = []
-
-        def build(rule: LateRule, **values: Any) -> Any:
-            if not compiled:
-                compiled.append(super()._compile_builder(append_unknown))
-            return compiled[0](rule, **values)
-
-        return build
-
-
-class Corkboard(Flask):
-    """Flask, told that no view or hook here is a coroutine: it asks that of each, for every request."""
-
-    request_class = SiteRequest
-    response_class = SiteResponse
-    url_rule_class = LateRule
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        return func
 
 
 class IdConverter(IntegerConverter):
@@ -8567,39 +8369,3 @@ class FileNameConverter(BaseConverter):
 
     regex = r"[^/]+\.[^/]+"
     part_isolating = True
-
-
-KEPT_COOKIES = 4096  # characters: all that a browser sends, of which ours has some hundred
-
-
-class SessionInterface(SecureCookieSessionInterface):
-    """Flask's, which checks the signature of each cookie that a browser sends only the first time it sends it.
-
-    What is kept is kept under all that the browser sent and for the day, so it says what checking it again would say. A
-    sign-in itself ends in the database, whatever the cookie is worth.
-    """
-
-    def __init__(self) -> None:
-        self.read = functools.lru_cache(maxsize=1024)(self._read)
-
-    def open_session(self, app: Flask, request: Request) -> SecureCookieSession:
-        sent = request.environ.get("HTTP_COOKIE", "")
-        # What no browser has to send would fill the memory, if it were kept: headers may be a quarter of a megabyte.
-        read = self.read if len(sent) <= KEPT_COOKIES else self._read
-        known = read(app, sent, date.today())
-        # Messages to be shown are a list, which a request may change: not the one that is kept.
-        return self.session_class(known if "_flashes" not in known else copy.deepcopy(known))
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        # Flask's also says Vary: Cookie where a session was only read; these pages may not be kept by anybody.
-        if session.modified:
-            super().save_session(app, session, response)
-
-    def _read(self, app: Flask, sent: str, _day: date) -> dict[str, Any]:
-        value = parse_cookie(sent).get(self.get_cookie_name(app), "")
-        serializer = self.get_signing_serializer(app)
-        assert serializer is not None, "config.py sees to a secret key"
-        try:
-            return serializer.loads(value, max_age=int(app.permanent_session_lifetime.total_seconds()))
-        except BadSignature:
-            return {}

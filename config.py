@@ -517,7 +517,8 @@ class LogFile(RotatingFileHandler):
         after it had moved the older files. This one tries first, and writes on in the same file.
         """
         try:
-            self.stream.close()
+            if self.stream:
+                self.stream.close()
             os.rename(self.baseFilename, self.baseFilename)
         except OSError:
             self.stream = self._open()

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import PASSWORD, Browser, add_person, add_post, close, lay_schema
 from flask import Flask, abort, request
+from markupsafe import escape
 from sqlalchemy import event
 
 import app as corkboard
@@ -61,7 +62,8 @@ def made(folder: Path, **values: str) -> Flask:
     app.add_url_rule("/visitor", "visitor", corkboard.public(visitor))
     for prefix in ("", "/api"):
         for rule, view in (("/broken/<int:code>", broken), ("/raising/<name>", raising), ("/defect", defect)):
-            app.add_url_rule(prefix + rule, f"{prefix}{rule}", corkboard.public(lambda _v=view, **kw: _v(**kw)))
+            declared = corkboard.public(lambda _v=view, **kw: _v(**kw))
+            app.add_url_rule(prefix + rule, f"{prefix}{rule}", declared, methods=["GET", "POST"])
     return app
 
 
@@ -95,7 +97,7 @@ def test_every_error_is_a_page_with_a_way_onward_and_an_id_that_is_in_the_log(se
     assert answer.status_code == code
     assert answer.content_type == "text/html; charset=utf-8"
     title, text = corkboard.ERROR_WORDS[code]
-    for words in (title, text.replace("'", "&#39;"), '<main class="page"', 'class="btn btn-go"', 'href="/'):
+    for words in (str(escape(title)), str(escape(text)), '<main class="page"', 'class="btn btn-go"', 'href="/'):
         assert words in answer.text
     request_id = answer.headers["X-Request-ID"]
     assert re.fullmatch("[0-9a-f]{16}", request_id)
@@ -115,8 +117,9 @@ def test_programs_get_problem_details_instead(served, code):
 
 
 @pytest.mark.parametrize(("name", "code", "words"), [
-    ("not-visible", 404, "Nothing here"), ("forbidden", 403, "Not for you"), ("conflict", 409, "Changed meanwhile"),
-    ("refused", 422, "Not like that."), ("busy", 503, "Back in a moment"), ("boom", 500, "Something broke"),
+    ("not-visible", 404, "Page not found"), ("forbidden", 403, "No access"),
+    ("conflict", 409, "Changed in the meantime"),
+    ("refused", 422, "Not like that."), ("busy", 503, "Back in a moment"), ("boom", 500, "Something went wrong"),
 ])  # fmt: skip
 def test_what_actions_raise_becomes_a_page(served, name, code, words):
     browser = served.test_client()
@@ -142,12 +145,38 @@ def test_real_errors_come_with_what_helps(app, people, topics, sign_in, monkeypa
     post = add_post(people.member, topics.open)
     without_token = sign_in(people.member).post(f"/posts/{post.id}/delete")
     assert without_token.status_code == 400
-    assert "load it anew" in without_token.text
-    monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 2 * corkboard.SHORT_FORM)
-    assert reader.submit("/account", {"name": "x" * 2 * corkboard.SHORT_FORM}).status_code == 413
+    assert "reload the page" in without_token.text
+    monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 1000)
+    assert reader.submit("/account", {"name": "x" * 1000}).status_code == 413
     home, login = '<a class="btn btn-go"\n               href="/"', 'href="/login"'
     assert re.sub(r"\s+", " ", home) in re.sub(r"\s+", " ", reader.get("/nothing").text)
     assert login in anybody.get("/nothing").text
+
+
+@pytest.mark.parametrize("code", [403, 404, 409, 422, 429, 500, 503])
+def test_an_error_that_answers_a_form_shows_the_text_that_was_sent(served, code):
+    typed = {"title": "Oven & <dough>", "body": "It rises.\n\nTwice.", "name": "Ada"}
+    browser = served.test_client()
+    answer = browser.submit(f"/broken/{code}", typed, headers={"Origin": "http://localhost"})
+    assert answer.status_code == code
+    assert "Oven &amp; &lt;dough&gt;</textarea>" in answer.text
+    assert "It rises.\n\nTwice.</textarea>" in answer.text
+    assert "Ada" not in answer.text
+    for label in ("title", "body"):
+        assert f'for="sent-{label}"' in answer.text
+    assert "Twice" not in browser.submit(f"/broken/{code}", typed, headers={"Origin": "http://evil.example"}).text
+    assert "Twice" not in browser.submit(f"/api/broken/{code}", typed, headers={"Origin": "http://localhost"}).text
+
+
+@pytest.mark.parametrize("multipart", [True, False])
+def test_a_text_that_came_with_too_large_a_file_is_shown_as_well(app, sign_in, people, monkeypatch, multipart):
+    monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 2000)
+    browser = sign_in(people.member)
+    typed = {"body": "To be copied", "padding": "x" * 2000}
+    kind = "multipart/form-data" if multipart else "application/x-www-form-urlencoded"
+    answer = browser.submit("/posts/new", typed, headers={"Origin": "http://localhost"}, content_type=kind)
+    assert answer.status_code == 413
+    assert "To be copied</textarea>" in answer.text
 
 
 def test_too_many_tries_are_told_how_long_to_wait(app):
@@ -177,13 +206,13 @@ def test_error_pages_need_neither_the_templates_context_nor_the_session(served, 
     for code in (404, 500, 503):
         answer = browser.get(f"/broken/{code}")
         assert answer.status_code == code
-        assert corkboard.ERROR_WORDS[code][0] in answer.text
+        assert str(escape(corkboard.ERROR_WORDS[code][0])) in answer.text
         assert answer.headers["X-Request-ID"] in answer.text
     monkeypatch.setattr(served.session_interface, "open_session", lambda *_args: None)
     for code in (500, 503):
         answer = browser.get(f"/broken/{code}")
         assert answer.status_code == code
-        assert corkboard.ERROR_WORDS[code][0] in answer.text
+        assert str(escape(corkboard.ERROR_WORDS[code][0])) in answer.text
 
 
 @pytest.mark.parametrize("cookie", ["x", "é", "a.b.c", "." * 4000, ""])

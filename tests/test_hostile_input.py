@@ -8,20 +8,18 @@ import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
-from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 import sqlalchemy as sa
 from conftest import CHEAP_SCRYPT, Browser
-from flask import Flask, Request
+from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from snapshot import dump
 from test_access import accepted
 from test_role_matrix import address
-from werkzeug.exceptions import ClientDisconnected
 from world import FILLINGS, World, row, set_settings, stand_up, value
 
 import app as corkboard
@@ -205,7 +203,7 @@ def test_no_form_breaks_runs_or_alters_what_is_typed(world: World, endpoint: str
         monkeypatch.setattr(User, "exists", lambda: False)
         monkeypatch.setattr(Setting, "forget_setup_token", lambda: None)
     browser, path = open_to(world, endpoint)
-    fields = [*FILLINGS[endpoint], "form_id", "version", "preview", "resume", "members", "shortcuts", "private"]
+    fields = [*FILLINGS[endpoint], "form_id", "version", "preview", "members", "shortcuts", "private"]
 
     @tries(10)
     @given(st.dictionaries(st.sampled_from(fields), HOSTILE, min_size=1, max_size=4))
@@ -419,52 +417,6 @@ def test_a_broken_body_is_refused_calmly(world: World, path: str) -> None:
         check(answer, (200, 303, 400, 413, 415, 422))
 
 
-def request_of(kind: type[Request], body: bytes, length: int | None = None) -> Request:
-    sent = len(body) if length is None else length
-    environ = {"REQUEST_METHOD": "POST", "CONTENT_TYPE": FORM, "CONTENT_LENGTH": str(sent), "wsgi.input": BytesIO(body)}
-    return kind(environ)
-
-
-TYPED = st.lists(st.tuples(st.text(max_size=8), st.text(max_size=40)), max_size=6)
-MADE_UP = st.text("a=&;%+e9\xe9\ud83d", max_size=60)
-
-
-@settings(deadline=None)
-@given(
-    st.one_of(
-        TYPED.map(lambda fields: urlencode(fields).encode()),
-        MADE_UP.map(lambda text: text.encode("utf-8", "surrogatepass")),
-        st.binary(max_size=60),
-    )
-)
-def test_a_short_form_reads_as_werkzeug_reads_it(body: bytes) -> None:
-    ours, theirs = request_of(corkboard.SiteRequest, body), request_of(Request, body)
-    assert [*ours.form.items(multi=True)] == [*theirs.form.items(multi=True)]
-    assert type(ours.form) is type(theirs.form)
-    assert (ours.files, ours.get_data()) == (theirs.files, theirs.get_data())
-
-
-def test_a_form_that_somebody_has_read_already_is_still_there() -> None:
-    for kind in (corkboard.SiteRequest, Request):
-        asked = request_of(kind, b"body=hello")
-        assert asked.get_data() == b"body=hello"
-        assert asked.form["body"] == "hello"
-
-
-def test_of_a_form_that_breaks_off_nothing_is_taken() -> None:
-    for kind in (corkboard.SiteRequest, Request):
-        with pytest.raises(ClientDisconnected):
-            _ = request_of(kind, b"body=half+of+a+sen", 40).form
-
-
-def test_a_form_longer_than_a_short_one_is_left_to_werkzeug() -> None:
-    for length in (corkboard.SHORT_FORM, corkboard.SHORT_FORM + 1):
-        body = b"body=" + b"x" * (length - 5)
-        limited = request_of(corkboard.SiteRequest, body)
-        assert len(limited.form["body"]) == length - 5
-        assert isinstance(limited.stream, BytesIO) == (length == corkboard.SHORT_FORM)
-
-
 HEADERS = [
     {"User-Agent": "x" * 5000},
     {"User-Agent": "<script>alert(1)</script>"},
@@ -508,18 +460,6 @@ def test_what_others_on_this_host_keep_in_cookies_is_read_past(world: World) -> 
     for others in ("theirs=caf\xe9; {}", "{}; theirs=\xff\xfe", 'theirs="\xc3\xa9=; {}', "=; ;; {}; {}2=x"):
         sent = others.replace("{}", f"{name}={kept.value}")
         assert client.get("/", headers={"Cookie": sent}).status_code == 200, others
-
-
-def test_more_cookies_than_a_browser_has_are_read_and_not_kept_in_memory(world: World) -> None:
-    name = world.app.config["SESSION_COOKIE_NAME"]
-    kept = world.browser("member").get_cookie(name)
-    assert kept is not None
-    client = Browser(world.app, world.app.response_class, use_cookies=False)
-    session_interface: Any = world.app.session_interface
-    for others, more in (("a", 1), ("b" * corkboard.KEPT_COOKIES, 0)):
-        before = session_interface.read.cache_info().currsize
-        assert client.get("/", headers={"Cookie": f"theirs={others}; {name}={kept.value}"}).status_code == 200
-        assert session_interface.read.cache_info().currsize == before + more
 
 
 def test_a_sign_in_from_an_odd_browser_is_listed_calmly(world: World) -> None:

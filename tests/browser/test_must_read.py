@@ -122,4 +122,4 @@ def test_home_with_what_is_owed_looks_right_and_keys_are_enough(
     expect(button).to_have_count(0)
     assert said_by(site, address) == {READS}
     page.goto(f"{address}/must-read")
-    expect(page.get_by_role("heading", name="Not for you")).to_be_visible()
+    expect(page.get_by_role("heading", name="No access")).to_be_visible()

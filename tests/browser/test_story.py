@@ -34,7 +34,7 @@ def test_from_the_setup_link_to_the_first_comment(
     address = write_first_post(ana, scripts)
     password = add_person(ana, "Ben Okafor", "ben")
     ana.goto("/setup")
-    expect(ana.get_by_role("heading", name="Nothing here")).to_be_visible()
+    expect(ana.get_by_role("heading", name="Page not found")).to_be_visible()
 
     ben = visit(site, size=size, theme=theme, java_script_enabled=scripts)
     ben.goto("/")
