@@ -51,6 +51,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import UTC, date, datetime, timedelta
 from difflib import Match, SequenceMatcher
 from enum import IntEnum
@@ -90,7 +91,17 @@ from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Mapped, aliased, column_property, contains_eager, mapped_column, relationship
+from sqlalchemy.orm import (
+    Mapped,
+    aliased,
+    column_property,
+    contains_eager,
+    declared_attr,
+    joinedload,
+    mapped_column,
+    relationship,
+    undefer,
+)
 from sqlalchemy.sql.operators import desc_op
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
@@ -806,6 +817,10 @@ class SoftDelete:
     deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
     deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
 
+    @declared_attr
+    def deleted_by(cls) -> Mapped[User | None]:
+        return relationship("User", foreign_keys=[cls.deleted_by_id])
+
     @classmethod
     def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.READER, deleted: bool = False) -> Self:
         """Return a thing that this person may change, locked. With `deleted`, what is in the recycle bin too.
@@ -874,7 +889,7 @@ class User(db.Model):
     lookup: Mapped[str] = mapped_column(sa.String(LOOKUP_MAX), default="")
     away_from: Mapped[date | None] = mapped_column(sa.Date)  # None: for as long as `away_until` says
     away_until: Mapped[date | None] = mapped_column(sa.Date, index=True)
-    stand_in_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    stand_in_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     theme: Mapped[str] = mapped_column(sa.String(8), default="system")
     timezone: Mapped[str] = mapped_column(sa.String(64), default="")
     shortcuts: Mapped[bool] = mapped_column(default=True)
@@ -1154,7 +1169,7 @@ class SignIn(db.Model):
 
     __tablename__ = "sign_ins"
     id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
     device: Mapped[str] = mapped_column(sa.String(80))
     address: Mapped[str] = mapped_column(sa.String(45))
@@ -1236,10 +1251,10 @@ class Topic(SoftDelete, db.Model):
     description: Mapped[str] = mapped_column(sa.String(DESCRIPTION_MAX), default="")
     private: Mapped[bool] = mapped_column(default=False)
     position: Mapped[int]
-    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
-    merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id"))
+    merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="SET NULL"))
 
     # -- queries
 
@@ -1445,8 +1460,8 @@ class TopicMember(db.Model):
     """Somebody chosen to see a private topic."""
 
     __tablename__ = "topic_members"
-    topic_id: Mapped[int] = mapped_column(sa.ForeignKey("topics.id"), primary_key=True)
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True, index=True)
+    topic_id: Mapped[int] = mapped_column(sa.ForeignKey("topics.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
 
 
 class Placing(NamedTuple):
@@ -1643,9 +1658,9 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     __tablename__ = "posts"
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(sa.String(8))
-    topic_id: Mapped[int] = mapped_column(sa.ForeignKey("topics.id"))
-    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
-    editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    topic_id: Mapped[int] = mapped_column(sa.ForeignKey("topics.id", ondelete="CASCADE"))
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
+    editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
     version: Mapped[int] = mapped_column(default=1)
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
@@ -1660,8 +1675,8 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     updated_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
     pinned_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    # Of a page of the handbook: who looks after it, and when it is to be looked at again (see `Upkeep`).
-    owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    # Of a page of the handbook: who looks after it, and when it is to be looked at again (see `PageReview`).
+    owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, None for never
     review_by: Mapped[date | None] = mapped_column(sa.Date)
     reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -1671,7 +1686,6 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     must_read_since: Mapped[datetime | None] = mapped_column(Timestamp)
     must_read_due: Mapped[date | None] = mapped_column(sa.Date)
     must_read_version: Mapped[int | None]  # acknowledgements count from that version on
-    must_read_roles: Mapped[int | None] = mapped_column(sa.SmallInteger)  # a bit for each role that is asked
     reminded_at: Mapped[datetime | None] = mapped_column(Timestamp)
     # Last, because SQLite reads a row from its front: lists, which want neither, pass no long text on their way.
     body: Mapped[str] = mapped_column(LongText)
@@ -1688,6 +1702,15 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     def visible_to(cls, user: User) -> sa.Select[Self]:
         """The posts that a person may see."""
         return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
+
+    @classmethod
+    def get_visible(cls, user: User, post_id: int) -> Self:
+        """A post that a person sees, locked, as part of an action. Raises `NotVisible`."""
+        db.session.execute(sa.select(cls.id).where(cls.id == post_id).with_for_update())
+        post = db.session.scalar(cls.visible_to(user).where(cls.id == post_id))
+        if post is None:
+            raise NotVisible
+        return post
 
     # -- predicates
 
@@ -1797,7 +1820,7 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
         self.excerpt = plain_text(self.html)
         self.editor_id, self.updated_at, self.version = editor.id, now, self.version + 1
         if self.kind == "page" and upkeep:
-            Upkeep.assign(self, now, **upkeep)
+            PageReview.assign(self, now, **upkeep)
         db.session.add(self)
         db.session.flush()
         PageLink.keep(editor.id, self.id, self.html)
@@ -1884,56 +1907,55 @@ sa.Index("ix_posts_must_read", Post.must_read_since)
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
 
 
-# -- Posts: pages that stay true ---------------------------------------------------------------------------------------
+# -- Posts: reviews of handbook pages ----------------------------------------------------------------------------------
 
 
-class Upkeep:
-    """The handbook: its pages, and what keeps one true: somebody looks after it, and looks at it again by some day."""
-
-    # -- queries
-
-    # -- actions
+class PageReview:
+    """A page of the handbook can have an owner, and a day by which it is due for review."""
 
     @classmethod
     @transactional
-    def renew(cls, actor: User, post_id: int, day: date) -> date:
-        """Say on `day` that a page is still right. Returns by when it is to be looked at again.
+    def verify(cls, actor: User, post_id: int, day: date) -> date:
+        """Confirm on `day` that a page is still accurate. Returns when it is due for review again.
 
-        Raises `NotVisible`; `Forbidden` for who neither may edit it nor looks after it; `ValidationError` where it has no date.
+        Raises `NotVisible`; `Forbidden` for somebody who neither owns nor may edit it; `ValidationError` where the page
+        has no reviews.
         """
         user = User.acting(actor.id)
-        seen = Post.visible_to(user).where(Post.id == post_id, Post.kind == "page")
-        page = db.session.scalar(seen.with_for_update(of=Post).execution_options(populate_existing=True))
-        if page is None:
+        page = Post.get_visible(user, post_id)
+        if page.kind != "page":
             raise NotVisible
-        if page.owner_id != user.id and not page.editable_by(user):
+        if not user.can_review(page):
             raise Forbidden
         if not page.review_every:
-            raise ValidationError("review_every", "This page has no date by which to look at it again.")
-        again = months_after(day, page.review_every)
-        page.reviewed_at, page.review_by = utcnow(), again
+            raise ValidationError("review_every", "No reviews are set up for this page.")
+        page.reviewed_at, page.review_by = utcnow(), months_after(day, page.review_every)
         Activity.record(user, "post.reviewed", page, page.title)
-        return again
+        return page.review_by
 
     @classmethod
     @transactional
-    def tell_overdue(cls, day: date) -> int:
-        """Have the owners of overdue pages told, once for each day that was missed. Returns of how many pages."""
-        late = sa.select(Post.id, Post.title, Post.review_by).where(
-            *(Post.kind == "page", Post.deleted_at.is_(None), Post.published_at <= NOW, Post.review_by < day),
-            *(Post.owner_id.is_not(None), sa.or_(Post.review_told.is_(None), Post.review_told < Post.review_by)),
+    def notify_overdue(cls, day: date) -> int:
+        """Notify the owners of overdue pages, once for each day that was missed. Returns of how many pages."""
+        overdue = sa.select(Post).where(
+            Post.kind == "page",
+            Post.deleted_at.is_(None),
+            Post.published_at > LONG_AGO,
+            Post.review_by < day,
+            Post.owner_id.is_not(None),
+            sa.or_(Post.review_told.is_(None), Post.review_told < Post.review_by),
         )
-        pages = rows(late.with_for_update(), now=utcnow()).all()
+        pages = db.session.scalars(overdue.with_for_update()).all()
         for page in pages:
-            rows(sa.update(Post).where(Post.id == page.id).values(review_told=page.review_by))
-            Activity.record(None, "post.overdue", ("post", page.id), page.title)
+            page.review_told = page.review_by
+            Activity.record(None, "post.overdue", page, page.title)
         return len(pages)
 
     @classmethod
     def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int | None) -> None:
-        """Choose, as part of a save, who looks after a page, and every how many months (None: never).
+        """Set, as part of a save, who owns a page, and every how many months it is reviewed (None: never).
 
-        Raises `ValidationError` for somebody who is gone, or does not see the page's topic.
+        Raises `ValidationError` for an owner who is not active or does not see the page's topic.
         """
         if owner_id is not None and owner_id != page.owner_id:
             cls._refuse_outsider(owner_id, page.topic_id)
@@ -1944,15 +1966,15 @@ class Upkeep:
 
     @staticmethod
     def _refuse_outsider(owner_id: int, topic_id: int) -> None:
-        owner = db.session.get(User, owner_id, populate_existing=True)
+        owner = db.session.get(User, owner_id)
         if owner is None or owner.deactivated_at:
-            raise ValidationError("owner", "Choose somebody who is here.")
+            raise ValidationError("owner", "Choose somebody who is active.")
         if db.session.scalar(Topic.visible_to(owner).where(Topic.id == topic_id)) is None:
-            raise ValidationError("owner", f"{owner.name} does not see that topic. Choose somebody who does.")
+            raise ValidationError("owner", f"{owner.name} can't see that topic. Choose somebody who can.")
 
 
 def months_after(day: date, months: int) -> date:
-    """The same day some months later; the month's last where it has no such day."""
+    """The same day some months later; the month's last day where it has no such day."""
     years, month = divmod(day.month - 1 + months, 12)
     year = day.year + years
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
@@ -1966,10 +1988,10 @@ class Revision(db.Model):
 
     __tablename__ = "revisions"
     id: Mapped[int] = mapped_column(primary_key=True)
-    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"))
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
     version: Mapped[int]
-    editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
     # Where a post was then; of a comment None. No key: a topic that is removed for good takes no versions with it.
@@ -2059,142 +2081,135 @@ REVISION_INSERT = Prepared(lambda: sa.insert(Revision))
 # -- Must-read ---------------------------------------------------------------------------------------------------------
 
 
+class MustReadRole(db.Model):
+    """A role whose people are required to read a post."""
+
+    __tablename__ = "must_read_roles"
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[Role] = mapped_column(RoleType, primary_key=True)
+
+
 class MustReadPerson(db.Model):
-    """Somebody who is asked by name to read a post."""
+    """Somebody who is required by name to read a post."""
 
     __tablename__ = "must_read_people"
-    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"), primary_key=True)
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True, index=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
 
 
 class Acknowledgement(db.Model):
-    """Somebody said that they have read a version of a post. Never changed, never deleted."""
+    """Somebody confirmed that they have read a version of a post. Never changed, never deleted."""
 
     __tablename__ = "acknowledgements"
+    __table_args__ = (sa.UniqueConstraint("post_id", "user_id", "version"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"))
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"), index=True)
     version: Mapped[int]
     at: Mapped[datetime] = mapped_column(Timestamp)
+    user: Mapped[User] = relationship()
 
     # -- queries
 
     @classmethod
-    def asked(cls, person: Any = User) -> sa.ColumnElement[bool]:
-        """Whether the person of a row is asked to read the post of a row: they are meant, are here, and see it.
+    def required_readers(cls, person: Any = User) -> sa.ColumnElement[bool]:
+        """Whether the person of a row is required to read the post of a row: by role or by name, active, and seeing it.
 
-        Its author, who wrote it, is not. What is deleted, not published yet, or expired asks nobody.
+        Its author is not. Nobody is required to read what is deleted, not published yet, or expired.
         """
-        named = sa.exists().where(MustReadPerson.post_id == Post.id, MustReadPerson.user_id == person.id)
-        role = sa.case(*((person.role == role, cls.bit(role)) for role in Role), else_=0)
-        # A range, for which every SQLite uses the index.
+        by_role = sa.exists().where(MustReadRole.post_id == Post.id, MustReadRole.role == person.role)
+        by_name = sa.exists().where(MustReadPerson.post_id == Post.id, MustReadPerson.user_id == person.id)
         return sa.and_(
-            Post.must_read_since > LONG_AGO,
-            *(Post.listed(person=person), Post.current()),
-            *(person.deactivated_at.is_(None), person.id != Post.author_id),
-            sa.or_(Post.must_read_roles.bitwise_and(role) != 0, named.correlate(Post, person)),
+            Post.must_read_since > LONG_AGO,  # a range, for which SQLite uses the index
+            Post.listed(person=person),
+            Post.current(),
+            person.deactivated_at.is_(None),
+            person.id != Post.author_id,
+            sa.or_(by_role.correlate(Post, person), by_name.correlate(Post, person)),
         )
 
     @classmethod
-    def owed(cls, person: Any = User) -> sa.ColumnElement[bool]:
-        """Whether the person of a row still owes the post of a row: the one place that says so."""
+    def pending(cls, person: Any = User) -> sa.ColumnElement[bool]:
+        """Whether the person of a row still has to read the post of a row."""
         given = sa.exists().where(cls.post_id == Post.id, cls.user_id == person.id)
         given = given.where(cls.version >= Post.must_read_version).correlate(Post, person)
-        return sa.and_(cls.asked(person), sa.not_(given))
+        return sa.and_(cls.required_readers(person), sa.not_(given))
 
     @classmethod
     def of_viewer(cls) -> tuple[Any, ...]:
-        """Of the post of a row: whether the person bound as `viewer` is asked, what they have read of it, and when."""
+        """Whether the person bound as `viewer` is required to read the post of a row, what they read of it, and when."""
         person, mine = aliased(User), (cls.post_id == Post.id, cls.user_id == VIEWER)
-        asked = sa.exists().where(person.id == VIEWER, cls.asked(person)).correlate(Post)
+        required = sa.exists().where(person.id == VIEWER, cls.required_readers(person)).correlate(Post)
         version = sa.select(sa.func.max(cls.version)).where(*mine).correlate(Post).scalar_subquery()
         at = sa.select(sa.func.max(cls.at)).where(*mine).correlate(Post).scalar_subquery()
-        return asked.label("is_asked"), version.label("read_version"), at.label("read_at")
+        return required.label("is_required"), version.label("read_version"), at.label("read_at")
 
     @classmethod
     def report(cls, post: Post) -> Report:
-        """Who has read a post, who has not, and whoever said so once without being asked any more."""
-        person = (User.id, User.name, User.username, User.department)
-        asked = sa.select(*person).select_from(User).join(Post, Post.id == post.id).where(cls.asked())
-        given = sa.select(*person, cls.version, cls.at).select_from(cls).join(User, User.id == cls.user_id)
-        given = given.where(cls.post_id == post.id).order_by(cls.at, cls.id)
-        lines = {
-            row.id: ReportLine(row.name, row.username, row.department, "owes", []) for row in rows(asked, now=utcnow())
-        }
-        for row in rows(given):
-            line = lines.setdefault(row.id, ReportLine(row.name, row.username, row.department, "past", []))
-            line.given.append((row.version, row.at))
-            if line.state == "owes" and row.version >= (post.must_read_version or 0):
-                lines[row.id] = line._replace(state="read")
-        order = {"owes": 0, "read": 1, "past": 2}
-        return Report(sorted(lines.values(), key=lambda line: (order[line.state], sort_key(line.name))))
-
-    # -- predicates
-
-    @staticmethod
-    def bit(role: Role) -> int:
-        """The bit of a role in `Post.must_read_roles`."""
-        return 1 << list(Role).index(role)
-
-    @staticmethod
-    def reportable(author_id: int, user: User) -> bool:
-        """Authors and editors see who has read a post."""
-        return user.is_editor or author_id == user.id
+        """Who has read a post, who has not, and who confirmed it before they were no longer required to."""
+        required = sa.select(User).join(Post, Post.id == post.id).where(cls.required_readers())
+        given = sa.select(cls).where(cls.post_id == post.id).order_by(cls.at, cls.id).options(joinedload(cls.user))
+        lines = {user.id: ReportLine(user, "pending") for user in db.session.scalars(required, {"now": utcnow()})}
+        for acknowledgement in db.session.scalars(given):
+            user = acknowledgement.user
+            line = lines.setdefault(user.id, ReportLine(user, "past"))
+            line.given.append(acknowledgement)
+            if line.state == "pending" and acknowledgement.version >= (post.must_read_version or 0):
+                line.state = "read"
+        return Report(sorted(lines.values(), key=lambda line: (REPORT_STATES.index(line.state), line.person.name_key)))
 
     # -- actions
 
     @classmethod
     @transactional
-    def give(cls, actor: User, post_id: int, version: int) -> None:
-        """Write down that somebody has read a post in the version that they saw, or with 0 in the present one.
+    def acknowledge(cls, actor: User, post_id: int, version: int) -> None:
+        """Write down that somebody has read a post in the version that they saw (0: the present one).
 
-        Again: nothing more happens. Raises `NotVisible`, or `ValidationError` where they are not asked, or it has changed.
+        Doing it again changes nothing. Raises `NotVisible`, or `ValidationError` where they are not required to read
+        it or it has changed since.
         """
         user = User.acting(actor.id)
-        locked = Post.visible_to(user).where(Post.id == post_id).with_for_update(of=Post)
-        post = db.session.scalar(locked.execution_options(populate_existing=True))
-        if post is None:
-            raise NotVisible
-        asked = sa.select(User.id).select_from(User).join(Post, Post.id == post.id)
-        if rows(asked.where(User.id == user.id, cls.asked()), now=utcnow()).first() is None:
-            raise ValidationError("version", "You are not asked to confirm that you have read this.")
+        post = Post.get_visible(user, post_id)
+        required = sa.select(User.id).join(Post, Post.id == post.id).where(User.id == user.id, cls.required_readers())
+        if db.session.scalar(required, {"now": utcnow()}) is None:
+            raise ValidationError("version", "You aren't asked to confirm that you have read this.")
         read = min(version or post.version, post.version)
         if read < (post.must_read_version or 0):
-            raise ValidationError("version", "This was changed while you read it. Read it once more, then say so.")
-        given = {"post_id": post.id, "user_id": user.id, "version": read, "at": utcnow()}
-        if database.insert_if_absent(Acknowledgement, **given):
+            raise ValidationError("version", "This was changed while you read it. Please read it again, then confirm.")
+        if database.insert_if_absent(cls, post_id=post.id, user_id=user.id, version=read, at=utcnow()):
             Activity.record(user, "post.acknowledged", post, f"version {read}")
 
     @classmethod
     @transactional
-    def ask(
-        cls, actor: User, post_id: int, *,
-        roles: Iterable[Role], people: Iterable[int] = (), due: date | None = None, anew: bool = False,
+    def require(
+        cls, actor: User, post_id: int, roles: Iterable[Role] = (), people: Iterable[int] = (),
+        due: date | None = None, again: bool = False,
     ) -> None:  # fmt: skip
-        """Mark a post must-read for people of some roles and for some by name, or change that. Editors only.
+        """Require people of some roles, and some by name, to read a post. Editors only.
 
-        With `anew` only who has read the present version has read it. Raises `ValidationError` where nobody is asked.
+        With `again`, who has read an earlier version is asked again. Raises `ValidationError` where nobody is required.
         """
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
         if post.published_at is None:
-            raise ValidationError("audience", "Publish it first, or say when it appears.")
-        wanted = sa.select(User.id).where(User.id.in_({*people}), User.deactivated_at.is_(None))
-        named = list(db.session.scalars(wanted))
-        post.must_read_roles = sum({cls.bit(role) for role in roles})
-        if not named and not post.must_read_roles:
+            raise ValidationError("audience", "Publish the post first, or schedule it.")
+        roles = set(roles)
+        active = sa.select(User.id).where(User.id.in_(set(people)), User.deactivated_at.is_(None))
+        named = db.session.scalars(active).all()
+        if not roles and not named:
             raise ValidationError("audience", "Choose at least one role or one person.")
-        if anew or post.must_read_since is None:
+        if again or post.must_read_since is None:
             post.must_read_version = post.version
         post.must_read_since, post.must_read_due = post.must_read_since or utcnow(), due
-        rows(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
-        for user_id in named:
-            database.insert_if_absent(MustReadPerson, post_id=post.id, user_id=user_id)
+        db.session.execute(sa.delete(MustReadRole).where(MustReadRole.post_id == post.id))
+        db.session.execute(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
+        db.session.add_all(MustReadRole(post_id=post.id, role=role) for role in roles)
+        db.session.add_all(MustReadPerson(post_id=post.id, user_id=user_id) for user_id in named)
         Activity.record(actor, "post.must_read", post, post.title)
 
     @classmethod
     @transactional
-    def stop_asking(cls, actor: User, post_id: int) -> None:
-        """Nobody owes a post any more; what was acknowledged stays on record."""
+    def stop_requiring(cls, actor: User, post_id: int) -> None:
+        """Require nobody to read a post any more. What was confirmed stays on record."""
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
         if post.must_read_since is not None:
             post.must_read_since = None
@@ -2203,10 +2218,13 @@ class Acknowledgement(db.Model):
     @classmethod
     @transactional
     def remind(cls, actor: User, post_id: int) -> int:
-        """Have those who still owe a post told of it again, once a day at the most. Returns how many they are."""
-        post = Post.get_for_change(actor, post_id)
-        now, owing = utcnow(), sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id)
-        count = rows(owing.where(cls.owed()), now=now).scalar() or 0
+        """Notify those who still have to read a post again, once a day at the most. Returns how many they are.
+
+        Raises `ValidationError` where there is nobody to remind, or it is too soon.
+        """
+        post, now = Post.get_for_change(actor, post_id), utcnow()
+        pending = sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id).where(cls.pending())
+        count = db.session.scalar(pending, {"now": now}) or 0
         if not count:
             raise ValidationError("remind", "There is nobody to remind.")
         if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
@@ -2216,35 +2234,31 @@ class Acknowledgement(db.Model):
         return count
 
 
-class ReportLine(NamedTuple):
-    """A person in a report: `state` is read, owes, or past, for whoever is not asked any more."""
-
-    name: str
-    username: str
-    department: str
-    state: str
-    given: list[tuple[int, datetime]]  # versions, and when they said that they had read them
+REPORT_STATES = ("pending", "read", "past")  # past: confirmed once, and no longer required
 
 
-class Report(NamedTuple):
+@dataclass
+class ReportLine:
+    """A person in a report of who has read a post."""
+
+    person: User
+    state: str  # one of REPORT_STATES
+    given: list[Acknowledgement] = dataclass_field(default_factory=list)
+
+
+@dataclass
+class Report:
     """Who has read a must-read post."""
 
     lines: list[ReportLine]
 
     @property
-    def asked(self) -> int:
+    def required(self) -> int:
         return sum(line.state != "past" for line in self.lines)
 
     @property
     def read(self) -> int:
         return sum(line.state == "read" for line in self.lines)
-
-
-sa.Index(
-    "uq_acknowledgements_post_id_user_id_version",
-    *(Acknowledgement.post_id, Acknowledgement.user_id, Acknowledgement.version),
-    unique=True,
-)
 
 
 # -- Comments ----------------------------------------------------------------------------------------------------------
@@ -2255,8 +2269,8 @@ class Comment(SoftDelete, db.Model):
 
     __tablename__ = "comments"
     id: Mapped[int] = mapped_column(primary_key=True)
-    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"))
-    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
     version: Mapped[int] = mapped_column(default=1)
     body: Mapped[str] = mapped_column(LongText)
@@ -2265,6 +2279,7 @@ class Comment(SoftDelete, db.Model):
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
 
+    post: Mapped[Post] = relationship()
     author: Mapped[User] = relationship(foreign_keys=[author_id])
 
     # -- queries
@@ -2665,10 +2680,10 @@ class PageLink(db.Model):
 
     __tablename__ = "page_links"
     id: Mapped[int] = mapped_column(primary_key=True)
-    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"))
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"), index=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
     title_key: Mapped[str] = mapped_column(sa.String(TITLE_MAX), index=True)
-    target_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"), index=True)
+    target_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="SET NULL"), index=True)
 
     # -- queries
 
@@ -2867,7 +2882,7 @@ class Reaction(db.Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
     comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"))
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str] = mapped_column(sa.String(8))
     at: Mapped[datetime] = mapped_column(Timestamp)
 
@@ -3037,9 +3052,9 @@ class Follow(db.Model):
 
     __tablename__ = "follows"
     id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), index=True)
-    topic_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id"))
-    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"))
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    topic_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="CASCADE"))
+    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
     state: Mapped[str] = mapped_column(sa.String(9))  # following or muted
 
     # -- queries
@@ -3116,8 +3131,8 @@ class ReadMark(db.Model):
     """When somebody looked at a post last."""
 
     __tablename__ = "read_marks"
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True)
-    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"), primary_key=True, index=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True, index=True)
     at: Mapped[datetime] = mapped_column(Timestamp)
 
     @classmethod
@@ -3193,7 +3208,7 @@ class NotificationChoice(db.Model):
     """How somebody wants to be told of one kind of thing: in the site, by mail too, or neither."""
 
     __tablename__ = "notification_choices"
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     kind: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
     way: Mapped[str] = mapped_column(sa.String(4))  # site, mail or none
 
@@ -3226,12 +3241,12 @@ class Notification(db.Model):
 
     __tablename__ = "notifications"
     id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id"))
-    activity_id: Mapped[int] = mapped_column(sa.ForeignKey("activities.id"), index=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"))
+    activity_id: Mapped[int] = mapped_column(sa.ForeignKey("activities.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str] = mapped_column(sa.String(12))
-    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id"), index=True)
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"), index=True)
-    actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), index=True)
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
+    actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     mail_wanted: Mapped[bool]  # and not sent yet
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     read_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
@@ -3250,7 +3265,9 @@ class Notification(db.Model):
         """About how many posts that the person of a row sees they were told something that they have not read."""
         post = sa.exists().where(Post.id == cls.post_id, Post.listed(person=person)).correlate(cls, person)
         said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate(cls)
-        unread = sa.select(sa.func.count(sa.distinct(cls.post_id))).where(cls.user_id == person.id, cls.read_at.is_(None))
+        unread = sa.select(sa.func.count(sa.distinct(cls.post_id))).where(
+            cls.user_id == person.id, cls.read_at.is_(None)
+        )
         return unread.where(post, sa.or_(cls.comment_id.is_(None), said)).correlate(person).scalar_subquery()
 
     @classmethod
@@ -3419,12 +3436,12 @@ class Telling:
         again = self._of("post.told")
         quiet = Follow.does("muted", post_id=Post.id)
         hushed = sa.or_(quiet, self._topic_is_muted())
-        told = self._insert("must_read", appeared, Acknowledgement.owed(User))
+        told = self._insert("must_read", appeared, Acknowledgement.pending())
         told += sum(self._mention(event, names) for event, names in self._names_in_posts([*appeared, *again]))
         told += self._insert("post", appeared, Follow.does("following", topic_id=Post.topic_id), ~quiet)
         told += self._insert("told", again, ~hushed)
-        told += self._insert("must_read", self._of("post.must_read"), Acknowledgement.owed(User))
-        told += self._insert("reminder", self._of("post.reminded"), Acknowledgement.owed(User))
+        told += self._insert("must_read", self._of("post.must_read"), Acknowledgement.pending())
+        told += self._insert("reminder", self._of("post.reminded"), Acknowledgement.pending())
         told += self._insert("review", self._of("post.overdue"), User.id == Post.owner_id)
         if appeared:
             written = {event.object_id for event in appeared}
@@ -3707,10 +3724,12 @@ class SearchEntry(db.Model):
     id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time, so the newest are found from the end
     kind: Mapped[str] = mapped_column(sa.String(8))
     object_id: Mapped[int]
-    post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id"), index=True)  # itself, or what it is below
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id"))
-    attachment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("attachments.id"))
-    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    post_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("posts.id", ondelete="CASCADE"), index=True
+    )  # itself, or what it is below
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"))
+    attachment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("attachments.id", ondelete="CASCADE"))
+    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"))
     at: Mapped[datetime] = mapped_column(Timestamp)
     tokens: Mapped[str] = mapped_column(LongText)
     __table_args__ = (sa.UniqueConstraint("kind", "object_id"),)
@@ -4092,121 +4111,69 @@ class Throttle(db.Model):
 # -- The recycle bin ---------------------------------------------------------------------------------------------------
 
 
-class BinnedText(NamedTuple):
-    """What a deleted post or comment says."""
-
-    html: str
-    post_id: int
-    at: datetime | None  # when it was published or said
-    author_name: str
-    files: Sequence[Any] = ()
-
-    @property
-    def without_files(self) -> str:
-        """Its text without ways to files, which nobody is sent of what is deleted; pictures are named instead."""
-        said = _FILE_LINK.sub(r"\1", self.html)
-        return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", said)
-
-
 class Bin:
-    """What was deleted and can come back with all that hangs on it, until it is emptied. Not a model: rows of four."""
-
-    KINDS = ("post", "comment", "file", "topic")
+    """What was deleted and can be restored, with everything attached to it, until the bin is emptied."""
 
     @classmethod
-    def page(cls, kind: str, before: str | None) -> Page:
-        """What is in the bin of one kind, deleted last first, as far as the person may see it."""
-        statement, model = cls._list(kind)
-        return paginate(statement, (model.deleted_at.desc(), model.id.desc()), before)
-
-    @classmethod
-    def _list(cls, kind: str) -> tuple[Columns, Any]:
-        """What is in the bin of one kind, with a name, what it is in, and how much is in it; and the model."""
-        deleted_by = User.name.label("deleted_by")
-        if kind == "topic":
-            posts = sa.select(sa.func.count()).where(Post.topic_id == Topic.id, Post.deleted_at.is_(None))
-            columns = (Topic.name, sa.literal("").label("within"), posts.scalar_subquery().label("holds"))
-            statement, model = sa.select(Topic.id, *columns, Topic.deleted_at, deleted_by), Topic
-            statement = statement.where(cls.topics(), Topic.within_reach())
-        elif kind == "comment":
-            words = sa.func.substr(Comment.body, 1, EXCERPT_MAX).label("name")
-            columns = (words, Post.title.label("within"), sa.literal(0).label("holds"))
-            statement, model = sa.select(Comment.id, *columns, Comment.deleted_at, deleted_by), Comment
-            statement = statement.join(Post, Post.id == Comment.post_id).where(Post.visible())
-        elif kind == "file":
-            statement, model = sa.select(*cls._file_columns(), deleted_by), Attachment
-            stays = sa.or_(Attachment.post_id.is_not(None), Attachment.comment_id.is_not(None))
-            statement = statement.where(stays, Attachment.reachable())
-        else:
-            columns = (Post.title.label("name"), Topic.name.label("within"), Post.comment_count.label("holds"))
-            statement, model = sa.select(Post.id, *columns, Post.deleted_at, deleted_by), Post
-            statement = statement.join(Topic, Topic.id == Post.topic_id).where(Post.reachable())
-        return statement.outerjoin(User, User.id == model.deleted_by_id).where(model.deleted_at.is_not(None)), model
-
-    @classmethod
-    def fetch(cls, viewer: User, kind: str, of_id: int) -> tuple[Any, BinnedText]:
-        """A deleted post or comment with what it says, as far as the person may see it. Raises `NotVisible`."""
-        statement, model = cls._list(kind)
-        author = aliased(User)
-        at = Post.published_at if kind == "post" else Comment.created_at
-        said = (model.html, Post.id, at, author.name)
-        statement = statement.add_columns(*said).join(author, author.id == model.author_id)
-        row = rows(statement.where(model.id == of_id), viewer=viewer.id, now=utcnow()).first()
-        if row is None:
-            raise NotVisible
-        thing, written = row, BinnedText(*row[-len(said) :])
-        owner = Attachment.post_id if kind == "post" else Attachment.comment_id
-        files = sa.select(Attachment.name, Attachment.size).where(owner == of_id, Attachment.deleted_at.is_(None))
-        return thing, written._replace(files=rows(files.order_by(Attachment.id).limit(FILES_MOST)).all())
+    def things(cls, kind: str) -> sa.Select[Any]:
+        """What is in the bin of one kind that the person bound as `viewer` may see."""
+        model = BIN_MODELS[kind]
+        return sa.select(model).where(model.deleted_at.is_not(None), model.reachable(), cls.is_own(model))
 
     @staticmethod
-    def _file_columns() -> tuple[Any, ...]:
-        """A file's line; what it was in is the title of its post, or of the one that its comment is below."""
-        below = sa.select(Comment.post_id).where(Comment.id == Attachment.comment_id).scalar_subquery()
-        title = sa.select(Post.title).where(Post.id == sa.func.coalesce(Attachment.post_id, below)).scalar_subquery()
-        return (
-            Attachment.id, Attachment.name, title.label("within"), sa.literal(0).label("holds"), Attachment.deleted_at,
-        )  # fmt: skip
-
-    @staticmethod
-    def topics() -> sa.ColumnElement[bool]:
-        """Deleted topics; one that was merged into another is no more there to come back."""
-        return sa.and_(Topic.deleted_at.is_not(None), Topic.merged_into_id.is_(None))
+    def is_own(model: Any) -> sa.ColumnElement[bool]:
+        """Whether a thing is in the bin by itself: a person's picture never is."""
+        return Attachment.person_id.is_(None) if model is Attachment else sa.true()
 
     @classmethod
     def empty(cls, actor: User | None, until: datetime) -> int:
-        """Remove for good what was deleted up to a time: what an administrator sees of it, or without one all of it.
+        """Delete permanently what was deleted up to a time: all that an admin may see of it, or without one all of it.
 
-        Returns how many things that were. In batches, so that nobody waits for long; a stop in between loses nothing.
+        Returns how many things that were. It works in batches, so that nobody waits for long.
         """
         removed = 0
-        for kind in cls.KINDS:
-            while count := cls._empty_some(actor, kind, until):
+        for kind in BIN_MODELS:
+            while count := cls._empty_batch(actor, kind, until):
                 removed += count
         return removed
 
     @classmethod
     @transactional
-    def _empty_some(cls, actor: User | None, kind: str, until: datetime) -> int:
-        statement, model = cls._list(kind)
-        if actor is None:  # the site itself looks at all of it, whatever it stands in
-            gone = cls.topics() if kind == "topic" else model.deleted_at.is_not(None)
-            statement = sa.select(model.id).where(gone)
+    def _empty_batch(cls, actor: User | None, kind: str, until: datetime) -> int:
+        """Delete up to `BIN_BATCH` things of a kind. What belongs to them goes by the foreign keys."""
+        model = BIN_MODELS[kind]
+        if actor is None:
+            things = sa.select(model).where(model.deleted_at.is_not(None), cls.is_own(model))
         else:
-            User.acting(actor.id, Role.ADMIN)
-        chosen = statement.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(50)
-        # Locked: what somebody brings back at this moment is either back, or gone before they could.
-        ids = [row.id for row in rows(chosen.with_for_update(), viewer=actor.id if actor else 0, now=utcnow())]
-        if not ids:
-            return 0
-        if kind == "topic":
-            held = [post.id for post in rows(sa.select(Post.id).where(Post.topic_id.in_(ids)).limit(50))]
-            model, ids = (Post, held) if held else (Topic, ids)  # what a topic holds goes before it, not all at once
-        if model is Post:
-            PageLink.let_go(ids)
-        database.remove(db.metadata.tables[model.__tablename__], ids)
-        Activity.record(actor, "bin.emptied", (kind, ids[-1]), f"{plural(len(ids), 'thing')} removed for good")
-        return len(ids)
+            things = cls.things(kind).params(viewer=User.acting(actor.id, Role.ADMIN).id, now=utcnow())
+        ids = things.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(BIN_BATCH)
+        found = db.session.scalars(ids.with_for_update()).all()
+        if kind == "topic" and found:  # first the posts of a topic, so that no transaction is huge
+            posts = sa.select(Post.id).where(Post.topic_id.in_(found)).limit(BIN_BATCH)
+            if held := db.session.scalars(posts).all():
+                model, found = Post, held
+        if found:
+            db.session.execute(
+                sa.delete(model).where(model.id.in_(found)), execution_options={"synchronize_session": False}
+            )
+            Activity.record(
+                actor, "bin.emptied", (kind, found[-1]), f"{plural(len(found), 'thing')} deleted permanently"
+            )
+        return len(found)
+
+
+BIN_BATCH = 50
+BIN_MODELS: dict[str, Any] = {"post": Post, "comment": Comment, "file": Attachment, "topic": Topic}
+Topic.post_count = column_property(
+    sa.select(sa.func.count(Post.id)).where(Post.topic_id == Topic.id, Post.deleted_at.is_(None)).scalar_subquery(),
+    deferred=True,
+)
+
+
+def without_files(rendered: str) -> str:
+    """The HTML of a deleted text without links to files, which nobody is sent any more. Pictures are named instead."""
+    text = _FILE_LINK.sub(r"\1", rendered)
+    return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", text)
 
 
 # -- Jobs --------------------------------------------------------------------------------------------------------------
@@ -4359,7 +4326,7 @@ REVIEWS = (
 OWED = (
     sa.select(Post.id, Post.title, Post.must_read_due)
     .join(User, User.id == VIEWER)
-    .where(Acknowledgement.owed())
+    .where(Acknowledgement.pending())
     .order_by(Post.must_read_due.is_(None), Post.must_read_due, Post.id)
     .limit(OWED_MOST)
 )
@@ -5034,14 +5001,24 @@ class PostForm(SiteForm):
 
 class MustReadForm(SiteForm):
     audience = RadioField(
-        "Who is to read it",
-        choices=[SelectChoice("all", "Everybody who may see it"), SelectChoice("some", "Only those chosen below")],
+        "Who should read it",
+        choices=[SelectChoice("all", "Everyone who can see it"), SelectChoice("some", "Only those chosen below")],
         default="all",
     )
     roles = SelectMultipleField("By role", coerce=int)
     people = SelectMultipleField("By name", coerce=int)
-    due = DateField("To be read by", validators=[Optional(), within_reach], description="Empty: as soon as they can")
-    anew = BooleanField("Ask everybody to read it again, as it stands now")
+    due = DateField("Read by", validators=[Optional(), within_reach], description="Leave empty for no date")
+    again = BooleanField("Ask everyone to read it again as it is now")
+
+    def validate_audience(self, field: Field) -> None:
+        if field.data == "all" and (self.roles.data or self.people.data):
+            raise validators.ValidationError("Everyone, or only those chosen below? Choose one of the two.")
+
+    def chosen_roles(self) -> list[Role]:
+        return list(Role) if self.audience.data == "all" else [Role(number) for number in self.roles.data or ()]
+
+    def chosen_people(self) -> list[int]:
+        return self.people.data or []
 
 
 class PinForm(SiteForm):
@@ -5217,15 +5194,17 @@ class Page(NamedTuple):
 
 
 def fetch(statement: sa.Select[Any], **params: Any) -> Sequence[Any]:
-    """Run a read for the person who is signed in. Returns its rows."""
+    """Run a read for the person who is signed in. Returns its rows, or its entities where it selects nothing else."""
     known = {"viewer": current_user.id, "now": g.now, "since": current_user.new_since}
-    return db.session.execute(statement, known | params).all()
+    rows = db.session.execute(statement, known | params).all()
+    is_entity = len(statement.column_descriptions) == 1 and isinstance(statement.column_descriptions[0]["expr"], type)
+    return [row[0] for row in rows] if is_entity else rows
 
 
 def paginate(
     statement: sa.Select[Any], keys: Sequence[Any], before: str | None = None, size: int = PAGE_SIZE, **params: Any
 ) -> Page:
-    """A page of a list by keyset: the rows beyond the cursor `before`, in the order of `keys`.
+    """A page of a list by keyset: the rows (or entities) beyond the cursor `before`, in the order of `keys`.
 
     Keys are columns of the statement with their directions; together they are unique. A made-up cursor is a 404.
     """
@@ -5856,8 +5835,9 @@ def edit(post_id: int) -> ResponseReturnValue:
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     if not post.editable_by(current_user):
         abort(403)
+    text = {name: getattr(post, name) for name in ("title", "body", "kind", "version")}
     appears, leaves = _typed(post.published_at), last_day(post.expires_at)
-    form, audience = _form_for(post, obj=post, appears=appears, leaves=leaves)
+    form, audience = _form_for(post, **text, appears=appears, leaves=leaves)
     attached = take_uploads(form)
     if form.validate_on_submit():
         placed, wishes = _placed(form, post), {name: name in request.form for name in ("tell", "anew")}
@@ -6349,12 +6329,12 @@ def own_reviews() -> sa.Select[Any]:
     return REVIEWS if current_user.is_editor else REVIEWS.where(Post.owner_id == VIEWER)
 
 
-@posts.post("/posts/<int:post_id>/still-right")
+@posts.post("/posts/<int:post_id>/still-accurate")
 @login_required
-def still_right(post_id: int) -> ResponseReturnValue:
-    """Say that a page of the handbook is still right, and look at it again next time."""
-    again = Upkeep.renew(current_user, post_id, today())
-    return redirect_with_flash(f"/posts/{post_id}", f"Thank you. Look at it again by {day_in_words(again)}.")
+def still_accurate(post_id: int) -> ResponseReturnValue:
+    """Confirm that a page of the handbook is still accurate until its next review."""
+    again = PageReview.verify(current_user, post_id, today())
+    return redirect_with_flash(f"/posts/{post_id}", f"Thanks. The next review is due by {day_in_words(again)}.")
 
 
 # -- posts: previews, and pages by their titles ------------------------------------------------------------------------
@@ -6451,88 +6431,89 @@ def _autosave(post_id: int | None) -> ResponseReturnValue:
 @posts.post("/posts/<int:post_id>/acknowledge")
 @login_required
 def acknowledge(post_id: int) -> ResponseReturnValue:
-    """Say that one has read a post."""
-    Acknowledgement.give(current_user, post_id, request.form.get("version", 0, type=as_id))
-    return redirect_with_flash(f"/posts/{post_id}", "Thank you. It is noted that you have read this.")
+    """Confirm that one has read a post."""
+    Acknowledgement.acknowledge(current_user, post_id, request.form.get("version", 0, type=as_id))
+    return redirect_with_flash(f"/posts/{post_id}", "Thanks, your confirmation is recorded.")
 
 
 @posts.route("/posts/<int:post_id>/must-read", methods=["GET", "POST"])
 @role_required(Role.EDITOR)
 def must_read(post_id: int) -> ResponseReturnValue:
-    """Choose who is to read a post, and until when; or ask nobody any more."""
+    """Choose who is required to read a post, and until when."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
-    form = _must_read_form(post)
+    form = must_read_form(post)
     if form.validate_on_submit():
-        if "end" in request.form:
-            Acknowledgement.stop_asking(current_user, post_id)
-            return redirect_with_flash(
-                f"/posts/{post_id}", "Nobody is asked to read this any more. Who has read it stays on record."
+        with form.errors_from_model():
+            Acknowledgement.require(
+                current_user, post_id, form.chosen_roles(), form.chosen_people(), form.due.data, form.again.data
             )
-        try:
-            Acknowledgement.ask(current_user, post_id, **_asked_for(form))
-        except ValidationError as refused:
-            form.add_error(refused)
-        else:
             return redirect_with_flash(f"/posts/{post_id}/report", "They are asked to read it.")
     return form_page("posts/must_read.html", form, post=post)
 
 
-def _must_read_form(post: Post) -> MustReadForm:
-    roles = [role for role in Role if (post.must_read_roles or 0) & Acknowledgement.bit(role)]
-    named = list(db.session.scalars(sa.select(MustReadPerson.user_id).where(MustReadPerson.post_id == post.id)))
-    everybody = (not post.must_read_roles and not named) or len(roles) == len(Role)
-    chosen = {"roles": [] if everybody else [int(role) for role in roles], "people": named}
-    form = MustReadForm(audience="all" if everybody else "some", due=post.must_read_due, **chosen)
+def must_read_form(post: Post) -> MustReadForm:
+    """The form with the people who see the post's topic, and whoever is required so far."""
+    roles = db.session.scalars(sa.select(MustReadRole.role).where(MustReadRole.post_id == post.id)).all()
+    named = db.session.scalars(sa.select(MustReadPerson.user_id).where(MustReadPerson.post_id == post.id)).all()
+    everybody = len(roles) == len(Role) or not (roles or named)
+    form = MustReadForm(
+        audience="all" if everybody else "some",
+        roles=[] if everybody else [int(role) for role in roles],
+        people=named,
+        due=post.must_read_due,
+    )
+    seeing = sa.select(User).where(User.deactivated_at.is_(None), User.sees(post.topic_id))
     form.roles.choices = choices((int(role), role.label) for role in Role)
-    seeing = sa.select(User.id, User.name).select_from(User).join(Topic, Topic.id == post.topic_id)
-    seeing = seeing.where(User.deactivated_at.is_(None), Topic.visible(User)).order_by(User.name_key, User.id)
-    form.people.choices = choices((row.id, row.name) for row in rows(seeing))
+    form.people.choices = choices((user.id, user.name) for user in db.session.scalars(seeing.order_by(*BY_NAME)))
     return form
 
 
-def _asked_for(form: MustReadForm) -> dict[str, Any]:
-    """Whom a form asks. Raises `ValidationError` where it says both everybody and some."""
-    everybody = form.audience.data == "all"
-    if everybody and (form.roles.data or form.people.data):
-        raise ValidationError("audience", "Everybody, or only those chosen below? Choose one of the two.")
-    roles = list(Role) if everybody else [Role(number) for number in form.roles.data or ()]
-    people = [] if everybody else form.people.data or []
-    return {"roles": roles, "people": people, "due": form.due.data, "anew": form.anew.data}
+@posts.post("/posts/<int:post_id>/must-read/end")
+@role_required(Role.EDITOR)
+def end_must_read(post_id: int) -> ResponseReturnValue:
+    """Require nobody to read a post any more."""
+    Acknowledgement.stop_requiring(current_user, post_id)
+    words = "Nobody is asked to read this any more. Confirmations stay on record."
+    return redirect_with_flash(f"/posts/{post_id}", words)
 
 
 @posts.get("/posts/<int:post_id>/report")
 @login_required
 def report(post_id: int) -> ResponseReturnValue:
     """Who has read a must-read post, and who has not."""
-    return _report_page(_reported(post_id))
+    return report_page(reported_post(post_id))
 
 
-def _reported(post_id: int) -> Post:
+def reported_post(post_id: int) -> Post:
+    """A post whose report this person may see, else 404 or 403."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
-    if not Acknowledgement.reportable(post.author_id, current_user):
-        abort(403)
-    return post
+    return post if current_user.can_see_report(post) else abort(403)
 
 
-def _report_page(post: Post, refused: ValidationError | None = None) -> ResponseReturnValue:
-    again = post.reminded_at + REMIND_EVERY if post.reminded_at else None
-    context = {"post": post, "report": Acknowledgement.report(post), "refused": refused}
-    may_remind = post.editable_by(current_user) and (again is None or again <= utcnow())
-    return render_template("posts/report.html", may_remind=may_remind, **context), 422 if refused else 200
+def report_page(post: Post, error: ValidationError | None = None) -> ResponseReturnValue:
+    """The report of a post, with what went wrong when somebody was to be reminded."""
+    is_early = post.reminded_at is not None and utcnow() - post.reminded_at < REMIND_EVERY
+    can_remind = post.editable_by(current_user) and not is_early
+    context = {"post": post, "report": Acknowledgement.report(post), "error": error, "can_remind": can_remind}
+    return render_template("posts/report.html", **context), 422 if error else 200
+
+
+REPORT_WORDS = {"read": "has read it", "pending": "has not read it", "past": "no longer required"}
 
 
 @posts.get("/posts/<int:post_id>/report.csv")
 @login_required
 def report_csv(post_id: int) -> ResponseReturnValue:
-    """The same as a table for a spreadsheet; times are those of the person's zone."""
-    said = {"read": "has read it", "owes": "has not read it", "past": "not asked any more"}
+    """The report as a table for a spreadsheet; times are in the person's time zone."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, quoting=csv.QUOTE_ALL)
     writer.writerow(["Name", "Username", "Department", "State", "Version", "When", "Earlier versions"])
-    for line in Acknowledgement.report(_reported(post_id)).lines:
-        given = [(str(version), f"{as_local(at):%Y-%m-%d %H:%M}") for version, at in line.given]
-        latest, earlier = given[-1] if given else ("", ""), "; ".join(f"{one} on {at}" for one, at in given[:-1])
-        cells = (line.name, line.username, line.department, said[line.state], *latest, earlier)
+    for line in Acknowledgement.report(reported_post(post_id)).lines:
+        given = [(str(one.version), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
+        version, when = given[-1] if given else ("", "")
+        earlier = "; ".join(f"{version} on {when}" for version, when in given[:-1])
+        person = (line.person.name, line.person.username, line.person.department)
+        cells = (*person, REPORT_WORDS[line.state], version, when, earlier)
         writer.writerow([harmless_cell(cell) for cell in cells])
     headers = {"Content-Disposition": f'attachment; filename="must-read-{post_id}.csv"'}
     return Response("\ufeff" + file.getvalue(), headers=headers, content_type="text/csv; charset=utf-8")
@@ -6540,21 +6521,21 @@ def report_csv(post_id: int) -> ResponseReturnValue:
 
 def harmless_cell(text: str) -> str:
     """A cell that no spreadsheet takes for a formula (OWASP, CSV Injection)."""
-    return "'" + text if text.lstrip()[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%") and text else text
+    is_formula = text.lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%"))
+    return "'" + text if is_formula else text
 
 
 @posts.post("/posts/<int:post_id>/remind")
 @role_required(Role.MEMBER)
 def remind(post_id: int) -> ResponseReturnValue:
     """Remind those who have not read a post yet."""
-    _reported(post_id)
+    reported_post(post_id)
     try:
         count = Acknowledgement.remind(current_user, post_id)
-    except ValidationError as refused:
-        return _report_page(_reported(post_id), refused)
-    return redirect_with_flash(
-        f"/posts/{post_id}/report", f"{plural(count, 'person', 'people').capitalize()} will be reminded."
-    )
+    except ValidationError as error:
+        return report_page(reported_post(post_id), error)
+    words = f"{plural(count, 'person', 'people').capitalize()} will be reminded."
+    return redirect_with_flash(f"/posts/{post_id}/report", words)
 
 
 # -- topics: their pages, and how editors keep them in order -----------------------------------------------------------
@@ -7141,31 +7122,45 @@ def settings() -> ResponseReturnValue:
 def recycle_bin() -> ResponseReturnValue:
     """What was deleted and can come back."""
     kind = request.args.get("kind", "post")
-    if kind not in Bin.KINDS:
+    if kind not in BIN_MODELS:
         abort(404)
-    page, days = Bin.page(kind, request.args.get("before")), int(current_site().bin_days)
-    return render_template("admin/bin.html", kind=kind, page=page, days=days)
+    model, deleted_by = BIN_MODELS[kind], joinedload(BIN_MODELS[kind].deleted_by)
+    things = Bin.things(kind).options(deleted_by, *BIN_OPTIONS[kind])
+    page = paginate(things, (model.deleted_at.desc(), model.id.desc()), request.args.get("before"))
+    return render_template("admin/bin.html", kind=kind, page=page, days=int(current_site().bin_days))
+
+
+# What the list says of a thing besides its own columns.
+BIN_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "post": (joinedload(Post.topic),),
+    "comment": (joinedload(Comment.post),),
+    "file": (joinedload(Attachment.post), joinedload(Attachment.comment).joinedload(Comment.post)),
+    "topic": (undefer(Topic.post_count),),
+}
 
 
 @admin.get("/bin/posts/<int:post_id>")
 @role_required(Role.EDITOR)
 def show_binned(post_id: int) -> ResponseReturnValue:
     """What a deleted post says."""
-    return _binned_page("post", post_id)
+    post = db.one_or_404(binned("post").where(Post.id == post_id))
+    files = db.session.scalars(FILES_OF_POST, {"post_id": post_id}).all()
+    return render_template("admin/binned.html", kind="post", thing=post, post=post, files=files)
 
 
 @admin.get("/bin/comments/<int:comment_id>")
 @role_required(Role.EDITOR)
 def show_binned_comment(comment_id: int) -> ResponseReturnValue:
     """What a deleted comment says."""
-    return _binned_page("comment", comment_id)
+    comment = db.one_or_404(binned("comment").where(Comment.id == comment_id))
+    kept = sa.select(Attachment).where(Attachment.comment_id == comment_id, Attachment.deleted_at.is_(None))
+    files = db.session.scalars(kept.order_by(Attachment.id)).all()
+    return render_template("admin/binned.html", kind="comment", thing=comment, post=comment.post, files=files)
 
 
-def _binned_page(kind: str, of_id: int) -> ResponseReturnValue:
-    thing, written = Bin.fetch(current_user, kind, of_id)
-    comment_id = of_id if kind == "comment" else None
-    shown = PageLink.lead(current_user, written.without_files, written.post_id, comment_id)
-    return render_template("admin/binned.html", kind=kind, thing=thing, written=written, html=shown)
+def binned(kind: str) -> sa.Select[Any]:
+    """The things of one kind in the bin that this person may see."""
+    return Bin.things(kind).params(viewer=current_user.id, now=utcnow())
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
@@ -7175,7 +7170,7 @@ def empty_bin_now() -> ResponseReturnValue:
     form = SiteForm()
     if form.validate_on_submit():
         removed = Bin.empty(current_user, utcnow())
-        return redirect_with_flash("/admin/bin", f"{plural(removed, 'thing').capitalize()} removed for good.")
+        return redirect_with_flash("/admin/bin", f"{plural(removed, 'thing').capitalize()} deleted permanently.")
     return form_page("admin/empty_bin.html", form)
 
 
@@ -7503,7 +7498,7 @@ def template_context() -> dict[str, Any]:
 def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    words = (ago, absence, plural, initials, hue, file_size, picture_of, drawn_difference)
+    words = (ago, absence, plural, initials, hue, file_size, picture_of, drawn_difference, without_files)
     filters = words
     helpers = (icon, asset, cached_part, page_header)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
@@ -7851,6 +7846,8 @@ class DemoCompany:
             for username in filter(None, entry.fields.get("read_by", "").split()):
                 read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
                 rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
+            if "due" in entry.fields:
+                db.session.add_all(MustReadRole(post_id=post_id, role=role) for role in Role)
             self._react(entry.fields, post_id=post_id)
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
@@ -7953,7 +7950,7 @@ class DemoCompany:
             timed |= {"deleted_at": self._ago(fields["deleted"]), "deleted_by_id": self.people[fields["author"]]}
         if "due" in fields:
             due = (self.now + timedelta(days=float(fields["due"]))).date()
-            asked = {"must_read_since": self._ago(fields["days"]), "must_read_version": 1, "must_read_roles": 15}
+            asked = {"must_read_since": self._ago(fields["days"]), "must_read_version": 1}
             timed |= asked | {"must_read_due": due}
         return timed
 
@@ -8011,7 +8008,7 @@ def empty_bin() -> str:
     days = int(state().site.bin_days)
     if not days:
         return "The bin is emptied by hand only."
-    return f"{plural(Bin.empty(None, utcnow() - timedelta(days=days)), 'thing')} removed for good."
+    return f"{plural(Bin.empty(None, utcnow() - timedelta(days=days)), 'thing')} deleted permanently."
 
 
 def remove_orphaned_files() -> str:
@@ -8023,7 +8020,7 @@ def forget_old_sign_ins() -> str:
 
 
 def tell_people() -> str:
-    late = Upkeep.tell_overdue(utcnow().replace(tzinfo=UTC).astimezone(state().zone("")).date())
+    late = PageReview.notify_overdue(utcnow().replace(tzinfo=UTC).astimezone(state().zone("")).date())
     return f"{plural(tell_pending(), 'notification')}; {plural(late, 'page')} newly overdue."
 
 

@@ -1,4 +1,4 @@
-"""The recycle bin: what was deleted comes back with all that hangs on it, until it is removed for good."""
+"""The recycle bin: what was deleted comes back with all that hangs on it, until it is deleted permanently."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_is_deleted_is_in_the_bin_with_who_and_when_and_comes_back(people, 
     assert "The old plan" in shown(browser)
     assert "by Member" in shown(browser)
     assert "Words to regret" in shown(browser, "comment")
-    assert "below The new plan" in shown(browser, "comment")
+    assert "on The new plan" in shown(browser, "comment")
     assert browser.submit(f"/posts/{post.id}/restore").status_code == 303
     assert browser.submit(f"/comments/{comment.id}/restore").status_code == 303
     assert "The old plan" not in shown(browser)
@@ -55,7 +55,7 @@ def test_what_is_in_the_bin_is_shown_before_it_comes_back(people, topics, sign_i
     page = editor.get(f"/admin/bin/posts/{post}").text
     for words in (
         "<h1>The &lt;i&gt; old plan</h1>", "<strong>chairs</strong> &amp; tables", "<em>The &gt; &#34;tent&#34;</em>",
-        "the &amp; tent.png", "seating.txt", "12 bytes", "It comes back with 1 comment.", "In Everyone",
+        "the &amp; tent.png", "seating.txt", "12 bytes", "It is restored with 1 comment.", "In Everyone",
     ):  # fmt: skip
         assert words in page, words
     assert re.search(r"Deleted <time[^>]*>just now</time> by Editor\.", page)
@@ -73,7 +73,7 @@ def test_a_deleted_comment_is_shown_with_its_post(people, topics, sign_in):
     editor = sign_in(people.editor)
     page = editor.get(f"/admin/bin/comments/{comment.id}").text
     assert "Words <em>to</em> regret" in page
-    assert "Below The new plan" in page
+    assert "On The new plan" in page
     assert f'formaction="/comments/{comment.id}/restore"' in page
     assert f'href="/admin/bin/comments/{comment.id}"' in shown(editor, "comment")
 
@@ -184,7 +184,7 @@ def test_the_bin_is_emptied_after_a_question_and_leaves_nothing(people, topics, 
     question = browser.get("/admin/bin/empty")
     assert "cannot be undone" in question.text
     assert count(Post) == 3
-    assert "removed for good" in browser.submit("/admin/bin/empty", follow_redirects=True).text
+    assert "deleted permanently" in browser.submit("/admin/bin/empty", follow_redirects=True).text
     assert (count(Post), count(Comment)) == (1, 0)
     assert value(sa.select(sa.func.count()).select_from(Revision)) == 1
     assert not ids & set(db.session.scalars(sa.select(Topic.id)))
@@ -197,7 +197,7 @@ def test_the_site_empties_the_bin_by_itself_of_what_is_old(app, people, topics):
     for post, days in ((old, 31), (young, 29)):
         Post.delete(people.member, post.id)
         set_columns(Post, post.id, deleted_at=utcnow() - timedelta(days=days))
-    assert corkboard.empty_bin() == "1 thing removed for good."
+    assert corkboard.empty_bin() == "1 thing deleted permanently."
     assert set(db.session.scalars(sa.select(Post.id))) == {young.id}
 
 
@@ -278,7 +278,7 @@ def test_a_file_that_is_removed_for_good_leaves_the_disk_with_the_next_cleaning(
     gone, kept = deleted_file(member, topics.open, "gone.txt"), uploaded(member, b"Kept", "kept.txt")
     bound(member, topics.open, kept.id)
     assert (
-        "1 thing removed for good"
+        "1 thing deleted permanently"
         in sign_in(people.admin).submit("/admin/bin/empty", follow_redirects=True).text.lower()
     )
     assert value(sa.select(Attachment.id).where(Attachment.id == gone.id)) is None

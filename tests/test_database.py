@@ -926,7 +926,7 @@ def test_lists_are_found_by_an_index_that_has_them_in_order_already(app, people,
 
 def test_what_one_owes_is_found_by_its_index_and_no_post_is_looked_at_in_vain(app, people, topics, crowd, sign_in):
     owed = add_post(people.member, topics.open, "Fire drill")
-    Acknowledgement.ask(people.editor, owed.id, roles=[Role.READER])
+    Acknowledgement.require(people.editor, owed.id, roles=[Role.READER])
     browser = sign_in(people.reader)
     with counted() as statements:
         assert "Please read" in browser.get("/").text

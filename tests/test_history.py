@@ -24,13 +24,13 @@ from app import (
     EditConflict,
     Forbidden,
     NotVisible,
+    PageReview,
     Placing,
     Post,
     Revision,
     Role,
     Topic,
     TopicMember,
-    Upkeep,
     User,
     ValidationError,
     drawn_difference,
@@ -629,42 +629,42 @@ def test_only_who_sees_the_topic_can_look_after_a_page(people, topics, sign_in):
     )
     assert "Member" in offered[0]
     assert "Stranger" not in offered[0]
-    with pytest.raises(ValidationError, match="does not see that topic"):
+    with pytest.raises(ValidationError, match="can.t see that topic"):
         edit(private, people.editor, owner_id=people.stranger.id, review_every=None)
     typed = {"title": "T", "body": "B", "topic": topics.private.id, "kind": "page", "owner": people.stranger.id}
     answer = browser.submit("/posts/new", typed | {"review": "3"})
     assert answer.status_code == 422
-    assert "Stranger does not see that topic." in answer.text
+    assert "Stranger can&#39;t see that topic." in answer.text
 
 
-def test_still_right_renews_the_day_by_its_interval_and_is_written_down(people, topics, sign_in, clock):
+def test_still_accurate_renews_the_day_by_its_interval_and_is_written_down(people, topics, sign_in, clock):
     page = page_of(people, topics, owner=people.reader, every=3)
     clock.now += 100 * DAY
     browser = browser_on(clock, sign_in, people.reader)
     shown = words_of(browser.get(f"/posts/{page.id}").text)
-    assert "Overdue for a look." in shown
-    assert "Right as of 2 March. Reader looks after it. It was due for a look by 2 June." in shown
-    answer = browser.submit(f"/posts/{page.id}/still-right")
+    assert "Review overdue." in shown
+    assert "Verified 2 March. Owner: Reader. It was due by 2 June." in shown
+    answer = browser.submit(f"/posts/{page.id}/still-accurate")
     assert (answer.status_code, answer.location) == (303, f"/posts/{page.id}")
     shown = words_of(browser.get(answer.location).text)
-    assert "Look at it again by 10 September." in shown
-    assert "Right as of 10 June. Reader looks after it. Look again by 10 September." in shown
+    assert "The next review is due by 10 September." in shown
+    assert "Verified 10 June. Owner: Reader. Due for review by 10 September." in shown
     assert (again(page).review_by, page.reviewed_at, page.version) == (date(2026, 9, 10), clock.now, 1)
     written = db.session.scalars(sa.select(Activity).where(Activity.action == "post.reviewed")).one()
     assert (written.actor_id, written.object_id, written.detail) == (people.reader.id, page.id, "How to bake")
 
 
-def test_still_right_is_said_by_the_owner_and_by_editors_only(people, topics, sign_in):
+def test_still_accurate_is_said_by_the_owner_and_by_editors_only(people, topics, sign_in):
     page = page_of(people, topics, owner=people.member)
     for who, status in (("member", 303), ("editor", 303), ("admin", 303), ("reader", 403), ("stranger", 403)):
         browser = sign_in(getattr(people, who))
-        assert ("Still right" in browser.get(f"/posts/{page.id}").text) == (status == 303), who
-        assert browser.submit(f"/posts/{page.id}/still-right").status_code == status, who
+        assert ("Still accurate" in browser.get(f"/posts/{page.id}").text) == (status == 303), who
+        assert browser.submit(f"/posts/{page.id}/still-accurate").status_code == status, who
     never = page_of(people, topics, owner=people.member, every=None)
-    assert "Still right" not in sign_in(people.member).get(f"/posts/{never.id}").text
-    assert sign_in(people.member).submit(f"/posts/{never.id}/still-right").status_code == 422
+    assert "Still accurate" not in sign_in(people.member).get(f"/posts/{never.id}").text
+    assert sign_in(people.member).submit(f"/posts/{never.id}/still-accurate").status_code == 422
     with pytest.raises(NotVisible):
-        Upkeep.renew(people.editor, add_post(people.member, topics.open).id, date(2026, 1, 1))
+        PageReview.verify(people.editor, add_post(people.member, topics.open).id, date(2026, 1, 1))
 
 
 def test_an_owner_who_is_taken_out_of_the_topic_has_no_part_in_the_page_any_more(people, topics, sign_in):
@@ -676,8 +676,8 @@ def test_an_owner_who_is_taken_out_of_the_topic_has_no_part_in_the_page_any_more
         connection.execute(sa.delete(TopicMember).where(TopicMember.user_id == people.reader.id))
     due_on(page, date(2020, 1, 1))
     assert "of yours" not in browser.get("/").text
-    assert browser.submit(f"/posts/{page.id}/still-right").status_code == 404
-    assert "Nothing is waiting" in browser.get("/handbook/review").text
+    assert browser.submit(f"/posts/{page.id}/still-accurate").status_code == 404
+    assert "No page is due" in browser.get("/handbook/review").text
 
 
 def test_overdue_pages_are_marked_for_all_and_listed_for_editors_and_their_owners(people, topics, sign_in, clock):
@@ -687,14 +687,14 @@ def test_overdue_pages_are_marked_for_all_and_listed_for_editors_and_their_owner
         due_on(page_of(people, topics, title, owner=people.member if days_on < 30 else None), today + days_on * DAY)
     page_of(people, topics, "Never", every=None)
     handbook = browser_on(clock, sign_in, people.reader).get("/handbook").text
-    assert handbook.count("Overdue for a look") == 2
+    assert handbook.count("Review overdue") == 2
     assert "/handbook/review" not in handbook
     editor, member = browser_on(clock, sign_in, people.editor), browser_on(clock, sign_in, people.member)
     assert 'href="/handbook/review"' in editor.get("/handbook").text
     assert 'href="/handbook/review"' in member.get("/handbook").text
     assert titles_in(editor.get("/handbook/review").text) == ["Long overdue", "Overdue", "Due today", "Due soon"]
     assert titles_in(member.get("/handbook/review").text) == ["Long overdue", "Overdue", "Due today"]
-    assert "Nothing is waiting" in browser_on(clock, sign_in, people.reader).get("/handbook/review").text
+    assert "No page is due" in browser_on(clock, sign_in, people.reader).get("/handbook/review").text
 
 
 def titles_in(page: str) -> list[str]:
@@ -726,9 +726,9 @@ def test_a_page_whose_owner_is_gone_says_so_and_is_listed(people, topics, sign_i
     profile = {"name": "Stranger", "email": ""}
     User.administer(people.admin, people.stranger.id, role=Role.MEMBER, active=False, **profile)
     browser = sign_in(people.editor)
-    assert "Nobody looks after it." in words_of(browser.get(f"/posts/{page.id}").text)
+    assert "No owner." in words_of(browser.get(f"/posts/{page.id}").text)
     assert titles_in(browser.get("/handbook/review").text) == ["Orphaned"]
-    assert "nobody looks after it" in browser.get("/handbook/review").text
+    assert "No owner" in browser.get("/handbook/review").text
     assert "/handbook/review" in browser.get("/handbook").text
     form = browser.get(f"/posts/{page.id}/edit").text
     assert not re.search(rf'<option[^>]*value="{people.stranger.id}"', form)
@@ -744,12 +744,12 @@ def test_an_owner_reads_on_home_how_many_pages_wait_without_another_statement(pe
     page_of(people, topics, "Second", owner=people.member, every=6)
     assert "of yours" not in browser.get("/").text
     clock.now += 100 * DAY
-    assert "1 page of yours is waiting for a look" in words_of(browser.get("/").text)
+    assert "1 page of yours is due for review" in words_of(browser.get("/").text)
     clock.now += 200 * DAY
-    assert "2 pages of yours are waiting for a look" in words_of(browser.get("/").text)
+    assert "2 pages of yours are due for review" in words_of(browser.get("/").text)
     assert "of yours" not in browser_on(clock, sign_in, people.editor).get("/").text
-    Upkeep.renew(people.member, first.id, clock.now.date())
-    assert "1 page of yours is waiting for a look" in words_of(browser.get("/").text)
+    PageReview.verify(people.member, first.id, clock.now.date())
+    assert "1 page of yours is due for review" in words_of(browser.get("/").text)
 
 
 def test_what_two_decide_about_a_page_at_once_is_noticed(people, topics, sign_in):
@@ -772,7 +772,7 @@ def test_what_may_not_be_done_writes_nothing(told, people, topics):
     page = page_of(people, topics)
     before = count(Activity), count(Revision)
     for action in (
-        lambda: Upkeep.renew(people.reader, page.id, date(2026, 1, 1)),
+        lambda: PageReview.verify(people.reader, page.id, date(2026, 1, 1)),
         lambda: Post.revert(people.reader, told.id, 3, 1),
         lambda: Post.revert(people.member, told.id, 2, 1),
         lambda: Post.revert(people.member, told.id, 3, 77),

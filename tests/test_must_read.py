@@ -49,7 +49,7 @@ def post(people, topics) -> Post:
 
 
 def ask(people, post: Post, /, roles=tuple(Role), **values) -> None:
-    Acknowledgement.ask(people.editor, post.id, roles=roles, **values)
+    Acknowledgement.require(people.editor, post.id, roles=roles, **values)
 
 
 def edit(people, post: Post, body: str, **wishes) -> None:
@@ -65,7 +65,7 @@ def owed_on_home(html: str) -> list[int]:
 def owing(post: Post) -> set[str]:
     """Everybody who still owes a post: as the report says, which must be what each one's own pages say."""
     db.session.rollback()
-    return {line.username for line in Acknowledgement.report(again(post)).lines if line.state == "owes"}
+    return {line.person.username for line in Acknowledgement.report(again(post)).lines if line.state == "pending"}
 
 
 def table(text: str) -> list[list[str]]:
@@ -159,14 +159,14 @@ def test_looking_at_a_post_acknowledges_nothing_and_the_button_does(people, sign
     assert answer.status_code == 303
     page = browser.get(answer.location).text
     assert "I have read this" not in page
-    assert "that you have read this" in page
+    assert "You confirmed this" in page
     assert owed_on_home(browser.get("/").text) == []
     assert "reader" not in owing(post)
 
 
 def test_acknowledging_twice_or_at_the_same_moment_is_once(app, people, sign_in, post):
     reader, post_id = SimpleNamespace(id=people.reader.id), post.id
-    assert together(app, *[lambda: Acknowledgement.give(reader, post_id, 1)] * 4) == [None] * 4
+    assert together(app, *[lambda: Acknowledgement.acknowledge(reader, post_id, 1)] * 4) == [None] * 4
     assert count(Acknowledgement) == 1
     assert count(Activity, Activity.action == "post.acknowledged") == 1
 
@@ -179,11 +179,11 @@ def test_a_made_up_version_is_no_later_one(people, sign_in, post, version, kept)
 
 def test_who_is_not_asked_cannot_acknowledge(people, topics, post):
     with pytest.raises(ValidationError):
-        Acknowledgement.give(people.member, post.id, 1)
+        Acknowledgement.acknowledge(people.member, post.id, 1)
     with pytest.raises(ValidationError):
-        Acknowledgement.give(people.reader, add_post(people.member, topics.open).id, 1)
+        Acknowledgement.acknowledge(people.reader, add_post(people.member, topics.open).id, 1)
     with pytest.raises(NotVisible):
-        Acknowledgement.give(people.stranger, add_post(people.member, topics.private).id, 1)
+        Acknowledgement.acknowledge(people.stranger, add_post(people.member, topics.private).id, 1)
     assert count(Acknowledgement) == 0
 
 
@@ -204,8 +204,8 @@ def test_an_editor_asks_by_the_form_and_ends_it(people, topics, sign_in):
     assert browser.submit(address, {"audience": "some"}).status_code == 422
     both = browser.submit(address, {"audience": "all", "people": [people.stranger.id]})
     assert (both.status_code, "Choose one of the two." in both.text) == (422, True)
-    Acknowledgement.give(people.reader, post.id, 1)
-    assert browser.submit(address, {"audience": "all", "end": "1"}).status_code == 303
+    Acknowledgement.acknowledge(people.reader, post.id, 1)
+    assert browser.submit(f"{address}/end").status_code == 303
     assert (owing(post), count(Acknowledgement)) == (set(), 1)
     ask(people, post)
     assert "reader" not in owing(post), "who has read this version has read it"
@@ -214,8 +214,8 @@ def test_an_editor_asks_by_the_form_and_ends_it(people, topics, sign_in):
 def test_only_editors_ask_and_a_draft_asks_nobody(people, topics):
     post = add_post(people.member, topics.open)
     for action in (
-        lambda: Acknowledgement.ask(people.member, post.id, roles=[*Role]),
-        lambda: Acknowledgement.stop_asking(people.member, post.id),
+        lambda: Acknowledgement.require(people.member, post.id, roles=[*Role]),
+        lambda: Acknowledgement.stop_requiring(people.member, post.id),
     ):
         with pytest.raises(Forbidden):
             action()
@@ -226,7 +226,7 @@ def test_only_editors_ask_and_a_draft_asks_nobody(people, topics):
 
 def test_a_quiet_edit_asks_nobody_again_and_a_major_one_does(people, sign_in, post):
     for who in (people.reader, people.admin):
-        Acknowledgement.give(who, post.id, 1)
+        Acknowledgement.acknowledge(who, post.id, 1)
     edit(people, post, "A comma, moved")
     assert owing(post) == {"editor", "stranger"}
     edit(people, post, "The other exit", anew=True)
@@ -234,14 +234,14 @@ def test_a_quiet_edit_asks_nobody_again_and_a_major_one_does(people, sign_in, po
     assert count(Acknowledgement) == 2, "what was acknowledged stays on record"
     assert "This has changed since you read it" in sign_in(people.reader).get(f"/posts/{post.id}").text
     with pytest.raises(ValidationError):
-        Acknowledgement.give(people.reader, post.id, 2)
-    Acknowledgement.give(people.reader, post.id, 3)
+        Acknowledgement.acknowledge(people.reader, post.id, 2)
+    Acknowledgement.acknowledge(people.reader, post.id, 3)
     assert owing(post) == {"editor", "admin", "stranger"}
     assert count(Acknowledgement) == 3
 
 
 def test_the_form_asks_anew_and_a_stale_one_does_not(people, topics, sign_in, post):
-    Acknowledgement.give(people.reader, post.id, 1)
+    Acknowledgement.acknowledge(people.reader, post.id, 1)
     browser = sign_in(people.member)
     assert "Ask everybody to read it again" in browser.get(f"/posts/{post.id}/edit").text
     form = {"title": "Fire drill", "body": "The other exit", "topic": topics.open.id, "version": 1, "anew": "1"}
@@ -250,40 +250,40 @@ def test_the_form_asks_anew_and_a_stale_one_does_not(people, topics, sign_in, po
     assert browser.submit(f"/posts/{post.id}/edit", form | {"body": "A third one"}).status_code == 409
     assert again(post).must_read_version == 2
     with pytest.raises(EditConflict):
-        Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title="T", body="B", anew=True)
+        Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title="T", body="B", again=True)
 
 
 # -- The report --------------------------------------------------------------------------------------------------------
 
 
 def test_the_report_says_who_when_and_of_which_version(people, sign_in, post):
-    Acknowledgement.give(people.reader, post.id, 1)
-    Acknowledgement.give(people.stranger, post.id, 1)
+    Acknowledgement.acknowledge(people.reader, post.id, 1)
+    Acknowledgement.acknowledge(people.stranger, post.id, 1)
     edit(people, post, "The other exit", anew=True)
-    Acknowledgement.give(people.reader, post.id, 2)
+    Acknowledgement.acknowledge(people.reader, post.id, 2)
     User.administer(people.admin, people.stranger.id, role=Role.MEMBER, active=False)
     for who in (people.member, people.editor):
         page = sign_in(who).get(f"/posts/{post.id}/report").text
         assert "1 of 3 people has read it" in page
         assert re.search(r'<progress class="bar"\s+max="3"\s+value="1"', page)
         assert "2, before that 1" in page
-        assert "Not asked any more" in page
+        assert "No longer required" in page
     report = Acknowledgement.report(again(post))
-    states = {line.username: (line.state, [version for version, _ in line.given]) for line in report.lines}
+    states = {line.person.username: (line.state, [one.version for one in line.given]) for line in report.lines}
     assert states == {
         "reader": ("read", [1, 2]),
-        "editor": ("owes", []),
-        "admin": ("owes", []),
+        "editor": ("pending", []),
+        "admin": ("pending", []),
         "stranger": ("past", [1]),
     }
-    assert (report.asked, report.read) == (3, 1)
+    assert (report.required, report.read) == (3, 1)
 
 
 def test_the_report_as_a_table_holds_the_same_and_no_formula(people, topics, sign_in, post):
     named = ["=1+1", "+4", "-2", "@SUM(A1)", " =cmd|' /C calc'!A0", 'Anna "An", B', "Ünal"]
     for number, name in enumerate(named):
         add_person(f"person{number}", Role.READER, name=name, department="=HYPERLINK(1)")
-    Acknowledgement.give(people.reader, post.id, 1)
+    Acknowledgement.acknowledge(people.reader, post.id, 1)
     answer = sign_in(people.member).get(f"/posts/{post.id}/report.csv")
     assert answer.content_type == "text/csv; charset=utf-8"
     assert answer.headers["Content-Disposition"] == f'attachment; filename="must-read-{post.id}.csv"'
@@ -309,11 +309,11 @@ def test_the_rest_is_reminded_once_a_day_at_the_most(people, topics, sign_in, cl
     again(post)
     browser = sign_in(people.member, remember=True)
     address = f"/posts/{post.id}/remind"
-    assert "Remind the rest" in browser.get(f"/posts/{post.id}/report").text
+    assert "Remind the others" in browser.get(f"/posts/{post.id}/report").text
     assert browser.submit(address).status_code == 303
     page = browser.get(f"/posts/{post.id}/report").text
     assert "4 people will be reminded." in page
-    assert "Remind the rest" not in page
+    assert "Remind the others" not in page
     refused = browser.submit(address)
     assert refused.status_code == 422
     assert "Give them until tomorrow." in refused.text
@@ -331,7 +331,7 @@ def test_of_two_who_remind_at_the_same_moment_one_does(app, people, post):
 
 def test_there_is_nobody_to_remind_when_all_have_read_it(people, post):
     ask(people, post, roles=[Role.READER])
-    Acknowledgement.give(people.reader, post.id, 1)
+    Acknowledgement.acknowledge(people.reader, post.id, 1)
     with pytest.raises(ValidationError):
         Acknowledgement.remind(people.member, post.id)
     for who in (people.reader, people.stranger):

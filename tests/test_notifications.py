@@ -23,6 +23,7 @@ from app import (
     Forbidden,
     Notification,
     NotVisible,
+    PageReview,
     Placing,
     Post,
     Reaction,
@@ -30,7 +31,6 @@ from app import (
     Role,
     SignIn,
     Topic,
-    Upkeep,
     User,
 )
 from database import db
@@ -195,9 +195,9 @@ def test_saving_quietly_tells_nobody_and_telling_again_everybody_who_sees_it(peo
 def test_must_read_is_told_to_who_owes_it_and_reminders_to_who_still_does(people, topics, tell, clock):
     post = add_post(people.member, topics.open)
     tell()
-    Acknowledgement.ask(people.editor, post.id, roles=[Role.READER, Role.EDITOR, Role.MEMBER])
+    Acknowledgement.require(people.editor, post.id, roles=[Role.READER, Role.EDITOR, Role.MEMBER])
     assert tell() == {("reader", "must_read"), ("stranger", "must_read")}
-    Acknowledgement.give(people.reader, post.id, 1)
+    Acknowledgement.acknowledge(people.reader, post.id, 1)
     Acknowledgement.remind(people.editor, post.id)
     assert tell() == {("stranger", "reminder")}
     edit(people.member, post, "Something else", anew=True)
@@ -207,7 +207,7 @@ def test_must_read_is_told_to_who_owes_it_and_reminders_to_who_still_does(people
 def test_what_must_be_read_and_appears_later_is_told_then_and_once(people, topics, tell, clock):
     Follow.choose(people.reader, "following", topic_id=topics.open.id)
     post = add_post(people.member, topics.open, placed=Placing("news", False, clock.now + DAY))
-    Acknowledgement.ask(people.editor, post.id, roles=[Role.READER])
+    Acknowledgement.require(people.editor, post.id, roles=[Role.READER])
     assert tell() == set()
     clock.now += DAY
     assert tell() == {("reader", "must_read")}
@@ -217,13 +217,13 @@ def test_the_owner_of_an_overdue_page_is_told_once_for_each_day_missed(people, t
     page = add_post(people.editor, topics.open, kind="page", owner_id=people.reader.id, review_every=3)
     set_columns(Post, page.id, review_by=date(2026, 3, 1))
     tell()
-    assert Upkeep.tell_overdue(date(2026, 3, 1)) == 0
-    assert Upkeep.tell_overdue(date(2026, 3, 2)) == 1
+    assert PageReview.notify_overdue(date(2026, 3, 1)) == 0
+    assert PageReview.notify_overdue(date(2026, 3, 2)) == 1
     assert tell() == {("reader", "review")}
-    assert Upkeep.tell_overdue(date(2026, 3, 3)) == 0
-    Upkeep.renew(people.reader, page.id, date(2026, 3, 3))
-    assert Upkeep.tell_overdue(date(2026, 6, 3)) == 0
-    assert Upkeep.tell_overdue(date(2026, 6, 4)) == 1
+    assert PageReview.notify_overdue(date(2026, 3, 3)) == 0
+    PageReview.verify(people.reader, page.id, date(2026, 3, 3))
+    assert PageReview.notify_overdue(date(2026, 6, 3)) == 0
+    assert PageReview.notify_overdue(date(2026, 6, 4)) == 1
     assert tell() == {("reader", "review")}
 
 

@@ -1110,7 +1110,7 @@ def a_deleted_comment(s):
 
 def a_must_read(s):
     post = an_open_post(s)
-    corkboard.Acknowledgement.ask(s.people.editor, post.id, roles=[*Role])
+    corkboard.Acknowledgement.require(s.people.editor, post.id, roles=[*Role])
     return post
 
 
@@ -1181,7 +1181,7 @@ ACTIONS = [
     (its_comment, "reader", "/comments/{}/react", {"add": "like"}, "reaction.added"),
     (an_edited_post, "member", "/posts/{}/history/{}/restore", {"version": 2}, "post.edited"),
     (an_edited_comment, "member", "/comments/{}/history/{}/restore", {"version": 2}, "comment.edited"),
-    (a_page_to_look_at, "reader", "/posts/{}/still-right", {}, "post.reviewed"),
+    (a_page_to_look_at, "reader", "/posts/{}/still-accurate", {}, "post.reviewed"),
     (nothing, "editor", "/admin/topics", {"name": "Kitchen"}, "topic.created"),
     (a_new_topic, "editor", "/admin/topics/{}", {"name": "Kitchen"}, "topic.edited"),
     (a_new_topic, "editor", "/admin/topics/{}/move", {"direction": "up"}, "topic.moved"),

@@ -456,7 +456,7 @@ def test_what_was_written_while_a_scheduled_post_was_a_draft_again_stays_private
     browser.submit(f"/posts/{post.id}/edit", form_of(post, body="Secret words", draft="1"))
     assert again(post).published_at is None
     with pytest.raises(NotVisible):
-        Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
+        Acknowledgement.require(people.editor, post.id, roles=[corkboard.Role.READER])
     browser.submit(f"/posts/{post.id}/edit", form_of(post, body="Kind words"))
     assert (again(post).published_at, post.version) == (clock.now, 2)
     kept = db.session.scalars(sa.select(Revision).where(Revision.post_id == post.id)).all()
@@ -485,13 +485,13 @@ def test_a_form_from_before_a_post_was_taken_back_and_scheduled_again_is_noticed
 
 def test_what_was_must_read_when_it_was_scheduled_can_be_confirmed_after_it_was_a_draft(people, topics, clock):
     post, text = scheduled(people.editor, topics.open, clock.now + HOUR), {"topic_id": topics.open.id, "title": "T"}
-    Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
+    Acknowledgement.require(people.editor, post.id, roles=[corkboard.Role.READER])
     back = Placing("news", draft=True)
     Post.edit(people.editor, post.id, 1, body="Again", placed=back, anew=True, **text)
     with pytest.raises(ValidationError, match="Publish it first"):
-        Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER], anew=True)
+        Acknowledgement.require(people.editor, post.id, roles=[corkboard.Role.READER], again=True)
     Post.edit(people.editor, post.id, again(post).version, body="At last", placed=Placing("news"), **text)
-    Acknowledgement.give(people.reader, post.id, again(post).version)
+    Acknowledgement.acknowledge(people.reader, post.id, again(post).version)
     assert [(row.version) for row in db.session.scalars(sa.select(Acknowledgement))] == [post.version]
 
 
@@ -614,12 +614,12 @@ def test_an_older_form_does_not_undo_where_and_when_a_post_appears(people, topic
 
 def test_a_version_by_placing_alone_tells_nobody_asks_nobody_anew_and_says_so(people, topics, sign_in, clock):
     post, editor = add_post(people.member, topics.open), sign_in(people.editor)
-    Acknowledgement.ask(people.editor, post.id, roles=[corkboard.Role.READER])
-    Acknowledgement.give(people.reader, post.id, 1)
+    Acknowledgement.require(people.editor, post.id, roles=[corkboard.Role.READER])
+    Acknowledgement.acknowledge(people.reader, post.id, 1)
     editor.submit(f"/posts/{post.id}/edit", form_of(post, leaves="2026-03-20", anew="1"))
     assert (again(post).version, post.must_read_version, post.edited_at) == (2, 1, None)
     assert recorded(post.id) == ["post.created", "post.must_read", "post.acknowledged", "post.edited"]
-    assert not corkboard.Acknowledgement.report(post).asked - corkboard.Acknowledgement.report(post).read
+    assert not corkboard.Acknowledgement.report(post).required - corkboard.Acknowledgement.report(post).read
     page = editor.get(f"/posts/{post.id}/history/compare?old=1&new=2").text
     assert "title and text are the same" in page
     assert "A version may also be about the topic, when it appears" in page

@@ -197,7 +197,7 @@ def test_what_is_private_is_found_by_those_inside_only(people, topics, walruses)
     assert {*find("walrus", people.stranger)} == {*walruses}
 
 
-@pytest.mark.parametrize("way", ["deleted", "taken away", "its topic deleted", "removed for good", "made private"])
+@pytest.mark.parametrize("way", ["deleted", "taken away", "its topic deleted", "deleted permanently", "made private"])
 def test_what_is_gone_leaves_no_trace(people, topics, sign_in, way):
     topic = add_topic(people.editor, "Fish")
     post = add_post(people.member, topic, "The walrus party", body="All walruses")
@@ -212,7 +212,7 @@ def test_what_is_gone_leaves_no_trace(people, topics, sign_in, way):
         Topic.edit(people.editor, topic.id, name="Fish", private=True, members=[people.editor.id])
     else:
         Post.delete(people.member, post.id)
-    if way == "removed for good":
+    if way == "deleted permanently":
         Bin.empty(people.admin, database.utcnow())
         assert not any("walrus" in row[-1] for row in entries())
     assert find_now("walrus", people.stranger) == []

@@ -146,7 +146,7 @@ class World:
             self.comments[name if name != "deleted" else "below_deleted"] = self._comment(writer, post, mark)
         self._unpublished()
         must = add_post(self.users["keeper"], self.topic["open"], "What all must read")
-        Acknowledgement.ask(self.users["keeper"], must.id, roles=[*Role])
+        Acknowledgement.require(self.users["keeper"], must.id, roles=[*Role])
         self.posts["must"] = must.id
         add_post(self.users["keeper"], self.topic["secret"], "The unnamed page", body=f"A {HUSHED} text", kind="page")
         page = add_post(self.users["editor"], self.topic["open"], "The plain page", kind="page")

@@ -37,13 +37,13 @@ def define() -> sa.MetaData:
         sa.Column("deleted_at", Timestamp, nullable=True),
         sa.Column("deleted_by_id", sa.Integer, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_attachments"),
-        sa.ForeignKeyConstraint(["comment_id"], ["comments.id"], name="fk_attachments_comment_id"),
+        sa.ForeignKeyConstraint(["comment_id"], ["comments.id"], name="fk_attachments_comment_id", ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["deleted_by_id"], ["users.id"], name="fk_attachments_deleted_by_id", ondelete="SET NULL"
         ),
-        sa.ForeignKeyConstraint(["person_id"], ["users.id"], name="fk_attachments_person_id"),
-        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_attachments_post_id"),
-        sa.ForeignKeyConstraint(["uploader_id"], ["users.id"], name="fk_attachments_uploader_id"),
+        sa.ForeignKeyConstraint(["person_id"], ["users.id"], name="fk_attachments_person_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_attachments_post_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["uploader_id"], ["users.id"], name="fk_attachments_uploader_id", ondelete="RESTRICT"),
         sa.UniqueConstraint("stored", name="uq_attachments_stored"),
         sa.Index("ix_attachments_bin", "deleted_at", "id", sqlite_where=sa.text("deleted_at IS NOT NULL")),
         sa.Index("ix_attachments_comment_id", "comment_id"),

@@ -30,7 +30,7 @@ def define() -> sa.MetaData:
         sa.PrimaryKeyConstraint("id", name="pk_reactions"),
         sa.ForeignKeyConstraint(["comment_id"], ["comments.id"], name="fk_reactions_comment_id", ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_reactions_post_id", ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_reactions_user_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_reactions_user_id", ondelete="CASCADE"),
         sa.Index("ix_reactions_user_id", "user_id"),
         sa.Index("uq_reactions_comment_id_kind_user_id", "comment_id", "kind", "user_id", unique=True),
         sa.Index("uq_reactions_post_id_kind_user_id", "post_id", "kind", "user_id", unique=True),

@@ -36,7 +36,7 @@ def define() -> sa.MetaData:
         sa.Column("tokens", LongText, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_search_entries"),
         *(
-            sa.ForeignKeyConstraint([name], [f"{of}.id"], name=f"fk_search_entries_{name}")
+            sa.ForeignKeyConstraint([name], [f"{of}.id"], name=f"fk_search_entries_{name}", ondelete="CASCADE")
             for name, of in owners.items()
         ),
         sa.UniqueConstraint("kind", "object_id", name="uq_search_entries_kind_object_id"),

@@ -34,9 +34,9 @@ def define_follows(tables: sa.MetaData) -> None:
         sa.Column("post_id", sa.Integer, nullable=True),
         sa.Column("state", sa.String(9), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_follows"),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_follows_user_id"),
-        sa.ForeignKeyConstraint(["topic_id"], ["topics.id"], name="fk_follows_topic_id"),
-        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_follows_post_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_follows_user_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["topic_id"], ["topics.id"], name="fk_follows_topic_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_follows_post_id", ondelete="CASCADE"),
         sa.Index("ix_follows_user_id", "user_id"),
         sa.Index("uq_follows_topic_id_user_id", "topic_id", "user_id", unique=True),
         sa.Index("uq_follows_post_id_user_id", "post_id", "user_id", unique=True),
@@ -49,8 +49,8 @@ def define_follows(tables: sa.MetaData) -> None:
         sa.Column("post_id", sa.Integer, nullable=False),
         sa.Column("at", Timestamp, nullable=False),
         sa.PrimaryKeyConstraint("user_id", "post_id", name="pk_read_marks"),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_read_marks_user_id"),
-        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_read_marks_post_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_read_marks_user_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_read_marks_post_id", ondelete="CASCADE"),
         sa.Index("ix_read_marks_post_id", "post_id"),
         **MYSQL,
     )
@@ -64,7 +64,7 @@ def define_notifications(tables: sa.MetaData) -> None:
         sa.Column("kind", sa.String(12), nullable=False),
         sa.Column("way", sa.String(4), nullable=False),
         sa.PrimaryKeyConstraint("user_id", "kind", name="pk_notification_choices"),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_notification_choices_user_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_notification_choices_user_id", ondelete="CASCADE"),
         **MYSQL,
     )
     sa.Table(
@@ -81,11 +81,15 @@ def define_notifications(tables: sa.MetaData) -> None:
         sa.Column("created_at", Timestamp, nullable=False),
         sa.Column("read_at", Timestamp, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_notifications"),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_notifications_user_id"),
-        sa.ForeignKeyConstraint(["activity_id"], ["activities.id"], name="fk_notifications_activity_id"),
-        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_notifications_post_id"),
-        sa.ForeignKeyConstraint(["comment_id"], ["comments.id"], name="fk_notifications_comment_id"),
-        sa.ForeignKeyConstraint(["actor_id"], ["users.id"], name="fk_notifications_actor_id"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_notifications_user_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["activity_id"], ["activities.id"], name="fk_notifications_activity_id", ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["post_id"], ["posts.id"], name="fk_notifications_post_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["comment_id"], ["comments.id"], name="fk_notifications_comment_id", ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["actor_id"], ["users.id"], name="fk_notifications_actor_id", ondelete="SET NULL"),
         sa.Index("ix_notifications_activity_id", "activity_id"),
         sa.Index("ix_notifications_comment_id", "comment_id"),
         sa.Index("ix_notifications_post_id", "post_id"),

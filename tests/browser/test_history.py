@@ -117,7 +117,7 @@ def test_what_a_page_said_before_is_compared_and_brought_back(
     assert faults == []
 
 
-def test_an_overdue_page_is_told_to_its_owner_who_says_that_it_is_still_right(
+def test_an_overdue_page_is_told_to_its_owner_who_says_that_it_is_still_accurate(
     site: Site, visit: Visit, address: str
 ) -> None:
     with site.app.app_context(), db.engine.begin() as connection:
@@ -135,18 +135,18 @@ def test_an_overdue_page_is_told_to_its_owner_who_says_that_it_is_still_right(
         title = connection.scalar(sa.select(Post.title).where(Post.id == number))
     page = visit(site, "hattie")
     page.goto("/handbook")
-    expect(page.get_by_role("listitem").filter(has_text=str(title))).to_contain_text("Overdue for a look")
+    expect(page.get_by_role("listitem").filter(has_text=str(title))).to_contain_text("Review overdue")
     faults = faults_of(page, "the handbook with an overdue page")
     page.goto("/")
     faults += faults_of(page, "Home of an owner")
-    page.get_by_role("link", name=re.compile("of yours (is|are) waiting for a look")).click()
+    page.get_by_role("link", name=re.compile("of yours (is|are) due for review")).click()
     faults += faults_of(page, "what waits")
     page.get_by_role("link", name=str(title)).click()
-    expect(page.get_by_text("Overdue for a look.")).to_be_visible()
+    expect(page.get_by_text("Review overdue.")).to_be_visible()
     faults += faults_of(page, "an overdue page")
-    save(page, "Still right")
+    save(page, "Still accurate")
     expect(page.get_by_text("Thank you. Look at it again by")).to_be_visible()
-    expect(page.get_by_text("Overdue for a look.")).to_have_count(0)
+    expect(page.get_by_text("Review overdue.")).to_have_count(0)
     page.goto("/handbook/review")
     expect(page.get_by_role("link", name=str(title))).to_have_count(0)
     assert faults == []

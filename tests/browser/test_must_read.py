@@ -75,8 +75,8 @@ def test_from_asking_chosen_people_to_a_report_of_who_has_read_it(
     if scripts:
         assert faults_of(reader, "a post that is owed") == []
     reader.get_by_role("button", name="I have read this").click()
-    expect(reader.get_by_text("It is noted that you have read this.")).to_be_visible()
-    expect(reader.get_by_text("that you have read this.").last).to_be_visible()
+    expect(reader.get_by_text("Thanks, your confirmation is recorded.")).to_be_visible()
+    expect(reader.get_by_text("You confirmed this").last).to_be_visible()
     expect(reader.get_by_role("button", name="I have read this")).to_have_count(0)
     expect(owed(reader, title)).to_have_count(0)
     assert said_by(site, address) == {READS}
@@ -108,7 +108,7 @@ def test_home_with_what_is_owed_looks_right_and_keys_are_enough(
     site: Site, visit: Visit, title: str, address: str
 ) -> None:
     with site.app.app_context():
-        Acknowledgement.ask(
+        Acknowledgement.require(
             site.user("hattie"), int(address.rpartition("/")[2]), roles=[], people=[site.user(READS).id]
         )
     page = visit(site, READS)
