@@ -4249,7 +4249,7 @@ AUTHOR = (
 )
 TOPIC = (Topic.name.label("topic_name"), Topic.slug.label("topic_slug"), Topic.private.label("topic_private"))
 NEW_COMMENTS = (
-    sa.select(sa.func.count(sa.distinct(Notification.comment_id)))
+    sa.select(sa.func.count(Notification.comment_id))
     .where(Notification.user_id == VIEWER, Notification.read_at.is_(None), Notification.post_id == Post.id)
     .correlate(Post)
     .scalar_subquery()

@@ -643,12 +643,12 @@ def test_still_accurate_renews_the_day_by_its_interval_and_is_written_down(peopl
     browser = browser_on(clock, sign_in, people.reader)
     shown = words_of(browser.get(f"/posts/{page.id}").text)
     assert "Review overdue." in shown
-    assert "Verified 2 March. Owner: Reader. It was due by 2 June." in shown
+    assert "Verified 2 March. Owner: Reader . It was due by 2 June." in shown
     answer = browser.submit(f"/posts/{page.id}/still-accurate")
     assert (answer.status_code, answer.location) == (303, f"/posts/{page.id}")
     shown = words_of(browser.get(answer.location).text)
     assert "The next review is due by 10 September." in shown
-    assert "Verified 10 June. Owner: Reader. Due for review by 10 September." in shown
+    assert "Verified 10 June. Owner: Reader . Due for review by 10 September." in shown
     assert (again(page).review_by, page.reviewed_at, page.version) == (date(2026, 9, 10), clock.now, 1)
     written = db.session.scalars(sa.select(Activity).where(Activity.action == "post.reviewed")).one()
     assert (written.actor_id, written.object_id, written.detail) == (people.reader.id, page.id, "How to bake")
