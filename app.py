@@ -58,7 +58,7 @@ from enum import IntEnum
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, NamedTuple, Self, TypeVar
+from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import quote, unquote_plus, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -151,6 +151,7 @@ from database import (
 # ======================================================================================================================
 
 T = TypeVar("T")
+Statement = sa.Select[*tuple[Any, ...]]
 
 log = logging.getLogger("corkboard")
 access_log = logging.getLogger("corkboard.access")
@@ -897,6 +898,7 @@ class User(db.Model):
     deactivated_at: Mapped[datetime | None] = mapped_column(Timestamp)
     previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    picture_id: ClassVar[Any]  # a column property, made where Attachment is known
 
     # -- queries
 
@@ -1255,6 +1257,8 @@ class Topic(SoftDelete, db.Model):
     form_id: Mapped[str] = mapped_column(sa.String(32))
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="SET NULL"))
+
+    post_count: ClassVar[Any]  # a column property, made where Post is known
 
     # -- queries
 
@@ -1929,9 +1933,10 @@ class PageReview:
             raise Forbidden
         if not page.review_every:
             raise ValidationError("review_every", "No reviews are set up for this page.")
-        page.reviewed_at, page.review_by = utcnow(), months_after(day, page.review_every)
+        due = months_after(day, page.review_every)
+        page.reviewed_at, page.review_by = utcnow(), due
         Activity.record(user, "post.reviewed", page, page.title)
-        return page.review_by
+        return due
 
     @classmethod
     @transactional
@@ -4270,8 +4275,9 @@ AUTHOR_POSTS = database.in_table_order(CARD).where(Post.author_id == sa.bindpara
 
 OWNER = aliased(User)
 OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.deactivated_at.is_(None))
+POST_COLUMNS = [column for column in sa.inspect(Post).columns if column.key != "body"]
 POST_PAGE = (
-    sa.select(*(column for column in Post.__table__.columns if column.name != "body"), *AUTHOR, *TOPIC)
+    sa.select(*POST_COLUMNS, *AUTHOR, *TOPIC)
     .add_columns(OWNER.name.label("owner_name"), OWNER.username.label("owner_username"))
     .add_columns(*Acknowledgement.of_viewer(), ReadMark.of_viewer(), Post.unseen().label("is_unseen"), Follow.of_post())
     .join(Post.author)
@@ -5193,7 +5199,7 @@ class Page(NamedTuple):
     is_continued: bool  # whether this is a later page than the first
 
 
-def fetch(statement: sa.Select[Any], **params: Any) -> Sequence[Any]:
+def fetch(statement: Statement, **params: Any) -> Sequence[Any]:
     """Run a read for the person who is signed in. Returns its rows, or its entities where it selects nothing else."""
     known = {"viewer": current_user.id, "now": g.now, "since": current_user.new_since}
     rows = db.session.execute(statement, known | params).all()
@@ -5202,7 +5208,7 @@ def fetch(statement: sa.Select[Any], **params: Any) -> Sequence[Any]:
 
 
 def paginate(
-    statement: sa.Select[Any], keys: Sequence[Any], before: str | None = None, size: int = PAGE_SIZE, **params: Any
+    statement: Statement, keys: Sequence[Any], before: str | None = None, size: int = PAGE_SIZE, **params: Any
 ) -> Page:
     """A page of a list by keyset: the rows (or entities) beyond the cursor `before`, in the order of `keys`.
 
@@ -6324,7 +6330,7 @@ def review() -> ResponseReturnValue:
     return render_template("posts/review.html", page=page, day=today())
 
 
-def own_reviews() -> sa.Select[Any]:
+def own_reviews() -> Statement:
     """The reviews that concern this person: an editor all of them, others those of pages that they own."""
     return REVIEWS if current_user.is_editor else REVIEWS.where(Post.owner_id == VIEWER)
 
@@ -6672,7 +6678,7 @@ def join(topic_id: int) -> ResponseReturnValue:
 people = Blueprint("people", __name__)
 
 
-def people_page(statement: sa.Select[Any], query: str) -> Page:
+def people_page(statement: Statement, query: str) -> Page:
     """A page of people by name, filtered by what was typed."""
     for word in sort_key(query).split():
         statement = statement.where(User.lookup.contains(word.partition("@")[0], autoescape=True))

@@ -328,7 +328,7 @@ def upsert(model: Any, values: Sequence[Mapping[str, Any]]) -> None:
     db.session.connection().execute(insert, list(values))
 
 
-def in_table_order(statement: sa.Select[Any]) -> sa.Select[Any]:
+def in_table_order(statement: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
     """Have MySQL join in the order written: its optimizer starts at the smallest table and then sorts a million rows.
 
     SQLite, which follows the index that serves ORDER BY and LIMIT, needs no telling.
@@ -338,7 +338,7 @@ def in_table_order(statement: sa.Select[Any]) -> sa.Select[Any]:
 
 # -- Names that app.py still asks for, until each part of it has moved on ----------------------------------------------
 
-Columns = sa.Select[Any]
+Columns = sa.Select[*tuple[Any, ...]]
 unit = lean_unit = transactional
 
 
