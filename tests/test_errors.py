@@ -370,7 +370,8 @@ def test_what_is_kept_for_a_year_has_the_hash_of_its_content_in_its_address(serv
 
 
 def test_scripts_and_styles_have_their_types_whatever_the_machine_thinks(served):
-    types = {"app.js": "text/javascript", "app.css": "text/css", "icon.svg": "image/svg+xml", "icon.png": "image/png"}
+    types = {"app.js": "text/javascript", "editor.js": "text/javascript", "app.css": "text/css"}
+    types |= {"icon.svg": "image/svg+xml", "icon.png": "image/png"}
     for name, kind in types.items():
         with served.test_client().get(f"/static/{name}") as answer:
             assert answer.mimetype == kind

@@ -110,7 +110,7 @@ def test_dialogs_menus_and_messages(site: Site, visit: Visit) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
     faults = faults_of(page, "help")
     page.keyboard.press("Escape")
-    page.locator(".menu summary").click()
+    page.get_by_role("button", name="Account of").click()
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
     faults += faults_of(page, "menu", within=".menu")
     page.goto("/admin/people/2")

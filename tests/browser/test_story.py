@@ -129,7 +129,7 @@ def comment(page: Page, words: str, scripts: bool) -> None:
     if scripts:
         assert page.evaluate("window.stayed") is True
         expect(page.locator("article.comment")).to_be_focused()
-        expect(page.locator("#announce")).to_have_text("Your comment is there.")
+        expect(page.locator("#announce")).to_have_text("Comment added.")
     else:
         expect(page).to_have_url(re.compile("#comment-1$"))
 

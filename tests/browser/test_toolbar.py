@@ -289,7 +289,7 @@ def test_a_comment_is_previewed_where_it_is_written(page: Page, reply: Locator) 
     expect(shown).to_be_focused()
     expect(reply).to_be_hidden()
     assert faults_of(page, "a comment's preview", "#comments") == []
-    page.get_by_role("button", name="Go on writing").click()
+    page.get_by_role("button", name="Keep editing").click()
     expect(reply).to_be_focused()
     expect(reply).to_have_value("All **done**")
     expect(shown).to_be_hidden()

@@ -87,7 +87,7 @@ def test_what_was_saved_too_often_is_saved_later_and_nothing_typed_is_lost(
     written(page, words)
     page.clock.run_for(5_000)
     expect(page.locator("#autosaved")).to_have_text(
-        "Not saved just now, but tried again soon. What you type is kept in this tab."
+        "Couldn't save just now. Your text is kept in this tab."
     )
     page.clock.run_for(8_000)
     assert len(answered) == 1, "not before it was asked to"
@@ -147,7 +147,7 @@ def test_the_other_devices_are_signed_out_and_what_is_typed_there_waits(site: Si
     written(there, words)
     here.goto("/account/sessions")
     here.get_by_role("button", name="Sign out all others").click()
-    here.get_by_role("button", name="Yes, go on").click()
+    here.get_by_role("button", name="Continue").click()
     expect(here.get_by_text("All other devices are signed out.")).to_be_visible()
     there.get_by_role("button", name="Publish").click()
     there.get_by_role("link", name="Sign in").click()
@@ -176,7 +176,7 @@ def test_what_is_typed_survives_another_page_and_can_be_thrown_away(site: Site, 
     page.goto("/")
     page.goto("/posts/new?topic=shops")
     expect(page.get_by_label("Title")).to_have_value(words)
-    page.get_by_role("button", name="Start afresh").click()
+    page.get_by_role("button", name="Start over").click()
     expect(page.get_by_label("Title")).to_have_value("")
     page.reload()
     expect(page.get_by_label("Title")).to_have_value("")
@@ -223,7 +223,7 @@ def test_an_answer_that_got_lost_and_a_second_try_make_one_comment(site: Site, v
     page.route("**/comments", lose, times=1)
     page.get_by_label("Your comment").fill(words)
     page.get_by_role("button", name="Comment", exact=True).click()
-    expect(page.get_by_text("The site did not answer.")).to_be_visible()
+    expect(page.get_by_text("The site didn't answer.")).to_be_visible()
     expect(page.get_by_label("Your comment")).to_have_value(words)
     page.get_by_role("button", name="Comment", exact=True).click()
     expect(page.locator("article.comment", has_text=words)).to_have_count(1)

@@ -1,0 +1,490 @@
+// Where somebody writes. Each form works without it; it reads data attributes and makes some things quicker.
+//   data-draft           the unsent words of this form are kept in this tab, and leaving with them asks first
+//   data-autosave="/…"   they are kept on the site too, as a draft, a few seconds after each change
+//   data-audience="id"   the chosen option's data-seen-by is shown there: who will see the post
+//   data-schedules="id"  a time later than data-clock in this field changes that button from data-now to data-later
+//   data-editor="/…"     where this form gets its preview: into #preview-panel, in the place of #write-panel
+//   data-format="bold"   this button formats what is chosen in the text
+//   data-mentions="id"   an @ in this form offers people, first those of that topic or of the one chosen in the form
+//   data-upload="25"     files chosen, dropped or pasted in this form (up to so many MB) are uploaded at once
+//   data-uploads         the field for files of such a form; data-markdown is what an uploaded one puts into the text
+// On the body, data-person says whose drafts these are.
+(() => {
+  "use strict";
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const on = (type, act, capture = false) => document.addEventListener(type, act, capture);
+  const counted = (n, one, many) => `${n} ${n === 1 ? one : many}`;
+  const topicOf = (form) => form.elements.topic?.value || form.dataset.mentions;
+  const headers = { "X-CSRFToken": $('meta[name="csrf-token"]').content, "X-Requested-With": "fetch" };
+  const post = (address, body) => fetch(address, { method: "POST", body, headers }).catch(() => null);
+
+  function announce(words) { // to screen readers, which only hear a change
+    $("#announce").textContent = "";
+    setTimeout(() => { $("#announce").textContent = words; }, 50);
+  }
+
+  // == Drafts in this tab: what is typed and not yet sent ==
+  const draftKey = (form) => `draft:${document.body.dataset.person}:${form.getAttribute("action")}`;
+  const fieldsOf = (form) => $$("input[type=text], textarea, [name=version]", form).filter((field) => field.name);
+  const isTyped = (field) => field.type !== "hidden" && field.value.trim() !== field.defaultValue.trim();
+  const isDirty = (form) => fieldsOf(form).some(isTyped);
+  let leaving = false; // a form is being sent: nobody needs to be asked
+
+  function keepDraft(form, sent = false) { // app.js removes what was sent once it has arrived
+    if (!sent && !isDirty(form)) return sessionStorage.removeItem(draftKey(form));
+    const fields = Object.fromEntries(fieldsOf(form).map((field) => [field.name, field.value]));
+    sessionStorage.setItem(draftKey(form), JSON.stringify({ fields, sent }));
+  }
+
+  function restoreDraft(form) {
+    const draft = JSON.parse(sessionStorage.getItem(draftKey(form)));
+    if (!draft || $("[aria-invalid=true]", form)) return; // with a mistake in it, the site has given back what was sent
+    const fields = fieldsOf(form).filter((field) => field.name in draft.fields);
+    const before = fields.map((field) => field.value);
+    if (fields.every((field) => field.type === "hidden" || field.value === draft.fields[field.name])) return;
+    for (const field of fields) field.value = draft.fields[field.name];
+    form.insertAdjacentHTML("beforebegin", '<div class="callout draft-notice"><p>Your unsaved text is back. <button class="link" type="button">Start over</button></p></div>');
+    const notice = form.previousElementSibling;
+    $("button", notice).addEventListener("click", () => {
+      fields.forEach((field, i) => { field.value = before[i]; });
+      sessionStorage.removeItem(draftKey(form));
+      notice.remove();
+      fields.find((field) => field.type !== "hidden").focus();
+    });
+    announce("Your unsaved text is back.");
+  }
+
+  on("submit", ({ target: form }) => { if ("draft" in form.dataset) keepDraft(form, true); }, true); // before app.js sends it
+  on("submit", (event) => { leaving = event.target.method !== "dialog" && !event.defaultPrevented; });
+  addEventListener("pageshow", () => { leaving = false; });
+  addEventListener("beforeunload", (event) => { if (!leaving && $$("[data-draft]").some(isDirty)) event.preventDefault(); });
+
+  // == Drafts on the site: saved a few seconds after a change, so that they survive a closed browser ==
+  const AUTOSAVE_AFTER = 4000;
+  let [timer, saving] = [0, Promise.resolve()]; // one is saved after the other
+
+  function scheduleAutosave(form, after = AUTOSAVE_AFTER) {
+    clearTimeout(timer);
+    timer = setTimeout(() => { saving = saving.then(() => autosave(form)); }, after);
+  }
+
+  async function autosave(form) {
+    if (leaving || !isDirty(form)) return;
+    const sent = fieldsOf(form).filter((field) => field.type !== "hidden").map((field) => [field, field.value]);
+    const answer = await post(form.dataset.autosave, new URLSearchParams(new FormData(form)));
+    if (leaving || answer?.status === 422) return; // 422: there is nothing to save yet
+    if (answer?.ok && !answer.redirected) return becomeDraft(form, sent, await answer.json());
+    if (answer?.status === 409) return tellAutosaved("This draft was changed in another window. Your text is kept in this tab only.");
+    tellAutosaved("Couldn't save just now. Your text is kept in this tab.");
+    if (answer?.status === 429) scheduleAutosave(form, 1000 * (Number(answer.headers.get("Retry-After")) || 30));
+  }
+
+  function becomeDraft(form, sent, { id, version }) { // the form is the one of this draft from now on
+    for (const [field, value] of sent) field.defaultValue = value;
+    sessionStorage.removeItem(draftKey(form));
+    $("[name=version]", form).value = version;
+    form.setAttribute("action", `/posts/${id}/edit`);
+    form.dataset.autosave = `/posts/${id}/autosave`;
+    form.dataset.editor = `/posts/preview?post=${id}`;
+    history.replaceState(null, "", `/posts/${id}/edit`);
+    tellAutosaved(`Saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`);
+    if (!isDirty(form)) return;
+    keepDraft(form); // what was typed in the meantime
+    scheduleAutosave(form);
+  }
+
+  function tellAutosaved(words) {
+    if ($("#autosaved").textContent !== words) $("#autosaved").textContent = words;
+  }
+
+  // == Who will see it, and when ==
+  function showAudience(select) {
+    document.getElementById(select.dataset.audience).textContent = select.selectedOptions[0]?.dataset.seenBy || "";
+  }
+
+  function nameButton(field) { // the time is one of the person's own zone, and so is the clock
+    const button = document.getElementById(field.dataset.schedules);
+    button.textContent = field.value > field.dataset.clock ? button.dataset.later : button.dataset.now;
+  }
+
+  // == Preview ==
+  async function showPreview(form, isShown) {
+    const panel = $("#preview-panel");
+    const button = $("button[name=preview]:not(.without-js)", form); // a comment has a button, a post has tabs
+    for (const tab of $$("[role=tab]", form)) {
+      const isChosen = (tab.id === "preview-tab") === isShown;
+      tab.setAttribute("aria-selected", isChosen);
+      tab.tabIndex = isChosen ? 0 : -1;
+    }
+    panel.hidden = !isShown;
+    $("#write-panel").hidden = isShown;
+    $(".marks", form).hidden = isShown;
+    if (button) button.textContent = isShown ? "Keep editing" : "Preview";
+    if (!isShown) return $("textarea", form).focus();
+    const answer = await post(form.dataset.editor, new URLSearchParams({ body: $("textarea", form).value, topic: topicOf(form) }));
+    if (answer?.ok) panel.innerHTML = (await answer.text()).trim() || "<p>Nothing to show yet.</p>";
+    else panel.textContent = "The preview isn't available just now. What you wrote is still there.";
+    if (button) panel.focus();
+  }
+
+  // == Formatting: by execCommand, the one way of changing a text that the browser can undo ==
+  const type = (words) => document.execCommand("insertText", false, words);
+
+  function replace(field, start, end, words, from = words.length, to = from) { // and choose a part of the words
+    field.focus();
+    field.setSelectionRange(start, end);
+    if (words) type(words);
+    else if (start !== end) document.execCommand("delete");
+    field.setSelectionRange(start + from, start + to);
+  }
+
+  function wrap(field, mark, blank) { // the mark on both sides, or off again
+    const { value, selectionStart: start, selectionEnd: end } = field;
+    const [width, chosen] = [mark.length, value.slice(start, end)];
+    const isIts = (text) => mark !== "*" || !/^\*\*(?!\*)/.test(text); // one star beside another is bold, not italic
+    const outside = value.slice(0, start).endsWith(mark) && value.slice(end).startsWith(mark) && isIts(value.slice(end));
+    const inside = chosen.length >= 2 * width && chosen.startsWith(mark) && chosen.endsWith(mark) && isIts(chosen);
+    if (outside) return replace(field, start - width, end + width, chosen, 0, chosen.length);
+    if (inside) return replace(field, start, end, chosen.slice(width, -width), 0, chosen.length - 2 * width);
+    const words = chosen || blank;
+    replace(field, start, end, mark + words + mark, width, width + words.length);
+  }
+
+  const LINES = { // how a line of each kind begins, and what it is given
+    heading: [/^#{1,6}\s+/, () => "## "], quote: [/^>\s?/, () => "> "], list: [/^[-*+]\s+(?!\[[ xX]\]\s)/, () => "- "],
+    numbers: [/^\d+[.)]\s+/, (i) => `${i + 1}. `], tasks: [/^[-*+]\s+\[[ xX]\]\s+/, () => "- [ ] "],
+  };
+  const BEGINNING = /^(#{1,6}\s+|[-*+]\s+\[[ xX]\]\s+|[-*+]\s+|\d+[.)]\s+)/; // what another kind takes the place of
+
+  function begin(field, kind) { // whole lines, each with its beginning, or without it when all have it
+    const [pattern, beginning] = LINES[kind];
+    const start = field.value.lastIndexOf("\n", field.selectionStart - 1) + 1;
+    const last = field.selectionEnd - (field.selectionEnd > field.selectionStart);
+    const end = `${field.value}\n`.indexOf("\n", Math.max(start, last));
+    const lines = field.value.slice(start, end).split("\n");
+    const full = lines.filter((line) => line.trim());
+    const isOn = full.length > 0 && full.every((line) => pattern.test(line.trimStart()));
+    let count = 0;
+    const changed = lines.map((line) => {
+      const [, indent, rest] = /^(\s*)(.*)$/.exec(line);
+      if (isOn) return indent + rest.replace(pattern, "");
+      if (!rest && lines.length > 1) return line;
+      return indent + beginning(count++) + (kind === "quote" ? rest : rest.replace(BEGINNING, ""));
+    });
+    const words = changed.join("\n");
+    replace(field, start, end, words, lines.length > 1 ? 0 : words.length, words.length);
+  }
+
+  const ADDRESS = /^(https?:\/\/|mailto:)\S+$/i;
+
+  function link(field) {
+    const { selectionStart: start, selectionEnd: end } = field;
+    const chosen = field.value.slice(start, end).trim();
+    if (ADDRESS.test(chosen)) return replace(field, start, end, `[words](${chosen})`, 1, 6);
+    const place = chosen.length + 3;
+    if (chosen) replace(field, start, end, `[${chosen}](https://)`, place, place + 8);
+    else replace(field, start, end, "[words](https://)", 1, 6);
+  }
+
+  function code(field) {
+    const { value, selectionStart: start, selectionEnd: end } = field;
+    const chosen = value.slice(start, end);
+    if (!chosen.includes("\n")) return wrap(field, "`", "code");
+    const fence = /^`{3,}/m.test(chosen) ? "````" : "```";
+    const gap = start && value[start - 1] !== "\n" ? "\n" : "";
+    replace(field, start, end, `${gap}${fence}\n${chosen.replace(/\n$/, "")}\n${fence}\n`);
+  }
+
+  function gapBefore(field, place) { // what makes a paragraph of its own out of what comes next
+    const before = field.value.slice(0, place);
+    return !before || before.endsWith("\n\n") ? "" : before.endsWith("\n") ? "\n" : "\n\n";
+  }
+
+  function table(field) {
+    const place = field.selectionEnd;
+    const gap = gapBefore(field, place);
+    replace(field, place, place, `${gap}| Heading | Heading |\n|---|---|\n|  |  |\n|  |  |\n\n`, gap.length + 2, gap.length + 9);
+  }
+
+  function mention(field) { // people are offered after an @
+    const { value, selectionStart: start, selectionEnd: end } = field;
+    const gap = /[^\s(]$/.test(value.slice(0, start)) ? " " : "";
+    replace(field, start, end, `${gap}@${value.slice(start, end).trim()}`);
+  }
+
+  const FORMATS = {
+    bold: (field) => wrap(field, "**", "bold"), italic: (field) => wrap(field, "*", "italic"), code, link, mention, table,
+    file: (field) => $("[data-uploads] input[type=file]", field.form)?.click(),
+  };
+  const format = (field, kind) => (kind in LINES ? begin(field, kind) : FORMATS[kind](field));
+
+  on("click", (event) => {
+    const form = event.target.closest("[data-editor]");
+    if (!form) return;
+    const [tab, button] = [event.target.closest("[role=tab]"), event.target.closest("[data-format]")];
+    if (tab) showPreview(form, tab.id === "preview-tab");
+    if (button) format($("textarea", form), button.dataset.format);
+    if (event.target.name !== "preview") return;
+    event.preventDefault();
+    showPreview(form, $("#preview-panel").hidden);
+  });
+
+  on("keydown", (event) => { // tabs and toolbar are one stop each for the Tab key; arrows move in them
+    const bar = event.target.closest("[role=tablist], [role=toolbar]");
+    if (!bar || event.ctrlKey || event.altKey || event.metaKey) return;
+    const buttons = $$("button", bar);
+    const here = buttons.indexOf(event.target);
+    const to = { ArrowLeft: here - 1, ArrowRight: (here + 1) % buttons.length, Home: 0, End: -1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const next = buttons.at(to);
+    next.focus();
+    if (bar.matches("[role=toolbar]")) buttons.forEach((button) => { button.tabIndex = button === next ? 0 : -1; });
+  });
+
+  // == What a text does while somebody types: Ctrl+B, I and K, lists that go on, addresses that are pasted ==
+  const ITEM = /^(\s*)(?:([-*+])|(\d{1,9})([.)]))(\s+)(\[[ xX]\]\s+)?/;
+
+  function continueList(field) { // with its next item; returns whether there is one
+    const { value, selectionStart: place } = field;
+    const start = value.lastIndexOf("\n", place - 1) + 1;
+    const line = value.slice(start, `${value}\n`.indexOf("\n", place));
+    const item = ITEM.exec(line);
+    if (!item || field.selectionEnd !== place || place < start + item[0].length) return false;
+    const [whole, indent, bullet, number, dot, space, box] = item;
+    if (line.slice(whole.length).trim()) type(`\n${indent}${bullet || Number(number) + 1 + dot}${space}${box ? "[ ] " : ""}`);
+    else replace(field, start, start + line.length, "");
+    return true;
+  }
+
+  on("keydown", (event) => {
+    if (!event.target.matches("textarea.prose") || event.isComposing || event.altKey || event.shiftKey || event.defaultPrevented) return;
+    const withControl = event.ctrlKey || event.metaKey;
+    const kind = withControl && { b: "bold", i: "italic", k: "link" }[event.key.toLowerCase()];
+    if (kind) format(event.target, kind);
+    else if (withControl || event.key !== "Enter" || !continueList(event.target)) return;
+    event.preventDefault();
+  });
+
+  on("paste", (event) => { // an address of this site loses its host; over words, an address links them
+    const field = event.target;
+    const address = event.clipboardData.getData("text/plain").trim();
+    if (!field.matches("textarea.prose") || !ADDRESS.test(address)) return;
+    const { value, selectionStart: start, selectionEnd: end } = field;
+    const [before, chosen] = [value.slice(0, start), value.slice(start, end)];
+    const isOurs = address.startsWith(`${location.origin}/`);
+    const isPart = /[(<`\][]$/.test(before) || ADDRESS.test(chosen.trim()) || /[\n\][]/.test(chosen);
+    if (isPart ? !isOurs || before.endsWith("<") : !isOurs && !chosen) return; // it stays as it is
+    event.preventDefault();
+    const target = (isOurs ? address.slice(location.origin.length) : address).replaceAll("(", "%28").replaceAll(")", "%29");
+    if (isPart) replace(field, start, end, target);
+    else if (chosen) replace(field, start, end, `[${chosen.trim()}](${target})`);
+    else replace(field, start, end, `[words](${target})`, 1, 6);
+  });
+
+  // == Uploading: files go at once, one after the other, and what shows or links them goes into the text ==
+  let uploads = Promise.resolve(); // those on their way
+
+  function upload(event, form, files) {
+    if (!form || !files.length) return;
+    event.preventDefault();
+    const chosen = [...files]; // the browser empties its own list
+    uploads = uploads.then(() => uploadAll(form, chosen));
+  }
+
+  async function uploadAll(form, files) {
+    const place = $(".uploading", form);
+    const refused = [];
+    place.hidden = false;
+    for (const [i, file] of files.entries()) {
+      $("span", place).textContent = `Uploading ${file.name}${files.length > 1 ? ` (${i + 1} of ${files.length})` : ""}`;
+      const isTooLarge = file.size > form.dataset.upload * 1024 * 1024 - 2000; // the request is larger than the file
+      const { status, responseText: words } = isTooLarge ? { status: 413 } : await send(file, $("progress", place));
+      if (status === 200) addUploaded(form, words);
+      else refused.push(whyNot(status, words, file.name));
+    }
+    place.hidden = true;
+    if (refused.length) refuse(form, refused.join(" "));
+    else announce(`${counted(files.length, "file", "files")} uploaded.`);
+  }
+
+  function send(file, bar) { // not by fetch, which doesn't tell how far an upload is
+    const [request, body] = [new XMLHttpRequest(), new FormData()];
+    body.append("upload", file, file.name || "picture.png");
+    bar.value = 0;
+    request.upload.addEventListener("progress", (event) => { bar.value = event.loaded / event.total; });
+    request.open("POST", "/files");
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    request.send(body);
+    return new Promise((done) => request.addEventListener("loadend", () => done(request)));
+  }
+
+  const whyNot = (status, words, name) => ({ 422: words, 507: words,
+    401: "You've been signed out. Save what you wrote, sign in again, and then add the file.",
+    413: `${name} is too large.`,
+  })[status] || `${name} wasn't uploaded. Try again in a moment.`;
+
+  function refuse(form, words) { // beside the field for files, or below the text where there is none
+    const field = $("[data-uploads] input[type=file]", form) || $("textarea", form);
+    field.setCustomValidity(words);
+    field.reportValidity();
+    field.setCustomValidity(""); // the form can be sent without the file
+    announce(words);
+  }
+
+  function addUploaded(form, html) {
+    const lines = new DOMParser().parseFromString(html, "text/html");
+    const words = $$("[data-markdown]", lines).map((line) => line.dataset.markdown).join("\n\n");
+    const field = $("textarea", form);
+    $("[data-uploads] .attached", form)?.append(...$$("li", lines));
+    if ($("#write-panel").hidden) showPreview(form, false);
+    field.focus();
+    type(`${gapBefore(field, field.selectionStart)}${words}\n\n`);
+  }
+
+  on("submit", async (event) => { // a form that is sent too early waits for its files
+    if (!$(".uploading:not([hidden])", event.target)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    await uploads;
+    event.target.requestSubmit(event.submitter);
+  }, true);
+  const uploadForm = (event) => event.target.closest?.("form[data-upload]");
+  on("change", (event) => {
+    if (event.target.type !== "file" || !uploadForm(event)) return;
+    upload(event, uploadForm(event), event.target.files);
+    event.target.value = ""; // or they would be sent a second time with the form
+  });
+  on("paste", (event) => {
+    const isText = event.clipboardData.types.includes("text/plain"); // office programs add a picture of the words
+    if (!isText) upload(event, uploadForm(event), event.clipboardData.files);
+  });
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    on(kind, (event) => {
+      const form = uploadForm(event);
+      if (!form || !event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      $("textarea", form).classList.toggle("is-over", kind === "dragover");
+      if (kind === "drop") upload(event, form, event.dataTransfer.files);
+    });
+  }
+
+  // == Names: people are offered while one is typed after an @, pages of the handbook after [[ ==
+  const NAME_BEGUN = /(?:^|[^\p{L}\p{N}.@/\\=&#%+_-])@([\p{L}\p{N}._-]{0,32})$/u;
+  const TITLE_BEGUN = /\[\[([^[\]|\n]{1,100})$/;
+  let offers = null; // what is open: the field, the list, and where the @ or the brackets stand
+  let refusedAt = -1; // where somebody closed the list
+
+  function nameBegun(field) { // what is typed at the caret: where that begins, and who knows what it may become
+    const end = field.selectionEnd;
+    const before = field.value.slice(Math.max(0, end - 102), end);
+    const title = TITLE_BEGUN.exec(before)?.[1];
+    if (title) return { at: end - title.length - 2, address: `/pages/titles?${new URLSearchParams({ q: title })}` };
+    const name = NAME_BEGUN.exec(before.slice(-34))?.[1];
+    if (name === undefined) return null;
+    return { at: end - name.length - 1, address: `/mentions?${new URLSearchParams({ q: name, topic: topicOf(field.form) })}` };
+  }
+
+  async function offerNames(field) {
+    const begun = nameBegun(field);
+    if (!begun) refusedAt = -1;
+    if (!begun || begun.at === refusedAt) return closeOffers();
+    const answer = await fetch(begun.address).catch(() => null);
+    const html = answer?.ok && !answer.redirected ? (await answer.text()).trim() : "";
+    const isLate = nameBegun(field)?.address !== begun.address || document.activeElement !== field;
+    if (isLate) return;
+    closeOffers();
+    if (html) showOffers(field, html, begun.at);
+  }
+
+  function showOffers(field, html, at) {
+    const [label, one, many] = field.value[at] === "@" ? ["People", "person", "people"] : ["Pages", "page", "pages"];
+    field.insertAdjacentHTML("afterend", `<ul class="offers" id="offers" role="listbox" aria-label="${label}">${html}</ul>`);
+    field.setAttribute("aria-autocomplete", "list");
+    field.setAttribute("aria-controls", "offers");
+    offers = { field, list: field.nextElementSibling, at };
+    placeOffers();
+    moveInOffers(0);
+    announce(`${counted(offers.list.children.length, one, many)}. Use arrow keys to choose, Enter to insert.`);
+  }
+
+  function placeOffers() { // below the @ and within the field, by a copy of it: browsers don't tell where a character stands
+    const { field, list, at } = offers;
+    const [copy, mark, look] = [document.createElement("div"), document.createElement("span"), getComputedStyle(field)];
+    for (const name of ["font", "letterSpacing", "padding", "borderWidth"]) copy.style[name] = look[name];
+    copy.className = "field-copy";
+    copy.style.width = `${field.clientWidth}px`;
+    mark.textContent = "@";
+    copy.append(field.value.slice(0, at), mark);
+    field.after(copy);
+    const below = mark.offsetTop + mark.offsetHeight + 4 - field.scrollTop;
+    list.style.top = `${field.offsetTop + Math.min(below, field.clientHeight)}px`;
+    list.style.left = `${field.offsetLeft + Math.max(0, Math.min(mark.offsetLeft, field.offsetWidth - list.offsetWidth))}px`;
+    copy.remove();
+  }
+  addEventListener("resize", () => { if (offers) placeOffers(); });
+
+  function closeOffers() {
+    offers?.list.remove();
+    for (const name of ["aria-controls", "aria-activedescendant", "aria-autocomplete"]) offers?.field.removeAttribute(name);
+    offers = null;
+  }
+
+  function moveInOffers(by) {
+    const options = [...offers.list.children];
+    const here = Math.max(0, options.findIndex((option) => option.matches("[aria-selected=true]")));
+    const next = options.at((here + by) % options.length);
+    options.forEach((option) => option.setAttribute("aria-selected", option === next));
+    offers.field.setAttribute("aria-activedescendant", next.id);
+    next.scrollIntoView({ block: "nearest" });
+  }
+
+  function takeOffer(option) {
+    const { field, at } = offers;
+    const { username, title } = option.dataset;
+    closeOffers();
+    field.focus();
+    const isClosed = title && field.value.startsWith("]]", field.selectionEnd);
+    field.setSelectionRange(at, field.selectionEnd + (isClosed ? 2 : 0));
+    type(title ? `[[${title}]]` : `@${username} `);
+  }
+
+  function pressInOffers({ key, shiftKey }) { // returns whether the list used the key
+    if (key === "ArrowDown" || key === "ArrowUp") moveInOffers(key === "ArrowDown" ? 1 : -1);
+    else if ((key === "Enter" || key === "Tab") && !shiftKey) takeOffer($("[aria-selected=true]", offers.list));
+    else if (key === "Escape") refusedAt = offers.at;
+    else if (/^(Arrow|Home|End)/.test(key)) return closeOffers();
+    else return false;
+    if (key === "Escape") closeOffers();
+    return true;
+  }
+
+  on("keydown", (event) => {
+    if (event.target !== offers?.field || event.isComposing || !pressInOffers(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
+  on("mousedown", (event) => { if (event.target.closest(".offers")) event.preventDefault(); }); // the field keeps the focus
+  on("click", (event) => { if (event.target.closest(".offer")) takeOffer(event.target.closest(".offer")); });
+  on("focusout", (event) => { if (event.target === offers?.field) closeOffers(); });
+
+  // == What happens after each change, on each page, and in each region that app.js replaces ==
+  on("input", ({ target: field }) => {
+    const form = field.form;
+    if (!form) return;
+    if ("draft" in form.dataset) keepDraft(form);
+    if ("autosave" in form.dataset) scheduleAutosave(form);
+    if (field.dataset.audience) showAudience(field);
+    if (field.dataset.schedules) nameButton(field);
+    if (field.matches("[data-mentions] textarea")) offerNames(field);
+  });
+
+  function prepare(root) {
+    $$("[data-audience]", root).forEach(showAudience);
+    $$("[data-schedules]", root).forEach(nameButton);
+    $$("[data-draft]", root).forEach(restoreDraft);
+  }
+  prepare(document);
+  on("replaced", (event) => prepare(event.target));
+})();
