@@ -2562,10 +2562,6 @@ class Attachment(SoftDelete, db.Model):
         return self.width is not None
 
     @property
-    def noun(self) -> str:
-        return "Picture" if self.is_picture else "File"
-
-    @property
     def url(self) -> str:
         return f"/files/{self.id}/{quote(self.name, safe='')}"
 
@@ -5520,9 +5516,8 @@ def save_smaller(image: Image.Image, pixels: int) -> io.BytesIO:
 
 def without_palette(image: Image.Image) -> Image.Image:
     """A picture that looks good when it is made smaller."""
-    if image.mode not in ("1", "P"):
-        return image
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    full = "RGBA" if image.has_transparency_data else "RGB"
+    return image.convert(full) if image.mode in ("1", "P") else image
 
 
 def encoded(image: Image.Image, kind: str, quality: int = 90, **options: Any) -> io.BytesIO:
@@ -6767,7 +6762,7 @@ def upload() -> ResponseReturnValue:
 def delete_file(file_id: int) -> ResponseReturnValue:
     """Remove a file; it can be restored."""
     file = Attachment.delete(current_user, file_id)
-    return redirect_with_flash(file.home, f"{file.noun} removed.", undo=f"/files/{file_id}/restore")
+    return redirect_with_flash(file.home, "Removed.", undo=f"/files/{file_id}/restore")
 
 
 @files.post("/files/<int:file_id>/restore", endpoint="restore")
@@ -6775,7 +6770,7 @@ def delete_file(file_id: int) -> ResponseReturnValue:
 def restore_file(file_id: int) -> ResponseReturnValue:
     """Bring a removed file back."""
     file = Attachment.restore(current_user, file_id)
-    return redirect_with_flash(file.home, f"{file.noun} restored.")
+    return redirect_with_flash(file.home, "Restored.")
 
 
 # -- search: everything that one may read ------------------------------------------------------------------------------
