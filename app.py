@@ -2,7 +2,7 @@
 
  1. Constants and extensions  addresses, limits, text and Markdown, differences
  2. Models                    base, User, SignIn, Topic, TopicMember, Post, Revision, MustReadPerson, Acknowledgement,
-                              Comment, Attachment, PageLink, Reaction, Activity, Follow, ReadMark, NotificationChoice,
+                              Comment, Attachment, Reaction, Activity, Follow, ReadMark, NotificationChoice,
                               Notification, Setting, SearchEntry, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
@@ -26,7 +26,6 @@ from __future__ import annotations
 import base64
 import calendar
 import contextlib
-import copy
 import csv
 import errno
 import functools
@@ -50,20 +49,22 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
+from dataclasses import fields as dataclass_fields
 from datetime import UTC, date, datetime, timedelta
-from difflib import Match, SequenceMatcher
 from enum import IntEnum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
-from urllib.parse import quote, unquote_plus, urlsplit
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
+import nh3
 import sqlalchemy as sa
+from diff_match_patch import diff_match_patch
 from flask import (
     Blueprint,
     Flask,
@@ -87,6 +88,10 @@ from flask.typing import ResponseReturnValue
 from flask_bootstrap import Bootstrap5
 from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
+from markdown_it import MarkdownIt, rules_inline
+from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
 from markupsafe import Markup, escape
 from PIL import Image, ImageOps
 from sqlalchemy.exc import DBAPIError
@@ -178,10 +183,6 @@ WELCOME_MAX = 500
 
 USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
-# Where a draft's versions begin: what is published counts from 1, and is none of these. Those of a post that was
-# scheduled and taken back begin at as many times that as its next version will count, so that no number comes twice.
-DRAFT_VERSIONS = 1_000_000
-SCHEDULED_MOST = 900  # times that it is told apart; a form's version has nine digits
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
 # What one may say without words: how it is shown, and what it is called.
@@ -362,21 +363,20 @@ def refuse_overtaken(
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 6  # raise it when the output for the same source changes: `OldHtml` renders everything anew
-LINKED_PARAGRAPH_MAX = 5000  # characters
-ALLOWED_TAGS = {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"}
-ALLOWED_TAGS |= {"h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "img", "input"}
-ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "th": {"align"}, "td": {"align"}}
-ALLOWED_ATTRIBUTES |= {"img": {"src", "alt", "width", "height", "loading"}}
-# Of fields only the box of a task, which nobody can use: Markdown makes no other, and these are the only values.
-TASK_BOX = {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}
-ALLOWED_CLASSES = {"a": {"bare", "mention"}}
+RENDERER_VERSION = 7  # raise it when the same source gives other HTML: `rerender` renders old texts again
+LINKED_PARAGRAPH_MAX = 5000  # characters; to look for addresses takes time by the square of a paragraph's length
+MENTIONS_MOST = 100  # of one text
+LINKS_MOST = 500  # titles of one text that become links to their pages
+SUGGESTED_MOST = 8
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">')
 _SPACES = re.compile(r"\s+")
 _TASK = re.compile(r"\[([ xX])\](?=\s)")
-_PAGE_LINK = re.compile(r"\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]\n]{1,200}))?\]\]")
-_DRAWN_PAGE_LINK = re.compile(r'<a href="/pages\?title=([^"&#]*)" rel="noopener noreferrer">([^<]*)</a>')
+_PAGE_LINK = re.compile(r"(?<!\\)\[\[(?P<title>[^\[\]|\n]{1,200})(?:\|(?P<words>[^\[\]\n]{1,200}))?\]\]")
+_CODE_OR_PAGE_LINK = re.compile(
+    rf"(?<!`)(?P<ticks>`+)(?!`).{{1,1000}}?(?<!`)(?P=ticks)(?!`)|{_PAGE_LINK.pattern}", re.DOTALL
+)
 _HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
 _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>', re.DOTALL)
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
@@ -386,169 +386,191 @@ _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~
 _MENTION = re.compile(
     r"(?<![^\W_])(?<![^\W_]_)(?<![.@/\\=&#%+-])@([A-Za-z0-9][A-Za-z0-9._\-]{0,30}[A-Za-z0-9_\-])(?!\.*[\w@-])"
 )
-MENTIONS_MOST = 100
-SUGGESTED_MOST = 8
-# A line of words that means to Markdown just what it says, as many comments are: no parser and no sanitizer needed.
-_PLAIN_SENTENCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9 ,;'?()]|[.!:](?= |$))*(?<! )")
+
+# The boxes of tasks, which nobody can tick: to do, and done.
+TASK_BOXES = (
+    '<input type="checkbox" aria-label="To do" disabled>',
+    '<input type="checkbox" aria-label="Done" disabled checked>',
+)
+ALLOWED_TAGS = {
+    *("p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a", "img", "input"),
+    *("h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
+}
+ALLOWED_ATTRIBUTES = {
+    "a": {"href", "title"},
+    "code": {"class"},
+    "ol": {"start"},
+    "th": {"align"},
+    "td": {"align"},
+    "img": {"src", "alt", "width", "height", "loading"},
+}
+ALLOWED_VALUES = {"input": {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}}
+ALLOWED_CLASSES = {"a": {"bare", "mention", "missing"}}
+# Lets nothing active through.
+SANITIZER = nh3.Cleaner(
+    tags=ALLOWED_TAGS,
+    attributes=ALLOWED_ATTRIBUTES,
+    tag_attribute_values=ALLOWED_VALUES,
+    allowed_classes=ALLOWED_CLASSES,
+    url_schemes={"http", "https", "mailto", "tel"},
+    link_rel="noopener noreferrer",
+)
 
 
 @functools.cache
-def _markdown(mentions: bool) -> Any:
-    """The parser; what can mention nobody has one without that rule, which would be asked at each punctuation mark."""
-    from markdown_it import MarkdownIt
-    from markdown_it.rules_inline import image, linkify
-
-    parser: Any = MarkdownIt("commonmark", {"html": False, "linkify": True})
-    # Looking for bare addresses takes time by the square of a paragraph's length: 20 s for the longest post.
-    likely = parser.linkify.pretest
-    parser.linkify.pretest = lambda words: len(words) <= LINKED_PARAGRAPH_MAX and likely(words)
-    parser.inline.ruler.at("linkify", lambda now, silent: len(now.src) <= LINKED_PARAGRAPH_MAX and linkify(now, silent))
-    # Pictures come as attachments; one from elsewhere would tell that place who reads here, and the policy blocks it.
-    own = _OWN_PICTURE.match
-    parser.inline.ruler.at("image", lambda now, silent: bool(own(now.src, now.pos)) and image(now, silent))
-    parser.add_render_rule("image", _draw_picture)
+def markdown() -> MarkdownIt:
+    """Return the parser of Markdown, with our own rules."""
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": True})
+    parser.enable(["table", "strikethrough", "linkify"])
+    likely: Any = parser.linkify.pretest  # type: ignore[union-attr]
+    parser.linkify.pretest = lambda words: len(words) <= LINKED_PARAGRAPH_MAX and likely(words)  # type: ignore[union-attr]
+    parser.inline.ruler.at("linkify", _link_address)
+    parser.inline.ruler.at("image", _own_picture)
     parser.inline.ruler.before("link", "page_link", _page_link)
+    parser.inline.ruler.push("mention", _mention)
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
-    for end in ("link_open", "link_close"):
-        parser.add_render_rule(end, _draw_link)
-    parser.add_render_rule("task", lambda _self, tokens, place, _options, _env: tokens[place].content)
-    if mentions:
-        parser.inline.ruler.push("mention", _mention)
-        parser.add_render_rule("mention", _draw_mention)
-    return parser.enable(["table", "strikethrough", "linkify"])
+    parser.core.ruler.after("inline", "headings", _level_headings)
+    parser.add_render_rule("image", _draw_picture)
+    parser.add_render_rule("link_open", _draw_link)
+    parser.add_render_rule("link_close", _draw_link)
+    parser.add_render_rule("mention", _draw_mention)
+    return parser
 
 
-def _draw_picture(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Mapping[str, Any]) -> str:
-    """A picture of ours, with its size where it is known, so that nothing jumps when it comes; a large one smaller."""
-    for token in tokens[place].children or ():
-        token.type = "text" if token.type == "mention" else token.type  # a description is words, and tells nobody
-    source, alt = tokens[place].attrGet("src"), renderer.renderInlineAsText(tokens[place].children, options, env)
+def _link_address(state: StateInline, silent: bool) -> bool:
+    """Rule for an address without any marks around it."""
+    return len(state.src) <= LINKED_PARAGRAPH_MAX and rules_inline.linkify(state, silent)
+
+
+def _own_picture(state: StateInline, silent: bool) -> bool:
+    """Rule for a picture: one that was uploaded here. One from elsewhere would tell that place who reads here."""
+    return bool(_OWN_PICTURE.match(state.src, state.pos)) and rules_inline.image(state, silent)
+
+
+def _page_link(state: StateInline, silent: bool) -> bool:
+    """Rule for `[[Title]]` of a page that did not exist when the text was saved: a link that finds or begins it."""
+    match = _PAGE_LINK.match(state.src, state.pos)
+    title = tidy(match["title"]) if match else ""
+    if not match or not title or state.linkLevel:
+        return False
+    if not silent:
+        link = state.push("link_open", "a", 1)
+        link.attrs = {"href": f"/pages?title={quote(title, safe='')}", "class": "missing"}
+        state.push("text", "", 0).content = tidy(match["words"]) or title
+        state.push("link_close", "a", -1)
+    state.pos = match.end()
+    return True
+
+
+def _mention(state: StateInline, silent: bool) -> bool:
+    """Rule for a username after an @: not within words, addresses or links."""
+    match = _MENTION.match(state.src, state.pos)
+    if not match or state.linkLevel:
+        return False
+    if not silent:
+        state.push("mention", "", 0).content = match[0]
+    state.pos = match.end()
+    return True
+
+
+def _mark_tasks(state: StateCore) -> None:
+    """Put a box in the place of `[ ]` or `[x]` where an item of a list begins."""
+    for item, paragraph, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if (item.type, paragraph.type) != ("list_item_open", "paragraph_open") or not inline.children:
+            continue
+        first = inline.children[0]
+        match = _TASK.match(first.content) if first.type == "text" else None
+        if match:
+            first.content = first.content[match.end() :]
+            inline.children.insert(0, Token("html_inline", "", 0, content=TASK_BOXES[match[1] != " "]))
+
+
+def _level_headings(state: StateCore) -> None:
+    """Begin at the second level, below the page's title, and go down by one at the most (WCAG 2.2, 1.3.1)."""
+    above: list[int] = []  # the source's levels that the present heading stands below
+    for token in state.tokens:
+        if token.type == "heading_open":
+            level = int(token.tag[1])
+            above = [higher for higher in above if higher < level] + [level]
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(len(above) + 1, 6)}"
+
+
+def _draw_picture(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+    """Draw a picture with its size where it is known, so that nothing moves when it comes; a large one smaller."""
+    children = tokens[place].children or []
+    for token in children:
+        token.type = "text" if token.type == "mention" else token.type  # a description mentions nobody
+    source, alt = str(tokens[place].attrGet("src")), renderer.renderInlineAsText(children, options, env)
     number = _OWN_FILE.match(source)
     size = env["sizes"].get(int(number[1])) if number else None
     measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
     shown = f"/files/{number[1]}/medium" if number and size and max(size) > MEDIUM_PIXELS else source
     drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(shown, alt, measures)
-    # It leads to itself, where it is as large as it is; unless it stands in a link, or has no words to be called by.
+    # It leads to itself at its full size, unless it is in a link already or has no words to be called by.
     return Markup('<a href="{}">{}</a>').format(source, drawn) if number and alt and not env.get("in_link") else drawn
 
 
-def _draw_link(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Any) -> str:
-    """A link; one that shows its address is marked, so that paper does not show it twice."""
+def _draw_link(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+    """Draw a link; one that shows its address is marked, so that paper does not show it twice."""
     env["in_link"] = tokens[place].type == "link_open"
     if tokens[place].info == "auto":
         tokens[place].attrSet("class", "bare")
     return renderer.renderToken(tokens, place, options, env)
 
 
-def _page_link(now: Any, silent: bool) -> bool:
-    """`[[Title]]` or `[[Title|words]]`: a link to what finds the page; `PageLink` has it lead there at once."""
-    match = _PAGE_LINK.match(now.src, now.pos)
-    if not match or now.linkLevel or not (title := tidy(match[1])):
-        return False
-    if not silent:
-        now.push("link_open", "a", 1).attrSet("href", f"/pages?title={quote(title, safe='')}")
-        now.push("text", "", 0).content = tidy(match[2]) or title
-        now.push("link_close", "a", -1)
-    now.pos = match.end()
-    return True
-
-
-def _mark_tasks(now: Any) -> None:
-    """Put a box, which nobody can tick, in the place of `[ ]` or `[x]` at the beginning of a list's item."""
-    for item, paragraph, inline in zip(now.tokens, now.tokens[1:], now.tokens[2:], strict=False):
-        begins = (item.type, paragraph.type) == ("list_item_open", "paragraph_open") and inline.children
-        first = inline.children[0] if begins else None
-        match = _TASK.match(first.content) if first is not None and first.type == "text" else None
-        if match and first is not None:
-            done = match[1] != " "
-            box = copy.copy(first)
-            box.type, box.content = "task", _draw_task(done)
-            first.content = first.content[match.end() :]
-            inline.children.insert(0, box)
-
-
-def _draw_task(done: bool) -> str:
-    return f'<input type="checkbox" aria-label="{"Done" if done else "To do"}" disabled{" checked" if done else ""}>'
-
-
-def _mention(now: Any, silent: bool) -> bool:
-    """Markdown's rule for a name after an @: not within words, addresses or links. Who exists is asked when drawing."""
-    if now.src[now.pos] != "@" or now.linkLevel or (named := _MENTION.match(now.src, now.pos)) is None:
-        return False
-    if not silent:
-        now.push("mention", "", 0).content = named[0]
-    now.pos += len(named[0])
-    return True
-
-
-def _draw_mention(_renderer: Any, tokens: Sequence[Any], place: int, _options: Any, env: Mapping[str, Any]) -> str:
-    """The name as it was typed, because a person's may change; a link where somebody bears it."""
+def _draw_mention(_renderer: Any, tokens: Sequence[Token], place: int, _options: Any, env: Any) -> str:
+    """Draw a username as it was typed, as a link if somebody has it."""
     typed = tokens[place].content
-    known = fold(typed[1:]) in env["people"]
-    return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if known else typed
+    is_known = fold(typed[1:]) in env["people"]
+    return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if is_known else typed
 
 
-def _mentions_in(tokens: Iterable[Any]) -> frozenset[str]:
-    inner = (token for block in tokens for token in block.children or () if token.type == "mention")
-    return frozenset(itertools.islice(dict.fromkeys(fold(token.content[1:]) for token in inner), MENTIONS_MOST))
+def _names_in(tokens: Iterable[Token]) -> set[str]:
+    inner = (child for token in tokens for child in token.children or () if child.type == "mention")
+    return {fold(child.content[1:]) for child in itertools.islice(inner, MENTIONS_MOST)}
 
 
-@functools.lru_cache(maxsize=2 * TOLD_AT_ONCE)  # each text before and after an edit
-def mentioned_names(source: str) -> frozenset[str]:
-    """The usernames, folded, that a Markdown source mentions, as far as people bear them: what is linked in its HTML.
+def mentioned_names(source: str) -> set[str]:
+    """Return the usernames, folded, that a Markdown source mentions. Code, links and descriptions mention nobody."""
+    return _names_in(markdown().parse(source)) if "@" in source else set()
 
-    The first `MENTIONS_MOST` of them; code, links and descriptions of pictures mention nobody.
-    """
-    return _mentions_in(_markdown(True).parse(source)) if _MENTION.search(source) else frozenset()
+
+def code_blocks(source: str) -> Iterator[tuple[bool, str]]:
+    """Yield a Markdown source in parts, each with whether it is a block of code or blank."""
+    code: set[int] = set()
+    for token in markdown().parse(source):
+        if token.map and token.type in ("fence", "code_block"):
+            code.update(range(*token.map))
+    lines = enumerate(_LINE.findall(source))
+    for is_code, block in itertools.groupby(lines, key=lambda line: line[0] in code or not line[1].strip()):
+        yield is_code, "".join(text for _number, text in block)
+
+
+def escape_markdown(text: str) -> str:
+    """Return words that Markdown shows as they are, also within a link."""
+    return re.sub(r"([\\\[\]*_`<>!&~|])", r"\\\1", text)
 
 
 def render_markdown(
     source: str,
     sizes: Mapping[int, tuple[int, int]] | None = None,
-    people: Callable[[frozenset[str]], Iterable[str]] = lambda _names: (),
+    people: Callable[[set[str]], Iterable[str]] = lambda _names: (),
 ) -> str:
-    """Render Markdown to HTML that is safe to show as it is.
+    """Return the HTML of a Markdown source, safe to show as it is.
 
-    `sizes` are those of the pictures in it, by their ids; `people` finds which of some folded usernames exist.
+    `sizes` are those of the pictures in it, by their ids; `people` returns which of some folded usernames exist.
     """
-    if _PLAIN_SENTENCE.fullmatch(source):
-        return f"<p>{source}</p>\n"
-    parser = _markdown("@" in source)
+    parser = markdown()
     tokens = parser.parse(source)
-    _level_headings([token for token in tokens if token.type in ("heading_open", "heading_close")])
-    mentioned = _mentions_in(tokens)
-    env = {"sizes": sizes or {}, "people": {*people(mentioned)} if mentioned else ()}
-    rendered = _CELL_ALIGNMENT.sub(r'<\1 align="\2">', parser.renderer.render(tokens, parser.options, env))
-    return _sanitizer().clean(rendered)
-
-
-@functools.cache
-def _sanitizer() -> Any:
-    """What lets nothing active through; made once, because that takes longer than to use it."""
-    import nh3
-
-    return nh3.Cleaner(
-        tags=ALLOWED_TAGS,
-        attributes=ALLOWED_ATTRIBUTES,
-        tag_attribute_values={"input": TASK_BOX},
-        allowed_classes=ALLOWED_CLASSES,
-        url_schemes={"http", "https", "mailto", "tel"},
-        link_rel="noopener noreferrer",
-    )
-
-
-def _level_headings(tokens: list[Any]) -> None:
-    """Begin at the second level, below the page's title, and go down by one at the most (WCAG 2.2, 1.3.1)."""
-    above: list[int] = []  # the source's levels that the present heading stands below
-    for token in tokens:
-        if token.type == "heading_open":
-            level = int(token.tag[1])
-            above = [higher for higher in above if higher < level] + [level]
-        token.tag = f"h{min(len(above) + 1, 6)}"
+    names = _names_in(tokens)
+    env = {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
+    rendered = parser.renderer.render(tokens, parser.options, env)
+    return SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered))
 
 
 def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
-    """The words of rendered HTML on one line, cut between words to at most `length` characters."""
+    """Return the words of rendered HTML on one line, cut between words to at most `length` characters."""
     listed = _ITEM_END.sub(" · ", _PART_END.sub(" ", rendered))  # an item goes on without a full stop
     text = _SPACES.sub(" ", html.unescape(_TAG.sub("", listed))).strip(" ·")
     if len(text) <= length:
@@ -558,10 +580,9 @@ def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
 
 _PART_END = re.compile(r"</(?:p|h\d|pre|blockquote)>|<br>")
 _ITEM_END = re.compile(r"</(?:li|t[hd])>\s*(?=<(?:li|t[hd]|/tr))")
-# nh3 leaves no comment, no script, and no < that does not begin a tag, so a pattern may take the tags out: in a tenth
-# of the time, and the search reads every text. The value of an attribute may hold a >; the last tag may be cut off.
+# The sanitizer leaves no comment, no script, and no < that does not begin a tag, so a pattern may take the tags out.
+# The value of an attribute may hold a >; the last tag may be cut off.
 _TAG = re.compile(r'<(?:[^>"]|"[^"]*(?:"|\Z))*(?:>|\Z)')
-
 
 HEADINGS_MOST = 300  # of one text that can be led to
 
@@ -575,26 +596,28 @@ class Heading(NamedTuple):
 
 
 def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
-    """Give the headings of rendered HTML ids of their own, each a link to itself. Returns the HTML and the headings.
+    """Give each heading of rendered HTML an id and a link to itself. Returns the HTML and the headings.
 
-    After sanitizing, which lets no id through: these begin with `s-`, so that they are never those of the page.
+    The sanitizer lets no id through. These begin with `s-`, so that none is an id of the page.
     """
     headings: dict[str, Heading] = {}
 
     def draw(match: re.Match[str]) -> str:
-        if len(headings) >= HEADINGS_MOST:  # finding each a name of its own takes time by the square of their number
+        if len(headings) == HEADINGS_MOST:  # to find a free id takes time by the square of their number
             return match[0]
         tag, inside = match[1], match[2]
         words = plain_text(inside, TITLE_MAX)
         slug = "s-" + (re.sub(r"\W+", "-", sort_key(words, TOPIC_MAX)).strip("-") or "part")
-        name = next(
-            name for count in itertools.count(1) if (name := f"{slug}-{count}" if count > 1 else slug) not in headings
-        )
+        name, number = slug, 1
+        while name in headings:
+            number += 1
+            name = f"{slug}-{number}"
         headings[name] = Heading(name, words, int(tag[1]))
-        led = inside if "<a " in inside else f'<a class="anchor" href="#{name}">{inside}</a>'
-        return f'<{tag} id="{name}">{led}</{tag}>'
+        linked = inside if "<a " in inside else f'<a class="anchor" href="#{name}">{inside}</a>'
+        return f'<{tag} id="{name}">{linked}</{tag}>'
 
-    return _HEADING.sub(draw, rendered) if "<h" in rendered else rendered, tuple(headings.values())
+    drawn = _HEADING.sub(draw, rendered)
+    return drawn, tuple(headings.values())
 
 
 def tidy(text: str | None) -> str:
@@ -638,134 +661,94 @@ def slugify(text: str) -> str:
 
 # -- Differences -------------------------------------------------------------------------------------------------------
 
-# Two texts are compared by lines, what differs by sentences, and what differs in those by words: so that the pieces
-# stay few. Chinese and Japanese, which have no spaces, are compared by characters.
-GRAINS = (
-    r"[^\n]*\n|[^\n]+",
-    r"[^.!?]+[.!?]*\s*|[.!?]+\s*",
-    r"\n|[^\S\n]+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|(?s:.)",
-)
-COMPARED_MOST = 1_000_000  # steps of comparing: some tenths of a second
-SHOWN_AROUND = 2  # lines that stay in sight before and after a change
+# Two texts are compared by lines, and the changed lines by words; Chinese and Japanese, which have no spaces, by
+# characters.
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+_WORD = re.compile(r"\n|[^\S\n]+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|(?s:.)")
+COMPARE_SECONDS = 0.3  # texts that take longer are shown in larger pieces
+LINES_AROUND = 2  # unchanged lines that are shown before and after a change
+DRAWN_PIECES = {
+    "same": Markup("{text}"),
+    "folded": Markup('<span class="fold">… {text} unchanged …</span>'),
+    "added": Markup('<ins{blank}><span class="visually-hidden">added: </span>{text}</ins>'),
+    "removed": Markup('<del{blank}><span class="visually-hidden">removed: </span>{text}</del>'),
+}
 
 
 class Piece(NamedTuple):
-    """A stretch of two texts: in both (`same`), only in the newer (`added`), only in the older (`removed`).
+    """A part of two texts: in both ("same"), only in the new one ("added"), or only in the old one ("removed").
 
-    Where lines that are in both are left out (`folded`), the text is their number.
+    Where unchanged lines are left out ("folded"), the text says how many.
     """
 
     kind: str
     text: str
 
 
-class PatientMatcher(SequenceMatcher[str]):
-    """difflib's, which takes up to the cube of a text's length: this one stops when its allowance is used up."""
-
-    def __init__(self, old: Sequence[str], new: Sequence[str], allowance: int) -> None:
-        super().__init__(None, old, new)
-        self.old, self.allowance = old, allowance
-        places: dict[str, list[int]] = self.b2j  # type: ignore[attr-defined] (typeshed leaves it out)
-        self.places = {word: len(found) for word, found in places.items()}
-
-    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
-        self.allowance -= sum(1 + self.places.get(word, 0) for word in self.old[alo:ahi])
-        if self.allowance < 0:
-            return Match(alo, blo, 0)  # nothing in common: the rest counts as changed
-        return super().find_longest_match(alo, ahi, blo, bhi)
+def compare_texts(old: str, new: str) -> list[Piece]:
+    """Return the pieces of two texts. Without the added ones they make up the old text, without the removed the new."""
+    deadline = time.monotonic() + COMPARE_SECONDS
+    parts: list[tuple[str, str]] = []
+    for removed, added, same in _runs(_LINE, old, new, deadline):
+        for run in _runs(_WORD, removed, added, deadline):
+            parts += zip(("removed", "added", "same"), run, strict=True)
+        parts.append(("same", same))
+    by_kind = itertools.groupby((part for part in parts if part[1]), key=itemgetter(0))
+    return [Piece(kind, "".join(text for _kind, text in group)) for kind, group in by_kind]
 
 
-class Difference:
-    """What was added to a text and removed from it, word by word, in `pieces`.
-
-    Without the removed pieces it reads as the newer text, without the added ones as the older. Texts too large to be
-    compared in full have larger pieces, and are not `complete`.
-    """
-
-    def __init__(self, old: str, new: str) -> None:
-        self.allowance, self.complete = COMPARED_MOST, True
-        self.parts: list[tuple[str, str, bool]] = []  # removed, added, and whether the two are the same
-        self._compare(old, new, GRAINS)
-        self.pieces = list(self._pieces())
-
-    def __bool__(self) -> bool:
-        return any(piece.kind != "same" for piece in self.pieces)
-
-    def _compare(self, old: str, new: str, grains: Sequence[str]) -> None:
-        if old == new or not (old and new and grains):
-            return self._note(old, new)
-        before, after = re.findall(grains[0], old), re.findall(grains[0], new)
-        matcher = PatientMatcher(before, after, self.allowance)
-        found = matcher.get_opcodes()
-        self.allowance = matcher.allowance
-        self.complete = self.complete and self.allowance >= 0
-        for _, start, end, new_start, new_end in found:
-            self._compare("".join(before[start:end]), "".join(after[new_start:new_end]), grains[1:])
-        return None
-
-    def _note(self, removed: str, added: str) -> None:
-        """Join what follows to what is of its kind; a space between two changed words is part of the change."""
-        same = removed == added
-        parts = self.parts
-        if not same and len(parts) > 1 and parts[-1][2] and not parts[-2][2] and _is_gap(parts[-1][0]):
-            gap, _, _ = parts.pop()
-            removed, added = gap + removed, gap + added
-        if parts and parts[-1][2] == same:
-            before = parts.pop()
-            removed, added = before[0] + removed, before[1] + added
-        if removed or added:
-            parts.append((removed, added, same))
-
-    def _pieces(self) -> Iterator[Piece]:
-        for removed, added, same in self.parts:
-            if same:
-                yield Piece("same", removed)
-                continue
-            if removed:
-                yield Piece("removed", removed)
-            if added:
-                yield Piece("added", added)
-
-    def folded(self) -> Iterator[Piece]:
-        """The pieces, of long stretches in both only the lines beside a change."""
-        last = len(self.pieces) - 1
-        for place, piece in enumerate(self.pieces):
-            lines = re.findall(GRAINS[0], piece.text) if piece.kind == "same" else []
-            head, tail = SHOWN_AROUND * (place > 0), SHOWN_AROUND * (place < last)
-            hidden = len(lines) - head - tail
-            if hidden <= SHOWN_AROUND:
-                yield piece
-                continue
-            for part in (
-                Piece("same", "".join(lines[:head])),
-                Piece("folded", str(hidden)),
-                Piece("same", "".join(lines[len(lines) - tail :])),
-            ):
-                if part.text:
-                    yield part
+def _runs(pattern: re.Pattern[str], old: str, new: str, deadline: float) -> Iterator[tuple[str, str, str]]:
+    """Yield what was removed, what was added, and what follows unchanged, again and again to the end of two texts."""
+    known: dict[str, str] = {}
+    # The library compares characters, so each different word or line stands for one.
+    old_code, new_code = (
+        "".join(known.setdefault(part, _character(len(known))) for part in pattern.findall(text)) for text in (old, new)
+    )
+    words = {character: part for part, character in known.items()}
+    differ = diff_match_patch()
+    differ.Diff_Timeout = max(deadline - time.monotonic(), 0.001)
+    found = differ.diff_main(old_code, new_code, False)
+    removed = added = ""
+    for place, (change, characters) in enumerate(found):
+        text = "".join(words[character] for character in characters)
+        is_gap = text.isspace() and "\n" not in text and 0 < place < len(found) - 1  # between two changed words
+        if change == 0 and not is_gap:
+            yield removed, added, text
+            removed = added = ""
+        else:
+            removed += text if change <= 0 else ""
+            added += text if change >= 0 else ""
+    yield removed, added, ""
 
 
-def _is_gap(text: str) -> bool:
-    return text.isspace() and "\n" not in text
+def _character(number: int) -> str:
+    """Return a character of its own for each number, none of them a surrogate."""
+    return chr(number if number < 0xD800 else number + 0x800)
 
 
-def put_together(old: str, theirs: str, mine: str) -> str | None:
-    """Both changes of a text, by whole lines; None where they meet, or the texts are too large to be compared."""
-    lines = old.splitlines(keepends=True)
-    changes: set[tuple[int, int, str]] = set()  # once, what both did alike
-    for text in (theirs, mine):
-        new = text.splitlines(keepends=True)
-        matcher = PatientMatcher(lines, new, COMPARED_MOST)
-        found = [(start, end, "".join(new[begin:stop])) for _, start, end, begin, stop in matcher.get_opcodes()]
-        changes |= {change for change in found if "".join(lines[change[0] : change[1]]) != change[2]}
-        if matcher.allowance < 0:
-            return None
-    in_order = sorted(changes)
-    if any(one[1] >= next_one[0] for one, next_one in itertools.pairwise(in_order)):
-        return None
-    for start, end, text in reversed(in_order):
-        lines[start:end] = [text]
-    return "".join(lines)
+def fold_unchanged(pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """Yield the pieces, of long unchanged ones only the lines next to a change."""
+    last = len(pieces) - 1
+    for place, piece in enumerate(pieces):
+        lines = _LINE.findall(piece.text) if piece.kind == "same" else []
+        before, after = LINES_AROUND * (place > 0), LINES_AROUND * (place < last)
+        hidden = len(lines) - before - after
+        if hidden <= LINES_AROUND:
+            yield piece
+        else:
+            yield Piece("same", "".join(lines[:before]))
+            yield Piece("folded", plural(hidden, "line"))
+            yield Piece("same", "".join(lines[before + hidden :]))
+
+
+def difference(old: str, new: str) -> Markup:
+    """Draw how two texts differ, for eyes and ears; empty where they do not."""
+    if old == new:
+        return Markup()
+    return Markup().join(
+        DRAWN_PIECES[kind].format(text=text, blank=Markup("" if text.strip() else ' class="blank"'))
+        for kind, text in fold_unchanged(compare_texts(old, new))
+    )
 
 
 # ======================================================================================================================
@@ -789,20 +772,6 @@ class RoleType(sa.TypeDecorator[Role]):
 
     def process_result_value(self, value: int | None, dialect: Any) -> Role | None:
         return None if value is None else Role(value)
-
-
-def rendered_first(action: Callable[..., T]) -> Callable[..., T]:
-    """Decorator of a unit that writes a `body`, which it finds as HTML in `rendered`.
-
-    A long text takes a second to render: that is done before the unit, which lets nobody else write meanwhile.
-    """
-
-    @functools.wraps(action)
-    def run(cls: Any, actor: User, *args: Any, **kwargs: Any) -> T:
-        kwargs["rendered"] = kwargs.get("rendered") or render_body(actor, kwargs["body"])
-        return action(cls, actor, *args, **kwargs)
-
-    return run
 
 
 class SoftDelete:
@@ -1376,6 +1345,7 @@ class Topic(SoftDelete, db.Model):
         if into.private:
             topic._refuse_last_open("into")
         rows(sa.update(Post).where(Post.topic_id == topic.id).values(topic_id=into.id))
+        rows(sa.update(Revision).where(Revision.topic_id == topic.id).values(topic_id=into.id))
         rows(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
         Follow.move(topic.id, into.id)
         topic.deleted_at, topic.merged_into_id = utcnow(), into.id
@@ -1468,53 +1438,6 @@ class TopicMember(db.Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
 
 
-class Placing(NamedTuple):
-    """Where and when a post appears, as its form says it. A post that is published already stays so."""
-
-    kind: str
-    draft: bool = False
-    published_at: datetime | None = None  # None: now
-    expires_at: datetime | None = None
-
-    def refuse_unfit(self, post: Post, editor: User, now: datetime) -> None:
-        """Raise `Forbidden` or `ValidationError` where a post cannot be put there."""
-        if post.kind is not None and self.kind != post.kind and not editor.is_editor:
-            raise Forbidden
-        waits = not self.draft and (post.published_at is None or post.published_at > now)
-        if waits and self.published_at and self.published_at <= now:
-            raise ValidationError("appears", "That moment is over. Leave it empty to publish now.")
-        begins = (self.published_at if waits else post.published_at) or now
-        expires_at = self.expires_at if self.kind == "news" else None
-        if expires_at and (waits or expires_at != post.expires_at) and expires_at <= max(now, begins):
-            raise ValidationError("leaves", "Choose a day that comes after the one on which it appears.")
-
-    def moves(self, post: Post, now: datetime) -> bool:
-        """Whether a post would appear elsewhere or at another time than it stands. A draft has no time to move from."""
-        waits = post.published_at is not None and post.published_at > now
-        begins = (None if self.draft else self.published_at or now) if waits else post.published_at
-        expires_at = self.expires_at if self.kind == "news" else None
-        return (self.kind, begins, expires_at) != (post.kind, post.published_at, post.expires_at)
-
-    def put(self, post: Post, editor: User, now: datetime) -> str:
-        """Put a post there. Returns the action that this is, '' where nothing changes."""
-        kind, since, expires_at = post.kind, post.published_at, post.expires_at
-        self.refuse_unfit(post, editor, now)
-        post.kind, post.expires_at = self.kind, self.expires_at if self.kind == "news" else None
-        if self.kind == "page":
-            post.pinned_at = post.pinned_until = None
-        if since is None or since > now:
-            post.published_at = begins = None if self.draft else self.published_at or now
-            if begins is None:
-                if since is not None:
-                    post._begin_again()
-                return "post.drafted"
-            if begins != since:
-                return "post.scheduled" if begins > now else "post.published"
-        if (post.kind, post.expires_at) == (kind, expires_at):
-            return ""
-        return "post.edited" if post.kind == kind else "post.turned"
-
-
 # -- Posts: when they show, and to whom --------------------------------------------------------------------------------
 
 
@@ -1524,6 +1447,7 @@ class Timed:
     author_id: Any
     topic_id: Any
     published_at: Any
+    scheduled_for: Any
     pinned_at: Any
     pinned_until: Any
     expires_at: Any
@@ -1535,7 +1459,7 @@ class Timed:
     @classmethod
     @functools.cache
     def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a post by its own address at the time bound as `now`."""
+        """Whether the person bound as `viewer` may see a post by its own address."""
         return sa.and_(cls.deleted_at.is_(None), cls.reachable())
 
     @classmethod
@@ -1543,8 +1467,8 @@ class Timed:
     def reachable(cls) -> sa.ColumnElement[bool]:
         """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
         editor = aliased(User)
-        scheduled = sa.exists().where(editor.id == VIEWER, editor.role >= Role.EDITOR, cls.published_at.is_not(None))
-        out = sa.or_(cls.published_at <= NOW, cls.author_id == VIEWER, scheduled)
+        scheduled = sa.exists().where(editor.id == VIEWER, editor.role >= Role.EDITOR, cls.scheduled_for.is_not(None))
+        out = sa.or_(cls.is_published(), cls.author_id == VIEWER, scheduled)
         return sa.and_(cls.in_sight(), out)
 
     @classmethod
@@ -1554,9 +1478,14 @@ class Timed:
         return (cls.topic_id + 0).in_(sa.select(Topic.id).where(Topic.visible(person)))
 
     @classmethod
-    def listed(cls, until: Any = NOW, person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether lists show a post. A single range of times, so that the index still serves order and limit."""
-        return sa.and_(cls.deleted_at.is_(None), cls.in_sight(person), cls.published_at <= until)
+    def is_published(cls) -> sa.ColumnElement[bool]:
+        """Whether a post is published. As a range of times, because no index serves IS NOT NULL."""
+        return cls.published_at > LONG_AGO
+
+    @classmethod
+    def listed(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether lists show a post to the person bound as `viewer`, or to the one of a row."""
+        return sa.and_(cls.deleted_at.is_(None), cls.in_sight(person), cls.is_published())
 
     @classmethod
     def current(cls) -> sa.ColumnElement[bool]:
@@ -1589,74 +1518,38 @@ class Timed:
         return sa.case((sa.and_(came, sa.not_(seen.correlate(cls))), 1), else_=0)
 
 
-# -- Posts: how a version follows another ------------------------------------------------------------------------------
+# -- Posts: what their form says ---------------------------------------------------------------------------------------
 
 
-class Versioned:
-    """How a post is saved over what it said before, and its versions are counted."""
+@dataclass(frozen=True)
+class PostData:
+    """What the form of a post says; its times are in UTC. Each field but the last is a column of a post."""
 
-    id: Any
-    kind: Any
-    topic_id: Any
-    title: Any
-    body: Any
-    version: Any
-    published_at: Any
-    edit: Any
-    _for_change: Any
-    _write: Any
-
-    @classmethod
-    def revert(cls, actor: User, post_id: int, version: int, wanted: int) -> int:
-        """Save what an older version said over the one that was read. Returns the number it has now.
-
-        Raises `NotVisible` where the older one is not kept, and whatever `edit` raises.
-        """
-        old = Revision.fetch(post_id, None, wanted)
-        return cls._revert(actor, post_id, version, old, render_body(actor, old.body))
+    kind: str
+    topic_id: int
+    title: str
+    body: str
+    owner_id: int | None = None
+    review_every: int | None = None
+    scheduled_for: datetime | None = None
+    expires_at: datetime | None = None
+    file_ids: Sequence[int] = ()
 
     @classmethod
-    @transactional
-    def _revert(cls, actor: User, post_id: int, version: int, old: Version, rendered: str) -> int:
-        post = cls.get_for_change(actor, post_id)
-        Draft.refuse_stale(post, version)
-        text = {"title": old.title, "body": old.body, "rendered": rendered}
-        cls.edit(actor, post_id, version, topic_id=post.topic_id, **text)
-        return post.version
+    def of(cls, post: Post, **changes: Any) -> PostData:
+        """Return what a post says now, with some changes."""
+        return cls(**{name: getattr(post, name) for name in POST_DATA} | changes)
 
-    def differs(self, **written: Any) -> bool:
-        """Whether a post says something else than that, column by column."""
-        return any(getattr(self, column) != value for column, value in written.items())
 
-    def _save(self, editor: User, now: datetime, **written: Any) -> None:
-        """Write a version and its revision. What was saved of it while it was a draft remains its author's own."""
-        if self.published_at is not None:
-            self._refuse_gaps(written["title"], written["body"])
-            if self.version >= DRAFT_VERSIONS:
-                rows(sa.delete(Revision).where(Revision.post_id == self.id, Revision.comment_id.is_(None)))
-                self.version = self.version // DRAFT_VERSIONS - 1
-        self._write(editor, now, **written)
-        text = {"title": self.title, "body": self.body, "created_at": now}
-        place = {"kind": self.kind, "topic_id": self.topic_id}
-        Revision.keep(post_id=self.id, editor_id=editor.id, version=self.version, **place, **text)
-
-    @staticmethod
-    def _refuse_gaps(title: str, body: str) -> None:
-        """Only a draft may be unfinished."""
-        if not title.strip():
-            raise ValidationError("title", "Give it a title: others will see it.")
-        if not body.strip():
-            raise ValidationError("body", "Write something first: others will see it.")
-
-    def _begin_again(self) -> None:
-        """Count as a draft does, from where no number was used: what was scheduled is a draft again."""
-        self.version = DRAFT_VERSIONS * (1 + min(self.version, SCHEDULED_MOST))
+POST_DATA = [field.name for field in dataclass_fields(PostData) if field.name != "file_ids"]
+TEXT = {"title", "body"}
+REVISED = {*TEXT, "kind", "topic_id"}  # a published post keeps a revision of each change of these
 
 
 # -- Posts: what is written --------------------------------------------------------------------------------------------
 
 
-class Post(Timed, Versioned, SoftDelete, db.Model):
+class Post(Timed, SoftDelete, db.Model):
     """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
 
     __tablename__ = "posts"
@@ -1666,7 +1559,8 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
-    version: Mapped[int] = mapped_column(default=1)
+    version: Mapped[int] = mapped_column(default=1)  # counts saves of the text, and so finds two at once
+    revision: Mapped[int] = mapped_column(default=0)  # the newest one's number; 0 before it is published
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
     title_key: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
     excerpt: Mapped[str] = mapped_column(sa.String(EXCERPT_MAX))
@@ -1675,7 +1569,8 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     # When and by whom the newest comment was made: a copy of what `comments` says, so no key of its own.
     last_comment_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_comment_by_id: Mapped[int | None]
-    published_at: Mapped[datetime | None] = mapped_column(Timestamp)  # None: a draft; to come: scheduled
+    published_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    scheduled_for: Mapped[datetime | None] = mapped_column(Timestamp, index=True)  # when a job is to publish it
     updated_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
     pinned_at: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -1689,7 +1584,7 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp)  # leaves Home then, and is marked elsewhere
     must_read_since: Mapped[datetime | None] = mapped_column(Timestamp)
     must_read_due: Mapped[date | None] = mapped_column(sa.Date)
-    must_read_version: Mapped[int | None]  # acknowledgements count from that version on
+    must_read_revision: Mapped[int | None]  # acknowledgements count from that revision on
     reminded_at: Mapped[datetime | None] = mapped_column(Timestamp)
     # Last, because SQLite reads a row from its front: lists, which want neither, pass no long text on their way.
     body: Mapped[str] = mapped_column(LongText)
@@ -1726,75 +1621,180 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
     def state_of(post: Any, now: datetime) -> str:
         """What a post is at a moment: draft, scheduled, published or expired."""
         if post.published_at is None:
-            return "draft"
-        if post.published_at > now:
-            return "scheduled"
+            return "scheduled" if post.scheduled_for else "draft"
         return "expired" if post.expires_at and post.expires_at <= now else "published"
 
     # -- actions
 
     @classmethod
-    @rendered_first
-    @transactional
-    def create(
-        cls, actor: User, *, kind: str, form_id: str, version: int = 0, placed: Placing | None = None,
-        files: Iterable[int] = (), rendered: str = "", **written: Any,
-    ) -> int:  # fmt: skip
-        """Write a post: published now, or as `placed` says. Returns its id.
+    def save(
+        cls, actor: User, data: PostData, *, how: str, post_id: int | None = None, version: int = 0,
+        form_id: str = "", notify: bool = False, require_again: bool = False,
+    ) -> Self:  # fmt: skip
+        """Save what a form says of a post. Returns the post.
 
-        `written` is what `_write` takes, `files` are the ids of what was uploaded for it, beside those its body names.
-        The same form sent again by the same person finds what it made first, and carries on while that is a draft
-        of the `version` that it knows. Raises `Forbidden`; `EditConflict` where that draft was changed elsewhere since;
-        or `ValidationError` for a topic that the person does not see.
+        `how` is "publish" (now, at the time that the form says, or what is published already), "draft" or "autosave".
+        A form without a `post_id` is a new one: sent again, it finds what it made, and goes on while that is a draft.
+        With `notify` everyone hears of the change; with `require_again` who must read the post confirms it again.
+
+        Raises `NotVisible`, `Forbidden`, `ValidationError`, or `EditConflict` where another text was saved since the
+        `version` that the form knows.
         """
-        author = User.acting(actor.id, Role.EDITOR if kind == "page" else Role.MEMBER)
-        post = Draft.of_form(author, form_id)
-        if post is not None and (post.published_at is not None or post.deleted_at):
-            return post.id
-        now, placed = utcnow(), placed or Placing(kind)
-        if post is not None and (post.differs(**written) or placed.moves(post, now)):
-            Draft.refuse_stale(post, version, anew=True)
-        post = post or cls(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS)
-        action = placed.put(post, author, now)
-        post._save(author, now, rendered=rendered, **written)
-        Attachment.attach(author, post.body, files, post=post)
-        Activity.record(author, "post.created" if action == "post.published" else action, post, post.title)
-        if action == "post.published":  # as those who are told would a moment later; its page is what they see next
-            Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == post.id))
-        return post.id
+        # A long text takes a second to render, and inside the transaction nobody else could write.
+        body = link_pages(data.body, actor) if how == "publish" else data.body
+        prepared, html = replace(data, body=body), render_body(actor, body)
+        return cls._save(actor, prepared, html, how, post_id, version, form_id, notify, require_again)
 
     @classmethod
-    @rendered_first
     @transactional
-    def edit(
-        cls, actor: User, post_id: int, version: int, *, placed: Placing | None = None, tell: bool = False,
-        anew: bool = False, files: Iterable[int] = (), rendered: str = "", **written: Any,
-    ) -> None:  # fmt: skip
-        """Save a new version over the one that was read; with `tell`, everybody shall hear of it again.
+    def _save(
+        cls, actor: User, data: PostData, html: str, how: str, post_id: int | None, version: int,
+        form_id: str, notify: bool, require_again: bool,
+    ) -> Self:  # fmt: skip
+        editor = User.acting(actor.id, Role.MEMBER)
+        post = cls.get_for_change(editor, post_id) if post_id else cls._of_form(editor, form_id)
+        was_new = post.version == 0
+        if not post_id and how != "autosave" and (post.published_at or post.deleted_at):
+            return post
+        changes = {name for name in POST_DATA if getattr(post, name) != getattr(data, name)}
+        # The form of a new post may not have heard yet that its text was saved once.
+        known = version or (0 if post_id else 1)
+        if changes & TEXT and not was_new and post.version != known:
+            raise EditConflict(post_id=post.id)
+        post._check(editor, data, how)
+        if how == "autosave" and changes & TEXT:
+            refuse_too_often(f"autosave:{editor.id}", AUTOSAVES, AUTOSAVE_EVERY)
+        post._assign(editor, data, html, how, changes)
+        if post.published_at:
+            post._record_edit(editor, changes, notify, require_again)
+        elif how == "publish":
+            post._publish_or_schedule(editor, data.scheduled_for, changes)
+        elif how == "draft" or was_new:
+            post.scheduled_for = None
+            Activity.record(editor, "post.drafted", post, post.title)
+        return post
 
-        With `anew`, who was asked to read it is asked again; what they acknowledged before stays on record.
+    @classmethod
+    def _of_form(cls, author: User, form_id: str) -> Self:
+        """Return what a person's form made before, or a new post."""
+        made = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id).with_for_update()
+        post = db.session.scalar(made.execution_options(populate_existing=True))
+        return post or cls(author_id=author.id, form_id=form_id, version=0, revision=0)
 
-        Raises `EditConflict` when somebody else saved another text in between, or put it elsewhere (see `Placing.moves`).
-        """
-        editor, post = User.acting(actor.id), cls.get_for_change(actor, post_id)
-        now, changed = utcnow(), post.differs(**written)
-        moved = placed is not None and placed.moves(post, now)
-        if changed or moved:
-            Draft.refuse_stale(post, version)
-        Attachment.attach(editor, written["body"], files, post=post)
-        published = post.published_at is not None and post.published_at <= now
-        action = placed.put(post, editor, now) if placed else ""
-        if changed:
-            post.edited_at = now if published else None
-        if changed or moved or post.version >= DRAFT_VERSIONS:
-            post._save(editor, now, rendered=rendered, **written)
-        if changed or action:
-            Activity.record(editor, action or "post.edited", post, post.title)
-        if tell:
-            Activity.record(editor, "post.told", post, post.title)
-        if changed and anew and post.must_read_since is not None and post.published_at is not None:
-            post.must_read_version = post.version
-            Activity.record(editor, "post.must_read", post, post.title)
+    def _check(self, editor: User, data: PostData, how: str) -> None:
+        """Raise `Forbidden` or `ValidationError` for what this person may not save, or not like this."""
+        if data.kind != self.kind and not editor.may_write_kind(data.kind):
+            raise Forbidden
+        if how == "autosave" and (self.published_at or self.scheduled_for or self.deleted_at):
+            raise ValidationError("body", "This is no longer a draft.")
+        topic = Topic.visible_to(editor).where(Topic.id == data.topic_id)
+        if db.session.scalar(topic.with_for_update(read=True)) is None:  # locked, so that nobody merges it away now
+            raise ValidationError("topic", "Choose a topic.")
+        if how == "publish" or self.published_at:
+            self._check_complete(data)
+            self._check_times(data)
+
+    @staticmethod
+    def _check_complete(data: PostData) -> None:
+        if not data.title.strip():
+            raise ValidationError("title", "Give it a title: others will see it.")
+        if not data.body.strip():
+            raise ValidationError("body", "Write something first: others will see it.")
+
+    def _check_times(self, data: PostData) -> None:
+        now, waits = utcnow(), self.published_at is None
+        begins = data.scheduled_for or now
+        if waits and begins < now and begins != self.scheduled_for:
+            raise ValidationError("scheduled_for", "That time has passed. Leave it empty to publish now.")
+        ends_early = data.expires_at is not None and data.expires_at <= max(now, begins)
+        if ends_early and (waits or data.expires_at != self.expires_at):
+            raise ValidationError("expires_at", "Choose a day after the one on which it is published.")
+
+    def _assign(self, editor: User, data: PostData, html: str, how: str, changes: set[str]) -> None:
+        """Take over what the form says, but for when it is published."""
+        if changes & REVISED:
+            self.editor_id, self.updated_at = editor.id, utcnow()
+        if changes & TEXT:
+            self.version += 1
+            self.title, self.title_key, self.body = data.title, sort_key(data.title), data.body
+            self.html, self.excerpt, self.renderer = html, plain_text(html), RENDERER_VERSION
+        self.kind, self.topic_id = data.kind, data.topic_id
+        if data.kind == "page":
+            self.pinned_at = self.pinned_until = None
+        if how != "autosave":
+            self.expires_at = data.expires_at
+        PageReview.assign(self, utcnow(), data.owner_id, data.review_every)
+        db.session.add(self)
+        db.session.flush()
+        Attachment.attach(editor, data.body, data.file_ids, post=self)
+
+    def _record_edit(self, editor: User, changes: set[str], notify: bool, require_again: bool) -> None:
+        """Record what was changed of a published post."""
+        if changes & REVISED:
+            self.edited_at = self.updated_at
+            self._add_revision(editor)
+        if changes - {"scheduled_for"}:
+            Activity.record(editor, "post.turned" if "kind" in changes else "post.edited", self, self.title)
+        if notify:
+            Activity.record(editor, "post.told", self, self.title)
+        if changes & REVISED and require_again and self.must_read_since:
+            self.must_read_revision = self.revision
+            Activity.record(editor, "post.must_read", self, self.title)
+
+    def _publish_or_schedule(self, editor: User, moment: datetime | None, changes: set[str]) -> None:
+        if moment is None or moment <= utcnow():
+            self._publish(editor)
+            return
+        self.scheduled_for = moment
+        if changes:
+            action = "post.scheduled" if "scheduled_for" in changes else "post.edited"
+            Activity.record(editor, action, self, self.title)
+
+    def _publish(self, actor: User) -> None:
+        """Publish it: from now on others see it, are told of it and find it."""
+        self.published_at = self.updated_at = utcnow()
+        self.scheduled_for = None
+        self._add_revision(actor)
+        if self.must_read_since:
+            self.must_read_revision = self.revision
+        db.session.flush()
+        Activity.record(actor, "post.published", self, self.title)
+        Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == self.id))
+
+    def _add_revision(self, editor: User) -> None:
+        """Keep what it says now."""
+        self.revision += 1
+        text = {"title": self.title, "body": self.body, "kind": self.kind, "topic_id": self.topic_id}
+        db.session.add(
+            Revision(post_id=self.id, number=self.revision, editor_id=editor.id, created_at=self.updated_at, **text)
+        )
+
+    @classmethod
+    def publish_due(cls) -> int:
+        """Publish what is scheduled for now or earlier. Returns how many posts that were."""
+        due = (
+            sa.select(cls.id).where(cls.scheduled_for <= utcnow(), cls.deleted_at.is_(None)).order_by(cls.scheduled_for)
+        )
+        return sum(cls._publish_scheduled(post_id) for post_id in db.session.scalars(due).all())
+
+    @classmethod
+    @transactional
+    def _publish_scheduled(cls, post_id: int) -> bool:
+        """Publish a post whose time has come. Where its author may not write there any more, it is a draft again."""
+        db.session.execute(sa.select(cls.id).where(cls.id == post_id).with_for_update())
+        post = db.session.get(cls, post_id, populate_existing=True)
+        if post is None or post.deleted_at or not post.scheduled_for or post.scheduled_for > utcnow():
+            return False
+        author = db.session.get_one(User, post.author_id, populate_existing=True)
+        sees_it = db.session.scalar(cls.visible_to(author).where(cls.id == post.id)) is not None
+        if author.deactivated_at or not author.may_write_kind(post.kind) or not sees_it:
+            post.scheduled_for = None
+            Activity.record(None, "post.unscheduled", post, post.title)
+            return False
+        if (body := link_pages(post.body, author)) != post.body:
+            post.body, post.html = body, render_body(author, body)
+        post._publish(author)
+        return True
 
     @classmethod
     @transactional
@@ -1809,92 +1809,6 @@ class Post(Timed, Versioned, SoftDelete, db.Model):
         if (pinned, until) != (post.is_pinned(now), post.pinned_until):
             post.pinned_at, post.pinned_until = (now, until) if pinned else (None, None)
             Activity.record(actor, "post.pinned" if pinned else "post.unpinned", post, post.title)
-
-    def _write(
-        self, editor: User, now: datetime, *, topic_id: int, title: str, body: str, rendered: str, **upkeep: Any
-    ) -> None:
-        with db.session.no_autoflush:
-            topic = Topic.visible_to(editor).where(Topic.id == topic_id)
-            if db.session.scalar(topic.with_for_update(read=True)) is None:  # locked, or it might be merged away now
-                raise ValidationError("topic", "Choose a topic.")
-        if self.id and self.kind == "page" and self.title_key != sort_key(title):
-            PageLink.hold(self)
-        self.topic_id, self.title, self.title_key = topic_id, title, sort_key(title)
-        self.body, self.html, self.renderer = body, rendered, RENDERER_VERSION
-        self.excerpt = plain_text(self.html)
-        self.editor_id, self.updated_at, self.version = editor.id, now, self.version + 1
-        if self.kind == "page" and upkeep:
-            PageReview.assign(self, now, **upkeep)
-        db.session.add(self)
-        db.session.flush()
-        PageLink.keep(editor.id, self.id, self.html)
-
-
-# -- Posts: drafts -----------------------------------------------------------------------------------------------------
-
-
-class Draft:
-    """What only its author sees: posts that are not published yet, and how they are kept while they are typed."""
-
-    @classmethod
-    def mine(cls, user: User) -> Sequence[Any]:
-        """A person's own drafts, and what they have scheduled: the newest first."""
-        own = sa.select(Post.id, Post.title, Post.kind, Post.published_at, Post.updated_at, Post.excerpt).where(
-            Post.visible(), Post.author_id == VIEWER, sa.or_(Post.published_at.is_(None), Post.published_at > NOW)
-        )
-        latest = own.order_by(Post.updated_at.desc(), Post.id.desc()).limit(DRAFTS_MOST)
-        return rows(latest, viewer=user.id, now=utcnow()).all()
-
-    @classmethod
-    def of_form(cls, author: User, form_id: str) -> Post | None:
-        """What a person's form made before."""
-        first = sa.select(Post).where(Post.author_id == author.id, Post.form_id == form_id).with_for_update()
-        return db.session.scalar(first.execution_options(populate_existing=True))
-
-    @staticmethod
-    def refuse_stale(post: Post, version: int, anew: bool = False) -> None:
-        """Raise `EditConflict` unless that version of a post was the one that was read.
-
-        The form of a new one (`anew`) may not have heard yet of what it made, which is a draft's first version.
-        """
-        read = DRAFT_VERSIONS + 1 if anew and not version else version
-        if post.version != read:
-            saver = db.session.get(User, post.editor_id)
-            raise EditConflict(
-                post_id=post.id, title=post.title, body=post.body, version=post.version, topic_id=post.topic_id,
-                kind=post.kind, published_at=post.published_at, expires_at=post.expires_at,
-                owner_id=post.owner_id, review_every=post.review_every,
-                editor_id=post.editor_id, editor_name=saver.name if saver else "", updated_at=post.updated_at,
-            )  # fmt: skip
-
-    @classmethod
-    @rendered_first
-    @transactional
-    def autosave(
-        cls, actor: User, post_id: int | None, version: int, *, form_id: str = "", rendered: str = "",
-        **written: Any,
-    ) -> Post:  # fmt: skip
-        """Keep a draft as it is typed, without a revision; the first time it is found, or made, by its form's id.
-
-        Nothing is recorded but that it was begun: no page shows a draft to others, and its own is never kept.
-        Raises `ValidationError` for what is published or scheduled, as `edit` does, and 429 for who saves again and again.
-        """
-        kind = written.pop("kind", "news")
-        author = User.acting(actor.id, Role.EDITOR if post_id is None and kind == "page" else Role.MEMBER)
-        post = Post.get_for_change(actor, post_id) if post_id else Draft.of_form(author, form_id)
-        if post is None:
-            refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
-            post = Post(author_id=author.id, form_id=form_id, version=DRAFT_VERSIONS, kind=kind)
-            post._write(author, utcnow(), rendered=rendered, **written)
-            Activity.record(author, "post.drafted", post, post.title)
-        elif post.published_at is not None or post.deleted_at:
-            raise ValidationError("body", "This is no draft any more.")
-        elif post.differs(**written):
-            Draft.refuse_stale(post, version, anew=not post_id)
-            refuse_too_often(f"autosave:{author.id}", AUTOSAVES, AUTOSAVE_EVERY)
-            post._write(author, utcnow(), rendered=rendered, **written)
-        Attachment.attach(author, post.body, post=post)  # or it is forgotten some day, while the draft waits
-        return post
 
 
 sa.Index("uq_posts_author_id_form_id", Post.author_id, Post.form_id, unique=True)
@@ -1945,7 +1859,7 @@ class PageReview:
         overdue = sa.select(Post).where(
             Post.kind == "page",
             Post.deleted_at.is_(None),
-            Post.published_at > LONG_AGO,
+            Post.is_published(),
             Post.review_by < day,
             Post.owner_id.is_not(None),
             sa.or_(Post.review_told.is_(None), Post.review_told < Post.review_by),
@@ -1985,102 +1899,31 @@ def months_after(day: date, months: int) -> date:
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
 
 
-# -- Versions ----------------------------------------------------------------------------------------------------------
+# -- Revisions ---------------------------------------------------------------------------------------------------------
 
 
 class Revision(db.Model):
-    """What a post or a comment said in one of its versions. Never changed."""
+    """What a post has said since it was published, or since one of its changes. Never changed itself."""
 
     __tablename__ = "revisions"
     id: Mapped[int] = mapped_column(primary_key=True)
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
-    version: Mapped[int]
+    number: Mapped[int]
     editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     created_at: Mapped[datetime] = mapped_column(Timestamp)
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    topic_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="SET NULL"))
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
-    # Where a post was then; of a comment None. No key: a topic that is removed for good takes no versions with it.
-    kind: Mapped[str | None] = mapped_column(sa.String(8))
-    topic_id: Mapped[int | None]
     body: Mapped[str] = mapped_column(LongText)
+    editor: Mapped[User] = relationship(lazy="joined", innerjoin=True)
 
     @classmethod
-    def keep(cls, *, editor_id: int, title: str = "", **values: Any) -> None:
-        """Write a version down, as part of the caller's unit."""
-        rows(REVISION_INSERT, editor_id=editor_id, title=title, **values)
-
-    @classmethod
-    def _of(cls, post_id: int, comment_id: int | None) -> sa.ColumnElement[bool]:
-        of_it = cls.comment_id.is_(None) if comment_id is None else cls.comment_id == comment_id
-        return sa.and_(cls.post_id == post_id, of_it)
-
-    @classmethod
-    def fetch(cls, post_id: int, comment_id: int | None, version: int) -> Version:
-        """One version of a post, or with its id of a comment. Raises `NotVisible` where it is not kept."""
-        statement = cls._versions().where(cls._of(post_id, comment_id), cls.version == version)
-        row = rows(statement).first()
-        if row is None:
-            raise NotVisible
-        return Version._make(row)
-
-    @classmethod
-    def before(cls, post_id: int, comment_id: int | None, version: int) -> int | None:
-        """The number of the version kept before one; None where it is the first."""
-        last = sa.select(sa.func.max(cls.version)).where(cls._of(post_id, comment_id), cls.version < version)
-        return rows(last).scalar()
-
-    @classmethod
-    def page(cls, post_id: int, comment_id: int | None, before: int | None, chosen: Iterable[int]) -> list[Version]:
-        """A page of versions, the newest first, one more than it holds; and those that were chosen on others."""
-        of_it = cls._versions().where(cls._of(post_id, comment_id))
-        wanted = {number for number in chosen if before is not None and number >= before}
-        statement = of_it.where(cls.version < before) if before is not None else of_it
-        found = rows(statement.order_by(cls.version.desc()).limit(PAGE_SIZE + 1)).all()
-        above = rows(of_it.where(cls.version.in_(wanted)).order_by(cls.version.desc())).all() if wanted else []
-        return [Version._make(row) for row in (*above, *found)]
-
-    @classmethod
-    def _versions(cls) -> Columns:
-        columns = (cls.version, cls.created_at, cls.title, cls.body, User.id, User.name, User.username)
-        columns += (cls.kind, cls.topic_id)
-        return sa.select(*columns).join(User, User.id == cls.editor_id)
-
-    @classmethod
-    def editor_name(cls, comment_id: int, version: int) -> str:
-        """Who wrote a version of a comment."""
-        saver = sa.select(User.name).join(cls, cls.editor_id == User.id)
-        return db.session.scalar(saver.where(cls.comment_id == comment_id, cls.version == version)) or ""
+    def of(cls, post: Post, number: int | None) -> sa.Select[Self]:
+        """Select a revision of a post."""
+        return sa.select(cls).where(cls.post_id == post.id, cls.number == number)
 
 
-class Version(NamedTuple):
-    """What a post or a comment said in one of its versions, and who said so."""
-
-    number: int
-    created_at: datetime
-    title: str
-    body: str
-    editor_id: int
-    editor_name: str
-    editor_username: str
-    kind: str | None
-    topic_id: int | None
-
-    @property
-    def words(self) -> int:
-        return len(self.body.split())
-
-    def topic_seen_by(self, user: User) -> Topic | None:
-        """The topic that a post was in then, or what it was merged into since; None where the person sees none.
-
-        An id may have been given anew once a topic was removed for good: one that began later is another.
-        """
-        then = sa.and_(Topic.id == self.topic_id, Topic.created_at <= self.created_at)
-        now = sa.select(sa.func.coalesce(Topic.merged_into_id, Topic.id)).where(then).scalar_subquery()
-        return db.session.scalar(Topic.visible_to(user).where(Topic.id == now))
-
-
-sa.Index("ix_revisions_post", Revision.post_id, Revision.comment_id, Revision.version)
-REVISION_INSERT = Prepared(lambda: sa.insert(Revision))
+sa.Index("uq_revisions_post_id_number", Revision.post_id, Revision.number, unique=True)
 
 
 # -- Must-read ---------------------------------------------------------------------------------------------------------
@@ -2103,14 +1946,14 @@ class MustReadPerson(db.Model):
 
 
 class Acknowledgement(db.Model):
-    """Somebody confirmed that they have read a version of a post. Never changed, never deleted."""
+    """Somebody confirmed that they have read a revision of a post. Never changed, never deleted."""
 
     __tablename__ = "acknowledgements"
-    __table_args__ = (sa.UniqueConstraint("post_id", "user_id", "version"),)
+    __table_args__ = (sa.UniqueConstraint("post_id", "user_id", "revision"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"), index=True)
-    version: Mapped[int]
+    revision: Mapped[int]
     at: Mapped[datetime] = mapped_column(Timestamp)
     user: Mapped[User] = relationship()
 
@@ -2137,7 +1980,7 @@ class Acknowledgement(db.Model):
     def pending(cls, person: Any = User) -> sa.ColumnElement[bool]:
         """Whether the person of a row still has to read the post of a row."""
         given = sa.exists().where(cls.post_id == Post.id, cls.user_id == person.id)
-        given = given.where(cls.version >= Post.must_read_version).correlate(Post, person)
+        given = given.where(cls.revision >= Post.must_read_revision).correlate(Post, person)
         return sa.and_(cls.required_readers(person), sa.not_(given))
 
     @classmethod
@@ -2145,9 +1988,9 @@ class Acknowledgement(db.Model):
         """Whether the person bound as `viewer` is required to read the post of a row, what they read of it, and when."""
         person, mine = aliased(User), (cls.post_id == Post.id, cls.user_id == VIEWER)
         required = sa.exists().where(person.id == VIEWER, cls.required_readers(person)).correlate(Post)
-        version = sa.select(sa.func.max(cls.version)).where(*mine).correlate(Post).scalar_subquery()
+        revision = sa.select(sa.func.max(cls.revision)).where(*mine).correlate(Post).scalar_subquery()
         at = sa.select(sa.func.max(cls.at)).where(*mine).correlate(Post).scalar_subquery()
-        return required.label("is_required"), version.label("read_version"), at.label("read_at")
+        return required.label("is_required"), revision.label("read_revision"), at.label("read_at")
 
     @classmethod
     def report(cls, post: Post) -> Report:
@@ -2159,7 +2002,7 @@ class Acknowledgement(db.Model):
             user = acknowledgement.user
             line = lines.setdefault(user.id, ReportLine(user, "past"))
             line.given.append(acknowledgement)
-            if line.state == "pending" and acknowledgement.version >= (post.must_read_version or 0):
+            if line.state == "pending" and acknowledgement.revision >= (post.must_read_revision or 0):
                 line.state = "read"
         return Report(sorted(lines.values(), key=lambda line: (REPORT_STATES.index(line.state), line.person.name_key)))
 
@@ -2167,8 +2010,8 @@ class Acknowledgement(db.Model):
 
     @classmethod
     @transactional
-    def acknowledge(cls, actor: User, post_id: int, version: int) -> None:
-        """Write down that somebody has read a post in the version that they saw (0: the present one).
+    def acknowledge(cls, actor: User, post_id: int, revision: int) -> None:
+        """Write down that somebody has read a post in the revision that they saw (0: the present one).
 
         Doing it again changes nothing. Raises `NotVisible`, or `ValidationError` where they are not required to read
         it or it has changed since.
@@ -2177,12 +2020,12 @@ class Acknowledgement(db.Model):
         post = Post.get_visible(user, post_id)
         required = sa.select(User.id).join(Post, Post.id == post.id).where(User.id == user.id, cls.required_readers())
         if db.session.scalar(required, {"now": utcnow()}) is None:
-            raise ValidationError("version", "You aren't asked to confirm that you have read this.")
-        read = min(version or post.version, post.version)
-        if read < (post.must_read_version or 0):
-            raise ValidationError("version", "This was changed while you read it. Please read it again, then confirm.")
-        if database.insert_if_absent(cls, post_id=post.id, user_id=user.id, version=read, at=utcnow()):
-            Activity.record(user, "post.acknowledged", post, f"version {read}")
+            raise ValidationError("revision", "You aren't asked to confirm that you have read this.")
+        read = min(revision or post.revision, post.revision)
+        if read < (post.must_read_revision or 0):
+            raise ValidationError("revision", "This was changed while you read it. Please read it again, then confirm.")
+        if database.insert_if_absent(cls, post_id=post.id, user_id=user.id, revision=read, at=utcnow()):
+            Activity.record(user, "post.acknowledged", post, f"revision {read}")
 
     @classmethod
     @transactional
@@ -2195,7 +2038,7 @@ class Acknowledgement(db.Model):
         With `again`, who has read an earlier version is asked again. Raises `ValidationError` where nobody is required.
         """
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
-        if post.published_at is None:
+        if not (post.published_at or post.scheduled_for):
             raise ValidationError("audience", "Publish the post first, or schedule it.")
         roles = set(roles)
         active = sa.select(User.id).where(User.id.in_(set(people)), User.deactivated_at.is_(None))
@@ -2203,7 +2046,7 @@ class Acknowledgement(db.Model):
         if not roles and not named:
             raise ValidationError("audience", "Choose at least one role or one person.")
         if again or post.must_read_since is None:
-            post.must_read_version = post.version
+            post.must_read_revision = max(post.revision, 1)
         post.must_read_since, post.must_read_due = post.must_read_since or utcnow(), due
         db.session.execute(sa.delete(MustReadRole).where(MustReadRole.post_id == post.id))
         db.session.execute(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
@@ -2277,7 +2120,6 @@ class Comment(SoftDelete, db.Model):
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
     author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
-    version: Mapped[int] = mapped_column(default=1)
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
@@ -2340,17 +2182,16 @@ class Comment(SoftDelete, db.Model):
 
         `rendered` is the body's HTML where the caller has it already. Raises `NotVisible` or `Forbidden`.
         """
-        # Read and rendered out here: nothing inside may ask a session, or hold the write lock for longer than it must.
+        body = link_pages(body, actor)
         rendered = rendered or render_body(actor, body)
-        more = "/files/" in body or "/pages?title=" in rendered
-        return (cls._create_with_more if more else cls._create)(actor.id, post_id, body, form_id, rendered)
+        create = cls._create_with_more if "/files/" in body else cls._create
+        return create(actor.id, post_id, body, form_id, rendered)
 
     @classmethod
     @transactional
     def _create_with_more(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
         comment_id = cls._create(author_id, post_id, body, form_id, rendered)
         Attachment.attach(User.acting(author_id), body, comment=db.session.get_one(cls, comment_id))
-        PageLink.keep(author_id, post_id, rendered, comment_id)
         return comment_id
 
     @classmethod
@@ -2378,7 +2219,6 @@ class Comment(SoftDelete, db.Model):
             "post_id": Post.id,
             "author_id": User.id,
             "form_id": sa.bindparam("form_id", type_=sa.String),
-            "version": sa.literal(1),
             "renderer": sa.literal(RENDERER_VERSION),
             "created_at": NOW,
         }
@@ -2400,51 +2240,22 @@ class Comment(SoftDelete, db.Model):
         return place.existing
 
     @classmethod
-    @rendered_first
+    def edit(cls, actor: User, comment_id: int, *, body: str) -> None:
+        """Change what a comment says. Raises `NotVisible` or `Forbidden`."""
+        body = link_pages(body, actor)
+        cls._edit(actor, comment_id, body, render_body(actor, body))
+
+    @classmethod
     @transactional
-    def edit(cls, actor: User, comment_id: int, version: int, *, body: str, rendered: str = "") -> None:
-        """Save a new version over the one that was read. Raises `EditConflict` when somebody else saved in between."""
+    def _edit(cls, actor: User, comment_id: int, body: str, rendered: str) -> None:
         editor, comment = User.acting(actor.id), cls.get_for_change(actor, comment_id)
-        if comment.version != version:
-            saver = Revision.editor_name(comment.id, comment.version)
-            moment = comment.edited_at or comment.created_at
-            raise EditConflict(
-                title="", body=comment.body, version=comment.version, editor_name=saver, updated_at=moment
-            )
         if comment.body == body:
             return
-        now = utcnow()
-        if comment.edited_at is None:
-            # Most comments are never edited: the first version is written down when there comes to be a second.
-            first = {"version": 1, "body": comment.body, "created_at": comment.created_at}
-            Revision.keep(post_id=comment.post_id, comment_id=comment.id, editor_id=comment.author_id, **first)
+        named = mentioned_names(body) - mentioned_names(comment.body)
         comment.body, comment.html, comment.renderer = body, rendered, RENDERER_VERSION
-        comment.version, comment.edited_at = version + 1, now
-        Revision.keep(
-            post_id=comment.post_id,
-            comment_id=comment.id,
-            editor_id=editor.id,
-            version=version + 1,
-            body=body,
-            created_at=now,
-        )
+        comment.edited_at = utcnow()
         Attachment.attach(editor, body, comment=comment)
-        PageLink.keep(editor.id, comment.post_id, comment.html, comment.id)
-        Activity.record(editor, "comment.edited", comment)
-
-    @classmethod
-    def revert(cls, actor: User, comment_id: int, version: int, wanted: int) -> int:
-        """Like a post's."""
-        post_id = rows(sa.select(cls.post_id).where(cls.id == comment_id)).scalar() or 0
-        old = Revision.fetch(post_id, comment_id, wanted)
-        return cls._revert(actor, comment_id, version, old.body, render_body(actor, old.body))
-
-    @classmethod
-    @transactional
-    def _revert(cls, actor: User, comment_id: int, version: int, body: str, rendered: str) -> int:
-        comment = cls.get_for_change(actor, comment_id)
-        cls.edit(actor, comment_id, version, body=body, rendered=rendered)
-        return comment.version
+        Activity.record(editor, "comment.edited", comment, " ".join(sorted(named)))
 
     def record_deletion(self, actor: User, action: str) -> None:
         """Record it, and count the comments of the post again."""
@@ -2577,8 +2388,7 @@ class Attachment(SoftDelete, db.Model):
     @property
     def markdown(self) -> str:
         """What shows a picture in a text, or links to any other file."""
-        words = re.sub(r"([\\\[\]*_`<>!&~|])", r"\\\1", self.name)
-        return f"{'!' if self.is_picture else ''}[{words}]({self.url})"
+        return f"{'!' if self.is_picture else ''}[{escape_markdown(self.name)}]({self.url})"
 
     @property
     def thumb_size(self) -> tuple[int, int]:
@@ -2666,160 +2476,47 @@ sa.Index("ix_attachments_bin", Attachment.deleted_at, Attachment.id, sqlite_wher
 
 # -- Links between texts -----------------------------------------------------------------------------------------------
 
-
-class PageLink(db.Model):
-    """That a post or a comment names a page of the handbook by its title, and which page that was.
-
-    A title means the page that was called so when a save of the text first brought it in; or, where there was none, the
-    one that is called so later. It goes on meaning that page through every later save that still holds it, whatever
-    that page, and others, are called by then. What a save brings in that the text did not hold before (a new text, an
-    older version that is taken up again, or a title that was taken out and put back) means the page called so now.
-
-    Who does not see the page is led to another one of that title, as if it were not there; and where there is none,
-    nothing tells a hidden page from one that never was.
-    """
-
-    __tablename__ = "page_links"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
-    title_key: Mapped[str] = mapped_column(sa.String(TITLE_MAX), index=True)
-    target_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="SET NULL"), index=True)
-
-    # -- queries
-
-    @staticmethod
-    def named_in(rendered: str) -> set[str]:
-        """The keys of the titles that rendered HTML links to."""
-        if "/pages?title=" not in rendered:
-            return set()
-        titles = (unquote_plus(match[1]) for match in itertools.islice(_DRAWN_PAGE_LINK.finditer(rendered), LINKS_MOST))
-        return {sort_key(title) for title in titles}
-
-    @classmethod
-    def called(cls, viewer: User | int, titles: Iterable[str], near: int = 0) -> dict[str, PageName]:
-        """The pages that a person sees, by their titles' keys: the one in the topic of post `near`, or the oldest."""
-        if not (keys := [*titles]):
-            return {}
-        source = aliased(Post)
-        topic = sa.select(source.topic_id).where(source.id == near).scalar_subquery()
-        bearing = sa.select(Post.title_key, Post.id, Post.title).where(
-            Post.listed(), Post.kind == "page", Post.title_key.in_(keys)
-        )
-        ordered = bearing.order_by(sa.case((Post.topic_id == topic, 0), else_=1), Post.id)
-        found: dict[str, PageName] = {}
-        for row in rows(ordered, viewer=viewer if isinstance(viewer, int) else viewer.id, now=utcnow()):
-            found.setdefault(row.title_key, PageName(row.id, row.title))
-        return found
-
-    @staticmethod
-    def suggested(viewer: User, typed: str) -> Sequence[Any]:
-        """The pages that somebody may mean by the beginning of a word of their titles; those that begin so first."""
-        key, nameable = sort_key(typed), sa.not_(sa.or_(*(Post.title.contains(mark) for mark in "[]|")))
-        first = Post.title_key.startswith(key, autoescape=True)
-        fits = sa.or_(first, Post.title_key.contains(f" {key}", autoescape=True))
-        pages = sa.select(Post.title, Topic.name.label("topic")).join(Topic, Topic.id == Post.topic_id)
-        pages = pages.where(Post.listed(), Post.kind == "page", fits, nameable)
-        ordered = pages.order_by(sa.case((first, 0), else_=1), Post.title_key, Post.id).limit(SUGGESTED_MOST)
-        return rows(ordered, viewer=viewer.id, now=utcnow()).all()
-
-    @classmethod
-    def once_called(cls, viewer: User, title: str) -> PageName | None:
-        """The page that somebody linked to by that title, whatever it is called now, as far as the person sees it."""
-        bound = sa.select(Post.id, Post.title).join(cls, cls.target_id == Post.id)
-        bound = bound.where(cls.title_key == title, Post.listed()).order_by(cls.id).limit(1)
-        row = rows(bound, viewer=viewer.id, now=utcnow()).first()
-        return PageName._make(row) if row else None
-
-    @classmethod
-    def _mine(cls, post_id: int, comment_id: int | None) -> sa.ColumnElement[bool]:
-        return sa.and_(
-            cls.post_id == post_id, cls.comment_id.is_(None) if comment_id is None else cls.comment_id == comment_id
-        )
-
-    @classmethod
-    def lead(cls, viewer: User, rendered: str, post_id: int = 0, comment_id: int | None = None) -> str:
-        """Have the links of a text lead where they lead this person: of one that is not saved, or was before.
-
-        Of a post or, with a `comment_id`, of a comment below it; of a new one where that is 0.
-        """
-        if not (named := cls.named_in(rendered)):
-            return rendered
-        found, target = cls.called(viewer, named, post_id), aliased(Post)
-        bound = sa.select(cls.title_key, target.id, target.title).join(target, target.id == cls.target_id)
-        bound = bound.where(cls._mine(post_id, comment_id), target.listed())
-        for row in rows(bound, viewer=viewer.id, now=utcnow()):
-            found[row.title_key] = PageName(row.id, row.title)
-        return led(rendered, found, viewer)
-
-    # -- as part of the actions of posts and comments
-
-    @classmethod
-    def keep(cls, writer_id: int, post_id: int, rendered: str, comment_id: int | None = None) -> None:
-        """Write down which pages a text names, as it is saved: see the rule above."""
-        named, mine = cls.named_in(rendered), cls._mine(post_id, comment_id)
-        before = {row.title_key: row.target_id for row in rows(sa.select(cls.title_key, cls.target_id).where(mine))}
-        found = cls.called(writer_id, {key for key in named if before.get(key) is None}, post_id)
-        targets = {key: found[key].id if key in found else before.get(key) for key in sorted(named)}
-        if targets == before:
-            return
-        if before:
-            rows(sa.delete(cls).where(mine))
-        for key, target_id in targets.items():
-            rows(sa.insert(cls), post_id=post_id, comment_id=comment_id, title_key=key, target_id=target_id)
-
-    @classmethod
-    def hold(cls, page: Post) -> None:
-        """Before a page is called otherwise: bind those links that wait for its title and lead to it so far."""
-        source, other = aliased(Post), aliased(Post)
-        near = other.topic_id == source.topic_id
-        everybodys = other.topic_id.in_(sa.select(Topic.id).where(Topic.private == sa.false()))
-        stands = sa.and_(other.kind == "page", other.deleted_at.is_(None), other.published_at <= utcnow())
-        waiting = sa.select(cls.id, other.id.label("page_id")).join(source, source.id == cls.post_id)
-        waiting = waiting.join(other, sa.and_(other.title_key == cls.title_key, stands, sa.or_(near, everybodys)))
-        waiting = waiting.where(cls.target_id.is_(None), cls.title_key == page.title_key)
-        first: dict[int, int] = {}
-        for row in rows(waiting.order_by(sa.case((near, 0), else_=1), other.id)):
-            first.setdefault(row.id, row.page_id)
-        if ids := [link_id for link_id, page_id in first.items() if page_id == page.id]:
-            rows(sa.update(cls).where(cls.id.in_(ids)).values(target_id=page.id))
-
-    @classmethod
-    def let_go(cls, ids: Sequence[int]) -> None:
-        """Have the links to pages that are removed for good wait for others of their titles."""
-        rows(sa.update(cls).where(cls.target_id.in_(ids)).values(target_id=None))
-
-
-sa.Index("ix_page_links_post", PageLink.post_id, PageLink.comment_id)
 sa.Index("ix_posts_called", Post.title_key, Post.kind)
-LINKS_MOST = 500  # of one text
-LINKING_MOST = 50  # how many posts a page lists that link to it
 
 
-class PageName(NamedTuple):
-    id: int
-    title: str
+def pages_titled(user: User, titles: Iterable[str]) -> dict[str, int]:
+    """Return the pages of the handbook that have one of these titles and that a person sees.
 
-
-def led(rendered: str, found: Mapping[str, PageName], viewer: User) -> str:
-    """Draw the links of rendered HTML to the pages that were found; what was not found is marked.
-
-    A link without words of its own shows what its page is called now.
+    They are ids, by the keys of the titles. Of several pages with the same title it is the oldest.
     """
+    keys = {sort_key(tidy(title)) for title in titles}
+    pages = sa.select(Post.title_key, Post.id).where(Post.listed(), Post.kind == "page", Post.title_key.in_(keys))
+    found = db.session.execute(pages.order_by(Post.id.desc()), {"viewer": user.id})
+    return {page.title_key: page.id for page in found}
 
-    def draw(match: re.Match[str]) -> str:
-        title, words = unquote_plus(match[1]), match[2]
-        key = sort_key(title)
-        page, bare = found.get(key), sort_key(html.unescape(words)) == key
-        if page is not None:
-            shown = escape(page.title) if bare and sort_key(page.title) != key else words
-            return f'<a href="/posts/{page.id}">{shown}</a>'
-        if not viewer.may_write_kind("page"):
-            return f'<span class="missing">{words}<span class="visually-hidden"> (no such page)</span></span>'
-        address = f"/posts/new?kind=page&amp;title={quote(title, safe='')}"
-        return f'<a class="missing" href="{address}">{words}<span class="visually-hidden"> (write this page)</span></a>'
 
-    return _DRAWN_PAGE_LINK.sub(draw, rendered, count=LINKS_MOST)
+def pages_suggested(user: User, typed: str) -> Sequence[Any]:
+    """Return the pages with a title in which a word begins like this; first those that begin so themselves."""
+    key, nameable = sort_key(typed), sa.not_(sa.or_(*(Post.title.contains(mark) for mark in "[]|")))
+    first = Post.title_key.startswith(key, autoescape=True)
+    fits = sa.or_(first, Post.title_key.contains(f" {key}", autoescape=True))
+    pages = sa.select(Post.title, Topic.name.label("topic")).join(Post.topic)
+    pages = pages.where(Post.listed(), Post.kind == "page", fits, nameable)
+    ordered = pages.order_by(sa.case((first, 0), else_=1), Post.title_key, Post.id).limit(SUGGESTED_MOST)
+    return db.session.execute(ordered, {"viewer": user.id}).all()
+
+
+def link_pages(body: str, user: User) -> str:
+    """Return a text with each `[[Title]]` of a page that this person sees as a link to it, which survives a rename.
+
+    Code stays as it is, and so does the title of a page that does not exist.
+    """
+    titles = {match["title"] for match in itertools.islice(_PAGE_LINK.finditer(body), LINKS_MOST)}
+    pages = pages_titled(user, titles) if titles else {}
+    if not pages:
+        return body
+
+    def link(match: re.Match[str]) -> str:
+        title = tidy(match["title"])
+        page_id = pages.get(sort_key(title)) if title else None
+        return f"[{escape_markdown(tidy(match['words']) or title)}](/posts/{page_id})" if page_id else match[0]
+
+    return "".join(block if is_code else _CODE_OR_PAGE_LINK.sub(link, block) for is_code, block in code_blocks(body))
 
 
 def render_body(writer: User, body: str) -> str:
@@ -2827,50 +2524,26 @@ def render_body(writer: User, body: str) -> str:
     return render_markdown(body, Attachment.sizes(writer, body), User.bearing)
 
 
-class OldHtml:
-    """What an older version of the renderer made of texts. It is made anew by and by, and nobody is told of it."""
+def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
+    """Select the ids of the posts, or comments, that an older version of the renderer rendered."""
+    return sa.select(model.id).where(model.renderer < RENDERER_VERSION)
 
-    @classmethod
-    def renew(cls, until: float) -> int:
-        """Render such texts anew, until a moment of the monotonic clock at the latest. Returns how many it were."""
-        count = 0
-        done = rows(RENDERED_READ).first()
-        if done is not None and done.value == str(RENDERER_VERSION):
-            return 0
-        for model in (Post, Comment):
-            last = 0
-            while found := rows(cls._outdated(model, last)).all():
-                if time.monotonic() > until:
-                    return count
-                writers: list[Any] = [SimpleNamespace(id=row.author_id) for row in found]
-                made = [render_body(writer, row.body) for writer, row in zip(writers, found, strict=True)]
-                database.end_reading()
-                cls._write(model, found, made)
-                count, last = count + len(found), found[-1].id
-        cls._note_done()
-        return count
 
-    @staticmethod
-    def _outdated(model: Any, after: int) -> Columns:
-        columns = sa.select(model.id, model.version, model.author_id, model.body)
-        return columns.where(model.renderer < RENDERER_VERSION, model.id > after).order_by(model.id).limit(50)
+def count_outdated_texts() -> int:
+    """Return how many posts and comments an older version of the renderer rendered."""
+    counts = (sa.select(sa.func.count()).select_from(outdated_texts(model).subquery()) for model in (Post, Comment))
+    return sum(db.session.scalar(count) or 0 for count in counts)
 
-    @staticmethod
-    @transactional
-    def _write(model: Any, found: Sequence[Any], made: Sequence[str]) -> None:
-        """Write the new HTML of what nobody has changed meanwhile."""
-        for row, html_now in zip(found, made, strict=True):
-            values = {"html": html_now, "renderer": RENDERER_VERSION}
-            values |= {"excerpt": plain_text(html_now)} if model is Post else {}
-            rows(sa.update(model).where(model.id == row.id, model.version == row.version).values(values))
-        Activity.record(None, "site.rendered", (model.__tablename__, found[-1].id), plural(len(found), "text"))
 
-    @staticmethod
-    @transactional
-    def _note_done() -> None:
-        """Remember that there are none: to look for them is to go through everything."""
-        rows(sa.delete(Setting).where(Setting.name == RENDERED))
-        rows(sa.insert(Setting), name=RENDERED, value=str(RENDERER_VERSION))
+@transactional
+def rerender_some(model: type[Post] | type[Comment]) -> int:
+    """Render some of the texts that an older version rendered. Returns how many."""
+    ids = db.session.scalars(outdated_texts(model).order_by(model.id).limit(50).with_for_update()).all()
+    for text in db.session.scalars(sa.select(model).where(model.id.in_(ids))):
+        text.html, text.renderer = render_body(text.author, text.body), RENDERER_VERSION
+        if isinstance(text, Post):
+            text.excerpt = plain_text(text.html)
+    return len(ids)
 
 
 # -- Reactions ---------------------------------------------------------------------------------------------------------
@@ -3012,7 +2685,6 @@ sa.Index("ix_activities_pending", Activity.pending, Activity.id, sqlite_where=Ac
 # People, topics, the handbook: whatever changes what the lists say of them counts `Setting` "directory" up.
 CHANGES_DIRECTORY = frozenset(
     [
-        "post.created",
         "post.published",
         "post.scheduled",
         "post.turned",
@@ -3036,7 +2708,7 @@ CHANGES_DIRECTORY = frozenset(
 )
 
 
-APPEARING = ("post.created", "post.published", "post.scheduled")
+APPEARING = ("post.published",)
 TOLD_OF_POSTS = (*APPEARING, "post.told", "post.must_read", "post.reminded", "post.overdue")
 # What somebody may have to be told of: `Notification.tell` looks at these once they are committed.
 TOLD = frozenset([*TOLD_OF_POSTS, "comment.created", "comment.edited", "reaction.added", "reaction.removed"])
@@ -3416,12 +3088,10 @@ class Telling:
 
     @staticmethod
     def waiting(lock: bool = False) -> Sequence[Any]:
-        """The next activities to be told. A scheduled post's has to wait until it appears."""
-        to_come = sa.select(Post.id).where(Post.published_at > NOW)
-        ready = sa.or_(Activity.action != "post.scheduled", Activity.object_id.not_in(to_come))
+        """The next activities to be told."""
         subject = (Activity.object_type, Activity.object_id, Activity.detail)
         columns = (Activity.id, Activity.action, *subject, Activity.actor_id, Activity.at)
-        statement = sa.select(*columns).where(Activity.pending == sa.true(), ready).order_by(Activity.id)
+        statement = sa.select(*columns).where(Activity.pending == sa.true()).order_by(Activity.id)
         statement = statement.limit(TOLD_AT_ONCE)
         return rows(statement.with_for_update() if lock else statement, now=utcnow()).all()
 
@@ -3432,8 +3102,7 @@ class Telling:
         """What appeared, is told again, must be read, or is due for another look."""
         if not self._of(*TOLD_OF_POSTS):
             return 0
-        # A post that was scheduled anew is told once.
-        appeared = [*{event.object_id: event for event in self._of(*APPEARING)}.values()]
+        appeared = self._of(*APPEARING)
         again = self._of("post.told")
         quiet = Follow.does("muted", post_id=Post.id)
         hushed = sa.or_(quiet, self._topic_is_muted())
@@ -3446,7 +3115,7 @@ class Telling:
         told += self._insert("review", self._of("post.overdue"), User.id == Post.owner_id)
         if appeared:
             written = {event.object_id for event in appeared}
-            Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id.in_(written), Post.published_at.is_not(None)))
+            Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id.in_(written)))
             self.followers |= {event.actor_id for event in appeared}
         return told
 
@@ -3523,13 +3192,11 @@ class Telling:
         for event in events:
             if (comment := found.get(event.object_id)) is None:
                 continue
-            said, told = [comment.body], set()
-            if comment.edited_at is not None:
-                versions = sa.select(Revision.body).where(Revision.comment_id == comment.id)
-                versions = versions.where(Revision.created_at <= event.at).order_by(Revision.version.desc())
-                said = [row.body for row in rows(versions.limit(2))]
+            names, told = mentioned_names(comment.body), set()
+            if event.action == "comment.edited":
+                names = set(event.detail.split())  # those that the edit added
                 told = {row.username_key for row in rows(before.where(Notification.comment_id == comment.id))}
-            yield event, mentioned_names(said[0]).difference(told, *map(mentioned_names, said[1:]))
+            yield event, frozenset(names - told)
 
     def _mention(self, event: Any, names: frozenset[str]) -> int:
         return self._insert("mention", [event], User.username_key.in_(names)) if names else 0
@@ -3549,7 +3216,7 @@ class Telling:
         wanted = sa.and_(choice.user_id == User.id, choice.kind == chosen)
         looked = sa.and_(mark.user_id == User.id, mark.post_id == Post.id)
         way = sa.func.coalesce(choice.way, KINDS[chosen].way)
-        at = sa.case((Activity.action == "post.scheduled", Post.published_at), else_=Activity.at)
+        at = Activity.at
         values = {
             "user_id": User.id, "activity_id": Activity.id, "kind": sa.literal(kind), "post_id": Post.id,
             "comment_id": comment, "actor_id": Activity.actor_id, "mail_wanted": way == "mail", "created_at": at,
@@ -3696,8 +3363,6 @@ DIRECTORY_CHANGED = Prepared(
         .values(value=sa.cast(sa.cast(Setting.value, sa.Integer) + 1, sa.String(20)))
     )
 )
-RENDERED = "rendered"  # by which version of the renderer everything is
-RENDERED_READ = Prepared(lambda: sa.select(Setting.value).where(Setting.name == RENDERED))
 SETTING_FIELDS = {
     "site_name": "name",
     "welcome": "welcome",
@@ -4971,34 +4636,34 @@ class PostForm(SiteForm):
     body = textarea_field("Text", BODY_MAX)
     upload = MultipleFileField("Pictures and files")
     topic = SelectField("Topic", coerce=int)
-    owner = SelectField("Who looks after it", coerce=int, default=0, description="Told when it is time to look again")
+    owner = SelectField("Owner", coerce=int, default=0, description="Notified when the page is due for review")
     review = SelectField(
-        "Look at it again",
-        coerce=int,
-        default=0,
-        choices=[SelectChoice(str(n), f"Every {n} months" if n else "Never") for n in REVIEW_MONTHS],
-    )
-    kind = SelectField(
-        "Where it belongs", validate_choice=False, default="news",
-        choices=[SelectChoice("news", "News"), SelectChoice("page", "Handbook")],
+        "Review every", coerce=int, default=0,
+        choices=[SelectChoice(str(months), f"{months} months" if months else "Never") for months in REVIEW_MONTHS],
     )  # fmt: skip
-    appears = DateTimeLocalField(
-        "Appears",
-        format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
-        validators=[Optional(), within_reach],
-        description="By itself, at that time. Empty: at once",
-    )
-    leaves = DateField(
-        "Leaves Home after", validators=[Optional(), within_reach],
-        description="From then on it is found in its topic only, and marked. Empty: it stays",
+    kind = SelectField("Type", choices=[SelectChoice("news", "News"), SelectChoice("page", "Handbook")], default="news")
+    scheduled_for = DateTimeLocalField(
+        "Publish on", format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], validators=[Optional(), within_reach],
+        description="Leave empty to publish now",
+    )  # fmt: skip
+    expires_at = DateField(
+        "Remove from Home after", validators=[Optional(), within_reach],
+        description="It stays in its topic, marked as expired",
     )  # fmt: skip
     form_id = form_id_field()
     version = version_field()
 
     def allow_gaps(self) -> None:
-        """Ask nothing to be filled in yet: a draft may be unfinished."""
+        """Require neither a title nor a text: a draft may be unfinished."""
         for field, longest in ((self.title, TITLE_MAX), (self.body, BODY_MAX)):
             field.validators = [Length(max=longest, message=f"Use at most {longest:,} characters.")]
+
+
+class AutosaveForm(PostForm):
+    """What is saved of a draft while it is typed: not when it is published, which may be half typed."""
+
+    scheduled_for = None
+    expires_at = None
 
 
 class MustReadForm(SiteForm):
@@ -5037,7 +4702,6 @@ class CommentForm(SiteForm):
 
 class EditCommentForm(SiteForm):
     body = textarea_field("Comment", COMMENT_MAX, description=COMMENT_HINT)
-    version = version_field()
 
 
 class TopicForm(SiteForm):
@@ -5785,7 +5449,7 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
         "reactions": reactions_of(post_id, [comment.id for comment in comments.items]),
         "since": post.looked_at or current_user.new_since,
     }
-    page = form_page("posts/show.html", form, **context, **_previewed(form, post.topic_id, post_id, 0))
+    page = form_page("posts/show.html", form, **context, **previewed(form, post.topic_id))
     if post.is_unseen or post_id in Notification.unread_posts(current_user):
         note_look(current_user, post_id)
     return page
@@ -5804,195 +5468,133 @@ def files_below(post: Any) -> list[Attachment]:
 @role_required(Role.MEMBER)
 def new() -> ResponseReturnValue:
     """Write news, or as an editor a page of the handbook."""
-    form = PostForm(kind="page" if request.args.get("kind") == "page" else "news")
-    kind = _kind_of(form)
+    kind = "page" if request.args.get("kind") == "page" else "news"
     if not current_user.may_write_kind(kind):
         abort(403)
-    audience = _offer_topics(form)
-    _offer_owners(form, kind)
-    if request.method == "GET":
-        wanted = request.args.get("topic")
-        form.topic.data = next((id_ for id_, topic in audience.items() if topic.slug == wanted), None)
-        form.title.data = tidy(request.args.get("title"))[:TITLE_MAX]
-    attached = take_uploads(form)
-    if form.validate_on_submit():
-        placed, form_id = _placed(form), checked_form_id(form.form_id)
-        written = {"version": form.version.data, **_written(form, attached)}
-        try:
-            post_id = Post.create(current_user, kind=kind, form_id=form_id, placed=placed, **written)
-        except ValidationError as refused:
-            form.add_error(refused)
-        except EditConflict as conflict:
-            return _conflict_page(form, conflict, _post_history(conflict.theirs.post_id), audience, attached)
-        else:
-            return redirect_with_flash(f"/posts/{post_id}", _what_was_done(placed))
-    return _edit_page(form, None, kind, audience, attached)
+    topic = db.session.scalar(Topic.visible_to(current_user).where(Topic.slug == request.args.get("topic", "")))
+    title = tidy(request.args.get("title"))[:TITLE_MAX]
+    return edit_post(PostForm(kind=kind, title=title, topic=topic.id if topic else None), None)
 
 
 @posts.route("/posts/<int:post_id>/edit", methods=["GET", "POST"])
 @role_required(Role.MEMBER)
 def edit(post_id: int) -> ResponseReturnValue:
-    """Change a post; whoever saved in between is noticed, and both texts are shown."""
+    """Change a post."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     if not post.editable_by(current_user):
         abort(403)
-    text = {name: getattr(post, name) for name in ("title", "body", "kind", "version")}
-    appears, leaves = _typed(post.published_at), last_day(post.expires_at)
-    form, audience = _form_for(post, **text, appears=appears, leaves=leaves)
-    attached = take_uploads(form)
+    return edit_post(post_form(post), post)
+
+
+def post_form(post: Post, **changes: Any) -> PostForm:
+    """Return the form of a post, filled in with what it says and some changes."""
+    values = {name: getattr(post, name) for name in ("title", "body", "kind", "version")}
+    values |= {"topic": post.topic_id, "owner": post.owner_id or 0, "review": post.review_every or 0}
+    values |= {"scheduled_for": to_the_minute(post.scheduled_for), "expires_at": last_day(post.expires_at)}
+    return PostForm(**values | changes)
+
+
+def edit_post(form: PostForm, post: Post | None) -> ResponseReturnValue:
+    """Save what the form of a post, or of a new one, says; or show the form."""
+    offer_choices(form, post)
+    files = take_uploads(form)
+    was_published = post is not None and post.published_at is not None
+    as_draft = "draft" in request.form and not was_published
+    if as_draft:
+        form.allow_gaps()
     if form.validate_on_submit():
-        placed, wishes = _placed(form, post), {name: name in request.form for name in ("tell", "anew")}
+        notify = "notify" in request.form
         try:
-            Post.edit(current_user, post_id, form.version.data, placed=placed, **wishes, **_written(form, attached))
-        except ValidationError as refused:
-            form.add_error(refused)
+            with form.errors_from_model():
+                saved = Post.save(
+                    current_user,
+                    post_data(form, post, files),
+                    how="draft" if as_draft else "publish",
+                    post_id=post.id if post else None,
+                    version=form.version.data,
+                    form_id=checked_form_id(form.form_id),
+                    notify=notify,
+                    require_again="require_again" in request.form,
+                )
+                return redirect_with_flash(f"/posts/{saved.id}", saved_words(saved, was_published, notify))
         except EditConflict as conflict:
-            return _conflict_page(form, conflict, _history_of(post), audience, attached)
-        else:
-            out = post.published_at is not None and post.published_at <= utcnow()
-            saved = "Saved. Everybody who can see it is told again." if wishes["tell"] else "Saved."
-            return redirect_with_flash(f"/posts/{post_id}", saved if out else _what_was_done(placed))
-    return _edit_page(form, post, post.kind, audience, attached)
+            return conflict_page(form, db.session.get_one(Post, conflict.theirs.post_id), files)
+    return form_page("posts/edit.html", form, **editor_context(form, post, files))
 
 
-def _kind_of(form: PostForm) -> str:
-    return "page" if form.kind.data == "page" else "news"
-
-
-def _written(form: PostForm, attached: Iterable[Attachment] | None = None) -> dict[str, Any]:
-    text = {"topic_id": form.topic.data, "title": form.title.data or "", "body": form.body.data or ""}
-    upkeep = {"owner_id": form.owner.data or None, "review_every": form.review.data or None} if form.owner else {}
-    files = {"files": [file.id for file in attached]} if attached is not None else {}
-    return text | upkeep | files
-
-
-def _form_for(post: Post, **data: Any) -> tuple[PostForm, dict[int, SimpleNamespace]]:
-    """The form for a post with what there is to choose from, and who sees each topic."""
-    form = PostForm(**data, topic=post.topic_id, owner=post.owner_id or 0, review=post.review_every or 0)
-    audience = _offer_topics(form, post)
-    _offer_owners(form, post.kind, post.topic_id)
-    return form, audience
-
-
-def _offer_owners(form: PostForm, kind: str, topic_id: int | None = None) -> None:
-    """Fill in who might look after a page: whoever sees its topic. News have no such field."""
-    if kind != "page":
+def offer_choices(form: PostForm, post: Post | None) -> None:
+    """Fill in the topics, each with who will see the post there, and the people who may own a page."""
+    form.topic.choices = [topic_choice(topic) for topic in Topic.audiences(current_user).values()]
+    if (post.kind if post else form.kind.data) != "page":
         del form.owner, form.review
         return
-    people = sa.select(User.id, User.name).where(User.deactivated_at.is_(None), User.sees(topic_id))
-    ordered = rows(people.order_by(User.name_key, User.id))
-    offered = [(0, "Nobody"), *((row.id, row.name) for row in ordered)]
-    form.owner.choices = choices(offered)
-    if form.owner.data not in dict(offered) and not form.owner.raw_data:
-        form.owner.data = 0  # who did is gone, or sees the topic no more
+    people = sa.select(User).where(User.deactivated_at.is_(None), User.sees(post.topic_id if post else None))
+    owners = db.session.scalars(people.order_by(User.name_key, User.id)).all()
+    form.owner.choices = choices([(0, "Nobody"), *((user.id, user.name) for user in owners)])
+    if not form.owner.raw_data and form.owner.data not in {user.id for user in owners}:
+        form.owner.data = 0  # who owned it is gone, or no longer sees its topic
 
 
-def _placed(form: PostForm, post: Post | None = None) -> Placing:
-    """When and where the post of a form appears; its times are those of the person's zone.
+def topic_choice(topic: Any) -> SelectChoice:
+    """Return a topic as an option that says who sees what is in it."""
+    people, kind = plural(topic.people, "person", "people"), "private" if topic.private else "open"
+    seen_by = f"Will be seen by {people} in {topic.name}{', and by no one else' if topic.private else ''}."
+    return SelectChoice(str(topic.id), f"{topic.name} ({kind}, {people})", {"data-seen-by": seen_by})
 
-    A time that the form shows as it stands stays that to the second, and in whichever zone it was chosen.
+
+def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = ()) -> PostData:
+    """Return what the form of a post says. Its times are those of the person's zone.
+
+    A time that nobody changed stays as it is, to the second.
     """
-    appears = as_utc(form.appears.data) if form.appears.data else None
-    leaves = end_of_day(form.leaves.data) if form.leaves.data else None
-    if post is not None and form.appears.data == _typed(post.published_at):
-        appears = post.published_at
-    if post is not None and form.leaves.data == last_day(post.expires_at):
-        leaves = post.expires_at
-    return Placing(_kind_of(form), "draft" in request.form, appears, leaves)
+    said = form.data
+    begins, ends = said.get("scheduled_for"), said.get("expires_at")
+    scheduled_for, expires_at = begins and as_utc(begins), ends and end_of_day(ends)
+    if post and begins == to_the_minute(post.scheduled_for):
+        scheduled_for = post.scheduled_for
+    if post and ends == last_day(post.expires_at):
+        expires_at = post.expires_at
+    is_page = said["kind"] == "page"
+    return PostData(
+        said["kind"],
+        said["topic"],
+        said["title"] or "",
+        said["body"] or "",
+        owner_id=said.get("owner") or None if is_page else None,
+        review_every=said.get("review") or None if is_page else None,
+        scheduled_for=scheduled_for,
+        expires_at=None if is_page else expires_at,
+        file_ids=[file.id for file in files],
+    )
 
 
-def _typed(moment: datetime | None) -> datetime | None:
-    """A stored time as a form shows it, to the minute."""
+def to_the_minute(moment: datetime | None) -> datetime | None:
+    """Return a stored time as a form shows it."""
     local = as_local(moment)
     return local and local.replace(second=0, microsecond=0)
 
 
-def _what_was_done(placed: Placing) -> str:
-    if placed.draft:
-        return "Saved as a draft. Only you see it."
-    return "Scheduled. It appears by itself." if placed.published_at else "Published."
+def saved_words(post: Post, was_published: bool, notified: bool) -> str:
+    """Say what was done with a post that was saved."""
+    if was_published:
+        return "Saved. Everyone who can see it is notified." if notified else "Saved."
+    if post.scheduled_for:
+        return f"Scheduled for {moment_in_words(post.scheduled_for)}."
+    return "Published." if post.published_at else "Saved as a draft. Only you can see it."
 
 
-def _offer_topics(form: PostForm, post: Post | None = None) -> dict[int, Any]:
-    """Fill in the topics to choose from. Each says who will see the post, which nobody should have to guess."""
-    out = post is not None and post.published_at is not None and post.published_at <= utcnow()
-    if "draft" in request.form and not out:
-        form.allow_gaps()
-    audience = Topic.audiences(current_user)
-    form.topic.choices = [
-        SelectChoice(
-            str(topic.id),
-            f"{topic.name} ({'private' if topic.private else 'open'}, {plural(topic.people, 'person', 'people')})",
-        )
-        for topic in audience.values()
-    ]
-    return audience
+def editor_context(form: PostForm, post: Post | None, files: Sequence[Attachment]) -> dict[str, Any]:
+    """Return what the page of a post's form shows beside the form."""
+    context = {"post": post, "kind": post.kind if post else form.kind.data, "attached": files, "clock": as_local(g.now)}
+    context["state"] = Post.state_of(post, utcnow()) if post else "draft"
+    return context | previewed(form, form.topic.data)
 
 
-def _edit_page(
-    form: PostForm, post: Any, kind: str, audience: Mapping[int, Any], attached: Sequence[Attachment]
-) -> ResponseReturnValue:
-    state = Post.state_of(post, utcnow()) if post else "draft"
-    now, appears = as_local(utcnow()), form.appears.data
-    ahead = now is not None and appears is not None and appears > now
-    context = {"post": post, "kind": kind, "state": state, "audience": audience, "clock": now, "ahead": ahead}
-    context |= {"attached": attached, **_previewed(form, form.topic.data, post.id if post else 0)}
-    return form_page("posts/edit.html", form, **context)
-
-
-def _conflict_page(
-    form: Any, conflict: EditConflict, of: History, audience: Any = None, attached: Sequence[Attachment] = ()
-) -> ResponseReturnValue:
-    """Both texts, how they differ, what each changed; and the form ready to be sent over what stands now."""
-    theirs = conflict.theirs
-    mine = SimpleNamespace(title=form.title.data or "" if "title" in form else "", body=form.body.data or "")
-    try:
-        read = Revision.fetch(of.post_id, of.comment_id, form.version.data)
-    except NotVisible:
-        read = None  # a version that was made up, or is not kept
-    form.version.data, form.version.raw_data = theirs.version, None
-    moved = _put_as_theirs(form, theirs) if isinstance(form, PostForm) else []
-    changes = (Changes.of(read, theirs), Changes.of(read, mine)) if read else None
-    moved_to = (audience or {}).get(getattr(theirs, "topic_id", None))
-    context = {"form": form, "theirs": theirs, "between": Changes.of(theirs, mine), "changes": changes, "of": of}
-    context |= {"attached": attached, "moved": moved, "both": None if moved else _both_saves(form, read, theirs, mine)}
-    return render_template("posts/conflict.html", **context, audience=audience, moved_to=moved_to), 409
-
-
-def _both_saves(form: Any, read: Any, theirs: Any, mine: Any) -> SimpleNamespace | None:
-    """The version with both changes in it, where each changed other lines and both agree on all else."""
-    rest = _written(form) if isinstance(form, PostForm) else {}
-    agreed = all(getattr(theirs, name) == value for name, value in rest.items() if name not in ("title", "body"))
-    if read is None or not agreed or "body" not in request.form:  # an old version that is to come back is no change
-        return None
-    title, body = (put_together(*(getattr(of, name) for of in (read, theirs, mine))) for name in ("title", "body"))
-    if title is None or body is None or (title, body) in ((theirs.title, theirs.body), (mine.title, mine.body)):
-        return None
-    both = SimpleNamespace(title=title, body=body)
-    return SimpleNamespace(title=title, body=body, changes=Changes.of(theirs, both))
-
-
-def _put_as_theirs(form: PostForm, theirs: Any) -> list[str]:
-    """Have a form say where and when its post appears as that stands now. Returns the fields that said otherwise.
-
-    Beside those stands what they said, because either person may be the one who changed it.
-    """
-    stands: dict[str, Any] = {"kind": theirs.kind}
-    if theirs.published_at is not None and theirs.published_at > utcnow():  # else there is no time to take over
-        stands["appears"] = _typed(theirs.published_at)
-    if theirs.kind == "news":
-        stands["leaves"] = last_day(theirs.expires_at)
-    sent = {
-        "kind": "Handbook" if _kind_of(form) == "page" else "News",
-        "appears": moment_in_words(as_utc(form.appears.data)) if form.appears.data else "at once",
-        "leaves": day_in_words(form.leaves.data) if form.leaves.data else "it stays",
-    }
-    has = "it was saved" if theirs.editor_id == current_user.id else f"{theirs.editor_name} has it"
-    moved = [name for name, value in stands.items() if name in request.form and form[name].data != value]
-    for name in moved:
-        form[name].data, form[name].raw_data = stands[name], None
-        form[name].description = f"This is how {has}. Your form said: {sent[name]}. {form[name].description}".strip()
-    return moved
+def conflict_page(form: PostForm, theirs: Post, files: Sequence[Attachment] = ()) -> ResponseReturnValue:
+    """Show what was saved in the meantime, how it differs, and the form: sent again, it is saved over that."""
+    form.version.data = theirs.version
+    context = editor_context(form, theirs, files)
+    return render_template("posts/conflict.html", form=form, **context), 409
 
 
 @posts.post("/posts/<int:post_id>/delete")
@@ -6000,7 +5602,7 @@ def _put_as_theirs(form: PostForm, theirs: Any) -> list[str]:
 def delete(post_id: int) -> ResponseReturnValue:
     """Delete a post; it can be brought back."""
     Post.delete(current_user, post_id)
-    return redirect_with_flash("/", "The post is deleted.", undo=f"/posts/{post_id}/restore")
+    return redirect_with_flash("/", "Post deleted.", undo=f"/posts/{post_id}/restore")
 
 
 @posts.post("/posts/<int:post_id>/restore")
@@ -6008,7 +5610,7 @@ def delete(post_id: int) -> ResponseReturnValue:
 def restore(post_id: int) -> ResponseReturnValue:
     """Bring a deleted post back."""
     Post.restore(current_user, post_id)
-    return redirect_with_flash(f"/posts/{post_id}", "The post is back.")
+    return redirect_with_flash(f"/posts/{post_id}", "Post restored.")
 
 
 @posts.post("/posts/<int:post_id>/pin")
@@ -6061,13 +5663,10 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
     )
     address = f"/posts/{target.post_id}#comment-{target.id}"
     if form.validate_on_submit():
-        try:
-            Comment.edit(current_user, comment_id, form.version.data, body=form.body.data)
-        except EditConflict as conflict:
-            return _conflict_page(form, conflict, _history_of(target))
+        Comment.edit(current_user, comment_id, body=form.body.data)
         return redirect_with_flash(address, "Saved.")
     context = {"comment": target, "topic_id": post.topic_id}
-    return form_page("posts/edit_comment.html", form, **context, **_previewed(form, post.topic_id, post.id, target.id))
+    return form_page("posts/edit_comment.html", form, **context, **previewed(form, post.topic_id))
 
 
 @posts.post("/comments/<int:comment_id>/delete")
@@ -6135,185 +5734,67 @@ def change_reaction(
 # -- posts: what they said before, and keeping the handbook true -------------------------------------------------------
 
 
-class History(NamedTuple):
-    """What versions are of: a post or a comment that the person may see."""
-
-    post_id: int
-    comment_id: int | None
-    title: str
-    address: str
-    version: int
-    can_edit: bool
-
-
-def _history_of(post_or_comment: Post | Comment) -> History:
-    change = post_or_comment.editable_by(current_user)
-    if isinstance(post_or_comment, Comment):
-        comment_id, post_id = post_or_comment.id, post_or_comment.post_id
-        return History(post_id, comment_id, "", f"/comments/{comment_id}", post_or_comment.version, change)
-    post = post_or_comment
-    return History(post.id, None, post.title, f"/posts/{post.id}", post.version, change)
-
-
-def _post_history(post_id: int) -> History:
-    return _history_of(db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id)))
-
-
-def _comment_history(comment_id: int) -> History:
-    return _history_of(db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id)))
-
-
-class Changes(NamedTuple):
-    """How two versions differ, in title and text; and of their place, what there is to say."""
-
-    title: Difference
-    body: Difference
-    place: Sequence[str] = ()
-
-    @classmethod
-    def of(cls, old: Any, new: Any) -> Changes:
-        return cls(Difference(old.title, new.title), Difference(old.body, new.body))
-
-    @property
-    def complete(self) -> bool:
-        return self.title.complete and self.body.complete
-
-
 @posts.get("/posts/<int:post_id>/history")
 @login_required
 def history(post_id: int) -> ResponseReturnValue:
-    """The versions of a post, any two of which can be compared."""
-    return _history_page(_post_history(post_id))
-
-
-@posts.get("/comments/<int:comment_id>/history")
-@login_required
-def comment_history(comment_id: int) -> ResponseReturnValue:
-    """The versions of a comment."""
-    return _history_page(_comment_history(comment_id))
-
-
-def _history_page(of: History) -> ResponseReturnValue:
-    """A page of versions. What was chosen on the page before stays above it, so that any two can be compared."""
-    before = request.args.get("before", type=as_id)
-    chosen = [request.args.get(name, type=as_id) for name in ("old", "new")]
-    listed = Revision.page(of.post_id, of.comment_id, before, [number for number in chosen if number])
-    earlier = [version for version in listed if before is None or version.number < before]
-    above = listed[: len(listed) - len(earlier)]
-    shown = earlier[:PAGE_SIZE]
-    older = shown[-1].number if len(earlier) > PAGE_SIZE else None
-    numbers = [version.number for version in (*above, *shown)]
-    old, new = (number if number in numbers else None for number in chosen)
-    picked = {"new": new or (numbers or [0])[0], "old": old or (numbers[1:2] or [0])[0]}
-    sizes = {later.number: later.words - earlier.words for later, earlier in itertools.pairwise(earlier)}
-    follows = {version.number: version.number - 1 for version in above}
-    follows |= {later.number: before.number for later, before in itertools.pairwise(earlier)}
-    context = {"above": above, "shown": shown, "sizes": sizes, "older": older, "is_first": before is None}
-    return render_template("posts/history.html", of=of, picked=picked, follows=follows, **context)
+    """The revisions of a post, any two of which can be compared."""
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    revisions = sa.select(Revision.number, Revision.created_at, Revision.body, User.name.label("editor_name"))
+    revisions = revisions.join(Revision.editor).where(Revision.post_id == post.id)
+    page = paginate(revisions, (Revision.number.desc(),), request.args.get("before"))
+    return render_template("posts/history.html", post=post, page=page)
 
 
 @posts.get("/posts/<int:post_id>/history/compare")
 @login_required
 def compare(post_id: int) -> ResponseReturnValue:
-    """How two versions of a post differ, word by word."""
-    return _compare_page(_post_history(post_id))
+    """How two revisions of a post differ."""
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    numbers = sorted(request.args.get(name, 0, as_id) for name in ("old", "new"))
+    if not all(numbers):
+        return redirect(f"/posts/{post.id}/history")
+    old, new = (db.one_or_404(Revision.of(post, number)) for number in numbers)
+    return render_template("posts/compare.html", post=post, old=old, new=new, moved=how_moved(old, new))
 
 
-@posts.get("/comments/<int:comment_id>/history/compare")
-@login_required
-def compare_comment(comment_id: int) -> ResponseReturnValue:
-    """How two versions of a comment differ, word by word."""
-    return _compare_page(_comment_history(comment_id))
-
-
-def _compare_page(of: History) -> ResponseReturnValue:
-    chosen = [request.args.get(name, type=as_id) for name in ("old", "new")]
-    if not all(chosen):
-        return redirect(f"{of.address}/history")
-    old, new = (Revision.fetch(of.post_id, of.comment_id, number) for number in sorted(filter(None, chosen)))
-    before = Revision.before(of.post_id, of.comment_id, old.number)
-    changes = Changes.of(old, new)._replace(place=_moves(old, new))
-    return render_template("posts/compare.html", of=of, old=old, new=new, before=before, changes=changes)
-
-
-def _moves(old: Version, new: Version) -> list[str]:
-    """Where a post stood otherwise than in another version, as far as they tell and one sees both topics."""
-    words = []
-    if old.topic_id != new.topic_id:
-        was, became = (version.topic_seen_by(current_user) for version in (old, new))
-        if was and became and was is not became:
-            words.append(f"Moved from {was.name} to {became.name}.")
-    if old.kind and new.kind and old.kind != new.kind:
+def how_moved(old: Revision, new: Revision) -> list[str]:
+    """Return in words how a post was moved between two revisions, as far as the person sees both topics."""
+    words, ids = [], [old.topic_id, new.topic_id]
+    topics = {topic.id: topic for topic in db.session.scalars(Topic.visible_to(current_user).where(Topic.id.in_(ids)))}
+    if len(topics) == 2:
+        words.append(f"Moved from {topics[old.topic_id].name} to {topics[new.topic_id].name}.")
+    if old.kind != new.kind:
         words.append("Turned into a handbook page." if new.kind == "page" else "Turned into news.")
     return words
 
 
-@posts.get("/posts/<int:post_id>/history/<int:version>")
+@posts.get("/posts/<int:post_id>/history/<int:number>")
 @login_required
-def show_version(post_id: int, version: int) -> ResponseReturnValue:
-    """What a post said in one of its versions."""
-    return _version_page(_post_history(post_id), version)
+def show_version(post_id: int, number: int) -> ResponseReturnValue:
+    """What a post said in one of its revisions."""
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    revision = db.one_or_404(Revision.of(post, number))
+    return render_template("posts/version.html", post=post, revision=revision, html=preview_of(revision.body))
 
 
-@posts.get("/comments/<int:comment_id>/history/<int:version>")
-@login_required
-def show_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
-    """What a comment said in one of its versions."""
-    return _version_page(_comment_history(comment_id), version)
-
-
-def _version_page(of: History, number: int) -> ResponseReturnValue:
-    version = Revision.fetch(of.post_id, of.comment_id, number)
-    shown = PageLink.lead(current_user, render_body(current_user, version.body), of.post_id, of.comment_id)
-    before = Revision.before(of.post_id, of.comment_id, number)
-    return render_template("posts/version.html", of=of, version=version, before=before, html=shown)
-
-
-@posts.post("/posts/<int:post_id>/history/<int:version>/restore")
+@posts.post("/posts/<int:post_id>/history/<int:number>/restore")
 @role_required(Role.MEMBER)
-def restore_version(post_id: int, version: int) -> ResponseReturnValue:
-    """Save what an older version said as the newest one; whoever saved in between is noticed."""
-    of, seen = _post_history(post_id), _seen_version()
+def restore_version(post_id: int, number: int) -> ResponseReturnValue:
+    """Save what an older revision said as the newest one."""
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    revision, before = db.one_or_404(Revision.of(post, number)), post.revision
+    text = {"title": revision.title, "body": revision.body}
+    version = request.values.get("version", 0, as_id)
     try:
-        now = Post.revert(current_user, post_id, seen, version)
-    except EditConflict as conflict:
-        post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
-        form, audience = _form_for(post, formdata=None)
-        return _conflict_page(_with_text(form, of, version, seen), conflict, of, audience)
-    return _restored(of, version, seen, now)
-
-
-@posts.post("/comments/<int:comment_id>/history/<int:version>/restore")
-@role_required(Role.MEMBER)
-def restore_comment_version(comment_id: int, version: int) -> ResponseReturnValue:
-    """Save what an older version of a comment said as the newest one; whoever saved in between is noticed."""
-    of, seen = _comment_history(comment_id), _seen_version()
-    try:
-        now = Comment.revert(current_user, comment_id, seen, version)
-    except EditConflict as conflict:
-        return _conflict_page(_with_text(EditCommentForm(formdata=None), of, version, seen), conflict, of)
-    return _restored(of, version, seen, now)
-
-
-def _seen_version() -> int:
-    """The newest version when the button was drawn: in its form, or in its address where the button is all there is."""
-    return request.form.get("version", type=as_id) or request.args.get("version", type=as_id) or 0
-
-
-def _with_text(form: Any, of: History, wanted: int, seen: int) -> Any:
-    """A form that holds what a version said, as if it had been typed over another."""
-    old = Revision.fetch(of.post_id, of.comment_id, wanted)
-    form.body.data, form.version.data = old.body, seen
-    if "title" in form:
-        form.title.data = old.title
-    return form
-
-
-def _restored(of: History, version: int, seen: int, now: int) -> ResponseReturnValue:
-    if now == seen:
-        return redirect_with_flash(of.address, "That is what it says already.")
-    undo = f"{of.address}/history/{seen}/restore?version={now}"
-    return redirect_with_flash(of.address, f"Version {version} is back, as version {now}.", undo=undo)
+        saved = Post.save(current_user, PostData.of(post, **text), how="publish", post_id=post_id, version=version)
+    except EditConflict:
+        form = post_form(post, **text, formdata=None)
+        offer_choices(form, post)
+        return conflict_page(form, post)
+    if saved.revision == before:
+        return redirect_with_flash(f"/posts/{post_id}", "That is what it says already.")
+    undo = f"/posts/{post_id}/history/{before}/restore?version={saved.version}"
+    return redirect_with_flash(f"/posts/{post_id}", f"Version {number} restored, as version {saved.revision}.", undo)
 
 
 @posts.get("/handbook/review")
@@ -6344,29 +5825,26 @@ def still_accurate(post_id: int) -> ResponseReturnValue:
 @posts.post("/posts/preview")
 @role_required(Role.MEMBER)
 def preview() -> ResponseReturnValue:
-    """What a text will look like, as a fragment for the script; the address says of which post or comment it is."""
+    """What a text will look like, as a fragment for the script."""
     body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
-    of = [request.args.get(name, 0, as_id) for name in ("post", "comment") if name in request.args]
-    if of:
-        db.one_or_404(Post.visible_to(current_user).where(Post.id == of[0]))
-    return render_template("posts/_preview.html", html=_preview_of(body, *of), untold=_untold(body, topic_id))
+    return render_template("posts/_preview.html", html=preview_of(body), untold=mentioned_outside(body, topic_id))
 
 
-def _previewed(form: Any, topic_id: int | None, *of: int) -> dict[str, Any]:
-    """What a form's page shows of its text, where that was asked for; it belongs to a post, or a post's comment."""
-    wanted, body = "preview" in request.form, (form.body.data or "")[:BODY_MAX]
-    return {
-        "preview": _preview_of(body, *of) if wanted else None,
-        "untold": _untold(body, topic_id) if wanted else [],
-    }
+def previewed(form: Any, topic_id: int | None) -> dict[str, Any]:
+    """Return what the page of a form shows of its text, where a preview was asked for."""
+    if "preview" not in request.form:
+        return {"preview": None}
+    body = (form.body.data or "")[:BODY_MAX]
+    return {"preview": preview_of(body), "untold": mentioned_outside(body, topic_id)}
 
 
-def _preview_of(body: str, *of: int) -> str:
-    return PageLink.lead(current_user, render_body(current_user, body), *of)
+def preview_of(body: str) -> str:
+    """Return a text as it will be shown."""
+    return render_body(current_user, link_pages(body, current_user))
 
 
-def _untold(body: str, topic_id: int | None) -> list[str]:
-    """Whom a text mentions although they do not see the topic it is for."""
+def mentioned_outside(body: str, topic_id: int | None) -> list[str]:
+    """Return the names of people whom a text mentions although they do not see its topic."""
     names = mentioned_names(body) if topic_id else ()
     return User.out_of_reach(current_user, names, topic_id) if topic_id and names else []
 
@@ -6374,10 +5852,14 @@ def _untold(body: str, topic_id: int | None) -> list[str]:
 @posts.get("/pages")
 @login_required
 def find_page() -> ResponseReturnValue:
-    """To the page of the handbook of a title: so a link leads there that is read elsewhere than on a page of ours."""
-    title = sort_key(tidy(request.args.get("title")))
-    page = PageLink.called(current_user, {title}).get(title) or PageLink.once_called(current_user, title)
-    return redirect(f"/posts/{page.id}") if page else abort(404)
+    """To the page of the handbook with a title; where there is none, editors write it."""
+    title = tidy(request.args.get("title"))[:TITLE_MAX]
+    pages = pages_titled(current_user, [title])
+    if pages:
+        return redirect(f"/posts/{next(iter(pages.values()))}")
+    if not title or not current_user.may_write_kind("page"):
+        abort(404)
+    return redirect(url_for("posts.new", kind="page", title=title))
 
 
 @posts.get("/pages/titles")
@@ -6385,7 +5867,7 @@ def find_page() -> ResponseReturnValue:
 def titles() -> ResponseReturnValue:
     """The pages one may mean by what stands after two brackets, as a fragment for the script."""
     typed = tidy(request.args.get("q"))[:TITLE_MAX]
-    return render_template("posts/_titles.html", pages=PageLink.suggested(current_user, typed))
+    return render_template("posts/_titles.html", pages=pages_suggested(current_user, typed))
 
 
 # -- posts: drafts -----------------------------------------------------------------------------------------------------
@@ -6394,35 +5876,31 @@ def titles() -> ResponseReturnValue:
 @posts.get("/posts/drafts")
 @role_required(Role.MEMBER)
 def drafts() -> ResponseReturnValue:
-    """What one has begun and not published yet, and what waits for its time."""
-    return render_template("posts/drafts.html", drafts=Draft.mine(current_user))
+    """A person's drafts and scheduled posts."""
+    columns = (Post.id, Post.title, Post.kind, Post.excerpt, Post.scheduled_for, Post.updated_at)
+    own = sa.select(*columns).where(Post.visible(), Post.author_id == VIEWER, Post.published_at.is_(None))
+    page = paginate(own, (Post.updated_at.desc(), Post.id.desc()), request.args.get("before"))
+    return render_template("posts/drafts.html", page=page)
 
 
 @posts.post("/posts/autosave")
-@role_required(Role.MEMBER)
-def begin_draft() -> ResponseReturnValue:
-    """Keep what is being typed into the form of a new post, for the script: where the draft is from now on."""
-    return _autosave(None)
-
-
 @posts.post("/posts/<int:post_id>/autosave")
 @role_required(Role.MEMBER)
-def autosave(post_id: int) -> ResponseReturnValue:
-    """Keep a draft as it is being typed, for the script."""
-    return _autosave(post_id)
-
-
-def _autosave(post_id: int | None) -> ResponseReturnValue:
-    form = PostForm()
+def autosave(post_id: int | None = None) -> ResponseReturnValue:
+    """Save a draft while it is typed, for the script: a new form begins one."""
+    form = AutosaveForm()
     form.allow_gaps()
-    _offer_topics(form)
-    _offer_owners(form, _kind_of(form))
-    for field in (form.appears, form.leaves):  # not kept by itself, so not looked at
-        field.validators = [Optional()]
+    offer_choices(form, None)
     if not form.validate_on_submit() or not (form.title.data or form.body.data):
-        raise ValidationError("body", "There is nothing to keep yet.")
-    values = _written(form) | {"kind": _kind_of(form), "form_id": checked_form_id(form.form_id)}
-    post = Draft.autosave(current_user, post_id, form.version.data, **values)
+        raise ValidationError("body", "There is nothing to save yet.")
+    post = Post.save(
+        current_user,
+        post_data(form, None),
+        how="autosave",
+        post_id=post_id,
+        version=form.version.data,
+        form_id=checked_form_id(form.form_id),
+    )
     return jsonify(id=post.id, version=post.version)
 
 
@@ -6433,7 +5911,7 @@ def _autosave(post_id: int | None) -> ResponseReturnValue:
 @login_required
 def acknowledge(post_id: int) -> ResponseReturnValue:
     """Confirm that one has read a post."""
-    Acknowledgement.acknowledge(current_user, post_id, request.form.get("version", 0, type=as_id))
+    Acknowledgement.acknowledge(current_user, post_id, request.form.get("revision", 0, type=as_id))
     return redirect_with_flash(f"/posts/{post_id}", "Thanks, your confirmation is recorded.")
 
 
@@ -6510,7 +5988,7 @@ def report_csv(post_id: int) -> ResponseReturnValue:
     writer = csv.writer(file, quoting=csv.QUOTE_ALL)
     writer.writerow(["Name", "Username", "Department", "State", "Version", "When", "Earlier versions"])
     for line in Acknowledgement.report(reported_post(post_id)).lines:
-        given = [(str(one.version), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
+        given = [(str(one.revision), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
         version, when = given[-1] if given else ("", "")
         earlier = "; ".join(f"{version} on {when}" for version, when in given[:-1])
         person = (line.person.name, line.person.username, line.person.department)
@@ -7438,22 +6916,6 @@ def page_header() -> Markup:
     return cached_part("_header.html", site_name=current_site().name, here=here, unread=g.unread, **person)
 
 
-def drawn_difference(found: Difference) -> Markup:
-    """What was added and removed, in words also for those who do not see it."""
-    kinds = {"added": "<ins{}><span class=\"visually-hidden\">added: </span>{}</ins>",
-             "removed": "<del{}><span class=\"visually-hidden\">removed: </span>{}</del>"}  # fmt: skip
-    drawn = []
-    for kind, text in found.folded():
-        if kind == "folded":
-            drawn.append(Markup('<span class="fold">… {} unchanged …</span>').format(plural(int(text), "line")))
-        elif kind == "same":
-            drawn.append(escape(text))
-        else:
-            blank = Markup("" if text.strip() else ' class="blank"')
-            drawn.append(Markup(kinds[kind]).format(blank, text))
-    return Markup("").join(drawn)
-
-
 class Key(NamedTuple):
     """A key, what it does, and the role from which on it does it."""
 
@@ -7499,9 +6961,9 @@ def template_context() -> dict[str, Any]:
 def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    words = (ago, absence, plural, initials, hue, file_size, picture_of, drawn_difference, without_files)
+    words = (ago, absence, plural, initials, hue, file_size, picture_of, without_files)
     filters = words
-    helpers = (icon, asset, cached_part, page_header)
+    helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
@@ -7531,6 +6993,7 @@ def register_commands(app: Flask) -> None:
     for command in commands:
         app.cli.add_command(command)
     app.cli.add_command(reindex_command)
+    app.cli.add_command(rerender_command)
 
 
 def site_address(config: Mapping[str, Any]) -> str:
@@ -7584,6 +7047,7 @@ def setup_link_command() -> None:
 def init_db_command() -> None:
     """Create the tables, or bring them up to date. May be run again."""
     database.upgrade_schema()
+    rerender_texts()
     click.echo("The database is ready.")
 
 
@@ -7687,6 +7151,9 @@ def _database_findings() -> Iterator[Finding]:
         yield Finding(False, "schema", "not the one this version needs", error.message)
         return
     yield Finding(True, "schema", "current")
+    outdated = count_outdated_texts()
+    words = f"{plural(outdated, 'text')} rendered by an older version" if outdated else "current"
+    yield Finding(not outdated, "texts", words, "Run: python -m flask rerender")
     admins = sa.select(User.id).where(User.role == Role.ADMIN, User.deactivated_at.is_(None)).limit(1)
     some = db.session.scalar(admins) is not None
     yield Finding(some, "administrator", "there is one" if some else "there is none",
@@ -7703,6 +7170,26 @@ def reindex_command() -> None:
     with click.progressbar(length=length, label="Reading everything") as bar:
         SearchEntry.reindex(bar.update)
     click.echo("The search is up to date.")
+
+
+@click.command("rerender", cls=PlainCommand)
+@with_appcontext
+def rerender_command() -> None:
+    """Render the texts again that an older version rendered."""
+    database.check_schema()
+    count = rerender_texts()
+    click.echo(f"{plural(count, 'text').capitalize()} rendered." if count else "Nothing to render.")
+
+
+def rerender_texts() -> int:
+    """Render the texts again that an older version rendered, with a progress bar. Returns how many."""
+    count = count_outdated_texts()
+    if count:
+        with click.progressbar(length=count, label="Rendering texts") as bar:
+            for model in (Post, Comment):
+                while some := rerender_some(model):
+                    bar.update(some)
+    return count
 
 
 # -- seed-demo: a bakery and its shops ---------------------------------------------------------------------------------
@@ -7845,7 +7332,7 @@ class DemoCompany:
             )
             self._keep(post, post_id)
             for username in filter(None, entry.fields.get("read_by", "").split()):
-                read = {"post_id": post_id, "user_id": self.people[username], "version": 1}
+                read = {"post_id": post_id, "user_id": self.people[username], "revision": 1}
                 rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
             if "due" in entry.fields:
                 db.session.add_all(MustReadRole(post_id=post_id, role=role) for role in Role)
@@ -7855,9 +7342,9 @@ class DemoCompany:
             Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == post_id))
             Follow.begin(sa.select(Comment.author_id, Comment.post_id).where(Comment.post_id == post_id))
             advance(1)
-        linking = sa.select(Post.id, Post.author_id, Post.html).where(Post.html.contains("/pages?title="))
-        for post in rows(linking).all():
-            PageLink.keep(post.author_id, post.id, post.html)
+        for post in db.session.scalars(sa.select(Post).where(Post.body.contains("[["))).all():
+            post.body = link_pages(post.body, post.author)
+            post.html = render_body(post.author, post.body)
         self._record()
 
     def repeat(self, entries: Sequence[DemoEntry], count: int, advance: Callable[[int], None]) -> None:
@@ -7880,7 +7367,7 @@ class DemoCompany:
         connection.execute(sa.insert(Post), batch)
         made = connection.execute(sa.select(Post.id).where(Post.id > last).order_by(Post.id)).scalars()
         kept = [
-            {"post_id": post_id, "version": 1, "editor_id": post["editor_id"], "created_at": post["published_at"],
+            {"post_id": post_id, "number": 1, "editor_id": post["editor_id"], "created_at": post["published_at"],
              **{name: post[name] for name in ("kind", "topic_id", "title", "body")}}
             for post_id, post in zip(made, batch, strict=True)
         ]  # fmt: skip
@@ -7904,7 +7391,7 @@ class DemoCompany:
         rendered = render_body(SimpleNamespace(id=author), entry.body)  # type: ignore[arg-type]
         return {
             "kind": entry.kind, "topic_id": self.topics[entry.fields["topic"]], "author_id": author,
-            "editor_id": author, "form_id": secrets.token_hex(16), "version": 1, "title": entry.title,
+            "editor_id": author, "form_id": secrets.token_hex(16), "version": 1, "revision": 1, "title": entry.title,
             "title_key": sort_key(entry.title), "body": entry.body, "html": rendered, "renderer": RENDERER_VERSION,
             "excerpt": plain_text(rendered), "comment_count": len(entry.comments), "published_at": when,
             "updated_at": when, "edited_at": None, "pinned_at": None, "last_comment_at": None,
@@ -7928,7 +7415,13 @@ class DemoCompany:
         if "edited_by" not in fields:
             return {}
         edited = self._ago(fields.get("edited_days", "1"))
-        return {"version": 2, "editor_id": self.people[fields["edited_by"]], "updated_at": edited, "edited_at": edited}
+        return {
+            "version": 2,
+            "revision": 2,
+            "editor_id": self.people[fields["edited_by"]],
+            "updated_at": edited,
+            "edited_at": edited,
+        }
 
     def _upkeep(self, fields: Mapping[str, str]) -> dict[str, Any]:
         """Who looks after a page; and, where it tells when somebody last did, by when it is to be done again."""
@@ -7942,16 +7435,16 @@ class DemoCompany:
         """What waits, is over, or must be read: only what differs from any other post."""
         fields, timed = entry.fields, {}
         if "draft" in fields:
-            timed["published_at"] = None
+            timed |= {"published_at": None, "revision": 0}
         if "appears" in fields:
-            timed["published_at"] = self._ago("-" + fields["appears"])
+            timed |= {"published_at": None, "revision": 0, "scheduled_for": self._ago("-" + fields["appears"])}
         if "expired" in fields:
             timed["expires_at"] = self._ago(fields["expired"])
         if "deleted" in fields:
             timed |= {"deleted_at": self._ago(fields["deleted"]), "deleted_by_id": self.people[fields["author"]]}
         if "due" in fields:
             due = (self.now + timedelta(days=float(fields["due"]))).date()
-            asked = {"must_read_since": self._ago(fields["days"]), "must_read_version": 1}
+            asked = {"must_read_since": self._ago(fields["days"]), "must_read_revision": 1}
             timed |= asked | {"must_read_due": due}
         return timed
 
@@ -7964,17 +7457,16 @@ class DemoCompany:
         return {"last_comment_at": self._ago(newest["days"]), "last_comment_by_id": author}
 
     def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
-        first = post["body"].rpartition("\n\n")[0] if post["version"] == 2 else post["body"]
-        of = {"post_id": post_id, "comment_id": None} | {name: post[name] for name in ("title", "kind", "topic_id")}
-        begun = post["published_at"] or post["updated_at"]
-        Revision.keep(**of, editor_id=post["author_id"], version=1, body=first, created_at=begun)
-        if post["version"] == 2:
-            now = {"body": post["body"], "created_at": post["updated_at"]}
-            Revision.keep(**of, editor_id=post["editor_id"], version=2, **now)
+        """Add the revisions of what is published."""
+        first = post["body"].rpartition("\n\n")[0] if post["revision"] == 2 else post["body"]
+        of = {"post_id": post_id} | {name: post[name] for name in ("title", "kind", "topic_id")}
+        said = ((post["author_id"], first, post["published_at"]), (post["editor_id"], post["body"], post["updated_at"]))
+        for number, (editor_id, body, at) in enumerate(said[: post["revision"]], 1):
+            db.session.add(Revision(**of, number=number, editor_id=editor_id, body=body, created_at=at))
 
     def _comment(self, post_id: int, fields: Mapping[str, str], said: str) -> None:
         author, when = self.people[fields["author"]], self._ago(fields["days"])
-        values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16), "version": 1}
+        values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16)}
         rendered = render_body(SimpleNamespace(id=author), said)  # type: ignore[arg-type]
         text = {"body": said, "html": rendered, "renderer": RENDERER_VERSION, "created_at": when}
         comment_id: int = rows(COMMENT_INSERT, **values, **text).inserted_primary_key[0]  # type: ignore[index]
@@ -8034,11 +7526,10 @@ def forget_marks() -> str:
     return f"{plural(ReadMark.prune(utcnow() - timedelta(days=TOLD_DAYS)), 'read mark')} forgotten."
 
 
-def render_old_texts() -> str:
-    return f"{plural(OldHtml.renew(time.monotonic() + RENDER_SECONDS), 'text').capitalize()} rendered anew."
+def publish_scheduled() -> str:
+    return f"{plural(Post.publish_due(), 'post').capitalize()} published."
 
 
-RENDER_SECONDS = 300  # at a time: the lease of a job lasts three times as long
 JOBS = {
     job.name: job
     for job in (
@@ -8049,7 +7540,7 @@ JOBS = {
         ),
         Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
         Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
-        Job("render", timedelta(hours=1), "Renders anew what an older version rendered.", render_old_texts),
+        Job("publish", timedelta(seconds=15), "Publishes scheduled posts.", publish_scheduled),
         Job("forget-sign-ins", timedelta(days=1), "Forgets sign-ins that ended long ago.", forget_old_sign_ins),
     )
 }

@@ -88,7 +88,6 @@
     $("[name=version]", form).value = version;
     form.setAttribute("action", `/posts/${id}/edit`);
     form.dataset.autosave = `/posts/${id}/autosave`;
-    form.dataset.editor = `/posts/preview?post=${id}`;
     history.replaceState(null, "", `/posts/${id}/edit`);
     tellAutosaved(`Saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`);
     if (!isDirty(form)) return;

@@ -35,7 +35,7 @@ from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, Role, Setting, Topic, User
+from app import Comment, Post, PostData, Role, Setting, Topic, User
 from config import TestingConfig
 from database import db
 
@@ -444,11 +444,19 @@ def add_topic(actor: User, name: str, **values: Any) -> Topic:
     return Topic.create(actor, form_id=secrets.token_hex(16), name=name, **values)
 
 
-def add_post(author: User, topic: Topic, title: str = "The crane is back", **values: Any) -> Post:
-    text = {"kind": "news", "body": "Hall B opens again on **Thursday**.", "form_id": secrets.token_hex(16)} | values
-    post = db.session.get(Post, Post.create(author, topic_id=topic.id, title=title, **text))
-    assert post is not None
-    return post
+def add_post(author: User, topic: Topic, title: str = "The crane is back", how: str = "publish", **values: Any) -> Post:
+    text = {"kind": "news", "body": "Hall B opens again on **Thursday**."} | values
+    data = PostData(topic_id=topic.id, title=title, **text)
+    return Post.save(author, data, how=how, form_id=secrets.token_hex(16))
+
+
+def edit_post(actor: User, post: Post, how: str = "publish", **values: Any) -> Post:
+    """Save a post as it stands now, with some changes; `values` are those of its form and of the action."""
+    db.session.rollback()
+    now = db.session.get(Post, post.id, populate_existing=True)
+    assert now is not None
+    options = {name: values.pop(name) for name in ("version", "notify", "require_again") if name in values}
+    return Post.save(actor, PostData.of(now, **values), how=how, post_id=now.id, **{"version": now.version} | options)
 
 
 def add_comment(author: User, post: Post, body: str = "Good to know.", **values: Any) -> Comment:

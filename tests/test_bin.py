@@ -10,7 +10,7 @@ from io import BytesIO
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_person, add_post, add_topic
+from conftest import add_comment, add_person, add_post, add_topic, edit_post
 from test_files import bound, picture, stored_files, uploaded
 from world import set_columns, value
 
@@ -80,7 +80,7 @@ def test_a_deleted_comment_is_shown_with_its_post(people, topics, sign_in):
 
 def test_what_a_private_topic_or_somebody_else_threw_away_is_not_shown(people, topics, sign_in):
     inside = add_post(people.member, topics.private, "Salaries")
-    draft = add_post(people.member, topics.open, "Unfinished", placed=corkboard.Placing("news", draft=True))
+    draft = add_post(people.member, topics.open, "Unfinished", how="draft")
     comment = add_comment(people.member, inside, "Too high")
     Comment.delete(people.member, comment.id)
     assert sign_in(people.editor).get(f"/admin/bin/comments/{comment.id}").status_code == 200
@@ -166,11 +166,11 @@ def test_nobody_finds_what_a_private_topic_threw_away(people, topics, sign_in):
 
 def test_the_bin_is_emptied_after_a_question_and_leaves_nothing(people, topics, sign_in):
     post = add_post(people.member, topics.open, "Gone for good")
-    Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title="Gone for good", body="Second")
+    edit_post(people.member, post, body="Second")
     add_comment(people.member, post, "And this")
     kept = add_post(people.member, topics.open, "Kept")
     comment = add_comment(people.member, kept, "Taken back")
-    Comment.edit(people.member, comment.id, 1, body="Taken back twice")
+    Comment.edit(people.member, comment.id, body="Taken back twice")
     topic = add_topic(people.editor, "Closed down")
     ids = {topic.id}
     add_post(people.member, topic, "With the topic")

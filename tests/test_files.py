@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import REQUIRE_ALL, add_comment, add_post
+from conftest import REQUIRE_ALL, add_comment, add_post, edit_post
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -145,7 +145,7 @@ def test_a_picture_in_a_comment_is_seen_with_it(people, topics, sign_in):
 def test_a_comment_that_is_edited_takes_its_new_picture(people, topics, sign_in):
     comment = add_comment(people.member, add_post(people.member, topics.open))
     file = uploaded(sign_in(people.member), picture(), "a.png")
-    Comment.edit(people.member, comment.id, 1, body=f"![a]({address(file)})")
+    Comment.edit(people.member, comment.id, body=f"![a]({address(file)})")
     assert rows_of(file.id)[0].comment_id == comment.id
 
 
@@ -442,7 +442,7 @@ def test_only_a_large_picture_is_shown_smaller_and_sanitising_it_again_changes_n
     html = render_markdown("[![a](/files/7/a.png)](/posts/1) ![a](/files/7/a.png) ![](/files/7/a.png)", {7: size})
     assert html.count('src="/files/7/medium"') == (3 if max(size) > 1600 else 0)
     assert html.count('href="/files/7/a.png"') == 1
-    assert corkboard._sanitizer().clean(html) == html
+    assert corkboard.SANITIZER.clean(html) == html
 
 
 # -- Names -------------------------------------------------------------------------------------------------------------
@@ -626,7 +626,7 @@ def test_a_form_whose_token_is_lost_uploads_nothing(people, topics, sign_in):
 
 def test_two_who_save_at_once_keep_what_the_second_uploaded(people, topics, sign_in):
     member, post = sign_in(people.member), add_post(people.member, topics.open)
-    Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title="Theirs", body="Theirs")
+    edit_post(people.editor, post, title="Theirs", body="Theirs")
     typed = {"title": "Mine", "body": "Mine", "topic": topics.open.id, "version": "1"}
     answer = member.submit(f"/posts/{post.id}/edit", typed | {"upload": (BytesIO(b"words"), "notes.txt")})
     assert answer.status_code == 409

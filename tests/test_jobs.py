@@ -130,46 +130,23 @@ def test_a_job_that_fails_by_hand_says_so(app, monkeypatch):
 # -- Texts that an older version rendered ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def old(app, people, topics):
-    """A post and a comment as an older version rendered them."""
+def test_what_an_older_version_rendered_is_rendered_again_by_a_command(app, people, topics, sign_in):
     post = add_post(people.member, topics.open, body="An *old* text")
     comment = add_comment(people.member, post, "An *old* word")
+    run = app.test_cli_runner().invoke
+    assert run(args=["rerender"]).output.strip() == "Nothing to render."
     for model, number in ((Post, post.id), (Comment, comment.id)):
         set_columns(model, number, html="<p>As it was</p>", renderer=corkboard.RENDERER_VERSION - 1)
-    return post.id, comment.id
-
-
-def test_what_an_older_version_rendered_is_rendered_anew(old, people, sign_in):
-    browser, post_id = sign_in(people.reader), old[0]
-    assert browser.get(f"/posts/{post_id}").text.count("As it was") == 2
+    browser = sign_in(people.reader)
+    assert browser.get(f"/posts/{post.id}").text.count("As it was") == 2
+    assert "2 texts rendered by an older version" in run(args=["check"]).output
     before = value(sa.select(Post.updated_at)), value(sa.select(sa.func.count()).select_from(Revision))
-    assert corkboard.run_job(corkboard.JOBS["render"], early=True) == "2 texts rendered anew."
-    shown = browser.get(f"/posts/{post_id}").text
+    assert run(args=["rerender"]).output.splitlines()[-1] == "2 texts rendered."
+    shown = browser.get(f"/posts/{post.id}").text
     assert "As it was" not in shown
     assert shown.count("An <em>old</em>") == 2
     assert value(sa.select(Post.excerpt)) == "An old text"
     assert before == (value(sa.select(Post.updated_at)), value(sa.select(sa.func.count()).select_from(Revision)))
-    assert corkboard.run_job(corkboard.JOBS["render"], early=True) == "No texts rendered anew."
-
-
-def test_what_somebody_saves_meanwhile_is_not_undone(old, people, monkeypatch):
-    render, saved = corkboard.render_body, []
-
-    def slow(writer, body):
-        made = render(writer, body)
-        if "word" in body and not saved:
-            saved.append(True)
-            Comment.edit(people.member, old[1], 1, body="A newer word")
-        return made
-
-    monkeypatch.setattr(corkboard, "render_body", slow)
-    corkboard.OldHtml.renew(corkboard.time.monotonic() + 60)
-    assert value(sa.select(Comment.html)) == "<p>A newer word</p>\n"
-
-
-def test_rendering_stops_when_its_time_is_over_and_goes_on_later(old):
-    assert corkboard.OldHtml.renew(corkboard.time.monotonic() - 1) == 0
-    assert corkboard.OldHtml.renew(corkboard.time.monotonic() + 60) == 2
-    set_columns(Post, old[0], renderer=1)
-    assert corkboard.OldHtml.renew(corkboard.time.monotonic() + 60) == 0, "all of it was said to be done"
+    set_columns(Post, post.id, html="<p>As it was</p>", renderer=1)
+    assert run(args=["init-db"]).exit_code == 0
+    assert value(sa.select(Post.html)) != "<p>As it was</p>"

@@ -6,12 +6,12 @@ import re
 import time
 
 import pytest
-from conftest import REQUIRE_ALL, add_person, add_post
+from conftest import REQUIRE_ALL, add_comment, add_person, add_post
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import set_columns
 
-from app import BODY_MAX, MENTIONS_MOST, USERNAME_PATTERN, Comment, Post, User, mentioned_names, render_markdown
+from app import BODY_MAX, MENTIONS_MOST, USERNAME_PATTERN, Comment, User, mentioned_names, render_markdown
 from database import fold, utcnow
 
 LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"[^>]*>@([^<]+)</a>')
@@ -125,9 +125,10 @@ def test_a_long_text_of_at_signs_is_read_quickly(piece):
 
 def test_posts_and_comments_link_the_people_who_are_there(people, topics, sign_in):
     set_columns(User, people.stranger.id, deactivated_at=utcnow())
-    body, form_id = "@editor, @Member. @stranger and @nobody", "0" * 32
-    post_id = Post.create(people.member, kind="news", form_id=form_id, topic_id=topics.open.id, title="T", body=body)
-    Comment.create(people.member, post_id, body=body, form_id=form_id)
+    body = "@editor, @Member. @stranger and @nobody"
+    post = add_post(people.member, topics.open, body=body)
+    post_id = post.id
+    add_comment(people.member, post, body)
     page = sign_in(people.reader).get(f"/posts/{post_id}").text
     assert LINK.findall(page) == [("editor", "editor"), ("Member", "Member")] * 2
     assert "@editor, @Member. @stranger and @nobody" in sign_in(people.reader).get("/").text

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from conftest import add_person, add_post, together
+from conftest import add_person, add_post, edit_post, together
 from test_posts import again, count
 
 import app as corkboard
@@ -19,7 +19,6 @@ from app import (
     EditConflict,
     Forbidden,
     NotVisible,
-    Placing,
     Post,
     Role,
     User,
@@ -53,8 +52,7 @@ def ask(people, post: Post, /, roles=tuple(Role), **values) -> None:
 
 
 def edit(people, post: Post, body: str, **wishes) -> None:
-    text = {"topic_id": post.topic_id, "title": post.title, "body": body}
-    Post.edit(people.member, post.id, again(post).version, **text, **wishes)
+    edit_post(people.member, post, body=body, **wishes)
 
 
 def owed_on_home(html: str) -> list[int]:
@@ -114,13 +112,14 @@ def test_people_come_and_go_and_the_circle_follows(people, topics, post):
 
 
 def test_nobody_owes_what_waits_is_deleted_or_has_expired(people, topics, sign_in, clock):
-    later = add_post(people.member, topics.open, placed=Placing("news", False, clock.now + DAY, clock.now + 2 * DAY))
+    later = add_post(people.member, topics.open, scheduled_for=clock.now + DAY, expires_at=clock.now + 2 * DAY)
     ask(people, later)
     browser = sign_in(people.reader, remember=True)
     assert (owing(later), owed_on_home(browser.get("/").text)) == (set(), [])
     clock.now += DAY
+    Post.publish_due()
     assert len(owing(later)) == 4
-    assert owed_on_home(browser.get("/").text) == [later.id], "it asks as soon as it appears, by itself"
+    assert owed_on_home(browser.get("/").text) == [later.id], "it asks as soon as it is published"
     Post.delete(people.member, later.id)
     assert owed_on_home(browser.get("/").text) == []
     Post.restore(people.member, later.id)
@@ -155,7 +154,7 @@ def test_looking_at_a_post_acknowledges_nothing_and_the_button_does(people, sign
     page = browser.get(f"/posts/{post.id}").text
     assert page.index("I have read this") > page.index("Hall B opens again")
     assert count(Acknowledgement) == 0
-    answer = browser.submit(f"/posts/{post.id}/acknowledge", {"version": "1"})
+    answer = browser.submit(f"/posts/{post.id}/acknowledge", {"revision": "1"})
     assert answer.status_code == 303
     page = browser.get(answer.location).text
     assert "I have read this" not in page
@@ -173,8 +172,8 @@ def test_acknowledging_twice_or_at_the_same_moment_is_once(app, people, sign_in,
 
 @pytest.mark.parametrize(("version", "kept"), [("", 1), ("0", 1), ("x", 1), ("-1", 1), ("99", 1), ("9" * 30, 1)])
 def test_a_made_up_version_is_no_later_one(people, sign_in, post, version, kept):
-    assert sign_in(people.reader).submit(f"/posts/{post.id}/acknowledge", {"version": version}).status_code == 303
-    assert count(Acknowledgement, Acknowledgement.version == kept) == 1
+    assert sign_in(people.reader).submit(f"/posts/{post.id}/acknowledge", {"revision": version}).status_code == 303
+    assert count(Acknowledgement, Acknowledgement.revision == kept) == 1
 
 
 def test_who_is_not_asked_cannot_acknowledge(people, topics, post):
@@ -219,7 +218,7 @@ def test_only_editors_ask_and_a_draft_asks_nobody(people, topics):
     ):
         with pytest.raises(Forbidden):
             action()
-    draft = add_post(people.editor, topics.open, placed=Placing("news", draft=True))
+    draft = add_post(people.editor, topics.open, how="draft")
     with pytest.raises(ValidationError):
         ask(people, draft)
 
@@ -229,7 +228,7 @@ def test_a_quiet_edit_asks_nobody_again_and_a_major_one_does(people, sign_in, po
         Acknowledgement.acknowledge(who, post.id, 1)
     edit(people, post, "A comma, moved")
     assert owing(post) == {"editor", "stranger"}
-    edit(people, post, "The other exit", anew=True)
+    edit(people, post, "The other exit", require_again=True)
     assert owing(post) == {"reader", "editor", "admin", "stranger"}
     assert count(Acknowledgement) == 2, "what was acknowledged stays on record"
     assert "This has changed since you read it" in sign_in(people.reader).get(f"/posts/{post.id}").text
@@ -243,14 +242,20 @@ def test_a_quiet_edit_asks_nobody_again_and_a_major_one_does(people, sign_in, po
 def test_the_form_asks_anew_and_a_stale_one_does_not(people, topics, sign_in, post):
     Acknowledgement.acknowledge(people.reader, post.id, 1)
     browser = sign_in(people.member)
-    assert "Ask everybody to read it again" in browser.get(f"/posts/{post.id}/edit").text
-    form = {"title": "Fire drill", "body": "The other exit", "topic": topics.open.id, "version": 1, "anew": "1"}
+    assert "Ask everyone to read it again" in browser.get(f"/posts/{post.id}/edit").text
+    form = {
+        "title": "Fire drill",
+        "body": "The other exit",
+        "topic": topics.open.id,
+        "version": 1,
+        "require_again": "1",
+    }
     browser.submit(f"/posts/{post.id}/edit", form)
     assert "reader" in owing(post)
     assert browser.submit(f"/posts/{post.id}/edit", form | {"body": "A third one"}).status_code == 409
-    assert again(post).must_read_version == 2
+    assert again(post).must_read_revision == 2
     with pytest.raises(EditConflict):
-        Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title="T", body="B", again=True)
+        edit_post(people.editor, post, version=1, body="B", require_again=True)
 
 
 # -- The report --------------------------------------------------------------------------------------------------------
@@ -259,7 +264,7 @@ def test_the_form_asks_anew_and_a_stale_one_does_not(people, topics, sign_in, po
 def test_the_report_says_who_when_and_of_which_version(people, sign_in, post):
     Acknowledgement.acknowledge(people.reader, post.id, 1)
     Acknowledgement.acknowledge(people.stranger, post.id, 1)
-    edit(people, post, "The other exit", anew=True)
+    edit(people, post, "The other exit", require_again=True)
     Acknowledgement.acknowledge(people.reader, post.id, 2)
     User.administer(people.admin, people.stranger.id, role=Role.MEMBER, active=False)
     for who in (people.member, people.editor):
@@ -269,7 +274,7 @@ def test_the_report_says_who_when_and_of_which_version(people, sign_in, post):
         assert "2, before that 1" in page
         assert "No longer required" in page
     report = Acknowledgement.report(again(post))
-    states = {line.person.username: (line.state, [one.version for one in line.given]) for line in report.lines}
+    states = {line.person.username: (line.state, [one.revision for one in line.given]) for line in report.lines}
     assert states == {
         "reader": ("read", [1, 2]),
         "editor": ("pending", []),

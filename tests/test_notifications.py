@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_person, add_post, background, together
+from conftest import add_comment, add_person, add_post, background, edit_post, together
 from test_database import counted
 from test_posts import again, many_comments
 from world import set_columns, value
@@ -24,7 +24,6 @@ from app import (
     Notification,
     NotVisible,
     PageReview,
-    Placing,
     Post,
     Reaction,
     ReadMark,
@@ -72,8 +71,7 @@ def told() -> list:
 
 
 def edit(editor: User, post: Post, body: str, **wishes) -> None:
-    text = {"topic_id": again(post).topic_id, "title": post.title, "body": body}
-    Post.edit(editor, post.id, again(post).version, **text, **wishes)
+    edit_post(editor, post, body=body, **wishes)
 
 
 def bell(browser) -> int:
@@ -104,16 +102,16 @@ def test_who_follows_a_topic_is_told_of_its_new_posts_and_pages(people, topics, 
 
 def test_a_draft_is_told_when_it_is_published_and_a_scheduled_post_when_it_appears(people, topics, tell, clock):
     Follow.choose(people.reader, "following", topic_id=topics.open.id)
-    post = add_post(people.member, topics.open, placed=Placing("news", draft=True))
-    soon = add_post(people.member, topics.open, "Soon", placed=Placing("news", False, clock.now + DAY))
+    post = add_post(people.member, topics.open, how="draft")
+    soon = add_post(people.member, topics.open, "Soon", scheduled_for=clock.now + DAY)
     assert tell() == set()
-    edit(people.member, post, "Now it is out.", placed=Placing("news"))
+    edit(people.member, post, "Now it is out.")
     assert tell() == {("reader", "post")}
-    edit(people.member, soon, "Later than I said.", placed=Placing("news", False, clock.now + 2 * DAY))
+    edit(people.member, soon, "Later than I said.", scheduled_for=clock.now + 2 * DAY)
     clock.now += DAY
-    assert tell() == set()
+    assert (Post.publish_due(), tell()) == (0, set())
     clock.now += DAY
-    assert tell() == {("reader", "post")}
+    assert (Post.publish_due(), tell()) == (1, {("reader", "post")})
     assert told()[-1].created_at == clock.now, "of when it appeared, not of when that was decided"
     assert len(told()) == 2
     assert tell() == set()
@@ -157,7 +155,7 @@ def test_who_muted_a_topic_hears_of_it_only_where_they_take_part(people, topics,
     post = add_post(people.editor, topics.open)
     add_comment(people.member, post)
     tell()
-    edit(people.editor, post, "Changed for all to see.", tell=True)
+    edit(people.editor, post, "Changed for all to see.", notify=True)
     assert tell() == {("member", "told"), ("admin", "told"), ("stranger", "told")}
 
 
@@ -175,9 +173,9 @@ def test_an_edit_of_a_comment_tells_only_who_is_mentioned_newly(people, topics, 
     post = add_post(people.member, topics.open)
     comment = add_comment(people.member, post, "Ask @reader")
     tell()
-    for version, body in enumerate(("Ask @reader again", "Ask @reader or @editor", "Ask @editor", "@reader it is"), 1):
+    for body in ("Ask @reader again", "Ask @reader or @editor", "Ask @editor", "@reader it is"):
         clock.now += HOUR
-        Comment.edit(people.member, comment.id, version, body=body)
+        Comment.edit(people.member, comment.id, body=body)
     assert tell() == {("editor", "mention")}
 
 
@@ -186,9 +184,9 @@ def test_saving_quietly_tells_nobody_and_telling_again_everybody_who_sees_it(peo
     tell()
     edit(people.member, post, "Quietly changed, @reader")
     assert tell() == set()
-    edit(people.editor, post, "Changed for all to see", tell=True)
+    edit(people.editor, post, "Changed for all to see", notify=True)
     assert tell() == {("reader", "told"), ("member", "told"), ("admin", "told")}
-    edit(people.editor, post, "Ask @reader", tell=True)
+    edit(people.editor, post, "Ask @reader", notify=True)
     assert tell() == {("reader", "mention"), ("member", "told"), ("admin", "told")}
 
 
@@ -200,17 +198,17 @@ def test_must_read_is_told_to_who_owes_it_and_reminders_to_who_still_does(people
     Acknowledgement.acknowledge(people.reader, post.id, 1)
     Acknowledgement.remind(people.editor, post.id)
     assert tell() == {("stranger", "reminder")}
-    edit(people.member, post, "Something else", anew=True)
+    edit(people.member, post, "Something else", require_again=True)
     assert tell() == {("reader", "must_read"), ("stranger", "must_read"), ("editor", "must_read")}
 
 
 def test_what_must_be_read_and_appears_later_is_told_then_and_once(people, topics, tell, clock):
     Follow.choose(people.reader, "following", topic_id=topics.open.id)
-    post = add_post(people.member, topics.open, placed=Placing("news", False, clock.now + DAY))
+    post = add_post(people.member, topics.open, scheduled_for=clock.now + DAY)
     Acknowledgement.require(people.editor, post.id, roles=[Role.READER])
     assert tell() == set()
     clock.now += DAY
-    assert tell() == {("reader", "must_read")}
+    assert (Post.publish_due(), tell()) == (1, {("reader", "must_read")})
 
 
 def test_the_owner_of_an_overdue_page_is_told_once_for_each_day_missed(people, topics, tell):
@@ -257,7 +255,7 @@ def test_nobody_is_told_of_what_they_may_not_see(people, topics, tell):
     db.session.commit()
     add_comment(people.member, secret, "What does @stranger think?")
     add_post(people.editor, topics.private, body="@stranger")
-    edit(people.editor, secret, "For all", tell=True)
+    edit(people.editor, secret, "For all", notify=True)
     assert not {who for who, _kind in tell()} & {"stranger"}
     with pytest.raises(NotVisible):
         Follow.choose(people.stranger, "following", post_id=secret.id)
@@ -360,29 +358,6 @@ def test_a_thread_tells_soon_after_the_commit(app, people, topics, monkeypatch):
     telling.flush()
     assert len(told()) == 1
     assert not telling.notes
-
-
-def test_a_thread_tells_of_much_in_parts_and_takes_the_texts_apart_before_others_have_to_wait(
-    app, people, topics, monkeypatch
-):
-    monkeypatch.setattr(corkboard, "TOLD_AT_ONCE", 2)
-    post = add_post(people.member, topics.open)
-    for number in range(4):
-        add_comment(people.editor, post, f"What says @reader to the {number}th?")
-    corkboard.mentioned_names.cache_clear()
-    parsed: list[bool] = []
-    take_apart = corkboard._mentions_in
-    monkeypatch.setattr(
-        corkboard,
-        "_mentions_in",
-        lambda parsing: parsed.append(bool(corkboard.database._in_unit.get())) or take_apart(parsing),
-    )
-    shares = []
-    while corkboard.tell_soon({}):
-        shares.append(len(told()))
-        db.session.rollback()
-    assert shares == [2, 6, 8], "the post and a comment, two of them, and the last"
-    assert parsed == [False] * 4
 
 
 # -- What is shown -----------------------------------------------------------------------------------------------------

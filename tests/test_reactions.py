@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_person, add_post, together
+from conftest import add_comment, add_person, add_post, edit_post, together
 from world import set_columns
 
 from app import (
@@ -18,7 +18,6 @@ from app import (
     Bin,
     Comment,
     NotVisible,
-    Placing,
     Post,
     Reaction,
     Topic,
@@ -130,8 +129,8 @@ def test_what_is_not_out_deleted_or_not_seen_cannot_be_reacted_to(people, topics
     private = add_post(people.member, topics.private)
     hidden, gone = add_comment(people.member, private), add_comment(people.member, post)
     Comment.delete(people.member, gone.id)
-    draft = add_post(people.member, topics.open, placed=Placing("news", draft=True))
-    later = add_post(people.member, topics.open, placed=Placing("news", False, utcnow() + timedelta(days=1)))
+    draft = add_post(people.member, topics.open, how="draft")
+    later = add_post(people.member, topics.open, scheduled_for=utcnow() + timedelta(days=1))
     below = add_comment(people.member, deleted := add_post(people.member, topics.open))
     Post.delete(people.member, deleted.id)
     refused = [
@@ -149,7 +148,7 @@ def test_what_is_not_out_deleted_or_not_seen_cannot_be_reacted_to(people, topics
 
 
 def test_a_draft_has_no_button_for_it(people, topics, sign_in):
-    draft = add_post(people.member, topics.open, placed=Placing("news", draft=True))
+    draft = add_post(people.member, topics.open, how="draft")
     assert "data-react" not in sign_in(people.member).get(f"/posts/{draft.id}").text
 
 
@@ -233,8 +232,8 @@ def test_each_comment_shows_its_own_reactions(people, post, sign_in):
 def test_reactions_stay_through_edits_deleting_and_restoring_and_go_with_the_bin(people, post, remark, sign_in):
     Reaction.change(people.reader, "like", True, post_id=post.id)
     Reaction.change(people.reader, "done", True, comment_id=remark.id)
-    Post.edit(people.member, post.id, 1, topic_id=post.topic_id, title="Another", body="Another text")
-    Comment.edit(people.member, remark.id, 1, body="Another remark")
+    edit_post(people.member, post, title="Another", body="Another text")
+    Comment.edit(people.member, remark.id, body="Another remark")
     Post.delete(people.member, post.id)
     Post.restore(people.member, post.id)
     assert [chip[1] for chip in chips(sign_in(people.editor).get(f"/posts/{post.id}").text)] == ["like", "done"]

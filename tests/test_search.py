@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import REQUIRE_ALL, add_comment, add_person, add_post, add_topic, together
+from conftest import REQUIRE_ALL, add_comment, add_person, add_post, add_topic, edit_post, together
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_hostile_input import ATTACKS
@@ -18,7 +18,7 @@ from world import set_columns
 
 import app as corkboard
 import database
-from app import RESULTS, Attachment, Bin, Comment, Draft, Placing, Post, SearchEntry, Topic, User
+from app import RESULTS, Attachment, Bin, Comment, Post, SearchEntry, Topic, User
 from database import db
 
 # What stands in a post, and what finds it there or does not.
@@ -239,19 +239,17 @@ def test_a_private_topic_cannot_be_searched_from_outside(people, topics, walruse
 
 def test_drafts_and_what_is_scheduled_are_found_by_nobody_and_from_its_time_on_by_all(people, topics):
     now = database.utcnow()
-    values = {"topic_id": topics.open.id, "body": "A walrus"}
-    draft = add_post(people.member, topics.open, "A walrus draft", placed=Placing("news", draft=True))
+    draft = add_post(people.member, topics.open, "A walrus draft", how="draft")
     waits = add_post(people.member, topics.open, "A walrus to come",
-                     placed=Placing("news", published_at=now + timedelta(hours=1)))  # fmt: skip
+                     scheduled_for=now + timedelta(hours=1))  # fmt: skip
     for who in (people.member, people.editor, people.admin, people.reader):
         assert find("walrus", who) == []
-    set_columns(Post, waits.id, published_at=now - timedelta(minutes=1))
+    set_columns(Post, waits.id, scheduled_for=now - timedelta(minutes=1))
+    assert Post.publish_due() == 1
     assert find("walrus", people.reader) == [("post", waits.id)]
-    Draft.autosave(people.member, draft.id, form_id="", version=draft.version, **values, title="Still a walrus draft",
-                   kind="news")  # fmt: skip
+    edit_post(people.member, draft, how="autosave", title="Still a walrus draft")
     assert find("walrus", people.member) == [("post", waits.id)]
-    version = db.session.get(Post, draft.id, populate_existing=True).version  # type: ignore[union-attr]
-    Post.edit(people.member, draft.id, version, **values, title="No walrus draft", placed=Placing("news"))
+    edit_post(people.member, draft, title="A walrus, no draft")
     assert {*find("walrus", people.reader)} == {("post", waits.id), ("post", draft.id)}
 
 
@@ -300,8 +298,8 @@ def test_edits_deletes_and_restores_are_followed(people, topics):
     remark = add_comment(people.member, post, "Bring herring")
     file = add_file(people.member, "Tickets.pdf", post=post)
     index()
-    Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title="The seal party", body="At night")
-    Comment.edit(people.member, remark.id, 1, body="Bring salmon")
+    edit_post(people.member, post, title="The seal party", body="At night")
+    Comment.edit(people.member, remark.id, body="Bring salmon")
     for query in ("walrus", "noon", "herring"):
         assert find(query, people.reader) == []
     assert find("seal night", people.reader) == [("post", post.id)]
@@ -317,8 +315,8 @@ def test_edits_deletes_and_restores_are_followed(people, topics):
     assert find("salmon", people.reader) == [("comment", remark.id)]
     assert find("seal", people.reader) == [("post", post.id)]
     assert find("tickets", people.reader) == [("file", file)]
-    Post.revert(people.member, post.id, 2, 1)
-    Comment.revert(people.member, remark.id, 2, 1)
+    edit_post(people.member, post, title="The walrus party", body="At noon")
+    Comment.edit(people.member, remark.id, body="Bring herring")
     assert find("walrus noon", people.reader) == [("post", post.id)]
     assert find("herring", people.reader) == [("comment", remark.id)]
     assert find("seal", people.reader) == find("salmon", people.reader) == []
@@ -328,7 +326,7 @@ def test_a_file_is_found_from_when_it_hangs_on_something(people, topics):
     post = add_post(people.member, topics.open)
     file = add_file(people.member, "Walrus prices 2024.xlsx")
     assert find("walrus", people.member) == []
-    Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title=post.title, body=post.body, files=[file])
+    edit_post(people.member, post, file_ids=[file])
     assert find("walrus 2024 xlsx", people.reader) == [("file", file)]
     said = add_file(people.member, "Seal.png")
     remark = Comment.create(people.member, post.id, body=f"![](/files/{said}/Seal.png)", form_id=secrets.token_hex(16))
@@ -351,8 +349,7 @@ def test_merging_and_closing_topics_is_followed(people, topics):
 def test_news_that_becomes_a_page_changes_its_kind(people, topics):
     post = add_post(people.editor, topics.open, "The walrus party")
     assert find("walrus", people.reader, kind="page") == []
-    Post.edit(people.editor, post.id, 1, topic_id=topics.open.id, title=post.title, body=post.body,
-              placed=Placing("page"))  # fmt: skip
+    edit_post(people.editor, post, kind="page")
     assert find("walrus", people.reader, kind="page") == [("post", post.id)]
     assert find("walrus", people.reader, kind="post") == []
 
@@ -402,7 +399,7 @@ def everything(people, topics) -> None:
         add_comment(people.member, post, text)
         add_file(people.member, "walrus.pdf", post=post)
     add_post(people.editor, topics.open, "A page", kind="page")
-    add_post(people.editor, topics.open, "A draft", placed=Placing("news", draft=True))
+    add_post(people.editor, topics.open, "A draft", how="draft")
     Comment.delete(people.member, Comment.create(people.member, post.id, body="Gone", form_id="0" * 32))
 
 
@@ -464,7 +461,7 @@ def test_people_go_on_working_while_everything_is_indexed(people, topics, monkey
     def meanwhile(values):
         monkeypatch.setattr(SearchEntry, "_add", add)
         for post in posts:
-            Post.edit(people.member, post.id, 1, topic_id=topics.open.id, title="Seal", body="Only a seal")
+            edit_post(people.member, post, title="Seal", body="Only a seal")
         add(values)
 
     monkeypatch.setattr(SearchEntry, "_add", meanwhile)

@@ -31,7 +31,7 @@ from snapshot import dump, put_back
 
 import app as corkboard
 import database
-from app import Acknowledgement, Attachment, Comment, Placing, Post, Role, Setting, SignIn, StoredFile, Topic, User
+from app import Acknowledgement, Attachment, Comment, Post, Role, Setting, SignIn, StoredFile, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
@@ -55,8 +55,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
     "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "kind": "news", "version": "1"},
-    "posts.begin_draft": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "kind": "news"},
-    "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "version": "1"},
+    "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "kind": "news",
+                       "version": "1"},
     "posts.preview": {"body": "**Bold**"},
     "posts.pin": {"pinned": "1"},
     "posts.acknowledge": {"version": "1"},
@@ -70,7 +70,6 @@ FILLINGS: dict[str, dict[str, Any]] = {
                               "told": "mail", "reaction": "none", "review": "site"},
     "notifications.follow_post": {"state": "following"},
     "notifications.follow_topic": {"state": "muted"},
-    "posts.restore_comment_version": {"version": "2"},
     "files.upload": {"upload": (str(Path(__file__)), "notes.txt")},
     "topics.manage": {"name": "A new topic", "description": "What belongs here", "members": []},
     "topics.edit": {"name": "Another name {unique}", "description": "", "members": []},
@@ -154,7 +153,7 @@ class World:
         set_columns(Post, page.id, owner_id=self.people["reader"], review_every=6, review_by=date(2026, 1, 1))
         for name, below in (("edited", "members"), ("edited_private", "private")):
             remark = add_comment(self.users["member"], SimpleNamespace(id=self.posts[below]), "A remark")  # type: ignore[arg-type]
-            Comment.edit(self.users["member"], remark.id, 1, body="A plain remark")
+            Comment.edit(self.users["member"], remark.id, body="A plain remark")
             self.comments[name] = remark.id
         self.comments["deleted"] = self._comment(self.users["member"], page, DISCARDED)
         Comment.delete(self.users["member"], self.comments["deleted"])
@@ -166,10 +165,9 @@ class World:
     def _unpublished(self) -> None:
         """The member's draft, which nobody else may read, and what editors see too: it is to appear in a year."""
         soon = database.utcnow() + timedelta(days=365)
-        for name, placed in (("draft", Placing("news", draft=True)), ("scheduled", Placing("news", False, soon))):
+        for name, when in (("draft", {"how": "draft"}), ("scheduled", {"scheduled_for": soon})):
             writer = self.users["member"]
-            self.posts[name] = add_post(writer, self.topic["open"], f"What is {name}", placed=placed).id
-        set_columns(Post, self.posts["draft"], version=1)
+            self.posts[name] = add_post(writer, self.topic["open"], f"What is {name}", **when).id
 
     @staticmethod
     def _comment(author: User, post: Post, mark: str) -> int:

@@ -157,7 +157,7 @@ def test_an_edited_comment_leads_to_what_it_said_before(site: Site, visit: Visit
         writer = site.user("yuki")
         post_id = db.session.scalar(sa.select(sa.func.min(Post.id)).where(Post.kind == "news"))
         comment = Comment.create(writer, post_id, body="Said badly", form_id=secrets.token_hex(16))
-        Comment.edit(db.session.get(User, writer.id), comment, 1, body="Said well")  # type: ignore[arg-type]
+        Comment.edit(db.session.get(User, writer.id), comment, body="Said well")  # type: ignore[arg-type]
     page = visit(site, "hattie")
     page.goto(f"/posts/{post_id}")
     page.locator(f"#comment-{comment}").get_by_role("link", name="edited").click()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from playwright.sync_api import Page, expect
 
-from app import Comment, Post, Role, Setting, Topic, User
+from app import Comment, Post, PostData, Role, Setting, Topic, User
 from database import db
 
 from .conftest import Visit
@@ -21,7 +23,7 @@ EXAMPLES = {
     "topic_id": sa.select(sa.func.min(Topic.id)),
     "slug": sa.select(sa.func.min(Topic.slug)),
     "user_id": sa.select(User.id).where(User.username == "nia"),
-    "version": sa.select(sa.literal(1)),
+    "number": sa.select(sa.literal(1)),
     "username": sa.select(User.username).where(User.username == "nia"),
 }
 NOT_PAGES = {
@@ -211,9 +213,9 @@ def test_one_word_may_be_longer_than_the_window_is_wide(site: Site, visit: Visit
         named = {"username": "longest", "name": word, "email": "", "title": word, "department": word}
         User.create(admin, password_hash="x", role=Role.READER, **named)
         topic = Topic.create(admin, form_id="1" * 32, name=word[:60], description=word)
-        content = {"topic_id": topic.id, "title": word, "body": f"## {word}\n\n## {word}\n\n{word} `{word}`"}
-        post = Post.create(admin, kind="page", form_id="2" * 32, **content)
-        news = Post.create(admin, kind="news", form_id="3" * 32, **content)
+        data = PostData("page", topic.id, word, f"## {word}\n\n## {word}\n\n{word} `{word}`")
+        post = Post.save(admin, data, how="publish", form_id="2" * 32).id
+        news = Post.save(admin, replace(data, kind="news"), how="publish", form_id="3" * 32).id
         Post.pin(admin, news, True, None)
         slug = topic.slug
     page, wider = visit(site, "hattie"), []

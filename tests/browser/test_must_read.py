@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 
-from app import Acknowledgement, Post, Topic, User
+from app import Acknowledgement, Post, PostData, Topic, User
 from database import db, utcnow
 
 from .conftest import Visit
@@ -31,8 +31,8 @@ def address(site: Site, title: str) -> str:
     with site.app.app_context():
         editor = site.user("hattie")
         topic = db.session.scalar(sa.select(Topic.id).where(Topic.slug == "shops"))
-        made = {"title": title, "body": "Leave by gate 2.\n\n" * 40, "form_id": secrets.token_hex(16)}
-        return f"/posts/{Post.create(editor, kind='news', topic_id=topic, **made)}"
+        data = PostData("news", topic or 0, title, "Leave by gate 2.\n\n" * 40)
+        return f"/posts/{Post.save(editor, data, how='publish', form_id=secrets.token_hex(16)).id}"
 
 
 def name_of(site: Site, username: str) -> str:

@@ -8,7 +8,7 @@ import secrets
 import pytest
 from playwright.sync_api import Page, expect
 
-from app import Follow, Notification, Post, Topic
+from app import Follow, Notification, Post, PostData, Topic
 from database import db
 
 from .conftest import Visit
@@ -26,8 +26,9 @@ def write(site: Site, username: str, title: str) -> str:
         Notification.tell()  # what happened before, or it would come later
         Notification.read_all(site.user(username))
         topic = db.session.query(Topic).filter_by(slug="shops").one()
-        text = {"topic_id": topic.id, "title": title, "body": "Who can help?", "form_id": secrets.token_hex(16)}
-        address = f"/posts/{Post.create(site.user(username), kind='news', **text)}"
+        data = PostData("news", topic.id, title, "Who can help?")
+        saved = Post.save(site.user(username), data, how="publish", form_id=secrets.token_hex(16))
+        address = f"/posts/{saved.id}"
         db.session.rollback()
         return address
 

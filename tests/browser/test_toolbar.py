@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Locator, Page, expect
 
-from app import Post
+from app import Post, PostData
 from database import db
 
 from .conftest import Visit
@@ -351,14 +351,8 @@ def long_page(site: Site) -> int:
     with site.app.app_context():
         found = sa.select(Post.topic_id).where(Post.title == "Rota and days off")
         topic_id = db.session.scalars(found).one()
-        return Post.create(
-            site.user("hattie"),
-            kind="page",
-            form_id="e" * 32,
-            topic_id=topic_id,
-            title="A bit of everything",
-            body=TEXT,
-        )
+        data = PostData("page", topic_id, "A bit of everything", TEXT)
+        return Post.save(site.user("hattie"), data, how="publish", form_id="e" * 32).id
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["script", "no script"])
