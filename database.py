@@ -485,6 +485,10 @@ class SchemaError(click.ClickException):
     """The schema is missing, or older or newer than the code. The message names the command to run."""
 
 
+# The revisions of the time before the first release; their tables were others.
+DEVELOPMENT_REVISIONS = {"0001", "0002", "0003", "0004", "0005", "0006"}
+
+
 def _script_heads() -> tuple[set[str], set[str]]:
     """The heads of the migrations folder, and every revision in it."""
     scripts = ScriptDirectory(str(MIGRATIONS))
@@ -504,12 +508,21 @@ def check_schema() -> None:
         return
     if not current:
         raise SchemaError("The database is empty. Create its tables with: python -m flask init-db")
+    _check_known(current, known)
+    raise SchemaError("The database is older than this version. Back it up, then run: python -m flask init-db")
+
+
+def _check_known(current: set[str], known: set[str]) -> None:
+    if current & DEVELOPMENT_REVISIONS:
+        raise SchemaError(
+            "The database was made by a development version of Corkboard and cannot be upgraded. "
+            "Move it away or name an empty one in DATABASE_URL, then run: python -m flask init-db"
+        )
     if current - known:
         raise SchemaError(
             "The database was made by a newer version of Corkboard. Install that version (or a later one), "
             "then run: python -m flask init-db"
         )
-    raise SchemaError("The database is older than this version. Back it up, then run: python -m flask init-db")
 
 
 def schema_problem() -> str | None:
@@ -529,7 +542,11 @@ def schema_problem() -> str | None:
 
 
 def upgrade_schema() -> None:
-    """Create the tables or bring them up to date, on either engine. May be run again; one process at a time."""
+    """Create the tables or bring them up to date, on either engine. May be run again; one process at a time.
+
+    Raises `SchemaError` for a database that this version cannot upgrade.
+    """
+    _check_known(_current_heads(), _script_heads()[1])
     upgrade()
     database_state().schema_ok = False
 

@@ -1,43 +1,154 @@
-"""How Alembic runs here: on the application's engine, with its metadata, one process at a time."""
+"""How Alembic runs here: on the application's engine, with its metadata, one process at a time.
 
+`flask db migrate` writes revisions that run as they are, on a database with rows of either engine: they are numbered,
+a new column that may not be NULL has a default for the rows that are there, and the file can be read.
+"""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import sqlalchemy as sa
 from alembic import context
-from flask import current_app
-from sqlalchemy import text
+from alembic.autogenerate.rewriter import Rewriter
+from alembic.operations.ops import AddColumnOp, CreateTableOp
+from alembic.script.write_hooks import register
 
 import database
 
-ONE_AT_A_TIME = "corkboard.migrations"
+# How MySQL says that a table, column, index or key stands already, or is gone already.
+DONE_ALREADY = {1050, 1051, 1060, 1061, 1091, 1826}
+DONE_ALREADY_ON_MARIADB = "errno: 121"
+
+rewriter = Rewriter()
 
 
-def run() -> None:
-    """Upgrade (or whatever was asked) in one transaction on SQLite; MySQL commits each DDL statement by itself."""
-    with current_app.app_context(), database.db.engine.connect() as plain:
-        connection = plain.execution_options(writes=True)  # SQLite's write lock at once
-        sqlite = connection.dialect.name == "sqlite"
-        if sqlite:
-            # A table that is made anew is dropped for a moment (sqlite.org/lang_altertable.html, section 7); the
-            # connection is closed at the end, not given back to where somebody would meet it like this.
-            connection.connection.driver_connection.execute("PRAGMA foreign_keys = OFF")
-        else:
-            connection.execute(text("SELECT GET_LOCK(:name, 60)"), {"name": ONE_AT_A_TIME})
-        for table in database.db.metadata.tables.values():
-            table.kwargs.update(database.MYSQL_TABLE)  # for what `flask db migrate` writes of it
-        context.configure(
-            connection=connection,
-            target_metadata=database.db.metadata,
-            render_as_batch=True,
-            compare_type=True,
-            include_name=lambda name, _kind, _parents: not database.is_search_index(name),
-            transactional_ddl=sqlite,
-        )
+@rewriter.rewrites(AddColumnOp)
+def add_default(_context, _revision, operation):
+    """Give a column that may not be NULL a default, or no engine would add it to a table that has rows."""
+    column = operation.column
+    if not column.nullable and column.server_default is None:
+        value = default_of(column)
+        # MySQL takes the default of a long text only as an expression.
+        is_long = isinstance(column.type, sa.Text)
+        column.server_default = sa.DefaultClause(sa.text(f"({value!r})") if is_long else value)
+    return operation
+
+
+def default_of(column):
+    """The column's own default where that is one value, else 0, '', false, or a date long ago."""
+    if column.default is not None and column.default.is_scalar:
+        value = column.default.arg
+    elif issubclass(column.type.python_type, date):
+        value = column.type.python_type(2000, 1, 1)
+    else:
+        value = column.type.python_type()
+    return str(int(value)) if isinstance(value, int) else str(value)
+
+
+@rewriter.rewrites(CreateTableOp)
+def add_table_options(_context, _revision, operation):
+    """Have MySQL keep a table as it keeps all others."""
+    operation.kw.update(database.MYSQL_TABLE)
+    return operation
+
+
+def number_revision(_context, _revision, directives):
+    """Name a revision by its number and its message, as in 0002_shoe_size; write none where nothing has changed."""
+    script = directives[0]
+    if script.upgrade_ops.is_empty() and hasattr(context.config.cmd_opts, "autogenerate"):
+        directives.clear()
+        print("The models and the database are the same: there is nothing to migrate.")
+        return
+    number = len(list(context.script.walk_revisions())) + 1
+    slug = re.sub(r"[^a-z0-9]+", "_", (script.message or "changes").lower()).strip("_")
+    script.rev_id = f"{number:04d}_{slug}"[:32]
+
+
+def render_item(kind, item, _context):
+    """Name our own column types as revisions do; write any other as what it is stored as."""
+    if kind != "type":
+        return False
+    if isinstance(item, database.TimestampType):
+        return "database.Timestamp"
+    if isinstance(item, database.LongTextType):
+        return "database.LongText"
+    return f"sa.{item.impl_instance!r}" if isinstance(item, sa.TypeDecorator) else False
+
+
+@register("tidy")
+def tidy_revision(path, _options):
+    """Leave out of a new revision what says nothing, and format it where ruff is installed."""
+    file = Path(path)
+    text = re.sub(r"\n *# ### .*|, schema=None", "", file.read_text(encoding="utf-8"))
+    file.write_text(text, encoding="utf-8")
+    if importlib.util.find_spec("ruff"):
+        subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", path], check=True)
+
+
+def pass_over_what_is_done(cursor, statement, parameters, _context):
+    """Let an upgrade that was interrupted run again: MySQL commits each statement that changes the schema by itself."""
+    try:
+        cursor.execute(statement, parameters)
+    except Exception as error:
+        if database.error_code(error) not in DONE_ALREADY and DONE_ALREADY_ON_MARIADB not in str(error):
+            raise
+    return True
+
+
+def run():
+    """Do what was asked: on SQLite in one transaction, on MySQL while no other process does."""
+    with database.db.engine.connect() as connection:
+        connection.execution_options(writes=True)
+        try:
+            if connection.dialect.name == "sqlite":
+                migrate_sqlite(connection)
+            else:
+                migrate_mysql(connection)
+        finally:
+            connection.invalidate()  # closed, so that nobody else is given it without its foreign keys or with its lock
+
+
+def migrate_sqlite(connection):
+    # A table that is made again is dropped for a moment, which would delete what refers to it
+    # (sqlite.org/lang_altertable.html, section 7). The pragma does nothing once a transaction has begun.
+    connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+    configure(connection, transactional_ddl=True)
+    with context.begin_transaction():
+        context.run_migrations()
+        if sa.inspect(connection).has_table("search_entries"):
+            database.create_search_index(connection)  # a table that was made again has lost its triggers
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if broken:
+            raise database.SchemaError(f"The migration would leave rows of {broken[0]} without their {broken[2]}.")
+
+
+def migrate_mysql(connection):
+    if not connection.scalar(sa.text("SELECT GET_LOCK(CONCAT('corkboard.', MD5(DATABASE())), 60)")):
+        raise database.SchemaError("Another process is upgrading this database. Try again in a minute.")
+    connection.commit()
+    configure(connection)
+    sa.event.listen(connection.engine, "do_execute", pass_over_what_is_done)
+    try:
         with context.begin_transaction():
             context.run_migrations()
-        if connection.in_transaction():
-            connection.commit()
-        if sqlite:
-            connection.invalidate()
-        else:
-            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": ONE_AT_A_TIME})
+    finally:
+        sa.event.remove(connection.engine, "do_execute", pass_over_what_is_done)
+
+
+def configure(connection, **options):
+    context.configure(
+        connection=connection,
+        target_metadata=database.db.metadata,
+        render_as_batch=True,
+        render_item=render_item,
+        include_name=lambda name, _kind, _parents: not database.is_search_index(name),
+        process_revision_directives=rewriter.chain(number_revision),
+        **options,
+    )
 
 
 run()

@@ -1,8 +1,4 @@
-"""${message}
-
-On MySQL every statement that changes the schema commits by itself: keep to one a revision, written so that it may
-run again.
-"""
+"""${message or "Changes"}."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
@@ -633,35 +636,183 @@ def test_init_db_may_run_twice_and_keeps_what_is_there(app, people):
     assert db.session.get(User, people.member.id) is not None
 
 
+class PowerCut(BaseException):
+    """What a test ends an upgrade with."""
+
+
+CHANGES = ("CREATE", "ALTER", "DROP", "INSERT", "UPDATE")
+
+
+@contextmanager
+def power_cut(at: int):
+    """Raise `PowerCut` in place of the statement with that number, of those that change something."""
+    seen = []
+
+    def cut(_connection, _cursor, statement, *_more):
+        if statement.lstrip().startswith(CHANGES):
+            seen.append(statement)
+            if len(seen) > at:
+                raise PowerCut
+
+    event.listen(db.engine, "before_cursor_execute", cut)
+    try:
+        yield
+    finally:
+        event.remove(db.engine, "before_cursor_execute", cut)
+
+
+def settings_as_made() -> list[tuple[str, str]]:
+    with db.engine.connect() as connection:
+        return sorted(tuple(row) for row in connection.execute(sa.select(Setting.name, Setting.value)))
+
+
 def test_an_upgrade_that_was_interrupted_can_be_run_again(bare):
-    whole = columns_as_made()
-
-    class PowerCut(BaseException):
-        pass
-
-    for interrupted_at in (1, 9, 24):
+    whole, rows = columns_as_made(), settings_as_made()
+    for interrupted_at in (1, 9, 24, 60):
         without_schema()
-        seen = []
-
-        def cut(_c, _cursor, statement, *_more, seen=seen, at=interrupted_at):
-            if statement.lstrip().startswith("CREATE"):
-                seen.append(statement)
-                if len(seen) > at:
-                    raise PowerCut
-
-        event.listen(db.engine, "before_cursor_execute", cut)
-        try:
-            with pytest.raises(PowerCut):
-                database.upgrade_schema()
-        finally:
-            event.remove(db.engine, "before_cursor_execute", cut)
+        with pytest.raises(PowerCut), power_cut(interrupted_at):
+            database.upgrade_schema()
         with pytest.raises(database.SchemaError, match="python -m flask init-db"):
             database.check_schema()
         database.upgrade_schema()
         database.check_schema()
         assert columns_as_made() == whole
         assert differences() == []
-        assert kept("version") == kept("directory") == "1"
+        assert settings_as_made() == rows
+
+
+@pytest.fixture
+def migrations(bare, tmp_path):
+    """A copy of the migrations that a test may add to; the schema is as it was afterwards."""
+    from flask_migrate import downgrade
+
+    folder = tmp_path / "migrations"
+    shutil.copytree(database.MIGRATIONS, folder)
+    head = database._script_heads()[0].pop()
+    yield folder
+    db.session.rollback()
+    downgrade(directory=str(folder), revision=head)
+
+
+@pytest.fixture
+def more_models():
+    """Columns and a table that somebody adds to the models, as people write them."""
+    users, metadata = db.metadata.tables["users"], db.metadata
+    size = sa.Column("shoe_size", sa.String(10), nullable=False, default="unknown")
+    columns = [
+        size,
+        sa.Column("vegan", sa.Boolean, nullable=False),
+        sa.Column("lunches", sa.Integer, nullable=False),
+        sa.Column("about", database.LongText, nullable=False),
+        sa.Column("hired_at", database.Timestamp, nullable=False),
+        sa.Column("boss_id", sa.Integer, sa.ForeignKey("users.id")),
+    ]
+    for column in columns:
+        users.append_column(column)
+    index = sa.Index("ix_users_shoe_size", size)
+    table = sa.Table(
+        *("lunches", metadata, sa.Column("id", sa.Integer, primary_key=True)),
+        sa.Column("dish", sa.String(80), nullable=False, index=True),
+        sa.Column("cook_id", sa.ForeignKey("users.id"), nullable=False),
+    )
+    yield
+    users.indexes.remove(index)
+    for column in columns:
+        for key in column.foreign_keys:
+            users.constraints.discard(key.constraint)
+            users.foreign_keys.discard(key)
+            metadata._fk_memos.clear()
+        users._columns.remove(column)
+    metadata.remove(table)
+
+
+def test_a_migration_is_written_that_can_be_read_and_run_on_what_is_there(migrations, people, more_models):
+    from flask_migrate import downgrade, migrate, upgrade
+
+    migrate(directory=str(migrations), message="Shoes & lunch")
+    (path,) = migrations.glob("versions/0002_*.py")
+    written = path.read_text(encoding="utf-8")
+    assert path.name == "0002_shoes_lunch.py"
+    assert written.startswith('"""Shoes & lunch."""\n')
+    assert "search_" not in written
+    assert "###" not in written
+    assert subprocess.run([sys.executable, "-m", "ruff", "format", "--check", str(path)], check=False).returncode == 0
+    head = database._script_heads()[0].pop()
+    for interrupted_at in range(100):
+        try:
+            with power_cut(interrupted_at):
+                upgrade(directory=str(migrations))
+            break
+        except (PowerCut, sa.exc.PendingRollbackError):  # Alembic wants to drop the half table that is gone already
+            upgrade(directory=str(migrations))
+        assert differences() == []
+        downgrade(directory=str(migrations), revision=head)
+    assert 2 < interrupted_at < 50
+    with db.engine.connect() as connection:
+        row = connection.execute(sa.text("SELECT * FROM users WHERE username = 'member'")).mappings().one()
+    found = [row["shoe_size"], row["vegan"], row["lunches"], row["about"], str(row["hired_at"])[:10], row["boss_id"]]
+    assert found == ["unknown", 0, 0, "", "2000-01-01", None]
+    migrate(directory=str(migrations), message="nothing")
+    assert len([*migrations.glob("versions/*.py")]) == 2
+
+
+AGAIN = """
+from alembic import op
+import sqlalchemy as sa
+
+revision, down_revision = "0002_again", {head!r}
+
+
+def upgrade():
+    for name in {tables!r}:
+        with op.batch_alter_table(name, recreate="always") as batch:
+            batch.add_column(sa.Column("again", sa.Integer()))
+    {more}
+
+
+def downgrade():
+    for name in {tables!r}:
+        with op.batch_alter_table(name) as batch:
+            batch.drop_column("again")
+"""
+
+
+def rows_as_counted() -> dict[str, int]:
+    with db.engine.connect() as connection:
+        count = sa.func.count()
+        return {
+            name: connection.scalar(sa.select(count).select_from(table)) for name, table in db.metadata.tables.items()
+        }
+
+
+def make_again(migrations, more: str = "pass") -> None:
+    from flask_migrate import upgrade
+
+    head, tables = database._script_heads()[0].pop(), [*db.metadata.tables]
+    text = AGAIN.format(head=head, tables=tables, more=more)
+    (migrations / "versions" / "0002_again.py").write_text(text, encoding="utf-8")
+    upgrade(directory=str(migrations))
+
+
+@only_sqlite
+def test_every_table_can_be_made_again_with_its_rows_and_the_search_follows(migrations, people, team, sign_in):
+    before = rows_as_counted()
+    make_again(migrations)
+    assert rows_as_counted() == before
+    with db.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        assert not connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        triggers = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'trigger'"
+        assert connection.exec_driver_sql(triggers).scalar() >= 2
+
+
+@only_sqlite
+def test_a_migration_that_would_leave_a_row_without_what_it_refers_to_changes_nothing(migrations, people, team):
+    before = rows_as_counted()
+    with pytest.raises(database.SchemaError, match="without their users"):
+        make_again(migrations, "op.execute(\"DELETE FROM users WHERE username = 'member'\")")
+    assert rows_as_counted() == before
+    (migrations / "versions" / "0002_again.py").unlink()
 
 
 def set_revision(revision: str | None) -> None:
@@ -677,6 +828,8 @@ def ruin(kind: str, monkeypatch) -> None:
         without_schema()
     elif kind == "newer":
         set_revision("9999")
+    elif kind == "development":
+        set_revision("0004")
     else:
         known = database._script_heads()[1]
         monkeypatch.setattr(database, "_script_heads", lambda: ({"later"}, {"later", *known}))
@@ -684,6 +837,7 @@ def ruin(kind: str, monkeypatch) -> None:
 
 @pytest.mark.parametrize(("kind", "words"), [
     ("absent", "The database is empty."), ("older", "older than this version"), ("newer", "newer version of Corkboard"),
+    ("development", "development version of Corkboard and cannot be upgraded"),
 ])  # fmt: skip
 def test_on_a_schema_that_does_not_fit_the_site_names_the_command_and_commands_work(bare, monkeypatch, kind, words):
     browser = bare.test_client()
@@ -718,7 +872,18 @@ def test_the_site_answers_as_soon_as_the_schema_is_there(bare):
     assert browser.get("/readyz").status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["older", "newer"])
+@pytest.mark.parametrize("kind", ["newer", "development"])
+def test_init_db_leaves_a_database_alone_that_it_does_not_know(bare, monkeypatch, kind):
+    before = columns_as_made()
+    ruin(kind, monkeypatch)
+    result = bare.test_cli_runner().invoke(args=["init-db"])
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1
+    assert f"made by a {kind} version" in result.output
+    assert columns_as_made() == before
+
+
+@pytest.mark.parametrize("kind", ["older", "newer", "development"])
 def test_a_served_start_never_changes_a_schema_unasked(bare, monkeypatch, kind):
     before = columns_as_made()
     ruin(kind, monkeypatch)
