@@ -88,6 +88,7 @@ from flask.typing import ResponseReturnValue
 from flask_bootstrap import Bootstrap5
 from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
+from jinja2 import StrictUndefined
 from markdown_it import MarkdownIt, rules_inline
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
@@ -4920,6 +4921,21 @@ def read_key(kind: type, part: Any) -> Any:
     return part
 
 
+def validation_words(field: Field) -> dict[str, str]:
+    """The messages of a field's validators as data attributes: the script shows them before anything is sent."""
+    words = {}
+    for rule in field.validators:
+        if isinstance(rule, (DataRequired, InputRequired)):
+            words["data-missing"] = rule.message
+        elif isinstance(rule, EqualTo):
+            words |= {"data-same-as": rule.fieldname, "data-differs": rule.message}
+        elif isinstance(rule, Regexp):
+            words["data-mismatch"] = rule.message
+        elif isinstance(rule, Length):
+            words["data-length"] = rule.message
+    return words
+
+
 def as_id(given: str) -> int:
     """Read an id. Raises `ValueError` for a number that is none."""
     if not 0 < (number := int(given)) <= ID_MAX:
@@ -6961,8 +6977,9 @@ def template_context() -> dict[str, Any]:
 def register_template_helpers(app: Flask) -> None:
     """Give the templates their filters and functions, each under its own name."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    words = (ago, absence, plural, initials, hue, file_size, picture_of, without_files)
-    filters = words
+    if app.testing or app.debug:
+        app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
+    filters = (ago, absence, plural, initials, hue, file_size, picture_of, without_files, validation_words)
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
