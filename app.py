@@ -48,7 +48,7 @@ import threading
 import time
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from dataclasses import fields as dataclass_fields
@@ -95,6 +95,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 from PIL import Image, ImageOps
+from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import (
@@ -211,10 +212,9 @@ REMIND_EVERY = timedelta(days=1)
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
 QUERY_MAX = 100
-RESULTS, LIVE_RESULTS, FOUND_PEOPLE = 30, 6, 5
-COUNTED_MOST = 100  # of more results it is only said that there are more
+FOUND_PEOPLE = 5
 SNIPPET_BEFORE, SNIPPET_AFTER = 80, 180  # characters around the first word that was found
-SNIPPET_WITHIN = 20_000  # characters of a text that are looked through for it
+SNIPPET_WITHIN = 20_000  # characters of HTML that are searched for it
 ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
 
 SIGN_IN_IDLE = timedelta(hours=12)
@@ -901,6 +901,12 @@ class User(db.Model):
         """Those of some folded usernames that somebody bears who is here."""
         here = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
         return {row.username_key for row in rows(here)}
+
+    @classmethod
+    def matching(cls, query: str) -> sa.ColumnElement[bool]:
+        """Whether a person has all the words that were typed in their name, username, profile, phone or email."""
+        words = [word.partition("@")[0] for word in sort_key(query).split()]  # an email's domain is everybody's
+        return sa.and_(sa.true(), *(cls.lookup.contains(word, autoescape=True) for word in words))
 
     @classmethod
     def sees(cls, topic_id: int | None) -> sa.ColumnElement[bool]:
@@ -2208,6 +2214,7 @@ class Comment(SoftDelete, db.Model):
             return cls._not_inserted(author_id, post_id, form_id)
         comment_id: int = made.lastrowid
         Activity.record(author_id, "comment.created", ("comment", comment_id))
+        SearchEntry.refresh("comment", [comment_id])
         return comment_id
 
     @classmethod
@@ -2653,8 +2660,6 @@ class Activity(db.Model):
             rows(DIRECTORY_CHANGED)
         if action in TOLD:
             state().telling.note("soon", True)
-        if has_request_context():  # a command leaves it to the process that serves
-            state().indexer.note("activities", FOLLOWED_ROUNDS)
 
     @classmethod
     def last_save(cls, on: tuple[str, int], fields: Iterable[str]) -> dict[str, Any]:
@@ -3377,359 +3382,162 @@ SETTING_FIELDS = {
 # -- Search: what there is to find -------------------------------------------------------------------------------------
 
 
-class SearchEntry(db.Model):
-    """What the search finds of a post, a comment, a file or a person: its words, as `database.search_tokens` has them.
+class SearchQuery(NamedTuple):
+    """What somebody looks for, and where: flags of kind and author, conditions on entries and posts."""
 
-    Whether somebody may see it is never written here but asked of the thing itself with each search. Entries follow
-    the activities: whatever changes what others see records one, and a moment later `AppState.indexer` writes anew
-    what these are about, from the last one on that was indexed. So nothing that writes need know of the search,
-    nothing waits for it, and nothing is lost with a process. What is removed for good takes its entry along, by the
-    foreign keys.
+    words: Sequence[database.Word]
+    flags: Sequence[str] = ()
+    conditions: Sequence[sa.ColumnElement[bool]] = ()
+
+
+class SearchResults(NamedTuple):
+    """A page of what was found, and the id of the entry that the next page begins with, if there is one."""
+
+    hits: Sequence[Any] = ()  # rows of entities: SearchEntry, Post, Topic, Comment, Attachment; User is the author
+    next_start: int | None = None
+
+
+class SearchEntry(db.Model):
+    """What the search finds of a post, a comment or a file: its words, as `database.search_tokens` makes them.
+
+    It is written in the transaction that writes the thing itself (see `index_changes`), and deleted with it by foreign
+    keys. It does not say who may see the thing: each search asks that of the thing itself.
     """
 
     __tablename__ = "search_entries"
-    id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time, so the newest are found from the end
-    kind: Mapped[str] = mapped_column(sa.String(8))
+    id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time: the newest are found first
+    kind: Mapped[str] = mapped_column(sa.String(8))  # post, comment or file
     object_id: Mapped[int]
-    post_id: Mapped[int | None] = mapped_column(
-        sa.ForeignKey("posts.id", ondelete="CASCADE"), index=True
-    )  # itself, or what it is below
-    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"))
-    attachment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("attachments.id", ondelete="CASCADE"))
-    person_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"))
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), index=True)
+    comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
+    attachment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("attachments.id", ondelete="CASCADE"), index=True)
     at: Mapped[datetime] = mapped_column(Timestamp)
-    tokens: Mapped[str] = mapped_column(LongText)
+    tokens: Mapped[str] = mapped_column(LongText, deferred=True)
     __table_args__ = (sa.UniqueConstraint("kind", "object_id"),)
 
     # -- queries
 
     @classmethod
     def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether an entry, joined to its post, is of something that the person bound as `viewer` sees in lists."""
-        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None))
-        kept = sa.exists().where(Attachment.id == cls.attachment_id, Attachment.deleted_at.is_(None))
-        said, kept = sa.or_(cls.comment_id.is_(None), said), sa.or_(cls.attachment_id.is_(None), kept)
-        return sa.and_(Post.listed(), said, kept)
+        """Whether the person bound as `viewer` sees in lists what an entry is of, where a select joins that."""
+        return sa.and_(Post.listed(), Comment.deleted_at.is_(None), Attachment.deleted_at.is_(None))
 
     @classmethod
-    @functools.cache
-    def _hits(cls, sqlite: bool, newest: int, narrowed: tuple[str, ...], checks: int) -> Prepared:
-        """The newest entries that match and that `viewer` may see."""
-        source, matches, newest_first = database.search_match(cls.__table__, sqlite, newest, checks)
-        limits = {
-            "topic": Post.topic_id == sa.bindparam("topic"),
-            "since": cls.at >= sa.bindparam("since", type_=Timestamp),
-            "before": cls.at < sa.bindparam("before", type_=Timestamp),
-        }
-        columns = sa.select(cls.id, cls.kind, cls.object_id, cls.post_id, cls.at)
-        found = database.in_table_order(columns).select_from(source).join(Post, Post.id == cls.post_id)
-        found = found.where(matches, cls.visible(), *(limits[name] for name in narrowed))
-        return Prepared(found.order_by(newest_first).limit(sa.bindparam("most", type_=sa.Integer)))
+    def find(cls, viewer: User, query: SearchQuery, start: int | None = None) -> SearchResults:
+        """A page of what this person may see: what has all the words in its title, then the newest others.
 
-    @classmethod
-    def hits(cls, viewer: User, wanted: Wanted) -> Found:
-        """The posts, pages, comments and files that this person may see and that fit best, and how many there are.
-
-        Best is what has the words in its title, then what begins a title's words, then the rest; of each the newest.
+        A later page begins at `start`, and leaves out what the first page began with.
         """
-        newest = 0 if database.is_sqlite() else cls.last_id()
-        if newest >= 2 * database.WINDOW:  # else there is nothing but the newest
-            found = cls._found(viewer, wanted, newest)
-            if found.count >= wanted.most:
-                return found
-        return cls._found(viewer, wanted, 0)
+        given = {"viewer": viewer.id, "now": utcnow()}
+        best = db.session.execute(cls._matching(query, database.TITLE_MARK).limit(PAGE_SIZE), given).all()
+        others = cls._matching(query, database.WORD_MARK, start or ID_MAX).limit(PAGE_SIZE + 1)
+        shown = [hit.SearchEntry.id for hit in best]
+        found = db.session.execute(others.where(cls.id.not_in(shown)), given).all()
+        hits = [*found] if start else [*best, *found]
+        next_start = hits[PAGE_SIZE].SearchEntry.id if len(hits) > PAGE_SIZE else None
+        return SearchResults(hits[:PAGE_SIZE], next_start)
 
     @classmethod
-    def _found(cls, viewer: User, wanted: Wanted, last: int) -> Found:
-        """What was found; with `last`, the number of the newest entry, by MySQL among the newest only."""
-        ranked: dict[int, tuple[int, Any]] = {}
-        given, count = {"viewer": viewer.id, "now": g.now, "oldest": 0, **wanted.limits}, 0
-        sqlite, newest = database.is_sqlite(), NEWEST_ENTRIES if last else 0
-        marks = ((database.WORD_MARK, False), (database.TITLE_MARK, False), (database.TITLE_MARK, True))
-        for worth, (mark, whole) in enumerate(marks):
-            match = database.search_query(wanted.words, wanted.flags, mark, whole, last)
-            checks = database.search_checks(wanted.words, mark, whole)
-            statement = cls._hits(sqlite, newest, (*wanted.limits,), len(checks))
-            most = wanted.most if worth else COUNTED_MOST + 1
-            found = rows(statement, match=match, most=most, **given, **checks).all()
-            ranked |= {hit.id: (worth, hit) for hit in found}
-            if not worth:
-                count = len(found)
-                given["oldest"] = database.search_oldest(match) if count > COUNTED_MOST else 0
-        best = sorted(ranked.values(), key=lambda one: (one[0], one[1].at, one[1].id), reverse=True)
-        more = count > COUNTED_MOST or bool(last)
-        return Found([hit for _, hit in best[: wanted.most]], min(count, COUNTED_MOST), more)
+    def _matching(cls, query: SearchQuery, mark: str, start: int = ID_MAX) -> Any:
+        """The entries with all the words that bear a mark, newest first, and what they are of."""
+        match = database.search_query(query.words, query.flags, mark)
+        is_expired = (Post.expires_at <= NOW).label("is_expired")
+        found = sa.select(cls, Post, Topic, Comment, Attachment, User, is_expired)
+        found = database.newest_matches(found, cls, match, start)
+        found = found.join(Post, Post.id == cls.post_id).join(Topic, Topic.id == Post.topic_id)
+        found = found.outerjoin(Comment, Comment.id == cls.comment_id)
+        found = found.outerjoin(Attachment, Attachment.id == cls.attachment_id)
+        author_id = sa.func.coalesce(Attachment.uploader_id, Comment.author_id, Post.author_id)
+        return found.join(User, User.id == author_id).where(cls.visible(), *query.conditions)
 
     @classmethod
-    def last_id(cls) -> int:
-        """The number of the newest entry."""
-        return rows(LAST_ENTRY).all()[0].id or 0
-
-    @classmethod
-    @functools.cache
-    def _people(cls, sqlite: bool, checks: int) -> Prepared:
-        source, matches, _newest_first = database.search_match(cls.__table__, sqlite, checks=checks)
-        columns = sa.select(User.id, User.name, User.username, User.title, User.department)
-        found = database.in_table_order(columns).select_from(source).join(User, User.id == cls.person_id)
-        found = found.where(matches, User.deactivated_at.is_(None))
-        return Prepared(found.order_by(User.name_key, User.id).limit(sa.bindparam("most", type_=sa.Integer)))
-
-    @classmethod
-    def people(cls, wanted: Wanted, most: int) -> Sequence[Any]:
-        """The people who fit, by name."""
-        match = database.search_query(wanted.words, (), database.PERSON_MARK, False)
-        checks = database.search_checks(wanted.words, database.PERSON_MARK, False)
-        statement = cls._people(database.is_sqlite(), len(checks))
-        return rows(statement, match=match, most=most, oldest=0, **checks).all()
+    def all_things(cls) -> list[list[tuple[datetime, str, int]]]:
+        """Time, kind and id of all that there is to find, oldest first, in parts for `rewrite`."""
+        things: list[Any] = []
+        for kind, (model, at) in SEARCHED.items():
+            things += db.session.execute(sa.select(at, sa.literal(kind), model.id).where(at.is_not(None)))
+        things.sort()
+        return [things[start : start + REWRITTEN_AT_ONCE] for start in range(0, len(things), REWRITTEN_AT_ONCE)]
 
     # -- actions
 
     @classmethod
-    def follow(cls, notes: Mapping[str, int] | None = None) -> bool:
-        """Index what some activities since the last time are about; all there is where that was never done.
-
-        Returns whether there may be more.
-        """
-        done = cls._indexed_until()
-        if done is None:
-            cls.fill()
-            return False
-        recent = sa.and_(Activity.id > done - ACTIVITIES_AT_ONCE, Activity.at > utcnow() - LATE_COMMIT)
-        fresh = Activity.id > done
-        # On MySQL a lower number may be committed after a higher one: those of a moment ago are looked at again.
-        since = fresh if database.is_sqlite() else sa.or_(fresh, recent)
-        columns = sa.select(Activity.id, Activity.object_type, Activity.object_id)
-        found = rows(columns.where(since).order_by(Activity.id).limit(2 * ACTIVITIES_AT_ONCE)).all()
-        if found:
-            cls._write(cls._values(cls._about(found)), done, max(done, found[-1].id))
-        more = bool(found) and found[-1].id > done
-        if not more and (left := (notes or {}).get("activities", 0)):  # the unit that noted this is about to commit
-            state().indexer.note("activities", left - 1)
-        return more
-
-    @classmethod
-    def fill(cls, advance: Callable[[int], None] = lambda _: None) -> None:
-        """Index everything that has no entry, in the order of time. Others may write, and index, meanwhile."""
-        last = rows(sa.select(sa.func.max(Activity.id).label("id"))).scalar() or 0
-        times = []
-        for kind, (model, at) in {
-            "person": (User, User.created_at),
-            "post": (Post, Post.published_at),
-            "comment": (Comment, Comment.created_at),
-            "file": (Attachment, Attachment.created_at),
-        }.items():
-            has = sa.exists().where(cls.kind == kind, cls.object_id == model.id)
-            times.append(sa.select(sa.literal(kind).label("kind"), model.id.label("id"), at.label("at")).where(~has))
-        every = sa.union_all(*times).subquery()
-        ordered = sa.select(every).order_by(every.c.at, every.c.kind, every.c.id)
-        missing = [(row.kind, row.id) for row in rows(ordered).all()]
-        for start in range(0, len(missing), ENTRIES_AT_ONCE):
-            some = missing[start : start + ENTRIES_AT_ONCE]
-            values = cls._values({kind: {number for of, number in some if of == kind} for kind in INDEXED.values()})
-            cls._add({key: values[key] for key in some})
-            advance(len(some))
-        cls._follow_from(last)
-
-    @classmethod
-    def reindex(cls, advance: Callable[[int], None]) -> None:
-        """Throw all entries away and write them anew; what is not written yet is not found meanwhile."""
-        cls._clear()
-        cls.fill(advance)
-
-    @classmethod
-    @transactional
-    def _clear(cls) -> None:
-        rows(sa.delete(Setting).where(Setting.name == INDEXED_UNTIL))
-        database.clear_search(cls.__table__)
-
-    @classmethod
-    def _indexed_until(cls, lock: bool = False) -> int | None:
-        """The number of the last activity that was indexed."""
-        row = rows(INDEXED_LOCK if lock else INDEXED_READ).first()
-        return int(row.value) if row else None
-
-    @classmethod
-    def _about(cls, activities: Sequence[Any]) -> dict[str, set[int]]:
-        """The ids, by kind, of what activities are about, and of the files that belong to it."""
-        ids: dict[str, set[int]] = {kind: set() for kind in INDEXED.values()}
-        for row in activities:
-            if row.object_type in INDEXED:
-                ids[INDEXED[row.object_type]].add(row.object_id)
-        below = sa.or_(Attachment.post_id.in_(ids["post"]), Attachment.comment_id.in_(ids["comment"]))
-        if ids["post"] or ids["comment"]:
-            ids["file"] |= {row.id for row in rows(sa.select(Attachment.id).where(below))}
-        return ids
-
-    @classmethod
-    def _values(cls, ids: Mapping[str, set[int]]) -> dict[tuple[str, int], dict[str, Any] | None]:
-        """What entries are to be for some things; None for what is not found. Made outside of the unit: nobody else
-        need wait while words are told apart."""
-        values: dict[tuple[str, int], dict[str, Any] | None] = {}
-        for kind, numbers in ids.items():
-            of, source = SEARCH_SOURCES[kind]
-            values |= dict.fromkeys((kind, number) for number in numbers)
-            for row in rows(source.where(of.id.in_(numbers))).all() if numbers else ():
-                owners = {name: value for name, value in row._mapping.items() if name in OWNERS}
-                place = {"kind": kind, "object_id": row.id, "at": row.at, **NO_OWNER, **owners}
-                values[kind, row.id] = place | {"tokens": cls._tokens(kind, row)}
-        database.end_reading()
-        return values
-
-    @staticmethod
-    def _tokens(kind: str, row: Any) -> list[str]:
-        if kind == "person":
-            said = (row.username, row.title, row.department, row.location, row.phone, row.email)
-            return database.search_tokens(" ".join(filter(None, (row.name, *said))), database.PERSON_MARK)
-        of_kind = "page" if kind == "post" and row.post_kind == "page" else kind
-        return [*tokens_of(row.title, row.html), *database.search_flags(kind=of_kind, author=row.author_id)]
-
-    @classmethod
-    @transactional
-    def _write(cls, values: Mapping[tuple[str, int], Any], done: int, last: int) -> None:
-        """Write entries and, as `last`, how far the activities are indexed, unless another process did meanwhile."""
-        if cls._indexed_until(lock=True) != done:
-            return
-        rows(sa.update(Setting).where(Setting.name == INDEXED_UNTIL).values(value=str(last)))
-        standing = cls._standing(values)
-        gone = [standing[key].id for key, value in values.items() if value is None and key in standing]
-        if gone:
-            rows(sa.delete(cls).where(cls.id.in_(gone)))
-        for key, here in standing.items():
-            if value := values[key]:
-                entry = value | {"tokens": database.entry_tokens(here.id, value["tokens"])}
-                if (entry["tokens"], entry["at"]) != (here.tokens, here.at):
-                    rows(sa.update(cls).where(cls.id == here.id).values(entry))
-                    database.note_words({*value["tokens"]})
-        cls._add({key: value for key, value in values.items() if key not in standing})
-
-    @classmethod
-    @transactional
-    def _add(cls, values: Mapping[tuple[str, int], Any]) -> None:
-        """Write the entries of what has none yet and still is there."""
-        standing, living, last = cls._standing(values), cls._living(values), cls.last_id()
-        new = [value for key, value in living.items() if key not in standing]
-        added = [
-            value | {"id": number, "tokens": database.entry_tokens(number, value["tokens"])}
-            for number, value in enumerate(new, last + 1)
-        ]
-        if added:
-            database.add_entries(cls.__table__, added)
-            database.note_words({token for value in new for token in value["tokens"]})
-
-    @classmethod
-    @transactional
-    def _follow_from(cls, last: int) -> None:
-        """Begin to follow the activities after this one, unless that was begun."""
-        if cls._indexed_until() is None:
-            rows(sa.insert(Setting), name=INDEXED_UNTIL, value=str(last))
-
-    @classmethod
-    def _standing(cls, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Any]:
-        """The entries that there are of some things."""
-        found: dict[tuple[str, int], Any] = {}
-        for kind, numbers in by_kind(keys).items():
-            columns = sa.select(cls.id, cls.kind, cls.object_id, cls.at, cls.tokens)
-            for row in rows(columns.where(cls.kind == kind, cls.object_id.in_(numbers))):
-                found[kind, row.object_id] = row
-        return found
-
-    @classmethod
-    def _living(cls, values: Mapping[tuple[str, int], Any]) -> dict[tuple[str, int], Any]:
-        """Those of some values whose things are still there, locked: the bin may have been emptied meanwhile."""
-        living = set()
-        for kind, numbers in by_kind(values).items():
-            of = SEARCH_SOURCES[kind][0]
-            there = sa.select(of.id).where(of.id.in_(numbers)).with_for_update(read=True)
-            living |= {(kind, row.id) for row in rows(there).all()}
-        return {key: value for key, value in values.items() if value is not None and key in living}
-
-
-# -- Search: what is indexed of each kind ------------------------------------------------------------------------------
-
-
-def by_kind(keys: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
-    """Numbers in lists by what they are of."""
-    numbers: dict[str, list[int]] = {}
-    for kind, number in keys:
-        numbers.setdefault(kind, []).append(number)
-    return numbers
-
-
-@functools.lru_cache(maxsize=32)
-def tokens_of(title: str, html: str) -> tuple[str, ...]:
-    """The words of a text and, marked as such too, those of its title. Kept, for the demo repeats itself."""
-    in_title, text = database.search_tokens(title, ""), plain_text(html, len(html))
-    every = dict.fromkeys([*in_title, *database.search_tokens(text, "")])
-    return (*[database.TITLE_MARK + word for word in in_title], *[database.WORD_MARK + word for word in every])
-
-
-sa.Index("ix_search_entries_comment_id", SearchEntry.comment_id, sqlite_where=SearchEntry.comment_id.is_not(None))
-sa.Index("ix_search_entries_attachment_id", SearchEntry.attachment_id,
-         sqlite_where=SearchEntry.attachment_id.is_not(None))  # fmt: skip
-sa.Index("ix_search_entries_person_id", SearchEntry.person_id, sqlite_where=SearchEntry.person_id.is_not(None))
-NEWEST_ENTRIES = 500  # of the two newest windows, among which MySQL looks for what the person may see
-FOLLOWED_ROUNDS = 3  # so often it is looked for an activity whose unit has not committed yet
-ACTIVITIES_AT_ONCE, ENTRIES_AT_ONCE = 100, 20_000
-LATE_COMMIT = timedelta(seconds=10)
-INDEXED = {"post": "post", "comment": "comment", "attachment": "file", "user": "person"}  # by an activity's type
-INDEXED_UNTIL = "indexed_until"
-INDEXED_READ = Prepared(lambda: sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL))
-INDEXED_LOCK = Prepared(lambda: sa.select(Setting.value).where(Setting.name == INDEXED_UNTIL).with_for_update())
-LAST_ENTRY = Prepared(lambda: sa.select(sa.func.max(SearchEntry.id).label("id")))
-OWNERS = frozenset(["post_id", "comment_id", "attachment_id", "person_id"])
-NO_OWNER = dict.fromkeys(OWNERS)
-# What is to be found, by kind: the model, and what an entry is made of. Drafts are not, until they are published.
-SEARCH_SOURCES: dict[str, tuple[Any, Columns]] = {
-    "person": (
-        User,
-        sa.select(
-            *(User.id, User.id.label("person_id"), User.created_at.label("at"), User.name, User.username),
-            *(User.title, User.department, User.location, User.phone, User.email),
-        ),
-    ),
-    "post": (
-        Post,
-        sa.select(
-            *(Post.id, Post.id.label("post_id"), Post.published_at.label("at"), Post.kind.label("post_kind")),
-            *(Post.author_id, Post.title, Post.html),
-        ).where(Post.published_at.is_not(None)),
-    ),
-    "comment": (
-        Comment,
-        sa.select(
-            *(Comment.id, Comment.id.label("comment_id"), Comment.post_id, Comment.created_at.label("at")),
-            *(Comment.author_id, sa.literal("").label("title"), Comment.html),
-        ),
-    ),
-    "file": (
-        Attachment,
-        sa.select(
-            *(Attachment.id, Attachment.id.label("attachment_id"), Attachment.comment_id),
-            sa.func.coalesce(Attachment.post_id, Comment.post_id).label("post_id"),
-            *(Attachment.created_at.label("at"), Attachment.uploader_id.label("author_id")),
-            *(Attachment.name.label("title"), sa.literal("").label("html")),
+    def refresh(cls, kind: str, ids: Collection[int]) -> None:
+        """Write the entries of some things as their rows are now, in the caller's transaction."""
+        model = SEARCHED[kind][0]
+        cls.write(
+            db.session.scalars(sa.select(model).where(model.id.in_(ids)), execution_options={"populate_existing": True})
         )
-        .outerjoin(Comment, Comment.id == Attachment.comment_id)
-        .where(sa.or_(Attachment.post_id.is_not(None), Attachment.comment_id.is_not(None))),
-    ),
+
+    @classmethod
+    @transactional
+    def rewrite(cls, things: Sequence[tuple[datetime, str, int]]) -> None:
+        """Write the entries of a part of `all_things` anew, as the newest that there are."""
+        found: list[Any] = []
+        for kind, (model, _at) in SEARCHED.items():
+            ids = [thing_id for _time, of_kind, thing_id in things if of_kind == kind]
+            db.session.execute(sa.delete(cls).where(cls.kind == kind, cls.object_id.in_(ids)))
+            found += db.session.scalars(sa.select(model).where(model.id.in_(ids)))
+        cls.write(found)
+
+    @classmethod
+    def write(cls, things: Iterable[Any]) -> None:
+        """Write the entries of posts, comments and files, in the caller's transaction.
+
+        A draft has none, nor has a file that belongs to no post.
+        """
+        entries = [search_entry(thing) for thing in things]
+        entries = [entry for entry in entries if entry["at"] and entry["post_id"]]
+        if entries:
+            database.upsert(cls, sorted(entries, key=itemgetter("at")), keys=("kind", "object_id"))
+
+
+def search_entry(thing: Any) -> dict[str, Any]:
+    """The columns of the entry of a post, a comment or a file."""
+    if isinstance(thing, Post):
+        place = {"kind": "post", "post_id": thing.id, "at": thing.published_at}
+        tokens = entry_tokens(thing.kind, thing.author_id, thing.title, thing.html)
+    elif isinstance(thing, Comment):
+        place = {"kind": "comment", "post_id": thing.post_id, "comment_id": thing.id, "at": thing.created_at}
+        tokens = entry_tokens("comment", thing.author_id, "", thing.html)
+    else:
+        post_id = thing.comment.post_id if thing.comment else thing.post_id
+        place = {"kind": "file", "post_id": post_id, "comment_id": thing.comment_id, "attachment_id": thing.id}
+        place["at"] = thing.created_at
+        tokens = entry_tokens("file", thing.uploader_id, thing.name, "")
+    return {"comment_id": None, "attachment_id": None, **place, "object_id": thing.id, "tokens": " ".join(tokens)}
+
+
+def entry_tokens(kind: str, author_id: int, title: str, rendered: str) -> list[str]:
+    """What is indexed of a thing: its flags, the words of its title marked as such, and all its words."""
+    text = f"{title} {plain_text(rendered, len(rendered))}"
+    flags = database.search_flags(kind=kind, author=author_id)
+    return [*flags, *database.search_tokens(title, database.TITLE_MARK), *database.search_tokens(text)]
+
+
+@listens_for(db.session, "after_flush")
+def index_changes(session: Any, _context: Any) -> None:
+    """Write the search entries of what was changed, in the same transaction."""
+    SearchEntry.write([thing for thing in (*session.new, *session.dirty) if has_other_words(thing)])
+
+
+def has_other_words(thing: Any) -> bool:
+    """Whether a flush wrote what the search entry of a thing is made of."""
+    attributes = sa.inspect(thing).attrs
+    return any(attributes[name].history.has_changes() for name in INDEXED.get(type(thing), ()))
+
+
+REWRITTEN_AT_ONCE = 500
+SEARCHED: dict[str, tuple[Any, Any]] = {  # by kind: the model, and the column that says since when it can be found
+    "post": (Post, Post.published_at),
+    "comment": (Comment, Comment.created_at),
+    "file": (Attachment, Attachment.created_at),
 }
-
-
-class Found(NamedTuple):
-    """The best of what was found; how many there are, as far as they were counted; whether there are more."""
-
-    hits: Sequence[Any]
-    count: int
-    more: bool
-
-
-class Wanted(NamedTuple):
-    """What somebody looks for, and where."""
-
-    words: Sequence[database.Word]
-    flags: Sequence[str] = ()  # of the kind and the author
-    limits: Mapping[str, Any] = {}  # topic, since, before
-    most: int = RESULTS
+INDEXED = {  # what entries are made of
+    Post: ("kind", "author_id", "title", "html", "published_at"),
+    Comment: ("html",),
+    Attachment: ("name", "post_id", "comment_id"),
+}
 
 
 # -- Throttles ---------------------------------------------------------------------------------------------------------
@@ -4789,7 +4597,6 @@ class AppState:
         self.password_work = PasswordWork(app.config["THREADS"])
         self.looks = database.WriteBehind(app, write_looks, LOOKS_SECONDS)
         self.telling = database.WriteBehind(app, tell_soon, TELL_SECONDS)
-        self.indexer = database.WriteBehind(app, SearchEntry.follow, seconds=0.5)
         self.site = Site()
         self.settings_version: str | None = None
         self.assets: dict[tuple[str, str], str] = {}
@@ -6169,9 +5976,7 @@ people = Blueprint("people", __name__)
 
 def people_page(statement: Statement, query: str) -> Page:
     """A page of people by name, filtered by what was typed."""
-    for word in sort_key(query).split():
-        statement = statement.where(User.lookup.contains(word.partition("@")[0], autoescape=True))
-    return paginate(statement, BY_NAME, request.args.get("before"), PEOPLE_PER_PAGE)
+    return paginate(statement.where(User.matching(query)), BY_NAME, request.args.get("before"), PEOPLE_PER_PAGE)
 
 
 @people.get("/people", endpoint="index")
@@ -6271,183 +6076,101 @@ def restore_file(file_id: int) -> ResponseReturnValue:
 
 search = Blueprint("search", __name__)
 
-SEARCH_KINDS = {"post": "News", "page": "Handbook", "comment": "Comments", "file": "Files", "person": "People"}
-HIT_ICONS = {"post": "newspaper", "page": "book", "comment": "chat", "file": "file-earmark"}
-
-
-class Hit(NamedTuple):
-    """Something that was found, as the page shows it."""
-
-    kind: str  # one of SEARCH_KINDS
-    address: str
-    title: Markup
-    snippet: Markup
-    author_id: int
-    topic_id: int
-    at: datetime
-    is_over: bool
-    home: tuple[str, str] | None  # address and title of the post that a comment or a file is below
-
-    @property
-    def icon(self) -> str:
-        return HIT_ICONS[self.kind]
+SEARCH_KINDS = {"news": "News", "page": "Handbook", "comment": "Comments", "file": "Files", "person": "People"}
+SEARCH_FILTERS = ("kind", "topic", "author", "since", "before")
 
 
 @search.get("/search", endpoint="index")
 @login_required
 def search_all() -> ResponseReturnValue:
-    """What fits the words that somebody typed: people first, then posts, pages, comments and files, the best first."""
-    viewer = current_user
-    asked = {name: request.args.get(name, "") for name in ("kind", "topic", "author", "since", "before")}
-    query = tidy(request.args.get("q"))[:QUERY_MAX]
-    live = request.args.get("part") == "live"
-    wanted = _wanted(viewer, query, asked)
-    results = _results(viewer, asked["kind"], wanted, live)
-    if live:
-        return render_template("search/_live.html", q=query, **results)
-    choice = {
-        "kinds": SEARCH_KINDS,
-        "topics": {topic.slug: topic.name for topic in Topic.audiences(viewer).values()},
-        "everybody": _authors(asked["author"]),
-    }
-    narrowed: dict[str, Any] = {name: value for name, value in asked.items() if value}
-    further = ""
-    if results["count"] > wanted.most:
-        anchor = f"result-{len(results['hits']) + 1}"
-        further = url_for(".index", q=query, **narrowed, shown=wanted.most + RESULTS, _anchor=anchor)
-    return render_template(
-        "search/index.html", q=query, asked=asked, narrowed=narrowed, further=further, **choice, **results
-    )
+    """People who match what was typed; then posts, pages, comments and files that have all its words."""
+    typed = tidy(request.args.get("q"))[:QUERY_MAX]
+    asked = {name: request.args.get(name, "") for name in SEARCH_FILTERS}
+    start = request.args.get("start", type=as_id)
+    query = asked_query(typed, asked)
+    results = SearchResults()
+    if query.words and asked["kind"] != "person":
+        results = SearchEntry.find(current_user, query, start)
+    people = found_people(typed, asked) if query.words and not start else []
+    found = {"q": typed, "words": query.words, "start": start, "people": people, "results": results}
+    if request.args.get("part") == "live":
+        return render_template("search/_live.html", **found)
+    narrowed = {name: value for name, value in asked.items() if value}
+    return render_template("search/index.html", asked=asked, narrowed=narrowed, **found, **filter_choices(asked))
 
 
-def _authors(asked: str) -> dict[str, str]:
-    """Whose texts one may choose to look through, by name: who is here, and whoever was asked for (see `_wanted`)."""
-    return {person.username: person.name for person in rows(AUTHORS, asked=fold(asked))}
-
-
-AUTHORS = Prepared(
-    lambda: (
-        sa.select(User.username, User.name)
-        .where(sa.or_(User.deactivated_at.is_(None), User.username_key == sa.bindparam("asked", type_=sa.String)))
-        .order_by(User.name_key, User.id)
-    )
-)
-
-
-def _results(viewer: User, kind: str, wanted: Wanted, live: bool) -> dict[str, Any]:
-    """What was found, for the page or, in short, for the box in the header."""
-    people: Sequence[Any] = ()
-    found = Found((), 0, False)
-    if wanted.words and not wanted.limits and (kind == "person" or not wanted.flags):
-        people = SearchEntry.people(wanted, COUNTED_MOST if kind == "person" else FOUND_PEOPLE)
-    if wanted.words and kind != "person":
-        found = SearchEntry.hits(viewer, wanted)
-    hits = _shown(viewer, wanted, found.hits[:LIVE_RESULTS] if live else found.hits)
-    known = directory(viewer, (hit.author_id for hit in hits))
-    return {"people": people, "hits": hits, "count": found.count, "more": found.more, "names": known}
-
-
-def _wanted(viewer: User, query: str, asked: Mapping[str, str]) -> Wanted:
-    """Read what is looked for and where. A kind, topic or author that there is not, or not for this person, is 404."""
-    if asked["kind"] and asked["kind"] not in SEARCH_KINDS:
+def asked_query(typed: str, asked: Mapping[str, str]) -> SearchQuery:
+    """What is looked for, and where. A kind, topic or author that does not exist, or not for this person, is 404."""
+    if asked["kind"] not in ("", *SEARCH_KINDS):
         abort(404)
-    limits: dict[str, Any] = {}
-    author_id = None
+    flags, conditions = {"kind": asked["kind"]}, []
+    if asked["author"]:  # people who have left can be asked for, too: their names stand on what they wrote
+        author = db.one_or_404(sa.select(User).where(User.username_key == fold(asked["author"])))
+        flags["author"] = author.id
     if asked["topic"]:
-        limits["topic"] = db.one_or_404(Topic.visible_to(viewer).where(Topic.slug == asked["topic"])).id
-    if asked["author"]:
-        # Also who is here no more: their names stand on what they wrote.
-        author_id = db.one_or_404(sa.select(User).where(User.username_key == fold(asked["author"]))).id
-    for name in ("since", "before"):
-        if (moment := _midnight(asked[name])) is not None:
-            limits[name] = moment
-    flags = database.search_flags(kind=asked["kind"], author=author_id)
-    most = min(max(RESULTS, request.args.get("shown", RESULTS, type=int)), COUNTED_MOST)
-    return Wanted(database.query_words(query), flags, limits, most)
+        topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == asked["topic"]))
+        conditions.append(Post.topic_id == topic.id)
+    if since := midnight(asked["since"]):
+        conditions.append(SearchEntry.at >= since)
+    if before := midnight(asked["before"]):
+        conditions.append(SearchEntry.at < before)
+    return SearchQuery(database.query_words(typed), database.search_flags(**flags), conditions)
 
 
-def _midnight(day: str) -> datetime | None:
-    """When a day begins where this request's person is, as times are stored; None where it is no day."""
+def midnight(day: str) -> datetime | None:
+    """When a day begins where this person is, as times are stored. None for what is no day."""
     try:
         return as_utc(datetime.combine(date.fromisoformat(day), datetime.min.time()))
     except (ValueError, OverflowError):
         return None
 
 
-def _shown(viewer: User, wanted: Wanted, hits: Sequence[Any]) -> list[Hit]:
-    """What was found, read for showing: once more only what the person may see."""
-    if not hits:
+def found_people(typed: str, asked: Mapping[str, str]) -> Sequence[User]:
+    """The active people who match, by name: a few of them, or more where only people are asked for."""
+    if asked["kind"] not in ("", "person") or any(asked[name] for name in SEARCH_FILTERS if name != "kind"):
         return []
-    ids = by_kind((hit.kind, hit.object_id) for hit in hits) | {"post": [*{hit.post_id for hit in hits}]}
-    given = {"viewer": viewer.id, "now": g.now}
-    below = {
-        kind: {row.id: row for row in rows(statement, ids=ids[kind], **given)} if kind in ids else {}
-        for kind, statement in _shown_statements().items()
-    }
-    posts_by_id, shown = below["post"], []
-    for hit in hits:
-        post, own = posts_by_id.get(hit.post_id), below[hit.kind].get(hit.object_id)
-        if post is not None and own is not None:  # else deleted or hidden in this very moment
-            shown.append(_hit(hit, post, own, wanted.words))
-    return shown
+    matching = sa.select(User).where(User.matching(typed), User.deactivated_at.is_(None))
+    limit = PEOPLE_PER_PAGE if asked["kind"] else FOUND_PEOPLE
+    return db.session.scalars(matching.order_by(User.name_key, User.id).limit(limit)).all()
 
 
-@functools.cache
-def _shown_statements() -> dict[str, Columns]:
-    """What is shown of some things that were found, by kind."""
-    names = ("id", "kind", "title", "html", "author_id", "topic_id", "expires_at", "updated_at")
-    among = sa.bindparam("ids", expanding=True)
+def filter_choices(asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What the filters offer: for each the values and their names."""
+    topics = db.session.scalars(Topic.visible_to(current_user))
+    chosen = User.username_key == fold(asked["author"])
+    authors = db.session.scalars(
+        sa.select(User).where(sa.or_(User.deactivated_at.is_(None), chosen)).order_by(User.name_key, User.id)
+    )
     return {
-        "post": sa.select(*(getattr(Post, name) for name in names)).where(Post.listed(), Post.id.in_(among)),
-        "comment": sa.select(Comment.id, Comment.html, Comment.author_id).where(
-            Comment.id.in_(among), Comment.deleted_at.is_(None)
-        ),
-        "file": sa.select(Attachment.id, Attachment.name, Attachment.uploader_id, Attachment.comment_id).where(
-            Attachment.id.in_(among), Attachment.deleted_at.is_(None)
-        ),
+        "kinds": SEARCH_KINDS,
+        "topics": {topic.slug: topic.name for topic in topics},
+        "authors": {author.username: author.name for author in authors},
     }
 
 
-def _hit(hit: Any, post: Any, own: Any, words: Sequence[database.Word]) -> Hit:
-    """Something that was found: the row of its post, and its own."""
-    home = (f"/posts/{post.id}", post.title)
-    is_over = post.expires_at is not None and post.expires_at <= g.now
-    rest = (post.topic_id, hit.at, is_over)
-    if hit.kind == "file":
-        file = Attachment(id=own.id, name=own.name)
-        home = (f"/comments/{own.comment_id}" if own.comment_id else home[0], post.title)
-        return Hit("file", file.url, marked(file.name, words), Markup(), own.uploader_id, *rest, home)
-    text = plain_text(own.html[: 10 * SNIPPET_WITHIN], len(own.html))
-    snippet = marked(excerpt(text, words), words)
-    if hit.kind == "comment":
-        return Hit("comment", f"/comments/{own.id}", marked(post.title, words), snippet, own.author_id, *rest, home)
-    title = marked(post.title, words)
-    if post.kind == "page":  # of which it matters how true it still is
-        return Hit("page", home[0], title, snippet, post.author_id, post.topic_id, post.updated_at, is_over, None)
-    return Hit("post", home[0], title, snippet, post.author_id, *rest, None)
-
-
-def excerpt(text: str, wanted: Sequence[database.Word]) -> str:
-    """The part of a text where a word that was looked for stands first, cut between words; else how it begins."""
-    place = next((start for start, _end in database.places_of(wanted, text[:SNIPPET_WITHIN])), 0)
-    start = max(0, place - SNIPPET_BEFORE)
-    end = max(place, start) + SNIPPET_AFTER
+def snippet(rendered: str, words: Sequence[database.Word]) -> Markup:
+    """The part of a text around the first of some words, or how the text begins; the words are marked."""
+    text = plain_text(rendered[:SNIPPET_WITHIN], SNIPPET_WITHIN)
+    place = next((start for start, _end in database.places_of(words, text)), 0)
+    start, end = max(0, place - SNIPPET_BEFORE), place + SNIPPET_AFTER
     if start:
         start = text.find(" ", start, place) + 1 or start
     if end < len(text):
         end = max(text.rfind(" ", place, end), place + SNIPPET_AFTER // 2)
-    return f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}"
+    return marked(f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}", words)
 
 
-def marked(text: str, wanted: Sequence[database.Word]) -> Markup:
-    """A text with the words in it that were looked for marked; everything else as it is, escaped."""
+def marked(text: str, words: Sequence[database.Word]) -> Markup:
+    """A text, escaped, with the words that were looked for marked."""
     parts, done = [], 0
-    for start, end in database.places_of(wanted, text):
+    for start, end in database.places_of(words, text):
         if end > done:
-            start = max(start, done)
-            parts.append(f"{escape(text[done:start])}<mark>{escape(text[start:end])}</mark>")
+            parts += [
+                escape(text[done : max(start, done)]),
+                Markup("<mark>{}</mark>").format(text[max(start, done) : end]),
+            ]
             done = end
-    return Markup("".join([*parts, escape(text[done:])]))
+    return Markup().join([*parts, text[done:]])
 
 
 # -- notifications: what one was told, and what one follows ------------------------------------------------------------
@@ -6979,7 +6702,7 @@ def register_template_helpers(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
-    filters = (ago, absence, plural, initials, hue, file_size, picture_of, without_files, validation_words)
+    filters = (ago, absence, plural, initials, hue, file_size, picture_of, without_files, validation_words, marked, snippet)
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
@@ -7180,13 +6903,12 @@ def _database_findings() -> Iterator[Finding]:
 @click.command("db-reindex", cls=PlainCommand)
 @with_appcontext
 def reindex_command() -> None:
-    """Make what the search finds anew. People can go on working; the search finds more and more of it meanwhile."""
+    """Rebuild the search index. People can go on working."""
     database.check_schema()
-    models = (User, Post, Comment, Attachment)
-    length = sum(rows(sa.select(sa.func.count()).select_from(model)).scalar() or 0 for model in models)
-    with click.progressbar(length=length, label="Reading everything") as bar:
-        SearchEntry.reindex(bar.update)
-    click.echo("The search is up to date.")
+    with click.progressbar(SearchEntry.all_things(), label="Indexing") as parts:
+        for part in parts:
+            SearchEntry.rewrite(part)
+    click.echo("The search index is up to date.")
 
 
 @click.command("rerender", cls=PlainCommand)
@@ -7238,7 +6960,8 @@ def seed_demo_command(wanted: int, force: bool) -> None:
         out = [entry for entry in entries if not {"draft", "appears", "deleted", "files"} & entry.fields.keys()]
         company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
     Notification.tell()
-    SearchEntry.fill()
+    for part in SearchEntry.all_things():
+        SearchEntry.rewrite(part)
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
     for username, role, password in passwords:
@@ -7783,14 +7506,9 @@ def create_app(config: Config | str | None = None) -> Flask:
     return app
 
 
-def start_background(app: Flask) -> None:
-    """Before serving: have the search catch up with what a process that was killed, or an older version, left."""
-    app.extensions["corkboard"].indexer.note("activities", 0)
-
-
 def stop_background(app: Flask) -> None:
     """Write what is still noted, before the process ends."""
-    for buffer in ("looks", "telling", "indexer"):
+    for buffer in ("looks", "telling"):
         getattr(app.extensions["corkboard"], buffer).stop()
 
 

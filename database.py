@@ -34,6 +34,7 @@ from flask_migrate import Migrate, upgrade
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
 from sqlalchemy.dialects.mysql import insert as insert_mysql
+from sqlalchemy.dialects.mysql import match as match_mysql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -314,10 +315,10 @@ def insert_if_absent(model: Any, **values: Any) -> bool:
     return result.rowcount == 1
 
 
-def upsert(model: Any, values: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, or change the ones that stand with the same primary key."""
+def upsert(model: Any, values: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> None:
+    """Insert rows, or change the ones that stand with the same unique `keys` (the primary key if none are given)."""
     table: sa.Table = model.__table__
-    keys = [column.name for column in table.primary_key]
+    keys = keys or [column.name for column in table.primary_key]
     changed = [name for name in values[0] if name not in keys]
     if is_sqlite():
         insert: Any = insert_sqlite(table)
@@ -570,335 +571,165 @@ def prepare_served_start(app: Flask) -> None:
 # == 7. Full-text search ===============================================================================================
 # ======================================================================================================================
 
-# One tokenizer of ours makes words out of a text for both engines, so that both find the same: SQLite by FTS5, MySQL
-# by FULLTEXT. They are handed nothing but a-z, 0-9 and _, with three letters in front of each: so none is a stop word
-# or shorter than MySQL indexes (which a site cannot set), none is an operator, and none is what people typed.
-WORD_MARK, TITLE_MARK, PERSON_MARK, FLAG_MARK = "zzz", "ttt", "ppp", "qqq"
-WORD_MAX, TOKEN_MAX = 40, 72  # InnoDB passes over what is longer than 84 characters, marks and all
+# Our own tokenizer makes words out of a text for both engines, so that both find the same: SQLite by FTS5, MySQL by
+# FULLTEXT. They get nothing but a-z, 0-9 and _, with three letters in front of each word. So no word is a stop word or
+# shorter than MySQL indexes (which a site cannot set), none is an operator, and none is what people typed.
+WORD_MARK, TITLE_MARK, FLAG_MARK = "zzz", "ttt", "qqq"
+WORD_MAX, TOKEN_MAX = 40, 72  # InnoDB ignores what is longer than 84 characters, marks included
 QUERY_WORDS = 8
-WINDOW = 2048  # entries that MySQL is asked about at once; see `entry_tokens`
-LISTED_LENGTHS = (5, 6)  # of beginnings, with the mark, that FTS5 keeps lists of
-EXPANDED_MOST = 24
-RANKED_MOST = 2000
+MYSQL_BEGINNING = 4  # letters: MySQL takes too long to find the beginnings of words that are shorter
 
 _UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 _ACCENTS = re.compile("[\u0300-\u036f]")  # not the marks of kana or Hindi, which make other letters
+_MARKS = "".join(char for char in map(chr, range(0x300, 0x3000)) if unicodedata.category(char) in ("Mn", "Mc"))
 # Thai, Lao, Khmer; Chinese and Japanese.
 _SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
 _SPACELESS += "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _PICTURES = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
+_LETTER = rf"[^\W_{_SPACELESS}{_PICTURES}]"
+_PIECE = re.compile(rf"(?P<run>[{_SPACELESS}]+)|[{_PICTURES}]|{_LETTER}(?:{_LETTER}|[{_MARKS}])*(?:(?:\+\+|\#)(?!\w))?")
+_NO_TOKEN = re.compile("[^a-z0-9]")
 
 
 class Word(NamedTuple):
-    """A word as it is looked for, and where it stands in the text it is of."""
+    """A folded word, and where it stands in its text."""
 
     text: str
     start: int
     end: int
-    whole: bool = False  # found only as it is, not as the beginning of a longer one
-    tail: bool = False  # the last character of several without spaces, by itself: in texts only
+    is_tail: bool = False  # the last character of a run without spaces, which its last pair holds already
+
+    @property
+    def is_letter(self) -> bool:
+        """Whether it is found only as it is: as the beginning of words a single letter would find everything."""
+        return len(self.text) == 1 and self.text.isascii()
 
 
-@functools.cache
-def _pieces() -> re.Pattern[str]:
-    """What a text is taken apart into: scripts without spaces, pictures, and words with the marks on them."""
-    every = (chr(code) for code in range(0x300, 0x3000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-    letter, mark = rf"[^\W_{_SPACELESS}{_PICTURES}]", f"[{''.join(every)}]"
-    return re.compile(rf"([{_SPACELESS}]+)|([{_PICTURES}])|({letter}(?:{letter}|{mark})*(?:(?:\+\+|\#)(?!\w))?)")
-
-
-def _folded(piece: str) -> str:
-    """The same whatever the case, the accents and the width of its letters."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", piece).casefold()).translate(_UNDECOMPOSED)
-    if text.isascii():
-        return text
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
+def spell(word: str) -> str:
+    """A word in the characters that both engines take for parts of a word."""
+    return _NO_TOKEN.sub(lambda found: f"_{ord(found[0]):05x}", word)[:TOKEN_MAX]
 
 
 def words_of(text: str) -> Iterator[Word]:
-    """The words of a text. Where a script puts no spaces, each pair of characters is one, and the last by itself."""
-    for found in _pieces().finditer(text):
-        start, end = found.span()
-        if found[1]:
-            yield from _pairs(_folded(found[1]), start, end)
+    """The words of a text. Where a script puts no spaces, each pair of characters is a word, and so is the last one."""
+    for found in _PIECE.finditer(text):
+        folded = _fold_word(found[0])
+        if found["run"]:
+            yield from _pairs(folded, *found.span())
         else:
-            folded = _folded(found[0])[:WORD_MAX] or found[0]
-            # One letter as the beginning of words would find everything.
-            yield Word(folded, start, end, whole=len(folded) == 1 and folded.isascii())
+            yield Word(folded[:WORD_MAX] or found[0], *found.span())
+
+
+def _fold_word(word: str) -> str:
+    """A word without differences of case, accents and width."""
+    if word.isascii():
+        return word.lower()
+    decomposed = unicodedata.normalize("NFD", fold(word).translate(_UNDECOMPOSED))
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
 
 
 def _pairs(run: str, start: int, end: int) -> Iterator[Word]:
-    same = len(run) == end - start  # else folding made two characters one, and all of it is where each stands
+    is_same_length = len(run) == end - start  # otherwise folding joined characters, and no pair has a place of its own
     for place in range(len(run)):
         pair = run[place : place + 2]
-        at = start + place if same else start
-        yield Word(pair, at, at + len(pair) if same else end, tail=place > 0 and len(pair) == 1)
+        at, until = (start + place, start + place + len(pair)) if is_same_length else (start, end)
+        yield Word(pair, at, until, is_tail=place > 0 and len(pair) == 1)
 
 
 def query_words(query: str) -> list[Word]:
-    """The words that somebody looks for, each once; all of them have to be found."""
-    words = (word for word in words_of(unicodedata.normalize("NFC", query)) if not word.tail)
-    return list({word.text: word for word in words}.values())[:QUERY_WORDS]
+    """The words that somebody looks for, each once. All of them have to be found."""
+    words = words_of(unicodedata.normalize("NFC", query))
+    wanted = {word.text: word for word in words if not word.is_tail}
+    return list(wanted.values())[:QUERY_WORDS]
 
 
 def places_of(wanted: Sequence[Word], text: str) -> Iterator[tuple[int, int]]:
-    """Where words that are looked for, or longer ones that begin like them, stand in a text: start and end."""
-    for found in _places_pattern(tuple(wanted)).finditer(text):
-        start, end = found.span()
-        if not found["other"]:
-            yield start, end
-            continue
-        for word in words_of(found[0]):
-            if any(word.text == one.text or (not one.whole and word.text.startswith(one.text)) for one in wanted):
-                yield start + word.start, start + word.end
-
-
-@functools.lru_cache(maxsize=64)
-def _places_pattern(wanted: tuple[Word, ...]) -> re.Pattern[str]:
-    """What finds words in ASCII by itself, which is a tenth of the work, and what is `other` up to the next space."""
-    every = (re.escape(one.text) + ("(?![a-z0-9])" if one.whole else "[a-z0-9]*") for one in wanted)
-    return re.compile(
-        rf"(?P<other>{_FOREIGN.pattern})|(?<![a-z0-9])(?:{'|'.join(every) or '(?!)'})", re.IGNORECASE | re.ASCII
-    )
-
-
-def _spelt(word: str) -> str:
-    """A word in the characters that both engines take for parts of one."""
-    if word.isascii() and word.isalnum():
-        return word[:TOKEN_MAX]
-    return "".join(map(_spelt_character, word))[:TOKEN_MAX]
-
-
-@functools.lru_cache(maxsize=4096)
-def _spelt_character(char: str) -> str:
-    return char if char.isascii() and char.isalnum() else f"_{ord(char):05x}"
+    """Start and end of each word in a text that is wanted, or begins like a wanted word."""
+    exact = {word.text for word in wanted}
+    beginnings = tuple(word.text for word in wanted if not word.is_letter)
+    for word in words_of(text):
+        if word.text in exact or word.text.startswith(beginnings):
+            yield word.start, word.end
 
 
 def search_tokens(text: str, mark: str = WORD_MARK) -> list[str]:
-    """What is indexed of a text: its words, each once; 'C++' also as 'c', 'e-mail' also as 'email'."""
-    runs = () if text.isascii() else _FOREIGN.findall(text)
-    tokens = dict.fromkeys(_PLAIN.findall((_FOREIGN.sub(" ", text) if runs else text).lower()))
-    for run in (*runs, *[word for word in tokens if not word.isalnum() or len(word) > WORD_MAX]):
-        tokens.pop(run, None)
-        tokens |= dict.fromkeys(_run_tokens(run) if len(run) <= WORD_MAX else _run_tokens.__wrapped__(run))
-    return [mark + token for token in tokens] if mark else [*tokens]
+    """What is indexed of a text: its words, each once. 'C++' is also found as 'c', 'e-mail' also as 'email'."""
+    found: dict[str, None] = {}
+    joined, end = "", -1
+    for word in words_of(text):
+        goes_on = word.start == end + 1 and text[end] in "-'’‐‑" and len(joined) < WORD_MAX
+        joined, end = joined + word.text if goes_on else word.text, word.end
+        found[word.text] = found[word.text.rstrip("+#")] = found[joined] = None
+    return [mark + spell(word) for word in found]
 
 
-# Most words are plain ones, and found at once by a pattern: a tenth of the work of looking at each. The rest are looked
-# at up to the next space: what has anything but ASCII in it, and what has signs in it (C++, e-mail).
-# (The first set is that of [^\s\x80-\U0010ffff], which takes thirty times as long to compile.)
-_FOREIGN = re.compile(r"(?<!\S)[\x00-\x08\x0e-\x1b!-\x7f]*[^\s\x00-\x7f]\S*")
-_PLAIN = re.compile(r"{0}(?:[-']{0})*".format(r"[a-z0-9]+(?:(?:\+\+|\#)(?!\w))?"))
-
-
-@functools.lru_cache(maxsize=2048)
-def _run_tokens(run: str) -> tuple[str, ...]:
-    """What is indexed of something between two spaces."""
-    tokens: dict[str, None] = {}
-    before, joined = Word("", -1, -1), ""
-    for word in words_of(run):
-        tokens[_spelt(word.text)] = None
-        if word.text.endswith(("+", "#")):
-            tokens[_spelt(word.text.rstrip("+#"))] = None
-        joined = joined + word.text if word.start == before.end + 1 and run[before.end] in "-'’‐‑" else word.text
-        if joined != word.text and len(joined) <= WORD_MAX:
-            tokens[_spelt(joined)] = None
-        before = word
-    return tuple(tokens)
-
-
-def search_flags(**flags: Any) -> list[str]:
+def search_flags(**flags: object) -> list[str]:
     """What else an entry is found by, indexed as words are: `kind`, `author`."""
     return [f"{FLAG_MARK}{name}{value}" for name, value in flags.items() if value]
 
 
-def entry_tokens(entry_id: int, tokens: Sequence[str]) -> str:
-    """What an entry's column holds. For MySQL each word comes a second time, with the entry's place in time before it.
+# -- Asking ------------------------------------------------------------------------------------------------------------
 
-    InnoDB finds everything that has a word before it takes the newest: a quarter of a second for what stands in
-    100,000 entries. By these it is asked about the newest few thousand entries only.
-    """
+
+def search_query(words: Sequence[Word], flags: Sequence[str], mark: str = WORD_MARK) -> str:
+    """What to ask the engine for: all the flags, and all the words or longer ones that begin like them."""
+    asked = dict.fromkeys(flags, "")
+    for word in words:
+        spelt = spell(word.text)
+        is_beginning = not word.is_letter and (is_sqlite() or len(spelt) >= MYSQL_BEGINNING)
+        asked[mark + spelt] = "*" if is_beginning else ""
     if is_sqlite():
-        return " ".join(tokens)
-    window = _window(entry_id)
-    twice = [*tokens, *(window + token for token in tokens if token[0] in WORD_MARK + TITLE_MARK)]
-    return f" {' '.join(twice)} "  # each between spaces, as `search_checks` looks for them
+        return " AND ".join(f'"{token}"{star}' for token, star in asked.items())
+    return " ".join(f"+{token}{star}" for token, star in asked.items())
 
 
-def _window(entry_id: int) -> str:
-    return f"n{entry_id // WINDOW}n"
+def newest_matches(statement: Any, entries: Any, query: str, start: int) -> Any:
+    """Narrow a select over entries to those that match a query, newest first, from the id `start` on.
 
-
-# -- Asking: FTS5 is walked from the newest entry on until there are enough, InnoDB asked about windows of time --------
-
-_FTS = sa.table("search_fts", sa.column("rowid", sa.Integer))
-_WORDS = sa.table("search_fts_words", sa.column("word", sa.String))
-_MATCH = sa.bindparam("match", type_=sa.String)
-_MATCHES = sa.literal_column("search_fts").op("MATCH", is_comparison=True)(_MATCH)
-_OLDEST = Prepared(
-    lambda: sa.select(_FTS.c.rowid).where(_MATCHES).order_by(_FTS.c.rowid.desc()).limit(1).offset(RANKED_MOST - 1)
-)
-_BEGUN = Prepared(
-    lambda: (
-        sa.select(_WORDS.c.word)
-        .where(_WORDS.c.word >= sa.bindparam("start"), _WORDS.c.word < sa.bindparam("end"))
-        .limit(EXPANDED_MOST + 1)
-    )
-)
-
-
-def search_match(entries: Any, sqlite: bool, newest: int = 0, checks: int = 0) -> tuple[Any, Any, Any]:
-    """What to select from, the condition that an entry matches (`match`), and what orders the newest first.
-
-    Neither engine is asked how well one matches: FTS5 would count the rows of each word, a tenth of a second for one
-    that stands in a million; it is given ids from `oldest` on. With `newest` InnoDB hands over only so many, of which
-    the person may see some; `checks` is how many `search_checks` there are, bound as `check0` and so on.
+    Neither engine is asked how well an entry matches: it would have to look at all of them.
     """
-    if sqlite:
-        joined = sa.join(_FTS, entries, entries.c.id == _FTS.c.rowid)
-        return joined, sa.and_(_MATCHES, _FTS.c.rowid >= sa.bindparam("oldest")), _FTS.c.rowid.desc()
-    from sqlalchemy.dialects import mysql
-
-    there = (
-        sa.func.instr(entries.c.tokens, sa.bindparam(f"check{number}", type_=sa.String)) for number in range(checks)
-    )
-    matches = sa.and_(mysql.match(entries.c.tokens, against=_MATCH).in_boolean_mode(), *(found > 0 for found in there))
-    if not newest:
-        return entries, matches, entries.c.id.desc()
-    ids = sa.select(entries.c.id).where(matches).order_by(entries.c.id.desc()).limit(newest).subquery()
-    return sa.join(ids, entries, entries.c.id == ids.c.id), sa.true(), entries.c.id.desc()
-
-
-def search_query(words: Sequence[Word], flags: Sequence[str], mark: str, whole: bool, last: int = 0) -> str:
-    """What to ask the engine for as `match`: all the words, as they are or (unless `whole`) as beginnings.
-
-    With `last`, the highest id of an entry, MySQL is asked about the two newest windows only.
-    """
-    sought = [(mark + _spelt(word.text), whole or word.whole) for word in words]
-    if is_sqlite():
-        return " AND ".join([*(f'"{flag}"' for flag in flags), *(_fts5_word(*one) for one in sought)])
-    # The longest first: it is likely the rarest, and InnoDB looks through what it found for the first.
-    short = _short(words)
-    ordered = sorted((one for one, word in zip(sought, words, strict=True) if word not in short), key=_length)[::-1]
-    windows = [_window(last), _window(max(0, last - WINDOW))] if last else [""]
-    every = [" ".join(f"{window}{token}{'' if exact else '*'}" for window in windows) for token, exact in ordered]
-    return " ".join([*(f"+({token})" for token in every), *(f"+{flag}" for flag in flags)])
-
-
-def search_oldest(match: str) -> int:
-    """How far back (an entry's id) FTS5 is walked for what has the words in its title, too: of what is everywhere
-    the newest `RANKED_MOST` are ranked."""
-    oldest = rows(_OLDEST, match=match).first() if is_sqlite() else None
-    return oldest.rowid if oldest else 0
-
-
-def search_checks(words: Sequence[Word], mark: str, whole: bool) -> dict[str, str]:
-    """What of a query MySQL looks for in what it found by the rest of it: words so short that they are everywhere."""
-    short = [] if is_sqlite() else _short(words)
-    sought = (f" {mark}{_spelt(word.text)}{' ' if whole or word.whole else ''}" for word in short)
-    return {f"check{number}": text for number, text in enumerate(sought)}
-
-
-def _short(words: Sequence[Word]) -> list[Word]:
-    long = [word for word in words if len(word.text) > 3 or not word.text.isascii()]
-    longest = max(words, key=lambda word: len(word.text))
-    return [word for word in words if word not in (long or [longest])]
-
-
-def _length(sought: tuple[str, bool]) -> int:
-    return len(sought[0])
-
-
-def _fts5_word(token: str, exact: bool) -> str:
-    """A word as FTS5 is asked for it. A beginning is spelt out where few words have it: each of them is walked from
-    the newest entry on, while for a beginning that has no list of its own everything would be gathered first."""
-    if exact:
-        return f'"{token}"'
-    if len(token) not in LISTED_LENGTHS:
-        begun = rows(_BEGUN, start=token, end=token + "\x7f").all()
-        if len(begun) <= EXPANDED_MOST:
-            return "(" + " OR ".join(f'"{row.word}"' for row in begun) + ")" if begun else f'"{token}"'
-    return f'"{token}"*'
+    if not is_sqlite():
+        matches = match_mysql(entries.tokens, against=query).in_boolean_mode()
+        return statement.where(matches, entries.id <= start).order_by(entries.id.desc())
+    index = sa.table("search_fts", sa.column("rowid", sa.Integer))
+    matches = sa.literal_column("search_fts").op("MATCH", is_comparison=True)(query)
+    found = statement.join(index, index.c.rowid == entries.id).where(matches, index.c.rowid <= start)
+    return found.order_by(index.c.rowid.desc())
 
 
 # -- The index ---------------------------------------------------------------------------------------------------------
 
 
 def create_search_index(connection: sa.Connection) -> None:
-    """Make the index over `search_entries` where it is missing; part of a migration, may be run again.
-
-    On SQLite triggers keep it in step with the entries that are changed or go; `add_entries` adds.
-    """
+    """Make the index over `search_entries` where it is missing. Part of a migration, and may be run again."""
     if connection.dialect.name == "sqlite":
         for statement in _SQLITE_SEARCH:
             connection.exec_driver_sql(statement)
         return
-    made = {index["name"] for index in sa.inspect(connection).get_indexes("search_entries")}
-    if "ft_search_entries_tokens" not in made:
+    indexes = {index["name"] for index in sa.inspect(connection).get_indexes("search_entries")}
+    if "ft_search_entries_tokens" not in indexes:
         connection.exec_driver_sql("CREATE FULLTEXT INDEX ft_search_entries_tokens ON search_entries (tokens)")
 
 
 _TAKE_OUT = "INSERT INTO search_fts (search_fts, rowid, tokens) VALUES ('delete', old.id, old.tokens);"
 _PUT_IN = "INSERT INTO search_fts (rowid, tokens) VALUES (new.id, new.tokens);"
-# No positions and no sizes, because nothing asks for them; beginnings of two and three letters have lists of their own.
-# What is written goes to the disk in large parts, or most of building it would be merging small ones.
+# No positions and no sizes, because nothing asks for them. Triggers keep the index in step with the entries.
 _SQLITE_SEARCH = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS search_fts USING fts5(tokens, content='search_entries', content_rowid='id', "
-    f"detail=none, columnsize=0, prefix='{' '.join(map(str, LISTED_LENGTHS))}', tokenize=\"ascii tokenchars '_'\")",
-    "INSERT INTO search_fts (search_fts, rank) VALUES ('hashsize', 32000000)",
-    "INSERT INTO search_fts (search_fts, rank) VALUES ('crisismerge', 200)",
-    "CREATE TABLE IF NOT EXISTS search_fts_words (word TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID",
+    "detail=none, columnsize=0, prefix='5 6 7', tokenize=\"ascii tokenchars '_'\")",
+    f"CREATE TRIGGER IF NOT EXISTS search_inserted AFTER INSERT ON search_entries BEGIN {_PUT_IN} END",
     f"CREATE TRIGGER IF NOT EXISTS search_deleted AFTER DELETE ON search_entries BEGIN {_TAKE_OUT} END",
     "CREATE TRIGGER IF NOT EXISTS search_updated AFTER UPDATE OF tokens ON search_entries "
     f"BEGIN {_TAKE_OUT} {_PUT_IN} END",
 )
 
 
-def add_entries(entries: Any, values: Sequence[dict[str, Any]]) -> None:
-    """Insert entries with ids higher than any, as part of the caller's unit.
-
-    FTS5 is handed all of them by one statement: at the begin of each it writes down what the one before brought.
-    """
-    db.session.connection().execute(sa.insert(entries), values)
-    add_to_index(values[0]["id"])
-
-
-def add_to_index(first: int) -> None:
-    if is_sqlite():
-        rows(_INDEX_ADDED, first=first)
-
-
-_INDEX_ADDED = sa.text(
-    "INSERT INTO search_fts (rowid, tokens) SELECT id, tokens FROM search_entries WHERE id >= :first ORDER BY id"
-)
-
-
-def note_words(tokens: set[str]) -> None:
-    """Remember words that entries have, as part of the unit that writes these: see `_fts5_word`."""
-    if is_sqlite() and tokens:
-        values = [{"word": token} for token in tokens]
-        db.session.connection().execute(unless_present(sa.insert(_WORDS)), values)
-
-
 def drop_search_index(connection: sa.Connection) -> None:
     """Undo `create_search_index`, except for what goes with the table."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("DROP TABLE IF EXISTS search_fts")
-        connection.exec_driver_sql("DROP TABLE IF EXISTS search_fts_words")
-
-
-def clear_search(entries: Any) -> None:
-    """Throw all entries away and the index over them, as part of the caller's unit; faster than one by one."""
-    if not is_sqlite():
-        rows(sa.text(f"TRUNCATE TABLE {entries.name}"))
-        return
-    rows(sa.text("DROP TRIGGER search_deleted"))
-    rows(sa.delete(entries))
-    rows(sa.text("INSERT INTO search_fts (search_fts) VALUES ('delete-all')"))
-    rows(sa.delete(_WORDS))
-    create_search_index(db.session.connection())
 
 
 def is_search_index(name: str | None) -> bool:
-    """Whether a table or index is one that `create_search_index` makes: the models know nothing of them."""
+    """Whether a table or index is one that `create_search_index` makes: the models do not know these."""
     return bool(name) and str(name).startswith(("search_fts", "ft_search"))

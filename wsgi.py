@@ -26,7 +26,7 @@ from waitress.server import create_server
 from waitress.utilities import BadRequest
 
 import database
-from app import announce_setup, create_app, run_due_jobs, site_address, start_background, stop_background
+from app import announce_setup, create_app, run_due_jobs, site_address, stop_background
 
 log = logging.getLogger("corkboard")
 
@@ -51,7 +51,6 @@ def start() -> None:
     try:
         database.prepare_served_start(app)
         with listen(app.config["HOST"], app.config["PORT"]) as listener:
-            start_background(app)
             tell(*greeting(app))
             serve(app, listener)
     finally:

@@ -167,7 +167,6 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
     app.test_client_class = Browser
     for buffer in background(app):
         buffer.stopping.set()  # no thread writes while a test looks: those that want that ask for it
-    app.extensions["corkboard"].indexer.seconds = 3600  # tests index comments when they want them found
     with app.app_context():
         if not url.startswith("sqlite"):
             drop_everything()
@@ -260,8 +259,7 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
 
 def forget(app: Flask) -> None:
     """What a process keeps in memory, as if it had just started."""
-    state = app.extensions["corkboard"]
-    for buffer in (state.indexer, *background(app)):
+    for buffer in background(app):
         buffer.notes.clear()
     corkboard.g.pop("site", None)
 
