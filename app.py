@@ -1,24 +1,23 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions  addresses, limits, text and Markdown, differences
- 2. Models                    base, User, SignIn, Topic, TopicMember, Post, Revision, MustReadPerson, Acknowledgement,
-                              Comment, Attachment, Reaction, Activity, Follow, ReadMark, NotificationChoice,
-                              Notification, Setting, SearchEntry, Throttle, JobRun
+ 2. Models                    base, User, SignIn, Topic, TopicMember, Post, Revision, MustReadRole, MustReadPerson,
+                              Acknowledgement, Comment, Attachment, Reaction, Activity, Follow, ReadMark,
+                              NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
- 5. View helpers              what the application keeps, the sidebar, uploads, pictures
+ 5. View helpers              lists, parts of pages, uploads, pictures
  6. Routes                    auth, account, posts, topics, people, files, search, notifications, admin
  7. JSON API                  health
- 8. Template filters and context  time, the header, fragments
+ 8. Template filters and context  times, the header
  9. Commands                  check, the demo, jobs
 10. Error handlers
 11. create_app                hooks of a request
 
-One request, walked through: section 11 registers the hooks and blueprints of an application; `@login_required` in
-section 3 finds the person by one statement; the view in section 6 fetches through what that person may see
-(`Model.visible_to`), checks a form of section 4, calls one action of a model in section 2, and answers. Only actions
-write, each as one action of `database.py`, which checks permission and version anew and records its
-own activity.
+One request, walked through: `create_app` in section 11 registered hooks and blueprints. `@login_required` in section 3
+finds the person. The view in section 6 reads what that person may see (`Post.visible_to`, or one of the hot reads at
+the end of section 2), checks a form of section 4, calls one action of a model in section 2, and answers. Only actions
+write. Each is one transaction (`@transactional` of database.py), which checks who acts, and records its own activity.
 """
 
 from __future__ import annotations
@@ -3705,7 +3704,9 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-# -- Hot reads: what the pages show that people open most; `fetch` and `paginate` run them ----------------------------
+# -- Hot reads ---------------------------------------------------------------------------------------------------------
+
+# What the pages show that people open most. `fetch` and `paginate` run them for the person who is signed in.
 
 TODAY = sa.bindparam("today", type_=sa.Date)
 NEWEST_FIRST = (Post.published_at.desc(), Post.id.desc())

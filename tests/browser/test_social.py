@@ -100,7 +100,9 @@ def test_a_name_is_chosen_by_pointing_and_nothing_leaves_the_window(site: Site, 
 def test_a_private_topic_offers_its_people_first_and_the_preview_says_who_is_not_told(site: Site, visit: Visit) -> None:
     page = visit(site, "hattie")
     written(page, "Not for all", "For ")
-    page.get_by_label("Topic").select_option(label=page.locator("option[data-seen-by*='no one else']").first.inner_text().strip())
+    page.get_by_label("Topic").select_option(
+        label=page.locator("option[data-seen-by*='no one else']").first.inner_text().strip()
+    )
     field = page.get_by_label("Text")
     field.press_sequentially("@")
     options = page.get_by_role("option").filter(has=page.locator(".avatar"))

@@ -86,9 +86,7 @@ def test_what_was_saved_too_often_is_saved_later_and_nothing_typed_is_lost(
     page.clock.install()
     written(page, words)
     page.clock.run_for(5_000)
-    expect(page.locator("#autosaved")).to_have_text(
-        "Couldn't save just now. Your text is kept in this tab."
-    )
+    expect(page.locator("#autosaved")).to_have_text("Couldn't save just now. Your text is kept in this tab.")
     page.clock.run_for(8_000)
     assert len(answered) == 1, "not before it was asked to"
     page.clock.run_for(2_000)
