@@ -417,9 +417,8 @@ SANITIZER = nh3.Cleaner(
 )
 
 
-@functools.cache
-def markdown() -> MarkdownIt:
-    """Return the parser of Markdown, with our own rules."""
+def make_parser() -> MarkdownIt:
+    """Return a parser of Markdown with our own rules."""
     parser = MarkdownIt("commonmark", {"html": False, "linkify": True})
     parser.enable(["table", "strikethrough", "linkify"])
     likely: Any = parser.linkify.pretest  # type: ignore[union-attr]
@@ -533,13 +532,13 @@ def _names_in(tokens: Iterable[Token]) -> set[str]:
 
 def mentioned_names(source: str) -> set[str]:
     """Return the usernames, folded, that a Markdown source mentions. Code, links and descriptions mention nobody."""
-    return _names_in(markdown().parse(source)) if "@" in source else set()
+    return _names_in(MARKDOWN.parse(source)) if "@" in source else set()
 
 
 def code_blocks(source: str) -> Iterator[tuple[bool, str]]:
     """Yield a Markdown source in parts, each with whether it is a block of code or blank."""
     code: set[int] = set()
-    for token in markdown().parse(source):
+    for token in MARKDOWN.parse(source):
         if token.map and token.type in ("fence", "code_block"):
             code.update(range(*token.map))
     lines = enumerate(_LINE.findall(source))
@@ -561,7 +560,7 @@ def render_markdown(
 
     `sizes` are those of the pictures in it, by their ids; `people` returns which of some folded usernames exist.
     """
-    parser = markdown()
+    parser = MARKDOWN
     tokens = parser.parse(source)
     names = _names_in(tokens)
     env = {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
@@ -657,6 +656,9 @@ def slugify(text: str) -> str:
     """A topic's part of an address: lower-case ASCII letters, digits and hyphens; 'topic' where nothing is left."""
     bare = re.sub(r"[^a-z0-9]+", "-", sort_key(text)).strip("-")
     return bare[:TOPIC_MAX].strip("-") or "topic"
+
+
+MARKDOWN = make_parser()
 
 
 # -- Differences -------------------------------------------------------------------------------------------------------
@@ -1463,13 +1465,11 @@ class Timed:
     last_comment_by_id: Any
 
     @classmethod
-    @functools.cache
     def visible(cls) -> sa.ColumnElement[bool]:
         """Whether the person bound as `viewer` may see a post by its own address."""
         return sa.and_(cls.deleted_at.is_(None), cls.reachable())
 
     @classmethod
-    @functools.cache
     def reachable(cls) -> sa.ColumnElement[bool]:
         """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
         editor = aliased(User)
@@ -5157,7 +5157,6 @@ def notification_choices() -> ResponseReturnValue:
     return form_page("account/notifications.html", form)
 
 
-@functools.cache
 def time_zones() -> list[str]:
     """The time zones that people choose from: places, not the abbreviations and offsets of old."""
     return sorted(name for name in available_timezones() if "/" in name and not name.startswith(("Etc/", "SystemV/")))
