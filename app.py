@@ -224,7 +224,7 @@ VISIT_NOTED_EVERY = timedelta(minutes=5)  # how exactly "last used" is known
 
 SCRYPT = "scrypt:32768:8:3"  # OWASP Password Storage Cheat Sheet; werkzeug's default is weaker
 HASHES_AT_ONCE = 2  # 32 MB each
-HASH_WAIT_SECONDS = 2.0
+HASH_WAIT_SECONDS = 10.0
 
 # The commonest passwords of eight characters or more (and what people type when asked for one here).
 COMMON_PASSWORDS = frozenset(
@@ -317,11 +317,7 @@ class NoRoom(ValidationError):
 
 
 class EditConflict(Exception):
-    """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at.
-
-    Of what counts no versions it is what `refuse_overtaken` says: version, by field what was `changed`, and of whom
-    changed it as much as is known: editor_id, editor_name, updated_at.
-    """
+    """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at."""
 
     def __init__(self, **theirs: Any) -> None:
         super().__init__("saved by somebody else in between")
@@ -334,31 +330,6 @@ class NotVisible(Exception):
 
 class Forbidden(Exception):
     """The person may see it but not do this with it."""
-
-
-def with_version(values: dict[str, Any]) -> dict[str, Any]:
-    """What a form is to hold, and the version of what counts none: a hash of each value."""
-    return values | {"version": " ".join(_stamp(name, value) for name, value in values.items())}
-
-
-def _stamp(name: str, value: Any) -> str:
-    return f"{name}:{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]}"
-
-
-def refuse_overtaken(
-    version: str | None, now: Mapping[str, Any], wanted: Mapping[str, Any], on: tuple[str, int]
-) -> None:
-    """Raise `EditConflict` where something wanted would undo what somebody else saved since that version was read.
-
-    `now` is `with_version`; None is the version of who read nothing before, such as a command. `on` is what activities
-    about it bear: a kind and an id.
-    """
-    if version is not None:
-        read = version.split()
-        other = {name: now[name] for name, value in wanted.items() if now[name] != value}
-        changed = {name: value for name, value in other.items() if _stamp(name, value) not in read}
-        if changed:
-            raise EditConflict(version=now["version"], changed=changed, **Activity.last_save(on, changed))
 
 
 # -- Text --------------------------------------------------------------------------------------------------------------
@@ -875,7 +846,7 @@ class User(db.Model):
 
     @classmethod
     def by_username(cls, username: str) -> User | None:
-        """Find a person by username or mail address, however it is written."""
+        """Find a person by username or email address, however it is written."""
         key = fold(username)
         return db.session.scalar(sa.select(cls).where(sa.or_(cls.username_key == key, cls.email_key == key)))
 
@@ -930,11 +901,6 @@ class User(db.Model):
         mine = sa.exists().where(Topic.id == topic_id, Topic.visible())
         return [row.name for row in rows(blind.where(mine, ~cls.sees(topic_id)).order_by(cls.name_key), viewer=user.id)]
 
-    def as_typed(self) -> dict[str, Any]:
-        """What an administrator's form about this person holds."""
-        active = self.deactivated_at is None
-        return with_version({"name": self.name, "email": self.email or "", "role": int(self.role), "active": active})
-
     # -- predicates
 
     @property
@@ -981,25 +947,19 @@ class User(db.Model):
         is_back = self.last_active_at is not None and utcnow() - self.last_active_at > VISIT_GAP
         return (self.last_active_at if is_back else self.previous_visit_at) or datetime.max
 
-    @property
-    def is_last_admin(self) -> bool:
-        """Whether nobody else could administer the site. Ask it after `Setting.lock()`, or two could say no at once."""
-        others = sa.select(User.id).where(User.role == Role.ADMIN, User.deactivated_at.is_(None), User.id != self.id)
-        return self.is_admin and self.deactivated_at is None and db.session.scalar(others.limit(1)) is None
-
     # -- actions
 
     @classmethod
     @transactional
     def create(cls, actor: User | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
-        """Add a person. `actor` is None when they register themselves or the site is being set up.
+        """Add a person. `actor` is None when they sign up themselves or the site is being set up.
 
-        Raises `ValidationError` for a username or mail address that somebody has already.
+        Raises `ValidationError` for a username or email address that somebody has already.
         """
         if actor is not None:
             cls.acting(actor.id, Role.ADMIN)
-        user = cls(password_hash=password_hash, role=role, theme="system", shortcuts=True)
-        user._assign(**profile)
+        user = cls(password_hash=password_hash, role=role)
+        user._fill_in(**profile)
         db.session.add(user)
         db.session.flush()
         Activity.record(actor or user, "person.added", user, user.username)
@@ -1007,101 +967,85 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def set_up(cls, token: str, *, site_name: str, password_hash: str, **profile: Any) -> User:
-        """Make the first administrator, with the token that the console printed; it works once.
-
-        Raises `NotVisible` when the site is set up already, `Forbidden` for a wrong token.
-        """
-        expected = Setting.setup_token_hash(lock=True)
-        if cls.exists() or expected is None:
-            raise NotVisible
-        if not hmac.compare_digest(expected, hash_token(token)):
-            raise Forbidden
-        user = cls.create(None, password_hash=password_hash, role=Role.ADMIN, **profile)
-        Setting.forget_setup_token()
-        Setting.change(user, site_name=site_name)
-        Topic.ensure_first(user)
-        return user
-
-    @classmethod
-    @transactional
     def edit_profile(cls, actor: User, **profile: Any) -> None:
         """Change one's own profile.
 
-        Raises `ValidationError` for a mail address that somebody has already, or an absence that ends before it begins.
+        Raises `ValidationError` for an email address that somebody has already, an absence that ends before it begins,
+        or cover by somebody who is not there.
         """
         user = cls.acting(actor.id)
-        first, last = (profile.get(name, getattr(user, name)) for name in ("away_from", "away_until"))
-        if first and not (last and first <= last):
-            words = "This is before the first day you are away." if last else "Say which day is the last."
-            raise ValidationError("away_until", words)
-        if profile.get("stand_in_id") is not None:
-            stand_in = db.session.get(cls, profile["stand_in_id"], populate_existing=True)
-            if stand_in is None or stand_in.deactivated_at or stand_in.id == user.id:
-                raise ValidationError("stand_in", "Choose somebody else who is here.")
-        user._assign(**profile)
+        user._fill_in(**profile)
+        user._check_absence()
         Activity.record(user, "person.edited", user)
 
     @classmethod
     @transactional
     def edit_appearance(cls, actor: User, theme: str, timezone: str, shortcuts: bool) -> None:
+        """Choose how the site looks to oneself."""
         user = cls.acting(actor.id)
         user.theme, user.timezone, user.shortcuts = theme, timezone, shortcuts
         Activity.record(user, "person.appearance", user)
 
     @classmethod
     @transactional
-    def administer(
-        cls, actor: User, user_id: int, *, role: Role, active: bool, version: str | None = None, **profile: Any
-    ) -> None:
-        """Change another's role, name and whether they may sign in; who may not is signed out everywhere.
-
-        Raises `NotVisible`, `Forbidden`, `EditConflict` when somebody else saved over the version that was read,
-        or `ValidationError` where it would leave the site without an administrator.
-        """
-        Setting.lock()
-        cls.acting(actor.id, Role.ADMIN)
-        user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
-        if user is None:
-            raise NotVisible
-        wanted = {"role": int(role), "active": active, **profile}
-        refuse_overtaken(version, user.as_typed(), wanted, ("user", user.id))
-        if user.is_last_admin and (role < Role.ADMIN or not active):
-            raise ValidationError("role", "This is the only administrator. Make somebody else one first.")
-        user._assign(**profile)
-        user.role = role
-        if not active:
-            user.deactivated_at = user.deactivated_at or utcnow()
-            SignIn.end_all(user.id)
-        else:
-            user.deactivated_at = None
-        Activity.record(actor, "person.administered", user, f"{role.label}, {'active' if active else 'deactivated'}")
+    def edit_person(cls, actor: User, user_id: int, *, name: str, email: str) -> None:
+        """Correct a person's name and email address. Raises `ValidationError` for an address that somebody has already."""
+        user = cls._get_for_change(actor, user_id)
+        user._fill_in(name=name, email=email)
+        Activity.record(actor, "person.edited", user)
 
     @classmethod
     @transactional
-    def set_password(cls, actor: User, user_id: int, password_hash: str, keep: int | None = None) -> None:
-        """Give a person (oneself, or as an administrator anybody) a new password; ends their sign-ins except `keep`."""
-        cls.acting(actor.id, Role.READER if actor.id == user_id else Role.ADMIN)
-        user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
-        if user is None:
-            raise NotVisible
+    def set_role(cls, actor: User, user_id: int, role: Role) -> None:
+        """Give somebody else another role; it counts from their next request. Raises `ValidationError` for oneself."""
+        user = cls._get_for_change(actor, user_id)
+        if user_id == actor.id:
+            raise ValidationError("role", "You can't change your own role. Ask another administrator.")
+        if user.role != role:
+            user.role = role
+            Activity.record(actor, "person.role", user, role.label)
+
+    @classmethod
+    @transactional
+    def deactivate(cls, actor: User, user_id: int) -> None:
+        """Sign somebody else out everywhere and block their sign-in. Raises `ValidationError` for oneself."""
+        user = cls._get_for_change(actor, user_id)
+        if user_id == actor.id:
+            raise ValidationError("active", "You can't deactivate yourself. Ask another administrator.")
+        if user.deactivated_at is None:
+            user.deactivated_at = utcnow()
+            SignIn.end_all(user.id)
+            Activity.record(actor, "person.deactivated", user)
+
+    @classmethod
+    @transactional
+    def reactivate(cls, actor: User, user_id: int) -> None:
+        """Let a deactivated person sign in again."""
+        user = cls._get_for_change(actor, user_id)
+        if user.deactivated_at is not None:
+            user.deactivated_at = None
+            Activity.record(actor, "person.reactivated", user)
+
+    @classmethod
+    @transactional
+    def set_password(cls, actor: User, user_id: int, password_hash: str) -> None:
+        """Give a person (oneself, or as an administrator anybody) a new password, and sign them out everywhere."""
+        user = cls.acting(actor.id) if actor.id == user_id else cls._get_for_change(actor, user_id)
         user.password_hash = password_hash
-        SignIn.end_all(user_id, keep)
+        SignIn.end_all(user_id)
         Activity.record(actor, "person.password", user)
 
     @classmethod
     @transactional
     def rehash(cls, user_id: int, password_hash: str) -> None:
-        """Keep the same password under today's hashing parameters."""
-        rows(sa.update(cls).where(cls.id == user_id).values(password_hash=password_hash))
+        """Store the same password under today's hashing parameters."""
+        db.session.execute(sa.update(cls).where(cls.id == user_id).values(password_hash=password_hash))
 
     @classmethod
     @transactional
     def rescue(cls, user_id: int, password_hash: str) -> None:
         """Make an existing person an active administrator with a new password (the command line's last resort)."""
-        user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
-        if user is None:
-            raise NotVisible
+        user = db.session.get_one(cls, user_id, with_for_update=True)
         user.role, user.deactivated_at, user.password_hash = Role.ADMIN, None, password_hash
         SignIn.end_all(user.id)
         Activity.record(user, "person.rescued", user)
@@ -1117,27 +1061,58 @@ class User(db.Model):
             user.previous_visit_at = user.last_active_at
         user.last_active_at = sign_in.last_used_at = now
 
-    def _assign(self, **profile: Any) -> None:
-        """Set columns with their keys. Raises `ValidationError` where a key is somebody else's."""
-        keys = {"username": fold, "email": fold, "name": lambda text: sort_key(text, NAME_MAX)}
-        for column, value in profile.items():
-            setattr(self, column, value or None if column == "email" else value)
-            if column in keys:
-                setattr(self, f"{column}_key", keys[column](value)[:EMAIL_MAX] or None if value else None)
-        # Of a mail address only what is a person's own; the rest is everybody's. Of a number also the bare digits.
-        own = ((self.email or "").partition("@")[0], self.phone, re.sub(r"\D", "", self.phone or ""))
-        found_by = (self.name, self.username, self.title, self.department, self.location, *own)
-        self.lookup = sort_key(" ".join(word for word in found_by if word), LOOKUP_MAX)
-        for column, message in (("username", "That username is taken."), ("email", "Somebody has that mail address.")):
-            self._refuse_taken(column, message)
+    # -- parts of actions
 
-    def _refuse_taken(self, column: str, message: str) -> None:
-        key = getattr(self, f"{column}_key")
+    @classmethod
+    def _get_for_change(cls, actor: User, user_id: int) -> User:
+        """Return a person for a change by an administrator. Raises `Forbidden` or `NotVisible`.
+
+        Such changes wait for one another, and nobody puts themselves out: so an administrator is always left.
+        """
+        Setting.lock()
+        cls.acting(actor.id, Role.ADMIN)
+        user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
+        if user is None:
+            raise NotVisible
+        return user
+
+    def _fill_in(self, **profile: Any) -> None:
+        """Set columns, and those that are made of them. Raises `ValidationError` for what somebody else has."""
         with db.session.no_autoflush:
-            # A username may not be somebody's mail address either: both open the sign-in.
-            same = sa.select(User.id).where(sa.or_(User.username_key == key, User.email_key == key))
-            if key and db.session.scalar(same.where(User.id != self.id if self.id else sa.true()).limit(1)):
-                raise ValidationError(column, message)
+            for column, value in profile.items():
+                setattr(self, column, value)
+            self.email = self.email or None
+            self.username_key = fold(self.username)
+            self.email_key = fold(self.email)[:EMAIL_MAX] if self.email else None
+            self.name_key = sort_key(self.name, NAME_MAX)
+            self.lookup = self._lookup()
+            self._check_taken("username", "This username is taken.")
+            self._check_taken("email", "Somebody else has this email address.")
+
+    def _lookup(self) -> str:
+        """The words by which the list of people finds somebody."""
+        mailbox = (self.email or "").partition("@")[0]  # the rest of the address is everybody's
+        digits = re.sub(r"\D", "", self.phone or "")
+        texts = (self.name, self.username, self.title, self.department, self.location, mailbox, self.phone, digits)
+        return sort_key(" ".join(text for text in texts if text), LOOKUP_MAX)
+
+    def _check_taken(self, column: str, message: str) -> None:
+        """A username may not be somebody's email address either: one signs in with both."""
+        key = getattr(self, f"{column}_key")
+        same = sa.select(User.id).where(sa.or_(User.username_key == key, User.email_key == key))
+        if key and db.session.scalar(same.where(User.id != (self.id or 0)).limit(1)):
+            raise ValidationError(column, message)
+
+    def _check_absence(self) -> None:
+        """Raise `ValidationError` unless somebody's days away are in order, and who covers for them is there."""
+        if self.away_from and not self.away_until:
+            raise ValidationError("away_until", "Enter the last day.")
+        if self.away_from and self.away_until and self.away_until < self.away_from:
+            raise ValidationError("away_until", "This is before the first day away.")
+        with db.session.no_autoflush:
+            cover = db.session.get(User, self.stand_in_id) if self.stand_in_id else None
+        if self.stand_in_id and (cover is None or cover.deactivated_at or cover is self):
+            raise ValidationError("stand_in_id", "Choose another active person.")
 
 
 # -- Sign-ins ----------------------------------------------------------------------------------------------------------
@@ -1168,13 +1143,13 @@ class SignIn(db.Model):
     @transactional
     def start(cls, user_id: int, remember: bool, device: str, address: str) -> str:
         """Sign a person in. Returns the token that only their browser keeps."""
-        token, now = secrets.token_urlsafe(32), utcnow()
+        user, token, now = User.acting(user_id), secrets.token_urlsafe(32), utcnow()
         lifetime = SIGN_IN_REMEMBERED if remember else SIGN_IN_LIFETIME
-        user = User.acting(user_id)
-        rows(sa.delete(cls).where(cls.expires_at < now - SIGN_IN_LIFETIME))
-        values = {"user_id": user_id, "token_hash": hash_token(token), "device": device, "address": address}
-        times = {"created_at": now, "last_used_at": now, "expires_at": now + lifetime}
-        rows(sa.insert(cls), **values, **times, remembered=remember)
+        started = cls(
+            user_id=user_id, token_hash=hash_token(token), device=device, address=address, remembered=remember,
+            created_at=now, last_used_at=now, expires_at=now + lifetime,
+        )  # fmt: skip
+        db.session.add(started)
         Activity.record(user, "person.signed_in", user, device)
         return token
 
@@ -1182,11 +1157,13 @@ class SignIn(db.Model):
     @transactional
     def end(cls, user: User, sign_in_id: int) -> None:
         """End one of a person's own sign-ins. Raises `NotVisible` for anybody else's."""
-        mine = sa.update(cls).where(cls.id == sign_in_id, cls.user_id == user.id, cls.ended_at.is_(None))
-        if rows(mine.values(ended_at=utcnow())).rowcount:
-            Activity.record(user, "person.signed_out", ("user", user.id))
-        elif not db.session.scalar(sa.select(cls.id).where(cls.id == sign_in_id, cls.user_id == user.id)):
+        mine = sa.select(cls).where(cls.id == sign_in_id, cls.user_id == user.id).with_for_update()
+        found = db.session.scalar(mine)
+        if found is None:
             raise NotVisible
+        if found.ended_at is None:
+            found.ended_at = utcnow()
+            Activity.record(user, "person.signed_out", ("user", user.id))
 
     @classmethod
     @transactional
@@ -1197,23 +1174,21 @@ class SignIn(db.Model):
 
     @classmethod
     def end_all(cls, user_id: int, keep: int | None = None) -> None:
-        """End a person's sign-ins, except one, as part of the caller's unit."""
+        """End a person's sign-ins, except one, as part of the caller's transaction."""
         theirs = sa.update(cls).where(cls.user_id == user_id, cls.ended_at.is_(None), cls.id != (keep or 0))
-        rows(theirs.values(ended_at=utcnow()))
+        db.session.execute(theirs.values(ended_at=utcnow()))
 
     @classmethod
     @transactional
     def forget_ended(cls) -> int:
-        """Remove sign-ins whose cookie is worth nothing any more. Returns how many."""
-        return rows(sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)).rowcount
+        """Delete sign-ins whose cookie is worth nothing any more. Returns how many."""
+        return db.session.execute(sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)).rowcount
 
     @classmethod
-    def living(cls, user: User) -> Sequence[Any]:
+    def living(cls, user: User) -> Sequence[SignIn]:
         """A person's own sign-ins that still count, the latest used first."""
-        statement = sa.select(cls.id, cls.device, cls.address, cls.created_at, cls.last_used_at).where(
-            cls.user_id == user.id, cls.ended_at.is_(None), cls.expires_at > utcnow()
-        )
-        return rows(statement.order_by(cls.last_used_at.desc(), cls.id.desc()).limit(100)).all()
+        mine = sa.select(cls).where(cls.user_id == user.id, cls.ended_at.is_(None), cls.expires_at > utcnow())
+        return db.session.scalars(mine.order_by(cls.last_used_at.desc(), cls.id.desc()).limit(100)).all()
 
 
 # -- Topics ------------------------------------------------------------------------------------------------------------
@@ -1257,21 +1232,13 @@ class Topic(SoftDelete, db.Model):
         return sa.select(cls).where(cls.visible()).order_by(cls.position, cls.id).params(viewer=user.id)
 
     @classmethod
-    @functools.cache
-    def _audiences(cls) -> Prepared:
-        active = User.deactivated_at.is_(None)
-        everyone = sa.select(sa.func.count()).select_from(User).where(active).scalar_subquery()
-        members = (
-            sa.select(sa.func.count()).where(TopicMember.topic_id == cls.id, TopicMember.user_id == User.id, active)
-        ).scalar_subquery()
-        people = sa.case((cls.private == sa.true(), members), else_=everyone).label("people")
-        statement = sa.select(cls.id, cls.name, cls.slug, cls.private, people).where(cls.visible())
-        return Prepared(statement.order_by(cls.position, cls.id))
-
-    @classmethod
     def audiences(cls, user: User) -> dict[int, Any]:
-        """For each topic that a person may see: its name, whether it is private, and how many see what is in it."""
-        return {row.id: row for row in rows(cls._audiences(), viewer=user.id)}
+        """For each topic that a person may see: its name, whether it is private, and how many people see it."""
+        active = sa.select(sa.func.count()).select_from(User).where(User.deactivated_at.is_(None))
+        members = active.where(sa.exists().where(TopicMember.topic_id == cls.id, TopicMember.user_id == User.id))
+        people = sa.case((cls.private, members.correlate(cls).scalar_subquery()), else_=active.scalar_subquery())
+        seen = cls.visible_to(user).with_only_columns(cls.id, cls.name, cls.slug, cls.private, people.label("people"))
+        return {row.id: row for row in db.session.execute(seen)}
 
     @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
@@ -1285,51 +1252,107 @@ class Topic(SoftDelete, db.Model):
         return super().get_for_change(actor, thing_id, needs, deleted)
 
     @classmethod
-    def hidden_from(cls, user: User) -> Sequence[Any]:
-        """The names of private topics an administrator is not in, so that they can join one, which is recorded."""
-        statement = sa.select(cls.id, cls.name).where(cls.deleted_at.is_(None), sa.not_(cls.visible()))
-        return rows(statement.order_by(cls.position, cls.id), viewer=user.id).all()
+    def hidden_from(cls, user: User) -> Sequence[Topic]:
+        """The private topics an administrator is not in, so that they can join one, which is recorded."""
+        hidden = sa.select(cls).where(cls.deleted_at.is_(None), ~cls.visible()).params(viewer=user.id)
+        return db.session.scalars(hidden.order_by(cls.position, cls.id)).all()
 
-    def member_ids(self) -> list[int]:
-        return list(db.session.scalars(sa.select(TopicMember.user_id).where(TopicMember.topic_id == self.id)))
-
-    def as_typed(self) -> dict[str, Any]:
-        """What the form about it holds."""
-        values = {name: getattr(self, name) for name in ("name", "description", "private")}
-        return with_version(values | {"members": sorted(self.member_ids())})
+    def members(self) -> Sequence[User]:
+        """The people who see this private topic, by name; the deactivated too."""
+        inside = sa.select(User).join(TopicMember, TopicMember.user_id == User.id)
+        return db.session.scalars(inside.where(TopicMember.topic_id == self.id).order_by(User.name_key, User.id)).all()
 
     # -- actions
 
     @classmethod
     @transactional
-    def create(cls, actor: User, *, form_id: str, members: Iterable[int] = (), **values: Any) -> Topic:
-        """Make a topic. The same form sent again answers with the first one. Raises `ValidationError` for a name in use."""
+    def create(cls, actor: User, *, form_id: str, name: str, description: str = "", private: bool = False) -> Topic:
+        """Make a topic; whoever makes a private one is its first member.
+
+        The same form sent again answers with the first one. Raises `ValidationError` for a name in use.
+        """
         editor = User.acting(actor.id, Role.EDITOR)
         Setting.lock()
         first = sa.select(cls).where(cls.author_id == editor.id, cls.form_id == form_id)
         if (existing := db.session.scalar(first)) is not None:
             return existing
         last = db.session.scalar(sa.select(sa.func.max(cls.position))) or 0
-        topic = cls(author_id=editor.id, form_id=form_id, position=last + 1, slug=cls._free_slug(values["name"]))
-        topic._assign(editor, members, **values)
+        topic = cls(
+            author_id=editor.id, form_id=form_id, description=description, private=private, position=last + 1,
+            slug=cls._free_slug(name),
+        )  # fmt: skip
+        topic._rename(name)
+        db.session.add(topic)
+        db.session.flush()
+        if private:
+            topic._let_in(editor.id)
         Activity.record(editor, "topic.created", topic, topic.name)
         return topic
 
     @classmethod
     @transactional
-    def edit(
-        cls, actor: User, topic_id: int, *,
-        members: Iterable[int] = (), version: str | None = None, **values: Any,
-    ) -> None:  # fmt: skip
-        """Rename a topic, open or close it, choose its people. Its address stays, so that links keep working.
+    def edit(cls, actor: User, topic_id: int, *, name: str, description: str) -> None:
+        """Change a topic's name and description. Its address stays, so that links keep working.
 
-        Raises `EditConflict` when somebody else saved over the version that was read; who is in it counts.
+        Raises `ValidationError` for a name in use.
         """
         topic = cls.get_for_change(actor, topic_id)
-        chosen = sorted({*members, actor.id}) if values.get("private") else []
-        refuse_overtaken(version, topic.as_typed(), values | {"members": chosen}, ("topic", topic.id))
-        topic._assign(actor, members, **values)
+        topic._rename(name)
+        topic.description = description
         Activity.record(actor, "topic.edited", topic, topic.name)
+
+    @classmethod
+    @transactional
+    def make_private(cls, actor: User, topic_id: int) -> None:
+        """Show a topic to its members only, of whom the actor is the first.
+
+        Raises `ValidationError` for the last open topic.
+        """
+        topic = cls.get_for_change(actor, topic_id)
+        if not topic.private:
+            topic._refuse_last_open("private")
+            topic.private = True
+            topic._let_in(actor.id)
+            Activity.record(actor, "topic.closed", topic, topic.name)
+
+    @classmethod
+    @transactional
+    def make_open(cls, actor: User, topic_id: int) -> None:
+        """Show a topic to everyone; it has no members any more."""
+        topic = cls.get_for_change(actor, topic_id)
+        if topic.private:
+            topic.private = False
+            db.session.execute(sa.delete(TopicMember).where(TopicMember.topic_id == topic.id))
+            Activity.record(actor, "topic.opened", topic, topic.name)
+
+    @classmethod
+    @transactional
+    def add_member(cls, actor: User, topic_id: int, user_id: int) -> User:
+        """Let a person see a private topic. Returns the person.
+
+        Raises `NotVisible` for somebody who is not there, or `ValidationError` for an open topic.
+        """
+        topic = cls.get_for_change(actor, topic_id)
+        user = db.session.get(User, user_id)
+        if user is None or user.deactivated_at:
+            raise NotVisible
+        if not topic.private:
+            raise ValidationError("members", "This topic is open: everyone sees it.")
+        if topic._let_in(user.id):
+            Activity.record(actor, "topic.member_added", topic, user.username)
+        return user
+
+    @classmethod
+    @transactional
+    def remove_member(cls, actor: User, topic_id: int, user_id: int) -> None:
+        """Take a person out of a private topic. Raises `ValidationError` for oneself: somebody has to look after it."""
+        topic = cls.get_for_change(actor, topic_id)
+        if user_id == actor.id:
+            raise ValidationError("members", "You can't remove yourself. Ask another editor in this topic.")
+        member = db.session.get(TopicMember, (topic.id, user_id))
+        if member is not None:
+            db.session.delete(member)
+            Activity.record(actor, "topic.member_removed", topic, str(user_id))
 
     @classmethod
     @transactional
@@ -1352,9 +1375,9 @@ class Topic(SoftDelete, db.Model):
             raise ValidationError("into", "Choose another topic.")
         if into.private:
             topic._refuse_last_open("into")
-        rows(sa.update(Post).where(Post.topic_id == topic.id).values(topic_id=into.id))
-        rows(sa.update(Revision).where(Revision.topic_id == topic.id).values(topic_id=into.id))
-        rows(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
+        db.session.execute(sa.update(Post).where(Post.topic_id == topic.id).values(topic_id=into.id))
+        db.session.execute(sa.update(Revision).where(Revision.topic_id == topic.id).values(topic_id=into.id))
+        db.session.execute(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
         Follow.move(topic.id, into.id)
         topic.deleted_at, topic.merged_into_id = utcnow(), into.id
         Activity.record(actor, "topic.merged", topic, f"{topic.name} into {into.name}")
@@ -1364,12 +1387,11 @@ class Topic(SoftDelete, db.Model):
     @transactional
     def join(cls, actor: User, topic_id: int) -> Topic:
         """Let an administrator into a private topic. That they joined is recorded, as `topic.joined`."""
-        Setting.lock()
         User.acting(actor.id, Role.ADMIN)
-        topic = db.session.get(cls, topic_id, populate_existing=True)
+        topic = db.session.get(cls, topic_id, with_for_update=True, populate_existing=True)
         if topic is None or topic.deleted_at:
             raise NotVisible
-        if topic.private and database.insert_if_absent(TopicMember, topic_id=topic.id, user_id=actor.id):
+        if topic.private and topic._let_in(actor.id):
             Activity.record(actor, "topic.joined", topic, topic.name)
         return topic
 
@@ -1379,63 +1401,47 @@ class Topic(SoftDelete, db.Model):
         if db.session.scalar(sa.select(cls.id).limit(1)) is None:
             cls.create(actor, form_id=secrets.token_hex(16), name="Everyone", description="News for the whole team")
 
-    def _assign(
-        self, actor: User, members: Iterable[int], name: str, description: str = "", private: bool = False
-    ) -> None:
+    # -- parts of actions
+
+    def _let_in(self, user_id: int) -> bool:
+        """Make a person a member. Returns whether they were none."""
+        return database.insert_if_absent(TopicMember, topic_id=self.id, user_id=user_id)
+
+    def _rename(self, name: str) -> None:
+        """Give the topic a name that no other has. Raises `ValidationError`."""
         key = sort_key(name, TOPIC_MAX)
-        self._refuse_taken_name(key)
-        if private and self.id:
-            self._refuse_last_open("private")
-        if not private:
-            self._refuse_unheeded(members)
-        self.name, self.name_key, self.description, self.private = name, key, description, private
-        db.session.add(self)
-        db.session.flush()
-        rows(sa.delete(TopicMember).where(TopicMember.topic_id == self.id))
-        if private:
-            # Whoever closes a topic stays in it, or nobody could open it again.
-            chosen = db.session.scalars(sa.select(User.id).where(User.id.in_({*members, actor.id})))
-            db.session.connection().execute(
-                sa.insert(TopicMember), [{"topic_id": self.id, "user_id": user_id} for user_id in chosen]
-            )
+        same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None), Topic.id != (self.id or 0))
+        with db.session.no_autoflush:
+            if db.session.scalar(same.limit(1)):
+                raise ValidationError("name", "There is already a topic with this name.")
+        self.name, self.name_key = name, key
 
     def editable_by(self, user: User) -> bool:
         return user.is_editor
 
     def before_deletion(self, actor: User, deleted: bool) -> None:
-        """Raise `ValidationError` for the last open topic; or while another one bears the name."""
+        """Raise `ValidationError` for the last open topic; or while another one has the name."""
         if deleted:
             self._refuse_last_open("topic")
         else:
-            self._refuse_taken_name(self.name_key)
+            self._rename(self.name)
 
     def record_deletion(self, actor: User, action: str) -> None:
         Activity.record(actor, action, self, self.name)
 
     def _refuse_last_open(self, field: str) -> None:
-        """Raise `ValidationError` where nobody outside the private topics would have any without this one."""
-        others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id).limit(1)
-        if not self.private and db.session.scalar(others) is None:
-            raise ValidationError(field, "This is the last topic that everybody sees. Make another one first.")
-
-    def _refuse_unheeded(self, members: Iterable[int]) -> None:
-        """Raise `ValidationError` for people chosen for what everybody is to see. Who was in it may have stayed ticked."""
-        if set(members).difference(self.member_ids() if self.id else ()):
-            words = "Tick 'Private' if only these people are to see the topic, or untick them."
-            raise ValidationError("members", words)
-
-    def _refuse_taken_name(self, key: str) -> None:
-        with db.session.no_autoflush:
-            same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None))
-            if db.session.scalar(same.where(Topic.id != self.id if self.id else sa.true())):
-                raise ValidationError("name", "There is a topic of that name.")
+        """Raise `ValidationError` for the last topic that everyone sees: people in no private one would have none."""
+        others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id)
+        if not self.private and db.session.scalar(others.limit(1)) is None:
+            raise ValidationError(field, "This is the only topic that everyone can see. Create another one first.")
 
     @classmethod
     def _free_slug(cls, name: str) -> str:
+        """An address for a topic: its name, with a number where that is taken."""
         slug = slugify(name)
         taken = set(db.session.scalars(sa.select(cls.slug).where(cls.slug.startswith(slug, autoescape=True))))
         numbered = (f"{slug}-{number}" for number in range(2, len(taken) + 3))
-        return slug if slug not in taken else next(name for name in numbered if name not in taken)
+        return next(free for free in (slug, *numbered) if free not in taken)
 
 
 class TopicMember(db.Model):
@@ -2655,62 +2661,12 @@ class Activity(db.Model):
         subject = {"object_type": object_type, "object_id": object_id, "detail": detail[:TITLE_MAX]}
         subject["pending"] = True if action in TOLD else None
         rows(ACTIVITY_INSERT, at=utcnow(), actor_id=actor_id, action=action, address=client_address(), **subject)
-        if action in CHANGES_DIRECTORY and not (isinstance(on, Post) and on.kind == "news"):
-            rows(DIRECTORY_CHANGED)
         if action in TOLD:
             state().telling.note("soon", True)
 
-    @classmethod
-    def last_save(cls, on: tuple[str, int], fields: Iterable[str]) -> dict[str, Any]:
-        """Who saved a topic, a person or some `fields` of the settings last, and when; None for what is not known.
-
-        Only the newest `LOOKED_BACK` are gone through, from the last one on, so that it takes no index of its own.
-        """
-        kind, of_id = on
-        newest = sa.select(sa.func.max(cls.id)).scalar_subquery()
-        name = sa.select(User.name).where(User.id == cls.actor_id).scalar_subquery()
-        saves = sa.select(cls.actor_id, name, cls.at).where(cls.id > newest - LOOKED_BACK, cls.object_type == kind)
-        if kind == "setting":  # their activities name the settings, and are about no row
-            about = sa.or_(*(cls.detail.contains(field, autoescape=True) for field in fields))
-        else:
-            about = cls.object_id == of_id
-        last = saves.where(cls.action.in_(SAVING[kind]), about).order_by(cls.id.desc()).limit(1)
-        return dict(zip(("editor_id", "editor_name", "updated_at"), rows(last).first() or (None,) * 3, strict=True))
-
 
 ACTIVITY_INSERT = Prepared(lambda: sa.insert(Activity))
-LOOKED_BACK = 10_000
-SAVING = {  # the actions that change what the form about a thing holds
-    "topic": ("topic.edited", "topic.joined"),
-    "user": ("person.edited", "person.administered", "person.rescued"),
-    "setting": ("settings.changed",),
-}
 sa.Index("ix_activities_pending", Activity.pending, Activity.id, sqlite_where=Activity.pending.is_not(None))
-
-# People, topics, the handbook: whatever changes what the lists say of them counts `Setting` "directory" up.
-CHANGES_DIRECTORY = frozenset(
-    [
-        "post.published",
-        "post.scheduled",
-        "post.turned",
-        "post.edited",
-        "post.deleted",
-        "post.restored",
-        "post.reviewed",
-        "topic.created",
-        "topic.edited",
-        "topic.moved",
-        "topic.merged",
-        "topic.deleted",
-        "topic.restored",
-        "topic.joined",
-        "person.edited",
-        "person.administered",
-        "person.added",
-        "person.rescued",
-        "person.picture",
-    ]
-)
 
 
 APPEARING = ("post.published",)
@@ -3276,7 +3232,7 @@ class ToldThread(NamedTuple):
 
 
 class Site(NamedTuple):
-    """What the team decides about its site in the browser."""
+    """What the team decides about its site in the browser: a row of `Setting` for each that was ever changed."""
 
     name: str = "Corkboard"
     welcome: str = ""
@@ -3287,55 +3243,35 @@ class Site(NamedTuple):
 
     @property
     def domains(self) -> list[str]:
-        """The mail domains whose people may register, folded."""
+        """The email domains whose people may sign up, folded."""
         return [fold(domain) for domain in self.registration_domains.replace(",", " ").split()]
-
-    def as_typed(self) -> dict[str, Any]:
-        """What the form about them holds."""
-        return with_version({name: getattr(self, field) for name, field in SETTING_FIELDS.items()})
 
 
 class Setting(db.Model):
-    """One of the site's settings.
-
-    The rows `version` (of the settings) and `directory` (of people, topics and handbook) count changes. Both are read
-    with the person at the begin of every request: what a process caches hangs on them.
-    """
+    """One of the site's settings, or something that the site notes about itself."""
 
     __tablename__ = "settings"
     name: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     value: Mapped[str] = mapped_column(LongText)
 
     @classmethod
-    def counter(cls, name: str) -> sa.ScalarSelect[Any]:
-        """One of the rows that count changes, to be read within another statement."""
-        return sa.select(cls.value).where(cls.name == name).scalar_subquery()
+    def read(cls) -> Site:
+        """The site's settings."""
+        chosen = sa.select(cls.name, cls.value).where(cls.name.in_(Site._fields))
+        return Site(**{row.name: row.value for row in db.session.execute(chosen)})
 
     @classmethod
-    def read(cls) -> tuple[str, Site]:
-        """The settings and their version."""
-        found = {row.name: row.value for row in rows(sa.select(cls.name, cls.value))}
-        known = {field: found[key] for key, field in SETTING_FIELDS.items() if key in found}
-        return found.get("version", ""), Site(**known)
-
-    @classmethod
-    def lock(cls) -> Setting:
-        """Make units that decide over several rows (the last admin, a topic's place) wait for one another."""
-        row = db.session.get(cls, "version", with_for_update=True, populate_existing=True)
-        assert row is not None, "the first migration writes it"
-        return row
+    def lock(cls) -> None:
+        """Let one transaction at a time decide over several rows, such as who is left as an administrator."""
+        db.session.execute(sa.select(cls.value).where(cls.name == "lock").with_for_update())
 
     @classmethod
     @transactional
-    def change(cls, actor: User, *, version: str | None = None, **values: str) -> None:
-        """Set some settings and tell every process. Raises `EditConflict` when somebody else set one of them meanwhile."""
-        counter = cls.lock()
+    def change(cls, actor: User, **values: str) -> None:
+        """Change some of the site's settings; the others stay as they are."""
         User.acting(actor.id, Role.ADMIN)
-        refuse_overtaken(version, cls.read()[1].as_typed(), values, ("setting", 0))
-        for name, value in values.items():
-            db.session.merge(cls(name=name, value=value))
-        counter.value = str(int(counter.value) + 1)
-        Activity.record(actor, "settings.changed", ("setting", int(counter.value)), ", ".join(values))
+        database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
+        Activity.record(actor, "settings.changed", ("setting", 0), ", ".join(values))
 
     @classmethod
     @transactional
@@ -3343,39 +3279,34 @@ class Setting(db.Model):
         """Make a new one-time token for setting the site up; the old one ends. Raises `ValidationError` once people exist."""
         cls.lock()
         if User.exists():
-            raise ValidationError(
-                "token", "The site is set up already. To rescue an account: python -m flask create-admin"
-            )
+            words = "The site is set up already. To rescue an account: python -m flask create-admin"
+            raise ValidationError("token", words)
         token = secrets.token_urlsafe(24)
-        db.session.merge(cls(name="setup_token", value=hash_token(token)))
+        database.upsert(cls, [{"name": "setup_token", "value": hash_token(token)}])
         return token
 
     @classmethod
-    def setup_token_hash(cls, lock: bool = False) -> str | None:
-        if lock:
-            cls.lock()
+    def setup_token_hash(cls) -> str | None:
         return db.session.scalar(sa.select(cls.value).where(cls.name == "setup_token"))
 
     @classmethod
-    def forget_setup_token(cls) -> None:
-        rows(sa.delete(cls).where(cls.name == "setup_token"))
+    @transactional
+    def set_up(cls, token: str, *, site_name: str, password_hash: str, **profile: Any) -> User:
+        """Name the site and make its first administrator, with the token that the console printed; it works once.
 
-
-DIRECTORY_CHANGED = Prepared(
-    lambda: (
-        sa.update(Setting)
-        .where(Setting.name == "directory")
-        .values(value=sa.cast(sa.cast(Setting.value, sa.Integer) + 1, sa.String(20)))
-    )
-)
-SETTING_FIELDS = {
-    "site_name": "name",
-    "welcome": "welcome",
-    "registration": "registration",
-    "registration_domains": "registration_domains",
-    "registration_role": "registration_role",
-    "bin_days": "bin_days",
-}
+        Raises `NotVisible` when the site is set up already, `Forbidden` for a wrong token.
+        """
+        cls.lock()
+        expected = cls.setup_token_hash()
+        if User.exists() or expected is None:
+            raise NotVisible
+        if not hmac.compare_digest(expected, hash_token(token)):
+            raise Forbidden
+        user = User.create(None, password_hash=password_hash, role=Role.ADMIN, **profile)
+        db.session.execute(sa.delete(cls).where(cls.name == "setup_token"))
+        cls.change(user, name=site_name)
+        Topic.ensure_first(user)
+        return user
 
 
 # -- Search: what there is to find -------------------------------------------------------------------------------------
@@ -3560,11 +3491,10 @@ class Throttle(db.Model):
 
         Returns None when it was free, else how long to wait.
         """
-        now, hashed = utcnow(), hash_token(key)
-        rows(sa.delete(cls).where(cls.whole_at < now - timedelta(hours=1)))
-        database.insert_if_absent(Throttle, key=hashed, whole_at=now)
-        row = db.session.get(cls, hashed, with_for_update=True, populate_existing=True)
-        assert row is not None
+        now = utcnow()
+        db.session.execute(sa.delete(cls).where(cls.whole_at < now - timedelta(hours=1)))
+        database.insert_if_absent(cls, key=hash_token(key), whole_at=now)
+        row = db.session.get_one(cls, hash_token(key), with_for_update=True)
         whole_at = max(row.whole_at, now) + interval
         wait = whole_at - now - burst * interval
         if wait > timedelta(0):
@@ -3574,12 +3504,17 @@ class Throttle(db.Model):
 
     @classmethod
     @transactional
-    def give_back(cls, key: str, interval: timedelta | None = None) -> None:
-        """Return one try, or with no interval all of them."""
-        if interval is None:
-            rows(sa.delete(cls).where(cls.key == hash_token(key)))
-        elif (row := db.session.get(cls, hash_token(key), with_for_update=True, populate_existing=True)) is not None:
+    def give_back(cls, key: str, interval: timedelta) -> None:
+        """Return one try."""
+        row = db.session.get(cls, hash_token(key), with_for_update=True)
+        if row is not None:
             row.whole_at -= interval
+
+    @classmethod
+    @transactional
+    def forget(cls, key: str) -> None:
+        """Return all tries."""
+        db.session.execute(sa.delete(cls).where(cls.key == hash_token(key)))
 
 
 # -- The recycle bin ---------------------------------------------------------------------------------------------------
@@ -3853,42 +3788,29 @@ PEOPLE = ALL_PEOPLE.where(User.deactivated_at.is_(None))
 # -- Passwords ---------------------------------------------------------------------------------------------------------
 
 
-class PasswordWork:
-    """Lets few hash at once (each takes 0.2 s and 32 MB), and few wait, so that sign-ins never starve the pages."""
-
-    def __init__(self, threads: int) -> None:
-        self.hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
-        self.waiting = threading.BoundedSemaphore(max(1, threads // 2))
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for a turn to hash. Raises 503 with Retry-After when too many wait already, or for too long."""
-        if not self.waiting.acquire(blocking=False):
-            raise too_busy()
-        try:
-            if not self.hashing.acquire(timeout=HASH_WAIT_SECONDS):
-                raise too_busy()
-        finally:
-            self.waiting.release()
-        try:
-            yield
-        finally:
-            self.hashing.release()
+_hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
 
 
-def too_busy() -> ServiceUnavailable:
-    return ServiceUnavailable("Many people are signing in at this moment. Try again in a few seconds.", retry_after=3)
+@contextlib.contextmanager
+def turn_to_hash() -> Iterator[None]:
+    """Wait for a turn: each hash takes 0.2 s and 32 MB. Raises 503 with Retry-After when that takes too long."""
+    if not _hashing.acquire(timeout=HASH_WAIT_SECONDS):
+        raise ServiceUnavailable("Many people are signing in right now. Try again in a few seconds.", retry_after=3)
+    try:
+        yield
+    finally:
+        _hashing.release()
 
 
 def hash_password(password: str) -> str:
-    """Hash a password for keeping. Call it before a unit, never inside: it would hold the write lock for 0.2 s."""
-    with state().password_work.turn():
+    """Hash a password for storing. Call it before an action, never inside: it would hold the write lock for 0.2 s."""
+    with turn_to_hash():
         return generate_password_hash(normal_password(password), method=SCRYPT)
 
 
 def password_fits(stored: str, password: str) -> bool:
     """Whether a password is the one behind a stored hash, compared in constant time."""
-    with state().password_work.turn():
+    with turn_to_hash():
         return check_password_hash(stored, normal_password(password))
 
 
@@ -3899,18 +3821,17 @@ def normal_password(password: str) -> str:
 
 @functools.cache
 def _nobodys_hash() -> str:
-    """What an unknown name's password is compared with, so that it takes as long as a known one's."""
+    """The hash that an unknown name's password is compared with, so that it takes as long as a known one's."""
     return generate_password_hash(secrets.token_hex(16), method=SCRYPT)
 
 
 def weak_password(password: str) -> str | None:
     """Why a password is refused, None when it is not (OWASP ASVS 5.0, 6.2.1, 6.2.4: length and the commonest only)."""
-    if len(normal_password(password)) < PASSWORD_MIN:
-        return f"Use at least {PASSWORD_MIN} characters."
-    if len(password) > PASSWORD_MAX:
-        return f"Use at most {PASSWORD_MAX} characters."
-    if normal_password(password).casefold() in COMMON_PASSWORDS:
-        return "This is one of the passwords that everybody tries first. Choose another, such as three words."
+    normal = normal_password(password)
+    if not PASSWORD_MIN <= len(normal) <= PASSWORD_MAX:
+        return f"Use {PASSWORD_MIN} to {PASSWORD_MAX} characters."
+    if normal.casefold() in COMMON_PASSWORDS:
+        return "This password is one of the first that anyone would guess. Try a few random words."
     return None
 
 
@@ -3919,40 +3840,38 @@ ADDRESS_TRIES, ADDRESS_TRY_EVERY = 40, timedelta(seconds=10)
 
 
 def authenticate(name: str, password: str) -> User | None:
-    """Check a name (or mail address) and password. Unknown, wrong and deactivated say the same, after the same time.
+    """Check a name (or email address) and password. Unknown, wrong and deactivated say the same, after the same time.
 
     Raises 429 with Retry-After when this account or this address tried too often.
     """
     user = User.by_username(name)
-    keys = _throttle_keys(user, name)
-    for key, burst, interval in keys:
-        refuse_too_often(key, burst, interval)
-    stored = user.password_hash if user and not user.deactivated_at else _nobodys_hash()
+    account, address = _account_key(user, name), f"address:{client_network()}"
+    refuse_too_often(account, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
+    refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)
+    stored = _nobodys_hash() if user is None or user.deactivated_at else user.password_hash
     fits = password_fits(stored, password)
-    if not fits or user is None or user.deactivated_at:
+    if user is None or user.deactivated_at or not fits:
         # Not the name: people type their password into that field, too.
         log.info("sign-in refused for %s", f"person {user.id}" if user else "an unknown name")
         return None
-    Throttle.give_back(keys[0][0])
-    Throttle.give_back(keys[1][0], ADDRESS_TRY_EVERY)
+    Throttle.forget(account)
+    Throttle.give_back(address, ADDRESS_TRY_EVERY)
     if not stored.startswith(SCRYPT + "$"):
         User.rehash(user.id, hash_password(password))
     return user
 
 
-def _throttle_keys(user: User | None, name: str) -> list[tuple[str, int, timedelta]]:
-    """What a try to sign in counts against: the account, and the address.
+def _account_key(user: User | None, name: str) -> str:
+    """What tries on an account are counted by.
 
     From an address where that person has signed in before, their own tries are counted apart: nobody elsewhere can
     keep them out by trying on their name.
     """
-    address = client_network()
-    account = f"account:{fold(name)[:USERNAME_MAX]}"
-    if user is not None:
-        places = db.session.scalars(sa.select(SignIn.address).where(SignIn.user_id == user.id).distinct().limit(100))
-        known = any(network_of(place) == address for place in places)
-        account = f"account:{user.id}" + (f"@{address}" if known else "")
-    return [(account, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY), (f"address:{address}", ADDRESS_TRIES, ADDRESS_TRY_EVERY)]
+    if user is None:
+        return f"account:{fold(name)[:USERNAME_MAX]}"
+    places = db.session.scalars(sa.select(SignIn.address).where(SignIn.user_id == user.id).distinct().limit(100))
+    known = client_network() in {network_of(place) for place in places}
+    return f"account:{user.id}@{client_network()}" if known else f"account:{user.id}"
 
 
 def refuse_too_often(key: str, burst: int, interval: timedelta) -> None:
@@ -3960,7 +3879,7 @@ def refuse_too_often(key: str, burst: int, interval: timedelta) -> None:
     wait = Throttle.take(key, burst, interval)
     if wait is not None:
         seconds = max(1, round(wait.total_seconds()))
-        raise TooManyRequests(f"That was tried too often. Try again in {seconds} seconds.", retry_after=seconds)
+        raise TooManyRequests(f"Too many attempts. Try again in {seconds} seconds.", retry_after=seconds)
 
 
 def client_address() -> str:
@@ -4180,12 +4099,6 @@ class SiteForm(FlaskForm):
             """Only what was typed: FlaskForm's would put a file or JSON where a text belongs."""
             return request.form or None if formdata is not None and form.is_submitted() else None
 
-        def get_translations(self, form: Any) -> None:
-            """None: the site speaks one language, and Flask-WTF would ask the settings each time."""
-
-    def is_submitted(self) -> bool:
-        return request.method == "POST"
-
     def validate(self, extra_validators: Any = None) -> bool:
         if not super().validate(extra_validators):
             return False
@@ -4193,24 +4106,6 @@ class SiteForm(FlaskForm):
 
     def _previewing(self) -> bool:
         return "preview" in request.form and "body" in self._fields
-
-    refused_with = 422  # the status of its page when it came back
-    overtaken: Sequence[Overtaken] = ()
-
-    def overtake(self, conflict: EditConflict) -> None:
-        """Show what somebody else saved meanwhile beside what was typed; sent again, it is saved over that."""
-        self.refused_with, self["version"].data = 409, conflict.theirs.version
-        self.overtaken = [Overtaken.of(self[name], now) for name, now in conflict.theirs.changed.items()]
-        words = "Nothing is lost, and nothing is saved yet: look at what it says now, then save what it should say."
-        self.form_errors.append(Markup("{} {}").format(self._who_overtook(conflict.theirs), words))
-
-    @staticmethod
-    def _who_overtook(theirs: Any) -> str:
-        if not theirs.editor_name:
-            return "Somebody changed this while you had it open."
-        if theirs.editor_id == current_user.id:
-            return Markup("You changed this elsewhere {}.").format(ago(theirs.updated_at))
-        return Markup("{} changed this {}, while you had it open.").format(theirs.editor_name, ago(theirs.updated_at))
 
     def add_error(self, error: ValidationError) -> None:
         """Show what an action refused beside the field it is about."""
@@ -4227,33 +4122,6 @@ class SiteForm(FlaskForm):
             yield
         except ValidationError as error:
             self.add_error(error)
-
-
-class Overtaken(NamedTuple):
-    """A field of a form that somebody else saved meanwhile: what it says now, and what was typed."""
-
-    id: str
-    label: str
-    now: str
-    typed: str
-
-    @classmethod
-    def of(cls, field: Any, now: Any) -> Overtaken:
-        words = (cls._in_words(field, *pair) for pair in ((now, field.data), (field.data, now)))
-        return cls(field.id, field.label.text, *words)
-
-    @staticmethod
-    def _in_words(field: Any, value: Any, other: Any) -> str:
-        """As one reads it; of many that are chosen only those that the other list lacks, or has besides."""
-        offered: Any = field.choices if isinstance(field, SelectField) else ()
-        labels = {choice.value: choice.label for choice in offered}
-        if isinstance(field, SelectMultipleField):
-            parts = (("with", set(value) - set(other)), ("without", set(other) - set(value)))
-            named = ((word, [label for key, label in labels.items() if int(key) in these]) for word, these in parts)
-            return "; ".join(f"{word} {', '.join(names)}" for word, names in named if names)
-        if isinstance(field, BooleanField):
-            return "Yes" if value else "No"
-        return labels.get(str(value), value) or "Nothing"
 
 
 def string_field(
@@ -4273,42 +4141,42 @@ def textarea_field(label: str, longest: int, required: bool = True, **kw: Any) -
     return TextAreaField(label, validators=[*needed, length], filters=[tidy_text], **kw)
 
 
-def new_password(label: str = "Password", **kw: Any) -> Any:
-    return PasswordField(label, validators=[InputRequired("Choose a password."), password_length(), not_common],
-                         render_kw={"autocomplete": "new-password"}, **kw)  # fmt: skip
+def new_password(label: str = "Password", required: bool = True, **kw: Any) -> Any:
+    """A password that somebody chooses."""
+    length = Length(min=PASSWORD_MIN, max=PASSWORD_MAX, message=f"Use {PASSWORD_MIN} to {PASSWORD_MAX} characters.")
+    needed = InputRequired("Choose a password.") if required else Optional()
+    return PasswordField(
+        label, validators=[needed, length, not_common], render_kw={"autocomplete": "new-password"}, **kw
+    )
 
 
-def password_length() -> Length:
-    return Length(min=PASSWORD_MIN, max=PASSWORD_MAX, message=f"Use {PASSWORD_MIN} to {PASSWORD_MAX} characters.")
+USERNAME_INPUT = {"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}
 
 
 def known_password(label: str) -> Any:
     """The password somebody has already: whatever it is like, and not kept in the page."""
-    asked = [InputRequired(f"Type your {label.lower()}."), Length(max=PASSWORD_MAX)]
+    asked = [InputRequired(f"Enter your {label.lower()}."), Length(max=PASSWORD_MAX)]
     return PasswordField(label, validators=asked, render_kw={"autocomplete": "current-password"})
 
 
 def not_common(_form: Any, field: Field) -> None:
     """Validator: no password that everybody tries first."""
-    if field.data and not field.errors and (reason := weak_password(field.data)):
+    if not field.errors and (reason := weak_password(field.data)):
         raise validators.ValidationError(reason)
 
 
-def repeated(name: str = "password") -> Any:
-    return PasswordField(
-        "The same again",
-        validators=[InputRequired("Type the password a second time."), EqualTo(name, "The two are not the same.")],
-        render_kw={"autocomplete": "new-password"},
-    )
+def confirm_password() -> Any:
+    """The chosen password a second time."""
+    matches = [InputRequired("Enter the password again."), EqualTo("password", "Passwords don't match.")]
+    return PasswordField("Confirm password", validators=matches, render_kw={"autocomplete": "new-password"})
 
 
 def username_field() -> Any:
+    letters = "Use letters (a to z), digits, dots, hyphens and underscores, starting with a letter or digit."
     return string_field(
-        "Username", USERNAME_MAX,
-        Regexp(f"^{USERNAME_PATTERN}$", message="Use letters a to z, digits, dots, hyphens and underscores."),
-        shortest=USERNAME_MIN, description="For signing in and for the address of the profile, such as ana.lima",
-        render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false",
-                   "pattern": USERNAME_PATTERN},
+        "Username", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=letters), shortest=USERNAME_MIN,
+        description="Used to sign in and in your profile link, e.g. ana.lima",
+        render_kw=USERNAME_INPUT | {"pattern": USERNAME_PATTERN},
     )  # fmt: skip
 
 
@@ -4317,11 +4185,21 @@ def name_field(**kw: Any) -> Any:
 
 
 def email_field(required: bool = True) -> Any:
-    regexp = Regexp(f"^{EMAIL_PATTERN}$", message="This does not look like a mail address, such as ana@example.com")
-    autocomplete = {"autocomplete": "email", "pattern": EMAIL_PATTERN}
+    pattern = Regexp(f"^{EMAIL_PATTERN}$", message="Enter an email address such as ana@example.com")
     return string_field(
-        "Mail address", EMAIL_MAX, regexp, shortest=int(required), field=EmailField, render_kw=autocomplete
-    )
+        "Email address", EMAIL_MAX, pattern, shortest=int(required), field=EmailField,
+        render_kw={"autocomplete": "email", "pattern": EMAIL_PATTERN},
+    )  # fmt: skip
+
+
+def role_field() -> Any:
+    roles = [SelectChoice(str(int(role)), role.label) for role in Role]
+    return SelectField("Role", choices=roles, coerce=lambda value: Role(int(value)), default=Role.MEMBER)
+
+
+def id_or_none(value: str | int | None) -> int | None:
+    """Read what was chosen where one may choose nothing."""
+    return int(value) if value else None
 
 
 def form_id_field() -> HiddenField:
@@ -4334,34 +4212,22 @@ def version_field() -> Any:
     return HiddenField(default="0", filters=[lambda value: int(value) if re.fullmatch("[0-9]{1,9}", str(value)) else 0])
 
 
-class FingerprintField(HiddenField):
-    """The version of what counts none (see `with_version`); what is sent without one was never read."""
-
-    def process_formdata(self, valuelist: Sequence[str]) -> None:
-        self.data = valuelist[0] if valuelist else ""
-
-
 def checked_form_id(field: Field) -> str:
     """A form's id, or a new one where it was left out or made up."""
     return field.data if field.data and FORM_ID.fullmatch(field.data) else secrets.token_hex(16)
 
 
 class SetupForm(SiteForm):
-    site_name = string_field(
-        "Name of the site", NAME_MAX, shortest=1, description="What your team is called, for example"
-    )
-    name = name_field(description="Yours: you will be the first administrator")
+    site_name = string_field("Site name", NAME_MAX, shortest=1, description="For example, the name of your team")
+    name = name_field(description="Your name. You'll be the first administrator.")
     username = username_field()
     email = email_field()
     password = new_password()
-    confirm = repeated()
+    confirm = confirm_password()
 
 
 class LoginForm(SiteForm):
-    username = string_field(
-        "Username or mail address", EMAIL_MAX, shortest=1,
-        render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},
-    )  # fmt: skip
+    username = string_field("Username or email", EMAIL_MAX, shortest=1, render_kw=USERNAME_INPUT)
     password = known_password("Password")
     remember = BooleanField("Keep me signed in on this device for 30 days")
 
@@ -4371,34 +4237,33 @@ class RegisterForm(SiteForm):
     username = username_field()
     email = email_field()
     password = new_password()
-    confirm = repeated()
+    confirm = confirm_password()
 
     def validate_email(self, field: Field) -> None:
-        allowed = current_site().domains
-        if current_site().registration == "domains" and fold(field.data).rpartition("@")[2] not in allowed:
-            raise validators.ValidationError(
-                f"Use a mail address that ends in {' or '.join('@' + domain for domain in allowed)}."
-            )
+        site = current_site()
+        if site.registration == "domains" and fold(field.data).rpartition("@")[2] not in site.domains:
+            endings = " or ".join(f"@{domain}" for domain in site.domains)
+            raise validators.ValidationError(f"Use an email address that ends in {endings}.")
 
 
 class ProfileForm(SiteForm):
     name = name_field()
     email = email_field(required=False)
-    title = string_field("What you do", PROFILE_MAX, description="Such as Head of Workshop")
+    title = string_field("Job title", PROFILE_MAX, description="For example, Head of Workshop")
     department = string_field("Department", PROFILE_MAX)
     phone = string_field("Phone", PROFILE_MAX, field=TelField, render_kw={"autocomplete": "tel"})
-    location = string_field("Where to find you", PROFILE_MAX, description="Such as Hall B, or Tuesdays from home")
-    away_from = DateField("Away from", validators=[Optional()], description="The first day, or empty: from now on")
-    away_until = DateField("Away until", validators=[Optional()], description="The last day you are away, or empty")
-    stand_in = SelectField("Who stands in", coerce=int, default=0, description="Whom to ask meanwhile")
-    upload = FileField("Picture of you", description="Cropped to a square")
+    location = string_field("Location", PROFILE_MAX, description="For example, Hall B, or at home on Tuesdays")
+    away_from = DateField("Away from", validators=[Optional()], description="Leave empty if you're already away")
+    away_until = DateField("Away until", validators=[Optional()], description="The last day you're away")
+    stand_in_id = SelectField("Cover", coerce=id_or_none, description="Who to ask while you're away")
+    upload = FileField("Profile picture", description="Cropped to a square")
 
 
 class AppearanceForm(SiteForm):
     theme = RadioField(
-        "Colors",
+        "Colours",
         choices=[
-            SelectChoice("system", "As this device has it"),
+            SelectChoice("system", "Match device"),
             SelectChoice("light", "Light"),
             SelectChoice("dark", "Dark"),
         ],
@@ -4406,13 +4271,13 @@ class AppearanceForm(SiteForm):
     timezone = SelectField("Time zone")
     shortcuts = BooleanField(
         "Keyboard shortcuts",
-        description="/ searches, n writes a post, ? lists the keys. Off if they get in your way",
+        description="/ to search, n to write a post, ? for all keys. Turn them off if they get in your way.",
     )
 
 
 def way_field(kind: str) -> Any:
-    """How to be told of a kind of thing."""
-    ways = {"site": "In the site", "mail": "In the site and by mail", "none": "Not at all"}
+    """How to be notified of a kind of thing."""
+    ways = {"site": "On the site", "mail": "On the site and by email", "none": "Off"}
     return SelectField(KINDS[kind].label, choices=[SelectChoice(way, label) for way, label in ways.items()])
 
 
@@ -4429,7 +4294,7 @@ class NotificationsForm(SiteForm):
 class PasswordForm(SiteForm):
     current = known_password("Current password")
     password = new_password("New password")
-    confirm = repeated()
+    confirm = confirm_password()
 
 
 # -- Forms of posts ----------------------------------------------------------------------------------------------------
@@ -4516,73 +4381,75 @@ class EditCommentForm(SiteForm):
 
 class TopicForm(SiteForm):
     name = string_field("Name", TOPIC_MAX, shortest=1)
-    description = string_field("What belongs here", DESCRIPTION_MAX)
-    private = BooleanField("Private", description="Only the people chosen below see this topic and what is in it")
-    members = SelectMultipleField("People", coerce=int)
+    description = string_field("Description", DESCRIPTION_MAX)
+
+
+class NewTopicForm(TopicForm):
+    private = BooleanField("Private", description="Only its members see it: you, and the people you add next.")
     form_id = form_id_field()
-    version = FingerprintField()
 
 
 class MergeForm(SiteForm):
-    into = SelectField("Into", coerce=int)
-
-
-class NewPersonForm(SiteForm):
-    name = name_field()
-    username = username_field()
-    email = email_field(required=False)
-    role = SelectField("Role", coerce=int, default=int(Role.MEMBER))
-    password: Any = PasswordField(
-        "Password",
-        validators=[Optional(), password_length(), not_common],
-        description="Leave it empty to have one made, which you can hand over",
-        render_kw={"autocomplete": "new-password"},
-    )
+    into = SelectField("Merge into", coerce=int)
 
 
 class PersonForm(SiteForm):
     name = name_field()
     email = email_field(required=False)
-    role = SelectField("Role", coerce=int)
-    active = BooleanField("May sign in", description="Without it, the person is signed out at once and stays out")
-    version = FingerprintField()
 
 
-class SettingsForm(SiteForm):
-    site_name = string_field("Name of the site", NAME_MAX, shortest=1)
-    welcome = textarea_field("Words of welcome", WELCOME_MAX, required=False, description="Shown where people sign in")
+class NewPersonForm(PersonForm):
+    username = username_field()
+    role = role_field()
+    password = new_password(required=False, description="Leave empty to generate one, which you can then pass on")
+
+
+class RoleForm(SiteForm):
+    role = role_field()
+
+
+class SiteNameForm(SiteForm):
+    name = string_field("Site name", NAME_MAX, shortest=1)
+    welcome = textarea_field("Welcome message", WELCOME_MAX, required=False, description="Shown on the sign-in page")
+
+
+class SignUpForm(SiteForm):
     registration = RadioField(
-        "Who may register",
+        "Who can sign up",
         choices=[
             SelectChoice("closed", "Nobody: administrators add people"),
-            SelectChoice("domains", "Whoever gives a mail address of the domains below"),
-            SelectChoice("open", "Anybody who can open this site"),
+            SelectChoice("domains", "Anyone with an email address at one of these domains"),
+            SelectChoice("open", "Anyone who can open this site"),
         ],
-        description="Addresses are not verified: on a site that others can reach, add people yourself",
+        description="Email addresses aren't verified. If others can reach this site, add people yourself.",
     )
     # Not Optional: that would end the field's chain when it is empty, and the rule below is about just that.
     registration_domains = StringField(
-        "Mail domains", validators=[Length(max=500)], filters=[tidy], description="Such as example.com, example.org"
+        "Email domains",
+        validators=[Length(max=500)],
+        filters=[tidy],
+        description="For example, example.com, example.org",
     )
     registration_role = SelectField(
-        "Role of those who register", choices=[SelectChoice("reader", "Reader"), SelectChoice("member", "Member")]
+        "Role of people who sign up", choices=[SelectChoice("reader", "Reader"), SelectChoice("member", "Member")]
     )
 
+    def validate_registration_domains(self, field: Field) -> None:
+        domains = field.data.replace(",", " ").split()
+        if self.registration.data == "domains" and not domains:
+            raise validators.ValidationError("Enter at least one domain, such as example.com")
+        if not all(re.fullmatch(r"[^@\s.]+(\.[^@\s.]+)+", domain) for domain in domains):
+            raise validators.ValidationError("Enter domains such as example.com, separated by commas.")
+
+
+class BinForm(SiteForm):
     bin_days = SelectField(
-        "Remove for good what was deleted",
+        "Delete permanently",
         choices=[
             *(SelectChoice(str(days), f"After {days} days") for days in (7, 30, 90, 365)),
             SelectChoice("0", "Never: an administrator empties the bin"),
         ],
     )
-    version = FingerprintField()
-
-    def validate_registration_domains(self, field: Field) -> None:
-        names = (field.data or "").replace(",", " ").split()
-        if self.registration.data == "domains" and not names:
-            raise validators.ValidationError("Name at least one domain, such as example.com")
-        if any(not re.fullmatch(r"[^@\s.]+(\.[^@\s.]+)+", name) for name in names):
-            raise validators.ValidationError("Write domains such as example.com, with commas between them.")
 
 
 # ======================================================================================================================
@@ -4595,17 +4462,9 @@ class AppState:
 
     def __init__(self, app: Flask) -> None:
         self.app = app
-        self.password_work = PasswordWork(app.config["THREADS"])
         self.looks = database.WriteBehind(app, write_looks, LOOKS_SECONDS)
         self.telling = database.WriteBehind(app, tell_soon, TELL_SECONDS)
-        self.site = Site()
-        self.settings_version: str | None = None
         self.assets: dict[tuple[str, str], str] = {}
-
-    def use_settings(self, version: str | None = None) -> None:
-        """Read the site's settings unless those of that version are here already."""
-        if version is None or version != self.settings_version:
-            self.settings_version, self.site = Setting.read()
 
     def zone(self, name: str) -> ZoneInfo:
         """A person's time zone, or the site's where they chose none."""
@@ -4620,7 +4479,7 @@ def state() -> AppState:
 def current_site() -> Site:
     """The site's settings, read once a request."""
     if "site" not in g:
-        g.site = Setting.read()[1]
+        g.site = Setting.read()
     return g.site
 
 
@@ -4756,9 +4615,9 @@ def wants_json() -> bool:
 
 
 def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnValue:
-    """A form's page: 200 when it is asked for or previewed, 422 when it came back refused, 409 when overtaken."""
+    """A form's page: 200 when it is asked for or previewed, 422 when it came back refused."""
     refused = request.method == "POST" and (form.errors or form.form_errors)
-    return render_template(template, form=form, **context), form.refused_with if refused else 200
+    return render_template(template, form=form, **context), 422 if refused else 200
 
 
 def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
@@ -4772,6 +4631,16 @@ def redirect_with_flash(address: str, message: str | None = None, undo: str | No
         said: Any = {"text": message, "undo": undo} if undo else message
         flash(said, "success")
     return redirect(address, 303)
+
+
+def form_values(form: SiteForm, *names: str) -> dict[str, Any]:
+    """What was typed into some fields of a form, by their names."""
+    return {name: form[name].data for name in names}
+
+
+def names_of(statement: sa.Select[Any]) -> list[tuple[int, str]]:
+    """Id and name of the people or topics that a statement asks for."""
+    return [(thing.id, thing.name) for thing in db.session.scalars(statement)]
 
 
 def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
@@ -5030,25 +4899,28 @@ auth = Blueprint("auth", __name__)
 def setup() -> ResponseReturnValue:
     """Name the site and make its first administrator, with the link that the console printed."""
     token = request.args.get("token", "")
+    _check_setup_token(token)
+    form = SetupForm()
+    if form.validate_on_submit():
+        profile = form_values(form, "site_name", "name", "username", "email")
+        with form.errors_from_model():
+            user = Setting.set_up(token, password_hash=hash_password(form.password.data), **profile)
+            remove_setup_file(current_app)
+            sign_in(user.id, remember=False)
+            return redirect_with_flash("/admin", "Your site is ready.")
+    return form_page("auth/setup.html", form)
+
+
+def _check_setup_token(token: str) -> None:
+    """Refuse the set-up page without the newest link: 404 when there is nothing to set up, 403, and at last 429."""
     expected = Setting.setup_token_hash()
     if expected is None or User.exists():
         abort(404)
     if not hmac.compare_digest(expected, hash_token(token)):
         # The one GET that writes: before there is anybody whose page it could slow down.
         refuse_too_often(f"setup:{client_network()}", 10, timedelta(seconds=30))
-        abort(403, "This set-up link is not the newest one. Look at the console, or run: python -m flask setup-link")
-    form = SetupForm()
-    if form.validate_on_submit():
-        profile = {name: form[name].data for name in ("site_name", "name", "username", "email")}
-        try:
-            user = User.set_up(token, password_hash=hash_password(form.password.data), **profile)
-        except ValidationError as refused:
-            form.add_error(refused)
-        else:
-            remove_setup_file(current_app)
-            sign_in(user.id, remember=False)
-            return redirect_with_flash("/admin", "Your site is ready.")
-    return form_page("auth/setup.html", form)
+        words = "This set-up link has expired or been replaced. Look at the console, or run: python -m flask setup-link"
+        abort(403, words)
 
 
 @auth.route("/login", methods=["GET", "POST"])
@@ -5061,7 +4933,7 @@ def login() -> ResponseReturnValue:
     if form.validate_on_submit():
         user = authenticate(form.username.data, form.password.data)
         if user is None:
-            form.form_errors.append("That name and password do not belong together. Try again.")
+            form.form_errors.append("Wrong username or password.")
             return login_page(form, 422)
         sign_in(user.id, form.remember.data)
         return redirect(onward(), 303)
@@ -5073,7 +4945,7 @@ def login() -> ResponseReturnValue:
 def logout() -> ResponseReturnValue:
     """End the sign-in of this browser."""
     sign_out()
-    return redirect_with_flash("/login", "You are signed out.")
+    return redirect_with_flash("/login", "You've been signed out.")
 
 
 @auth.route("/register", methods=["GET", "POST"])
@@ -5086,62 +4958,52 @@ def register() -> ResponseReturnValue:
     form = RegisterForm()
     if form.validate_on_submit():
         refuse_too_often(f"register:{client_network()}", 10, timedelta(minutes=2))
-        profile = {name: form[name].data for name in ("name", "username", "email")}
-        role = Role[site.registration_role.upper()]
-        try:
-            user = User.create(None, password_hash=hash_password(form.password.data), role=role, **profile)
-        except ValidationError as refused:
-            form.add_error(refused)
-        else:
+        profile = form_values(form, "name", "username", "email") | {"role": Role[site.registration_role.upper()]}
+        with form.errors_from_model():
+            user = User.create(None, password_hash=hash_password(form.password.data), **profile)
             sign_in(user.id, remember=False)
             return redirect_with_flash("/", f"Welcome, {user.name}.")
-    domains = site.domains if site.registration == "domains" else []
-    return form_page("auth/register.html", form, domains=domains)
+    return form_page("auth/register.html", form)
 
 
 # -- account: one's own profile, appearance, password and devices ------------------------------------------------------
 
 account = Blueprint("account", __name__, url_prefix="/account")
 
-PROFILE_FIELDS = ("name", "email", "title", "department", "phone", "location", "away_from", "away_until")
+PROFILE_FIELDS = (
+    *("name", "email", "title", "department", "phone", "location"),
+    *("away_from", "away_until", "stand_in_id"),
+)
 
 
 @account.route("", methods=["GET", "POST"])
 @login_required
 def profile() -> ResponseReturnValue:
     """Edit one's own profile."""
-    me = db.one_or_404(sa.select(User).where(User.id == current_user.id))
-    form = ProfileForm(obj=me, stand_in=me.stand_in_id or 0)
-    others = rows(
-        sa.select(User.id, User.name).where(User.deactivated_at.is_(None), User.id != me.id).order_by(User.name_key)
-    )
-    form.stand_in.choices = choices([(0, "Nobody in particular"), *((row.id, row.name) for row in others)])
+    me = current_user
+    form = ProfileForm(obj=me)
+    others = User.visible_to(me).where(User.deactivated_at.is_(None), User.id != me.id).order_by(User.name_key, User.id)
+    form.stand_in_id.choices = choices([("", "Nobody in particular"), *names_of(others)])
     if form.validate_on_submit():
-        values = {name: form[name].data for name in PROFILE_FIELDS}
         given = request.files.get("upload")
-        try:
+        with form.errors_from_model():
             picture = store_avatar(given) if given else None  # a file without a name was not chosen, and is false
-            User.edit_profile(current_user, **values, stand_in_id=form.stand_in.data or None)
+            User.edit_profile(current_user, **form_values(form, *PROFILE_FIELDS))
             if picture:
                 Attachment.set_avatar(current_user, picture)
-        except ValidationError as refused:
-            form.add_error(refused)
-        else:
-            return redirect_with_flash("/account", "Your profile is saved.")
+            return redirect_with_flash("/account", "Profile saved.")
     return form_page("account/profile.html", form)
 
 
 @account.route("/appearance", methods=["GET", "POST"])
 @login_required
 def appearance() -> ResponseReturnValue:
-    """Choose colors, time zone, and whether single keys do something."""
-    me = db.one_or_404(sa.select(User).where(User.id == current_user.id))
-    form = AppearanceForm(obj=me)
-    site_zone = current_app.config["TIMEZONE"]
-    zones = [("", f"The site's: {site_zone}"), *((name, name.replace("_", " ")) for name in time_zones())]
-    form.timezone.choices = choices(zones)
+    """Choose colours, time zone, and whether single keys do something."""
+    form = AppearanceForm(obj=current_user)
+    default = f"The site's: {current_app.config['TIMEZONE']}"
+    form.timezone.choices = choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
     if form.validate_on_submit():
-        User.edit_appearance(current_user, form.theme.data, form.timezone.data, form.shortcuts.data)
+        User.edit_appearance(current_user, **form.data)
         return redirect_with_flash("/account/appearance", "Saved.")
     return form_page("account/appearance.html", form)
 
@@ -5166,19 +5028,15 @@ def time_zones() -> list[str]:
 @login_required
 def password() -> ResponseReturnValue:
     """Change one's own password; all other devices are signed out."""
-    form = PasswordForm()
+    form, me, key = PasswordForm(), current_user, f"password:{current_user.id}"
     if form.validate_on_submit():
-        me = db.one_or_404(sa.select(User).where(User.id == current_user.id))
-        refuse_too_often(f"password:{me.id}", ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
-        if not password_fits(me.password_hash, form.current.data):
-            form.add_error(ValidationError("current", "This is not your current password."))
-        else:
+        refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
+        if password_fits(me.password_hash, form.current.data):
             User.set_password(current_user, me.id, hash_password(form.password.data))
-            Throttle.give_back(f"password:{me.id}")
+            Throttle.forget(key)
             sign_in(me.id, session.permanent)
-            return redirect_with_flash(
-                "/account/password", "Your password is changed. All other devices are signed out."
-            )
+            return redirect_with_flash("/account/password", "Password changed. All other devices have been signed out.")
+        form.add_error(ValidationError("current", "This isn't your current password."))
     return form_page("account/password.html", form)
 
 
@@ -5186,10 +5044,7 @@ def password() -> ResponseReturnValue:
 @login_required
 def sessions() -> ResponseReturnValue:
     """The devices one is signed in with."""
-    sign_ins = [
-        SimpleNamespace(**row._mapping, is_current=row.id == g.sign_in.id) for row in SignIn.living(current_user)
-    ]
-    return render_template("account/sessions.html", sign_ins=sign_ins)
+    return render_template("account/sessions.html", sign_ins=SignIn.living(current_user), current_id=g.sign_in.id)
 
 
 @account.post("/sessions/<int:sign_in_id>/end")
@@ -5197,7 +5052,7 @@ def sessions() -> ResponseReturnValue:
 def end_session(sign_in_id: int) -> ResponseReturnValue:
     """Sign one device out."""
     SignIn.end(current_user, sign_in_id)
-    return redirect_with_flash("/account/sessions", "That device is signed out.")
+    return redirect_with_flash("/account/sessions", "Device signed out.")
 
 
 @account.post("/sessions/end-others")
@@ -5205,7 +5060,7 @@ def end_session(sign_in_id: int) -> ResponseReturnValue:
 def end_others() -> ResponseReturnValue:
     """Sign all other devices out."""
     SignIn.end_others(current_user, g.sign_in.id)
-    return redirect_with_flash("/account/sessions", "All other devices are signed out.")
+    return redirect_with_flash("/account/sessions", "All other devices have been signed out.")
 
 
 # -- posts: Home, news, the handbook -----------------------------------------------------------------------------------
@@ -5864,14 +5719,13 @@ def show_topic(slug: str) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def manage() -> ResponseReturnValue:
     """All topics that one sees, and a form for a new one."""
-    form = _topic_form()
+    form = NewTopicForm()
     if form.validate_on_submit():
-        try:
-            topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **_topic_values(form))
-        except ValidationError as refused:
-            form.add_error(refused)
-        else:
-            return redirect_with_flash("/admin/topics", f"The topic {topic.name} is there.")
+        values = form_values(form, "name", "description", "private")
+        with form.errors_from_model():
+            topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
+            onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
+            return redirect_with_flash(onward, f'Topic "{topic.name}" created.')
     hidden = Topic.hidden_from(current_user) if current_user.is_admin else []
     listed = list(Topic.audiences(current_user).values())
     return form_page("topics/manage.html", form, topics=listed, hidden_topics=hidden)
@@ -5880,31 +5734,55 @@ def manage() -> ResponseReturnValue:
 @topics.route("/admin/topics/<int:topic_id>", methods=["GET", "POST"], endpoint="edit")
 @role_required(Role.EDITOR)
 def edit_topic(topic_id: int) -> ResponseReturnValue:
-    """Rename a topic, open or close it, choose its people."""
-    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
-    form = _topic_form(**topic.as_typed())
+    """Change a topic's name and description. Who sees it is changed by the small forms below."""
+    topic = _seen_topic(topic_id)
+    form = TopicForm(obj=topic)
     if form.validate_on_submit():
-        try:
-            Topic.edit(current_user, topic_id, version=form.version.data, **_topic_values(form))
-        except ValidationError as refused:
-            form.add_error(refused)
-        except EditConflict as conflict:
-            form.overtake(conflict)
-        else:
+        with form.errors_from_model():
+            Topic.edit(current_user, topic_id, **form.data)
             return redirect_with_flash("/admin/topics", "Saved.")
-    others = db.session.scalars(Topic.visible_to(current_user).where(Topic.id != topic_id)).all()
-    return form_page("topics/edit.html", form, topic=topic, others=others)
+    members = topic.members() if topic.private else []
+    outside = sa.select(User).where(User.deactivated_at.is_(None), User.id.not_in([person.id for person in members]))
+    people = names_of(outside.order_by(User.name_key, User.id)) if topic.private else []
+    return form_page("topics/edit.html", form, topic=topic, members=members, people=people)
 
 
-def _topic_form(**data: Any) -> TopicForm:
-    form = TopicForm(**data)
-    people = sa.select(User.id, User.name).where(User.deactivated_at.is_(None)).order_by(User.name_key, User.id)
-    form.members.choices = choices((row.id, row.name) for row in rows(people))
-    return form
+def _seen_topic(topic_id: int) -> Topic:
+    return db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
 
 
-def _topic_values(form: TopicForm) -> dict[str, Any]:
-    return {name: form[name].data for name in ("name", "description", "private", "members")}
+@topics.post("/admin/topics/<int:topic_id>/private")
+@role_required(Role.EDITOR)
+def make_private(topic_id: int) -> ResponseReturnValue:
+    """Show a topic to its members only; the person who does it is the first of them."""
+    Topic.make_private(current_user, topic_id)
+    return redirect_with_flash(
+        f"/admin/topics/{topic_id}", "Only you can see this topic now. Add the people who need it."
+    )
+
+
+@topics.post("/admin/topics/<int:topic_id>/open")
+@role_required(Role.EDITOR)
+def make_open(topic_id: int) -> ResponseReturnValue:
+    """Show a topic to everyone."""
+    Topic.make_open(current_user, topic_id)
+    return redirect_with_flash(f"/admin/topics/{topic_id}", "Everyone can see this topic now.")
+
+
+@topics.post("/admin/topics/<int:topic_id>/members")
+@role_required(Role.EDITOR)
+def add_member(topic_id: int) -> ResponseReturnValue:
+    """Let a person see a private topic."""
+    user = Topic.add_member(current_user, topic_id, request.form.get("user", 0, type=as_id))
+    return redirect_with_flash(f"/admin/topics/{topic_id}", f"{user.name} can see this topic now.")
+
+
+@topics.post("/admin/topics/<int:topic_id>/members/<int:user_id>/remove")
+@role_required(Role.EDITOR)
+def remove_member(topic_id: int, user_id: int) -> ResponseReturnValue:
+    """Take a person out of a private topic."""
+    Topic.remove_member(current_user, topic_id, user_id)
+    return redirect_with_flash(f"/admin/topics/{topic_id}", "Removed.")
 
 
 @topics.post("/admin/topics/<int:topic_id>/move")
@@ -5919,20 +5797,15 @@ def move(topic_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def merge(topic_id: int) -> ResponseReturnValue:
     """Put all posts of a topic into another, after saying what that means."""
-    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
+    topic = _seen_topic(topic_id)
     form = MergeForm()
-    others = db.session.scalars(Topic.visible_to(current_user).where(Topic.id != topic_id))
-    form.into.choices = choices((other.id, other.name) for other in others)
+    form.into.choices = choices(names_of(Topic.visible_to(current_user).where(Topic.id != topic_id)))
     if form.validate_on_submit():
-        try:
+        with form.errors_from_model():
             into = Topic.merge(current_user, topic_id, form.into.data)
-        except ValidationError as refused:
-            form.add_error(refused)
-        else:
-            return redirect_with_flash("/admin/topics", f"Everything is in {into.name} now.")
-    count = db.session.scalar(
-        Post.visible_to(current_user).where(Post.topic_id == topic_id).with_only_columns(sa.func.count())
-    )
+            return redirect_with_flash("/admin/topics", f"Merged into {into.name}.")
+    inside = Post.visible_to(current_user).where(Post.topic_id == topic_id)
+    count = db.session.scalar(inside.with_only_columns(sa.func.count()))
     return form_page("topics/merge.html", form, topic=topic, posts_count=count)
 
 
@@ -5940,33 +5813,25 @@ def merge(topic_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def delete_topic(topic_id: int) -> ResponseReturnValue:
     """Put a topic with all that is in it into the bin."""
-    try:
-        Topic.delete(current_user, topic_id)
-    except ValidationError as refused:
-        flash(refused.message, "danger")
-        return redirect(f"/admin/topics/{topic_id}", 303)
+    Topic.delete(current_user, topic_id)
     undo = f"/admin/topics/{topic_id}/restore"
-    return redirect_with_flash("/admin/topics", "The topic is in the bin, with all that is in it.", undo=undo)
+    return redirect_with_flash("/admin/topics", "Topic deleted, with everything in it.", undo=undo)
 
 
 @topics.post("/admin/topics/<int:topic_id>/restore", endpoint="restore")
 @role_required(Role.EDITOR)
 def restore_topic(topic_id: int) -> ResponseReturnValue:
     """Bring a topic back from the bin."""
-    try:
-        topic = Topic.restore(current_user, topic_id)
-    except ValidationError as refused:
-        flash(refused.message + " Rename that one first.", "danger")
-        return redirect("/admin/bin?kind=topic", 303)
-    return redirect_with_flash(f"/topics/{topic.slug}", "The topic is back, with all that is in it.")
+    topic = Topic.restore(current_user, topic_id)
+    return redirect_with_flash(f"/topics/{topic.slug}", "Topic restored, with everything in it.")
 
 
 @topics.post("/admin/topics/<int:topic_id>/join")
 @role_required(Role.ADMIN)
 def join(topic_id: int) -> ResponseReturnValue:
-    """Step into a private topic as an administrator, which is recorded."""
+    """Join a private topic as an administrator, which is recorded."""
     topic = Topic.join(current_user, topic_id)
-    return redirect_with_flash(f"/topics/{topic.slug}", f"You are in {topic.name} now. That you joined is recorded.")
+    return redirect_with_flash(f"/topics/{topic.slug}", f"You've joined {topic.name}. This has been recorded.")
 
 
 # -- people: who is who ------------------------------------------------------------------------------------------------
@@ -6265,26 +6130,22 @@ def manage_people() -> ResponseReturnValue:
 @admin.route("/people/new", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
 def new_person() -> ResponseReturnValue:
-    """Add a person; a password that was made for them is shown once."""
+    """Add a person; a password that was generated for them is shown once."""
     form = NewPersonForm()
-    form.role.choices = choices((int(role), role.label) for role in Role)
     if form.validate_on_submit():
-        made = None if form.password.data else made_up_password()
-        values = {name: form[name].data for name in ("name", "username", "email")}
-        hashed = hash_password(made or form.password.data)
-        try:
-            person = User.create(current_user, password_hash=hashed, role=Role(form.role.data), **values)
-        except ValidationError as refused:
-            form.add_error(refused)
-        else:
-            if made:
-                return render_template("admin/new_password.html", person=person, password=made)
+        generated = None if form.password.data else generate_password()
+        hashed = hash_password(generated or form.password.data)
+        values = form_values(form, "name", "username", "email", "role")
+        with form.errors_from_model():
+            person = User.create(current_user, password_hash=hashed, **values)
+            if generated:
+                return render_template("admin/new_password.html", person=person, password=generated)
             return redirect_with_flash("/admin/people", f"{person.name} can sign in now.")
-    return form_page("admin/edit_person.html", form, person=None)
+    return form_page("admin/new_person.html", form)
 
 
-def made_up_password() -> str:
-    """A password to hand over: easy to read out, 77 bits."""
+def generate_password() -> str:
+    """A password to pass on: easy to read out, 77 bits."""
     alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
     return "-".join("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(4))
 
@@ -6292,47 +6153,107 @@ def made_up_password() -> str:
 @admin.route("/people/<int:user_id>", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
 def edit_person(user_id: int) -> ResponseReturnValue:
-    """Change a person's role, or whether they may sign in."""
-    person = db.one_or_404(User.visible_to(current_user).where(User.id == user_id))
-    form = PersonForm(data=person.as_typed())
-    form.role.choices = choices((int(role), role.label) for role in Role)
+    """Correct a person's name and email address. What they may do is changed by the small forms below."""
+    person = _person(user_id)
+    form = PersonForm(obj=person)
     if form.validate_on_submit():
-        values = {name: form[name].data for name in ("name", "email", "active", "version")}
-        try:
-            User.administer(current_user, user_id, role=Role(form.role.data), **values)
-        except ValidationError as refused:
-            form.add_error(refused)
-        except EditConflict as conflict:
-            form.overtake(conflict)
-        else:
-            return redirect_with_flash("/admin/people", f"{form.name.data} is saved.")
-    return form_page("admin/edit_person.html", form, person=person)
+        with form.errors_from_model():
+            User.edit_person(current_user, user_id, **form.data)
+            return redirect_with_flash("/admin/people", f"{form.name.data} saved.")
+    return _person_page(person, form)
+
+
+def _person(user_id: int) -> User:
+    return db.one_or_404(User.visible_to(current_user).where(User.id == user_id))
+
+
+def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
+    """The page on which a person is managed; `form` is the one of its forms that was sent."""
+    person_form = form if isinstance(form, PersonForm) else PersonForm(formdata=None, obj=person)
+    role_form = form if isinstance(form, RoleForm) else RoleForm(formdata=None, obj=person)
+    return form_page("admin/edit_person.html", form, person=person, person_form=person_form, role_form=role_form)
+
+
+@admin.post("/people/<int:user_id>/role")
+@role_required(Role.ADMIN)
+def set_role(user_id: int) -> ResponseReturnValue:
+    """Give a person another role."""
+    person, form = _person(user_id), RoleForm()
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            User.set_role(current_user, user_id, form.role.data)
+            return redirect_with_flash(f"/admin/people/{user_id}", f"Role changed to {form.role.data.label}.")
+    return _person_page(person, form)
+
+
+@admin.post("/people/<int:user_id>/deactivate")
+@role_required(Role.ADMIN)
+def deactivate(user_id: int) -> ResponseReturnValue:
+    """Sign a person out and let them in no more."""
+    User.deactivate(current_user, user_id)
+    undo = f"/admin/people/{user_id}/reactivate"
+    return redirect_with_flash(f"/admin/people/{user_id}", "Deactivated and signed out everywhere.", undo=undo)
+
+
+@admin.post("/people/<int:user_id>/reactivate")
+@role_required(Role.ADMIN)
+def reactivate(user_id: int) -> ResponseReturnValue:
+    """Let a deactivated person sign in again."""
+    User.reactivate(current_user, user_id)
+    return redirect_with_flash(f"/admin/people/{user_id}", "Reactivated: they can sign in again.")
 
 
 @admin.post("/people/<int:user_id>/password")
 @role_required(Role.ADMIN)
 def reset_password(user_id: int) -> ResponseReturnValue:
-    """Make a new password for somebody who forgot theirs, shown once; it signs them out everywhere."""
-    person = db.one_or_404(User.visible_to(current_user).where(User.id == user_id))
-    made = made_up_password()
-    User.set_password(current_user, user_id, hash_password(made))
-    return render_template("admin/new_password.html", person=person, password=made)
+    """Generate a new password for somebody who forgot theirs, shown once; it signs them out everywhere."""
+    person, generated = _person(user_id), generate_password()
+    User.set_password(current_user, user_id, hash_password(generated))
+    return render_template("admin/new_password.html", person=person, password=generated)
 
 
-@admin.route("/settings", methods=["GET", "POST"])
+@admin.get("/settings")
 @role_required(Role.ADMIN)
 def settings() -> ResponseReturnValue:
-    """What the team decides about its site."""
-    form = SettingsForm(data=current_site().as_typed())
+    """What the team decides about its site: three forms, each saved by itself."""
+    return _settings_page(SiteForm())
+
+
+def _settings_page(form: SiteForm) -> ResponseReturnValue:
+    """The page of the settings; `form` is the one of its forms that was sent."""
+    forms = {
+        kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
+        for kind in (SiteNameForm, SignUpForm, BinForm)
+    }
+    return form_page("admin/settings.html", form, forms=forms)
+
+
+def _save_settings(form: SiteForm) -> ResponseReturnValue:
     if form.validate_on_submit():
-        values = {name: form[name].data or "" for name in SETTING_FIELDS if name in request.form}
-        try:
-            Setting.change(current_user, version=form.version.data, **values)
-        except EditConflict as conflict:
-            form.overtake(conflict)
-        else:
-            return redirect_with_flash("/admin/settings", "Saved.")
-    return form_page("admin/settings.html", form)
+        Setting.change(current_user, **form.data)
+        return redirect_with_flash("/admin/settings", "Saved.")
+    return _settings_page(form)
+
+
+@admin.post("/settings/site")
+@role_required(Role.ADMIN)
+def save_site_name() -> ResponseReturnValue:
+    """Save the site's name and welcome message."""
+    return _save_settings(SiteNameForm())
+
+
+@admin.post("/settings/sign-up")
+@role_required(Role.ADMIN)
+def save_sign_up() -> ResponseReturnValue:
+    """Save who can sign up."""
+    return _save_settings(SignUpForm())
+
+
+@admin.post("/settings/bin")
+@role_required(Role.ADMIN)
+def save_bin_days() -> ResponseReturnValue:
+    """Save when deleted things are deleted permanently."""
+    return _save_settings(BinForm())
 
 
 @admin.get("/bin", endpoint="bin")
@@ -6405,21 +6326,21 @@ def next_steps() -> list[NextStep]:
     """What stands between a fresh site and a team that uses it."""
     config = current_app.config
     alone = is_loopback(config["HOST"]) and not config["TRUSTED_PROXY"]
-    company = db.session.scalar(sa.select(sa.func.count()).select_from(User)) or 0
+    colleagues = db.session.scalars(sa.select(User.id).limit(2)).all()
     written = db.session.scalar(sa.select(Post.id).where(Post.published_at.is_not(None)).limit(1)) is not None
     reach = "Only this computer can open the site so far. " if alone else "Other computers can open the site. "
     return [
-        NextStep(not alone, "Let other computers in", reach + reach_advice(config)),
+        NextStep(not alone, "Open the site to other computers", reach + reach_advice(config)),
         NextStep(
-            company > 1,
-            "Let people in",
-            "Add them one by one, or let them register themselves.",
-            (("Add a person", "/admin/people/new"), ("Who may register", "/admin/settings")),
+            len(colleagues) > 1,
+            "Invite people",
+            "Add them one by one, or let them sign up themselves.",
+            (("Add a person", "/admin/people/new"), ("Who can sign up", "/admin/settings")),
         ),
         NextStep(
             written,
-            "Write the first news",
-            "Say what this site is for; it is the first thing that people read.",
+            "Write the first post",
+            "Say what this site is for: it's the first thing people will read.",
             (("Write a post", "/posts/new"), ("Topics", "/admin/topics")),
         ),
     ]
@@ -6432,13 +6353,13 @@ def is_loopback(host: str) -> bool:
 def reach_advice(config: Mapping[str, Any]) -> str:
     """How others get to open the site, in one sentence or three."""
     if not is_loopback(config["HOST"]) or config["TRUSTED_PROXY"]:
-        return "Hand out one of the addresses below."
+        return "Share one of the addresses below."
     port = config["PORT"]
     windows = f'netsh advfirewall firewall add rule name="Corkboard" dir=in action=allow protocol=TCP localport={port}'
     opened = windows if os.name == "nt" else f"sudo ufw allow {port}/tcp"
     return (
-        "Write `HOST=0.0.0.0` into the file .env beside app.py and start Corkboard again. "
-        f"Then let it through the firewall with `{opened}` and hand out one of the addresses below."
+        "Put `HOST=0.0.0.0` in the file .env next to app.py and restart Corkboard. "
+        f"Then allow it through the firewall with `{opened}` and share one of the addresses below."
     )
 
 
@@ -6702,7 +6623,19 @@ def register_template_helpers(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
-    filters = (ago, absence, plural, initials, hue, file_size, picture_of, without_files, validation_words, marked, snippet)
+    filters = (
+        ago,
+        absence,
+        plural,
+        initials,
+        hue,
+        file_size,
+        picture_of,
+        without_files,
+        validation_words,
+        marked,
+        snippet,
+    )
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
@@ -6772,12 +6705,12 @@ def announce_setup(app: Flask, terminal: bool) -> str | None:
 @click.command("setup-link", cls=PlainCommand)
 @with_appcontext
 def setup_link_command() -> None:
-    """Make a new set-up link; the one before it ends."""
+    """Make a new set-up link; the previous one stops working."""
     database.check_schema()
     try:
         token = Setting.renew_setup_token()
-    except ValidationError as refused:
-        raise click.ClickException(refused.message) from None
+    except ValidationError as error:
+        raise click.ClickException(error.message) from None
     remove_setup_file(current_app)
     click.echo(f"{site_address(current_app.config)}/setup?token={token}")
 
@@ -6793,8 +6726,8 @@ def init_db_command() -> None:
 
 @click.command("create-admin", cls=PlainCommand)
 @click.argument("username")
-@click.option("--email", help="Mail address.")
-@click.option("--name", help="Full name; the username where it is left out.")
+@click.option("--email", help="Email address.")
+@click.option("--name", help="Full name; the username if you leave it out.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--reset", is_flag=True, help="Make an existing person an active administrator with a new password.")
 @with_appcontext
@@ -6804,43 +6737,45 @@ def create_admin_command(username: str, email: str | None, name: str | None, pas
     username = tidy(username)
     existing = User.by_username(username)
     if existing is None and reset:
-        raise click.ClickException(f"There is nobody called {username}. Leave --reset out to add them.")
+        raise click.ClickException(f"There is nobody called {username}. Leave out --reset to add them.")
     if existing is not None and not reset:
-        raise click.ClickException(f"{username} exists. To make them an administrator again, add --reset.")
-    name, email = tidy(name) or username, tidy(email) or None
+        raise click.ClickException(f"{username} already exists. To make them an administrator again, add --reset.")
     if existing is None:
-        _refuse_unfit(username, name, email)
-    hashed = hash_password(_password_for_command(password_stdin))
-    if existing is not None:
-        User.rescue(existing.id, hashed)
-        click.echo(f"{existing.username} is an administrator with the new password; all their sign-ins are ended.")
+        _add_admin(username, tidy(name) or username, tidy(email), password_stdin)
         return
+    User.rescue(existing.id, hash_password(_password_for_command(password_stdin)))
+    click.echo(f"{existing.username} is an administrator with the new password, and signed out everywhere.")
+
+
+def _add_admin(username: str, name: str, email: str, password_stdin: bool) -> None:
+    _refuse_unfit(username, name, email)
+    hashed = hash_password(_password_for_command(password_stdin))
     try:
         user = User.create(None, password_hash=hashed, role=Role.ADMIN, username=username, name=name, email=email)
-    except ValidationError as refused:
-        raise click.ClickException(refused.message) from None
+    except ValidationError as error:
+        raise click.ClickException(error.message) from None
     Topic.ensure_first(user)
     remove_setup_file(current_app)
     click.echo(f"{user.username} can sign in at {site_address(current_app.config)}/login")
 
 
-def _refuse_unfit(username: str, name: str, email: str | None) -> None:
+def _refuse_unfit(username: str, name: str, email: str) -> None:
     """Refuse what the forms refuse too."""
     if not re.fullmatch(USERNAME_PATTERN, username) or not USERNAME_MIN <= len(username) <= USERNAME_MAX:
         raise click.ClickException(
-            f"A username has {USERNAME_MIN} to {USERNAME_MAX} letters a to z, digits, dots, hyphens and underscores."
+            f"A username has {USERNAME_MIN} to {USERNAME_MAX} letters (a to z), digits, dots, hyphens and underscores."
         )
     if len(name) > NAME_MAX:
         raise click.ClickException(f"A name has at most {NAME_MAX} characters.")
     if email and (len(email) > EMAIL_MAX or not re.fullmatch(EMAIL_PATTERN, email)):
-        raise click.ClickException(f"{email!r} does not look like a mail address.")
+        raise click.ClickException(f"{email!r} is not an email address.")
 
 
 def _password_for_command(from_stdin: bool) -> str:
     if from_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     elif sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt="The same again")
+        password = click.prompt("Password", hide_input=True, confirmation_prompt="Confirm password")
     else:
         raise click.ClickException("There is no terminal to ask for a password. Add --password-stdin and pipe it in.")
     if reason := weak_password(password):
@@ -6995,7 +6930,7 @@ class DemoCompany:
     def hire(self) -> list[tuple[str, str, str]]:
         """Add the people and the topics. Returns username, role and password of each."""
         people = json.loads((DEMO / "people.json").read_text(encoding="utf-8"))
-        told = [(person["username"], person["role"], made_up_password()) for person in people]
+        told = [(person["username"], person["role"], generate_password()) for person in people]
         hashes = [hash_password(password) for _, _, password in told]
         self._add_people(people, hashes)
         return told
@@ -7020,18 +6955,19 @@ class DemoCompany:
         self._make_topics()
         if fresh:
             owner = SimpleNamespace(id=next(iter(self.people.values())))
-            Setting.change(owner, site_name="Thimble & Rye")  # type: ignore[arg-type]
+            Setting.change(owner, name="Thimble & Rye")  # type: ignore[arg-type]
 
     def _make_topics(self) -> None:
         owner = db.session.get(User, next(iter(self.people.values())))
         assert owner is not None
         for topic in json.loads((DEMO / "topics.json").read_text(encoding="utf-8")):
-            members = [self.people[name] for name in topic.get("members", ())]
             same = sa.select(Topic).where(Topic.name_key == sort_key(topic["name"], TOPIC_MAX), ~Topic.private)
             made = db.session.scalar(same.where(Topic.deleted_at.is_(None))) or Topic.create(
                 owner, form_id=secrets.token_hex(16), name=topic["name"], description=topic["description"],
-                private=topic["private"], members=members,
+                private=topic["private"],
             )  # fmt: skip
+            for name in topic.get("members", ()):
+                Topic.add_member(owner, made.id, self.people[name])
             made.created_at = self._ago("3650")  # before anything in it
             self.topics[topic["slug"]] = made.id
             self.private |= {topic["slug"]} if topic["private"] else set()
@@ -7237,8 +7173,7 @@ class Job:
 
 
 def empty_bin() -> str:
-    state().use_settings()
-    days = int(state().site.bin_days)
+    days = int(Setting.read().bin_days)
     if not days:
         return "The bin is emptied by hand only."
     return f"{plural(Bin.empty(None, utcnow() - timedelta(days=days)), 'thing')} deleted permanently."

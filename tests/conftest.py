@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import functools
 import gc
-import html
 import os
-import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +33,7 @@ from werkzeug.security import generate_password_hash
 
 import app as corkboard
 import database
-from app import Comment, Post, PostData, Role, Setting, Topic, User
+from app import Comment, Post, PostData, Role, Topic, User
 from config import TestingConfig
 from database import db
 
@@ -343,10 +341,6 @@ class Browser(FlaskClient):
     def submit(self, path: str, data: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         return self.post(path, data={"csrf_token": self.csrf_token(), **(data or {})}, **kwargs)
 
-    def amend(self, path: str, data: dict[str, Any] | None = None) -> Any:
-        """Send a form of Administration that was opened just now."""
-        return self.submit(path, {"version": version_at(path), **(data or {})})
-
     def csrf_token(self) -> str:
         """What stands in the forms that this browser is shown: it hangs on the session, that is on the cookie."""
         app = self.application
@@ -376,47 +370,6 @@ class Browser(FlaskClient):
 _tokens: dict[tuple[int, str] | None, str] = {}
 
 
-def version_at(path: str) -> str:
-    """What the form of a topic, a person or the settings carries of what it shows now; of anything else nothing."""
-    kind, _, number = path.removeprefix("/admin/").partition("/")
-    model: Any = {"topics": Topic, "people": User}.get(kind)
-    db.session.rollback()
-    try:
-        if kind == "settings":
-            return Setting.read()[1].as_typed()["version"]
-        thing = db.session.get(model, int(number), populate_existing=True) if model and number.isdigit() else None
-        return thing.as_typed()["version"] if thing else ""
-    finally:
-        db.session.rollback()
-
-
-def version_in(page: str) -> str:
-    found = re.search(r'name="version"\s[^>]*value="([^"]+)"', page)
-    assert found is not None
-    return html.unescape(found[1])
-
-
-def opened(browser: Browser, path: str) -> dict[str, str]:
-    """What a form that is opened now carries of it until it is sent."""
-    return {"version": version_in(browser.get(path).text)}
-
-
-def overtaken(answer: Any) -> list[tuple[str, ...]]:
-    """The lines of a form that came too late: the field, what it says now, and what was typed."""
-    assert answer.status_code == 409, answer.status_code
-    assert "Nothing is lost, and nothing is saved yet" in answer.text
-    found = re.findall(r'<th scope="row">\s*<a[^>]*>(.*?)</a>\s*</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>', answer.text)
-    return [tuple(html.unescape(words) for words in line) for line in found]
-
-
-def overtaken_by(answer: Any) -> str:
-    """The sentence of such a form that says who changed it, and when."""
-    assert answer.status_code == 409, answer.status_code
-    said = re.search(r"<p>((?:(?!</?p>).)*?)\. Nothing is lost", answer.text, re.DOTALL)
-    assert said is not None
-    return html.unescape(re.sub(r"<[^>]+>", "", said[1]))
-
-
 # -- Content -----------------------------------------------------------------------------------------------------------
 
 
@@ -432,14 +385,19 @@ def found_topics() -> None:
     people = hire()
     inside = [user.id for name, user in people.items() if name != "stranger"]
     add_topic(people["editor"], "Everyone")
-    add_topic(people["editor"], "Management", private=True, members=inside)
+    add_topic(people["editor"], "Management", members=inside)
 
 
 SCENES |= {"topics": found_topics, "people": hire}
 
 
-def add_topic(actor: User, name: str, **values: Any) -> Topic:
-    return Topic.create(actor, form_id=secrets.token_hex(16), name=name, **values)
+def add_topic(actor: User, name: str, members: Iterable[int] = (), **values: Any) -> Topic:
+    """Make a topic; a private one where it has `members`."""
+    values = {"private": bool(members)} | values
+    topic = Topic.create(actor, form_id=secrets.token_hex(16), name=name, **values)
+    for user_id in members:
+        Topic.add_member(actor, topic.id, user_id)
+    return db.session.get_one(Topic, topic.id)
 
 
 def add_post(author: User, topic: Topic, title: str = "The crane is back", how: str = "publish", **values: Any) -> Post:

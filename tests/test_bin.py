@@ -90,9 +90,7 @@ def test_what_a_private_topic_or_somebody_else_threw_away_is_not_shown(people, t
     assert sign_in(people.editor).get(f"/admin/bin/posts/{draft.id}").status_code == 404
     assert sign_in(people.editor).get(f"/admin/bin/comments/{comment.id}").status_code == 404, "its post is gone, too"
     Post.restore(people.member, inside.id)
-    Topic.edit(people.editor, topics.private.id, name="Private", private=True, members=[people.member.id])
-    Topic.join(people.admin, topics.private.id)
-    Topic.edit(people.admin, topics.private.id, name="Private", private=True, members=[people.admin.id])
+    Topic.remove_member(people.admin, topics.private.id, people.editor.id)
     assert sign_in(people.editor).get(f"/admin/bin/comments/{comment.id}").status_code == 404
     assert sign_in(people.admin).get(f"/admin/bin/comments/{comment.id}").status_code == 200
 
@@ -103,7 +101,7 @@ def test_a_deleted_topic_takes_all_that_is_in_it_and_brings_it_back(people, topi
     add_comment(people.member, post, "Bread")
     browser = sign_in(people.editor)
     answer = browser.submit(f"/admin/topics/{topic.id}/delete", follow_redirects=True)
-    assert "with all that is in it" in answer.text
+    assert "Topic deleted, with everything in it." in answer.text
     assert f"/admin/topics/{topic.id}/restore" in answer.text, "there is a way back at once"
     for path in ("/", "/admin/topics", "/people/member"):
         assert "Who brings what" not in browser.get(path).text
@@ -120,7 +118,7 @@ def test_the_last_topic_of_all_stays(people, topics, sign_in):
         Topic.delete(people.editor, other)
     browser = sign_in(people.editor)
     answer = browser.submit(f"/admin/topics/{topics.open.id}/delete", follow_redirects=True)
-    assert "the last topic that everybody sees" in answer.text
+    assert "the only topic that everyone can see" in answer.text
     assert value(sa.select(Topic.deleted_at).where(Topic.id == topics.open.id)) is None
 
 
@@ -129,8 +127,10 @@ def test_a_topic_comes_back_only_to_a_name_that_is_free(people, topics, sign_in)
     Topic.delete(people.editor, topic.id)
     again = add_topic(people.editor, "GARDEN")
     browser = sign_in(people.editor)
-    assert "Rename that one first" in browser.submit(f"/admin/topics/{topic.id}/restore", follow_redirects=True).text
-    Topic.edit(people.editor, again.id, name="Terrace")
+    refused = browser.submit(f"/admin/topics/{topic.id}/restore")
+    assert refused.status_code == 422
+    assert "already a topic with this name" in refused.text
+    Topic.edit(people.editor, again.id, name="Terrace", description="")
     Topic.restore(people.editor, topic.id)
     assert value(sa.select(Topic.deleted_at).where(Topic.id == topic.id)) is None
 
@@ -156,7 +156,7 @@ def test_what_an_editor_deleted_only_an_editor_brings_back(people, topics, sign_
 def test_nobody_finds_what_a_private_topic_threw_away(people, topics, sign_in):
     post = add_post(people.member, topics.private, "Salaries")
     Post.delete(people.member, post.id)
-    Topic.edit(people.editor, topics.private.id, name="Private", private=True, members=[people.member.id])
+    Topic.remove_member(people.editor, topics.private.id, people.admin.id)
     outsider = sign_in(people.admin)
     assert "Salaries" not in shown(outsider)
     assert outsider.submit(f"/posts/{post.id}/restore").status_code == 404
@@ -293,7 +293,7 @@ def test_a_file_that_is_removed_for_good_leaves_the_disk_with_the_next_cleaning(
 def test_nobody_outside_finds_a_file_that_a_private_topic_threw_away(people, topics, sign_in):
     file = deleted_file(sign_in(people.member), topics.private, "salaries.txt", title="Between us")
     assert "salaries.txt" in shown(sign_in(people.editor), "file")
-    Topic.edit(people.editor, topics.private.id, name="Private", private=True, members=[people.member.id])
+    Topic.remove_member(people.editor, topics.private.id, people.admin.id)
     for outsider in (sign_in(add_person("newcomer", Role.EDITOR)), sign_in(people.admin)):
         assert "salaries.txt" not in shown(outsider, "file")
         assert "Between us" not in shown(outsider, "file")
@@ -304,7 +304,7 @@ def test_nobody_outside_finds_a_file_that_a_private_topic_threw_away(people, top
 
 def test_a_picture_of_a_person_that_was_taken_away_is_in_no_bin(people, sign_in):
     member = sign_in(people.member)
-    typed = {"name": "Member", "email": "", "stand_in": "0", "upload": (BytesIO(picture()), "me.png")}
+    typed = {"name": "Member", "email": "", "stand_in_id": "", "upload": (BytesIO(picture()), "me.png")}
     assert member.submit("/account", typed).status_code == 303
     shown_once = value(sa.select(Attachment.id).where(Attachment.person_id == people.member.id))
     assert shown_once is not None

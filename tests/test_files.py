@@ -635,7 +635,7 @@ def test_two_who_save_at_once_keep_what_the_second_uploaded(people, topics, sign
 
 # -- Pictures of people ------------------------------------------------------------------------------------------------
 
-PROFILE = {"name": "Reader", "email": "", "stand_in": "0"}
+PROFILE = {"name": "Reader", "email": "", "stand_in_id": ""}
 
 
 def test_a_picture_of_oneself_stands_wherever_the_initials_stood(people, topics, sign_in):

@@ -24,7 +24,6 @@ from app import (
     PageReview,
     Post,
     Revision,
-    Role,
     Topic,
     TopicMember,
     User,
@@ -638,8 +637,7 @@ def test_the_list_of_what_waits_pages_over_equal_days_and_loses_nothing(people, 
 
 def test_a_page_whose_owner_is_gone_says_so_and_is_listed(people, topics, sign_in):
     page = page_of(people, topics, "Orphaned", owner=people.stranger, every=None)
-    profile = {"name": "Stranger", "email": ""}
-    User.administer(people.admin, people.stranger.id, role=Role.MEMBER, active=False, **profile)
+    User.deactivate(people.admin, people.stranger.id)
     browser = sign_in(people.editor)
     assert "No owner." in words_of(browser.get(f"/posts/{page.id}").text)
     assert titles_in(browser.get("/handbook/review").text) == ["Orphaned"]

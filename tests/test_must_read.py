@@ -105,9 +105,9 @@ def test_people_come_and_go_and_the_circle_follows(people, topics, post):
     ask(people, post, roles=[Role.READER])
     add_person("newcomer", Role.READER)
     assert owing(post) == {"reader", "newcomer"}
-    User.administer(people.admin, people.reader.id, role=Role.READER, active=False)
+    User.deactivate(people.admin, people.reader.id)
     assert owing(post) == {"newcomer"}
-    User.administer(people.admin, people.stranger.id, role=Role.READER, active=True)
+    User.set_role(people.admin, people.stranger.id, Role.READER)
     assert owing(post) == {"newcomer", "stranger"}
 
 
@@ -266,7 +266,7 @@ def test_the_report_says_who_when_and_of_which_version(people, sign_in, post):
     Acknowledgement.acknowledge(people.stranger, post.id, 1)
     edit(people, post, "The other exit", require_again=True)
     Acknowledgement.acknowledge(people.reader, post.id, 2)
-    User.administer(people.admin, people.stranger.id, role=Role.MEMBER, active=False)
+    User.deactivate(people.admin, people.stranger.id)
     for who in (people.member, people.editor):
         page = sign_in(who).get(f"/posts/{post.id}/report").text
         assert "1 of 3 people has read it" in page

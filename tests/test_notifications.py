@@ -453,7 +453,7 @@ def test_all_can_be_marked_as_read(people, topics, sign_in):
 
 
 def vanish_private(s):
-    Topic.edit(s.people.editor, s.topics.open.id, name="Everyone", private=True, members=[])
+    Topic.make_private(s.people.editor, s.topics.open.id)
 
 
 def vanish_deleted(s):

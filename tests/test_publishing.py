@@ -399,13 +399,15 @@ def test_who_may_not_write_there_any_more_has_a_draft_again(people, topics, sign
     topic = topics.private if lost == "topic" else topics.open
     author = add_person("author", corkboard.Role.EDITOR)
     if lost == "topic":
-        Topic.edit(people.editor, topic.id, name="Management", private=True, members=[author.id])
+        Topic.add_member(people.editor, topic.id, author.id)
     post = scheduled(author, topic, clock.now + HOUR, kind="page" if lost == "kind" else "news")
     if lost == "topic":
-        Topic.edit(people.editor, topic.id, name="Management", private=True, members=[])
+        Topic.remove_member(people.editor, topic.id, author.id)
+    elif lost == "account":
+        User.deactivate(people.admin, author.id)
     else:
-        role = {"role": corkboard.Role.READER, "kind": corkboard.Role.MEMBER}.get(lost, corkboard.Role.EDITOR)
-        User.administer(people.admin, author.id, role=role, active=lost != "account")
+        role = corkboard.Role.READER if lost == "role" else corkboard.Role.MEMBER
+        User.set_role(people.admin, author.id, role)
     clock.now += HOUR
     assert Post.publish_due() == 0
     assert (again(post).published_at, post.scheduled_for) == (None, None)
@@ -430,7 +432,7 @@ def test_the_author_and_editors_see_what_is_scheduled_and_when(people, topics, s
     assert "Thursday 5 March, 16:30" in sign_in(people.editor).get(f"/posts/{post.id}").text
     assert sign_in(people.stranger).get(f"/posts/{post.id}").status_code == 404
     private = scheduled(people.member, topics.private, datetime(2026, 3, 5, 14, 30))
-    User.administer(people.admin, people.stranger.id, role=corkboard.Role.EDITOR, active=True)
+    User.set_role(people.admin, people.stranger.id, corkboard.Role.EDITOR)
     assert sign_in(people.stranger).get(f"/posts/{post.id}").status_code == 200
     assert sign_in(people.stranger).get(f"/posts/{private.id}").status_code == 404
 

@@ -183,6 +183,15 @@ topics.edit           GET    open,private                           in        40
 topics.edit           GET    secret,merged,missing                  in        403    403    404    404   403
 topics.edit           POST   open,private                           in        403    403    303    303   403
 topics.edit           POST   secret,merged,missing                  in        403    403    404    404   403
+topics.make_private   POST   open,private                           in        403    403    303    303   403
+topics.make_private   POST   secret,merged,missing                  in        403    403    404    404   403
+topics.make_open      POST   open,private                           in        403    403    303    303   403
+topics.make_open      POST   secret,merged,missing                  in        403    403    404    404   403
+topics.add_member     POST   private                                in        403    403    303    303   403
+topics.add_member     POST   open                                   in        403    403    422    422   403
+topics.add_member     POST   secret,merged,missing                  in        403    403    404    404   403
+topics.remove_member  POST   private                                in        403    403    303    303   403
+topics.remove_member  POST   secret,merged,missing                  in        403    403    404    404   403
 topics.move           POST   open,private                           in        403    403    303    303   403
 topics.move           POST   secret,merged,missing                  in        403    403    404    404   403
 topics.merge          GET    open,private                           in        403    403    200    200   403
@@ -248,6 +257,14 @@ admin.edit_person     GET    own,other,gone                         in        40
 admin.edit_person     GET    missing                                in        403    403    403    404   403
 admin.edit_person     POST   own,other,gone                         in        403    403    403    303   403
 admin.edit_person     POST   missing                                in        403    403    403    404   403
+admin.set_role        POST   other,gone                             in        403    403    403    303   403
+admin.set_role        POST   own                                    in        403    403    403    422   403
+admin.set_role        POST   missing                                in        403    403    403    404   403
+admin.deactivate      POST   other,gone                             in        403    403    403    303   403
+admin.deactivate      POST   own                                    in        403    403    403    422   403
+admin.deactivate      POST   missing                                in        403    403    403    404   403
+admin.reactivate      POST   other,gone,own                         in        403    403    403    303   403
+admin.reactivate      POST   missing                                in        403    403    403    404   403
 admin.reset_password  POST   other,gone,own                         in        403    403    403    200   403
 admin.reset_password  POST   missing                                in        403    403    403    404   403
 admin.bin             GET    -                                      in        403    403    200    200   403
@@ -258,7 +275,9 @@ admin.show_binned_comment GET members,secret,below_deleted,missing  in        40
 admin.empty_bin       GET    -                                      in        403    403    403    200   403
 admin.empty_bin       POST   -                                      in        403    403    403    303   403
 admin.settings        GET    -                                      in        403    403    403    200   403
-admin.settings        POST   -                                      in        403    403    403    303   403
+admin.save_site_name  POST   -                                      in        403    403    403    303   403
+admin.save_sign_up    POST   -                                      in        403    403    403    303   403
+admin.save_bin_days   POST   -                                      in        403    403    403    303   403
 """
 
 SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css"}
@@ -316,7 +335,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "comment_id": world.comments.get(named),
         "topic_id": world.topics.get(named),
         "slug": world.slugs.get(named),
-        "user_id": world.people.get(named, MISSING),
+        "user_id": world.people.get(named, world.people["reader"]),
         "username": named,
         "number": 1,
         "file_id": world.files.get(named),
@@ -334,7 +353,7 @@ def ask(world: World, endpoint: str, method: str, cell: Cell) -> Any:
     path, browser = address(world, endpoint, cell), world.browser(cell.person)
     if method != "POST":
         return browser.open(path, method=method, buffered=True)
-    return browser.submit(path, world.filling(endpoint, path) | STANDS_ALONE.get(cell.target, {}))
+    return browser.submit(path, world.filling(endpoint) | STANDS_ALONE.get(cell.target, {}))
 
 
 def bare(answer: Any) -> str:

@@ -174,7 +174,7 @@ def walruses(people, topics):
 def test_what_is_private_is_found_by_those_inside_only(people, topics, walruses):
     assert {*find("walrus", people.reader)} == {*walruses}
     assert {*find("walrus", people.stranger)} == {key for key, seen in walruses.items() if seen}
-    Topic.edit(people.editor, topics.private.id, name="Management", private=False)
+    Topic.make_open(people.editor, topics.private.id)
     assert {*find("walrus", people.stranger)} == {*walruses}
 
 
@@ -189,7 +189,7 @@ def test_what_is_gone_leaves_no_trace(people, topics, sign_in, way):
     if way == "its topic deleted":
         Topic.delete(people.editor, topic.id)
     elif way == "made private":
-        Topic.edit(people.editor, topic.id, name="Fish", private=True, members=[people.editor.id])
+        Topic.make_private(people.editor, topic.id)
     else:
         Post.delete(people.member, post.id)
     if way == "deleted permanently":
@@ -251,10 +251,10 @@ def test_people_who_are_gone_are_not_found(app, people, topics, sign_in):
     browser = sign_in(people.admin)
     assert "/people/walter" in browser.get("/search?q=walrus").text
     walter = db.session.scalar(sa.select(User).where(User.username == "walter"))
-    values = {"role": walter.role, "name": walter.name, "email": walter.email}
-    User.administer(people.admin, walter.id, active=False, **values)
+    User.deactivate(people.admin, walter.id)
     assert 'class="who" href="/people/walter"' not in browser.get("/search?q=walrus").text
-    User.administer(people.admin, walter.id, active=True, **values | {"name": "Sealman"})
+    User.reactivate(people.admin, walter.id)
+    User.edit_person(people.admin, walter.id, name="Sealman", email="")
     assert "/people/walter" in browser.get("/search?q=sealman&kind=person").text
 
 
@@ -309,7 +309,7 @@ def test_merging_and_closing_topics_is_followed(people, topics):
     Topic.merge(people.editor, other.id, topics.private.id)
     assert find("walrus", people.stranger) == []
     assert find("walrus", people.reader, Post.topic_id == topics.private.id) == [("post", post.id)]
-    Topic.edit(people.editor, topics.private.id, name="Management", private=False)
+    Topic.make_open(people.editor, topics.private.id)
     assert find("walrus", people.stranger) == [("post", post.id)]
 
 

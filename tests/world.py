@@ -24,7 +24,6 @@ from conftest import (
     add_topic,
     empty_database,
     forget,
-    version_at,
 )
 from flask import Flask
 from snapshot import dump, put_back
@@ -50,7 +49,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
         "name": "Ida", "username": "ida", "email": "ida@example.com", "password": PASSWORD, "confirm": PASSWORD,
     },
     "account.profile": {"name": "Somebody", "email": "", "title": "Baker", "department": "", "phone": "",
-                        "location": "Hall B", "away_from": "", "away_until": "", "stand_in": "0"},
+                        "location": "Hall B", "away_from": "", "away_until": "", "stand_in_id": ""},
     "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
@@ -71,14 +70,17 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "notifications.follow_post": {"state": "following"},
     "notifications.follow_topic": {"state": "muted"},
     "files.upload": {"upload": (str(Path(__file__)), "notes.txt")},
-    "topics.manage": {"name": "A new topic", "description": "What belongs here", "members": []},
-    "topics.edit": {"name": "Another name {unique}", "description": "", "members": []},
+    "topics.manage": {"name": "A new topic", "description": "What belongs here"},
+    "topics.edit": {"name": "Another name {unique}", "description": ""},
+    "topics.add_member": {"user": "{stranger}"},
     "topics.move": {"direction": "down"},
     "topics.merge": {"into": "{spare}"},
     "admin.new_person": {"name": "Ida", "username": "ida", "email": "", "role": "20", "password": PASSWORD},
-    "admin.edit_person": {"name": "Somebody", "email": "", "role": "40", "active": "y"},
-    "admin.settings": {"site_name": "Ours", "welcome": "Hello", "registration": "closed",
-                       "registration_domains": "", "registration_role": "member", "bin_days": "30"},
+    "admin.edit_person": {"name": "Somebody", "email": ""},
+    "admin.set_role": {"role": "30"},
+    "admin.save_site_name": {"name": "Ours", "welcome": "Hello"},
+    "admin.save_sign_up": {"registration": "open", "registration_domains": "", "registration_role": "member"},
+    "admin.save_bin_days": {"bin_days": "90"},
 }  # fmt: skip
 
 
@@ -118,8 +120,8 @@ class World:
         inside = [self.people[name] for name in CAST[1:-1]]
         editor, keeper = self.users["editor"], self.users["keeper"]
         made = {name: add_topic(editor, name.capitalize()) for name in ("open", "spare", "merged")}
-        made["private"] = add_topic(editor, f"A {CONFIDENTIAL} matter", private=True, members=inside)
-        made["merged_private"] = add_topic(editor, f"An old {CONFIDENTIAL} matter", private=True, members=inside)
+        made["private"] = add_topic(editor, f"A {CONFIDENTIAL} matter", members=inside)
+        made["merged_private"] = add_topic(editor, f"An old {CONFIDENTIAL} matter", members=inside)
         made["secret"] = add_topic(keeper, "Unnamed", private=True)
         made["binned"] = add_topic(editor, f"A {DISCARDED} topic")
         self.topics = {name: topic.id for name, topic in made.items()} | {"missing": MISSING}
@@ -227,12 +229,11 @@ class World:
         self.cookies[name] = kept.value
         return client
 
-    def filling(self, endpoint: str, path: str = "") -> dict[str, Any]:
-        """What one types into a form so that it is accepted; with its address, over what stands there now."""
-        typed = {"version": version} if path and (version := version_at(path)) else {}
-        for name, text in FILLINGS.get(endpoint, {}).items():
-            typed[name] = text.format(**self.topics, unique=secrets.token_hex(4)) if isinstance(text, str) else text
-        return typed
+    def filling(self, endpoint: str) -> dict[str, Any]:
+        """What one types into a form so that it is accepted."""
+        words = self.people | self.topics | {"unique": secrets.token_hex(4)}
+        filled = FILLINGS.get(endpoint, {}).items()
+        return {name: text.format(**words) if isinstance(text, str) else text for name, text in filled}
 
 
 WORLDS: dict[int, World] = {}

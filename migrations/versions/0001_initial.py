@@ -402,9 +402,8 @@ def upgrade() -> None:
             index.create(connection, checkfirst=True)
     create_search_index(connection)
     settings = tables.tables["settings"]
-    for name, value in (("version", "1"), ("directory", "1")):  # rows that the site takes for granted
-        if connection.scalar(sa.select(settings.c.name).where(settings.c.name == name)) is None:
-            connection.execute(settings.insert().values(name=name, value=value))
+    if connection.scalar(sa.select(settings.c.name).where(settings.c.name == "lock")) is None:
+        connection.execute(settings.insert().values(name="lock", value=""))  # see `Setting.lock`
 
 
 def downgrade() -> None:

@@ -77,9 +77,7 @@ def test_every_page_for_who_sees_all_of_them(site: Site, visit: Visit, part: int
 
 def test_pages_for_a_reader(site: Site, visit: Visit) -> None:
     with site.app.app_context():
-        User.administer(
-            site.user("hattie"), site.user("bernard").id, name="Bernard Okello", email="", role=Role.READER, active=True
-        )
+        User.set_role(site.user("hattie"), site.user("bernard").id, Role.READER)
     page = visit(site, "bernard")
     seen = ["/", "/posts/1", "/people/bernard", "/posts/new", "/admin"]
     assert [fault for address in seen for fault in faults_at(page, address)] == []
@@ -92,16 +90,16 @@ def test_pages_for_a_stranger(site: Site, visit: Visit) -> None:
     try:
         faults = faults_at(page, "/login") + faults_at(page, "/register") + faults_at(page, "/setup")
         page.goto("/register")
-        page.get_by_role("button", name="Register").click()
+        page.get_by_role("button", name="Sign up").click()
         faults += faults_of(page, "/register, nothing filled in")
     finally:
         with site.app.app_context():
             Setting.change(site.user("hattie"), registration="closed")
     page.goto("/login")
-    page.get_by_label("Username or mail address").fill("nobody")
+    page.get_by_label("Username or email").fill("nobody")
     page.get_by_label("Password", exact=True).fill("wrong password")
     page.get_by_role("button", name="Sign in", exact=True).click()
-    expect(page.get_by_text("do not belong together")).to_be_visible()
+    expect(page.get_by_text("Wrong username or password.")).to_be_visible()
     assert faults + faults_of(page, "/login, refused") == []
 
 
@@ -116,7 +114,7 @@ def test_dialogs_menus_and_messages(site: Site, visit: Visit) -> None:
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
     faults += faults_of(page, "menu", within=".menu")
     page.goto("/admin/people/2")
-    page.get_by_role("button", name="Make a new password").click()
+    page.get_by_role("button", name="Generate new password").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     faults += faults_of(page, "a question")
     page.get_by_role("button", name="Cancel").click()

@@ -53,25 +53,25 @@ def test_from_the_setup_link_to_the_first_comment(
 
 def set_up(page: Page, link: str) -> None:
     page.goto(link)
-    page.get_by_label("Name of the site").fill("Harbour & Sons")
+    page.get_by_label("Site name").fill("Harbour & Sons")
     page.get_by_label("Name", exact=True).fill("Ana Lima")
     page.get_by_label("Username").fill("ana")
-    page.get_by_label("Mail address").fill("ana@example.com")
+    page.get_by_label("Email address").fill("ana@example.com")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
-    page.get_by_label("The same again", exact=True).fill(PASSWORD)
-    page.get_by_role("button", name="Open the site").click()
+    page.get_by_label("Confirm password", exact=True).fill(PASSWORD)
+    page.get_by_role("button", name="Create site").click()
     expect(page).to_have_url(re.compile("/admin$"))
     expect(page.get_by_role("heading", name="Administration")).to_be_visible()
     expect(page.get_by_text("Only this computer can open the site so far.")).to_be_visible()
     expect(page.get_by_text("HOST=0.0.0.0")).to_be_visible()
-    expect(page.get_by_role("heading", name=re.compile("to hand out"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("of this site"))).to_be_visible()
 
 
 def make_topic(page: Page, name: str) -> None:
     page.get_by_label("Administration").get_by_role("link", name="Topics").click()
     page.get_by_label("Name", exact=True).fill(name)
-    page.get_by_role("button", name="Make the topic").click()
-    expect(page.get_by_text(f"The topic {name} is there.")).to_be_visible()
+    page.get_by_role("button", name="Create topic").click()
+    expect(page.get_by_text(f'Topic "{name}" created.')).to_be_visible()
 
 
 def write_first_post(page: Page, scripts: bool) -> str:
@@ -108,12 +108,12 @@ def add_person(page: Page, name: str, username: str) -> str:
     page.get_by_label("Name", exact=True).fill(name)
     page.get_by_label("Username").fill(username)
     page.get_by_role("button", name="Add").click()
-    expect(page.get_by_role("heading", name=f"A password for {name}")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Password for {name}")).to_be_visible()
     return page.locator("code.password").inner_text()
 
 
 def sign_in(page: Page, username: str, password: str) -> None:
-    page.get_by_label("Username or mail address").fill(username)
+    page.get_by_label("Username or email").fill(username)
     page.get_by_label("Password", exact=True).fill(password)
     page.get_by_role("button", name="Sign in", exact=True).click()
 
@@ -139,7 +139,7 @@ def test_a_new_site_looks_right_before_anything_is_in_it(fresh_site: Site, visit
     link = fresh_site.setup_link()
     page.goto(link)
     faults = faults_of(page)
-    page.get_by_role("button", name="Open the site").click()
+    page.get_by_role("button", name="Create site").click()
     faults += faults_of(page, "setup with nothing filled in")
     page.goto("/setup?token=wrong")
     faults += faults_of(page, "a set-up link that does not fit")

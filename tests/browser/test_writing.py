@@ -228,61 +228,13 @@ def test_an_answer_that_got_lost_and_a_second_try_make_one_comment(site: Site, v
     assert comments_saying(site, words) == 1
 
 
-# -- Somebody else was quicker -----------------------------------------------------------------------------------------
-
-
-def described(site: Site, topic: int, name: str, description: str) -> None:
-    with site.app.app_context():
-        Topic.edit(site.user("ines"), topic, name=name, description=description)
-
-
-@pytest.fixture
-def topic(site: Site, words: str) -> int:
-    with site.app.app_context():
-        return Topic.create(site.user("ines"), form_id=secrets.token_hex(16), name=words).id
-
-
-@WITH_AND_WITHOUT
-def test_a_topics_form_that_came_too_late_shows_both_and_is_saved_on_purpose(
-    site: Site, visit: Visit, words: str, topic: int, scripts: bool
-) -> None:
-    page = visit(site, "hattie", java_script_enabled=scripts)
-    page.goto(f"/admin/topics/{topic}")
-    page.get_by_label("What belongs here").fill("Mine")
-    described(site, topic, words, "Theirs")
-    page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_role("row", name="What belongs here")).to_contain_text("Theirs")
-    expect(page.get_by_label("What belongs here")).to_have_value("Mine")
-    if scripts:
-        assert list(faults_of(page, "a form that came too late")) == []
-    page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_text("Saved.")).to_be_visible()
-    page.goto(f"/admin/topics/{topic}")
-    expect(page.get_by_label("What belongs here")).to_have_value("Mine")
-
-
-def test_what_was_typed_before_somebody_else_saved_comes_back_and_is_too_late(
-    site: Site, visit: Visit, words: str, topic: int
-) -> None:
-    page = visit(site, "hattie")
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.goto(f"/admin/topics/{topic}")
-    page.get_by_label("What belongs here").fill("Mine")
-    page.goto("/")
-    described(site, topic, words, "Theirs")
-    page.goto(f"/admin/topics/{topic}")
-    expect(page.get_by_label("What belongs here")).to_have_value("Mine")
-    page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_role("row", name="What belongs here")).to_contain_text("Theirs")
-
-
 # -- Mistakes ----------------------------------------------------------------------------------------------------------
 
 NAMES = {"name": "", "username": "a b!", "email": "nonsense"}
 MISTAKES = [
     ("/login", "", "Sign in", {}),
-    ("/register", "", "Register", {}),
-    ("/register", "", "Register", {**NAMES, "password": "short", "confirm": "other"}),
+    ("/register", "", "Sign up", {}),
+    ("/register", "", "Sign up", {**NAMES, "password": "short", "confirm": "other"}),
     ("/account", "hattie", "Save profile", {"name": "", "email": "nonsense"}),
     ("/account/password", "hattie", "Change password", {}),
     ("/account/password", "hattie", "Change password", {"current": "x", "password": "short", "confirm": "other"}),
@@ -291,11 +243,11 @@ MISTAKES = [
     ("/posts/1/edit", "hattie", "Save quietly", {"title": "", "body": ""}),
     ("/posts/1", "hattie", "Comment", {}),
     ("/comments/1/edit", "hattie", "Save", {"body": ""}),
-    ("/admin/topics", "hattie", "Make the topic", {}),
+    ("/admin/topics", "hattie", "Create topic", {}),
     ("/admin/people/new", "hattie", "Add", {}),
     ("/admin/people/new", "hattie", "Add", {"name": "Eve", "username": "e", "email": "nonsense", "password": "short"}),
     ("/admin/people/2", "hattie", "Save", {"name": ""}),
-    ("/admin/settings", "hattie", "Save the site", {"site_name": ""}),
+    ("/admin/settings", "hattie", "Save site", {"name": ""}),
 ]
 WORDS = """() => Object.fromEntries([...document.querySelectorAll(".error")].filter((node) => node.checkVisibility())
   .map((node) => [node.id, node.textContent.trim()]))"""
@@ -397,16 +349,31 @@ def test_a_form_that_did_what_it_should_is_blank_again(site: Site, visit: Visit)
     page = visit(site, "hattie")
     page.goto("/admin/topics")
     page.get_by_label("Name", exact=True).fill("Salaries")
-    page.get_by_label("Amara Nwosu").check()
-    expect(page.get_by_label("Private")).to_be_checked()
-    page.get_by_role("button", name="Make the topic").click()
-    expect(page.get_by_text("The topic Salaries is there.")).to_be_visible()
+    page.get_by_role("button", name="Create topic").click()
+    expect(page.get_by_text('Topic "Salaries" created.')).to_be_visible()
     expect(page.get_by_label("Name", exact=True)).to_have_value("")
     expect(page.locator(".draft-notice")).to_have_count(0)
     with site.app.app_context():
         made = db.session.query(Topic).filter_by(name="Salaries").one()
-        assert made.private
         Topic.delete(site.user("hattie"), made.id)
+
+
+@WITH_AND_WITHOUT
+def test_people_are_added_to_a_private_topic_and_removed(site: Site, visit: Visit, words: str, scripts: bool) -> None:
+    page = visit(site, "hattie", java_script_enabled=scripts)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto("/admin/topics")
+    page.get_by_label("Name", exact=True).fill(words)
+    page.get_by_label("Private").check()
+    page.get_by_role("button", name="Create topic").click()
+    page.get_by_label("Add someone").select_option("Amara Nwosu")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_text("Amara Nwosu can see this topic now.")).to_be_visible()
+    if scripts:
+        assert list(faults_of(page, "a private topic")) == []
+    page.get_by_role("button", name="Remove Amara Nwosu").click()
+    expect(page.get_by_text("Removed.", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Remove Amara Nwosu")).to_have_count(0)
 
 
 def test_who_is_chosen_by_name_is_meant(site: Site, visit: Visit) -> None:
