@@ -167,14 +167,14 @@ def test_somebody_else_saved_first(site: Site, visit: Visit) -> None:
     for page in (mine, theirs):
         page.goto("/posts/2/edit")
     theirs.get_by_label("Text").fill("What they wrote")
-    theirs.get_by_role("button", name="Save quietly").click()
+    theirs.get_by_role("button", name="Save", exact=True).click()
     expect(theirs.get_by_text("Saved.")).to_be_visible()
     mine.get_by_label("Text").fill("What I wrote")
-    mine.get_by_role("button", name="Save quietly").click()
-    expect(mine.get_by_label("Their text")).to_have_text("What they wrote")
+    mine.get_by_role("button", name="Save", exact=True).click()
+    expect(mine.get_by_label("The text that was saved")).to_have_text("What they wrote")
     expect(mine.get_by_label("Text", exact=True)).to_have_value("What I wrote")
     assert faults_of(mine, "both texts") == []
-    mine.get_by_role("button", name="Save mine").click()
+    mine.get_by_role("button", name="Save", exact=True).click()
     expect(mine.locator("article.sheet .prose")).to_have_text("What I wrote")
 
 

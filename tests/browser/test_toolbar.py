@@ -374,9 +374,6 @@ def test_a_page_links_marks_lists_its_tasks_and_has_an_outline(
     page.go_back()
     prose.get_by_role("link", name="Rota and days off").click()
     expect(page.get_by_role("heading", name="Rota and days off", level=1)).to_be_visible()
-    page.get_by_text("What links here").click()
-    page.get_by_role("link", name="A bit of everything", exact=True).click()
-    expect(page).to_have_url(re.compile(f"/posts/{long_page}$"))
 
 
 def test_the_outline_folds_on_a_phone_and_nothing_is_wrong_with_it(site: Site, visit: Visit, long_page: int) -> None:
