@@ -3916,10 +3916,10 @@ def load_sign_in() -> SignIn | None:
     token = session.get("token")
     parameters = {"token_hash": hash_token(token or ""), "now": g.now}
     found = db.session.execute(SIGNED_IN, parameters).first() if token else None
-    if found is not None and found.SignIn.is_valid(g.now):
-        g.unread = found.unread
-        return found.SignIn
-    return None
+    if found is None or not found.SignIn.is_valid(g.now):
+        return None
+    g.unread = found.unread
+    return found.SignIn
 
 
 def current_sign_in() -> SignIn | None:
@@ -3929,6 +3929,7 @@ def current_sign_in() -> SignIn | None:
         g.sign_in = load_sign_in()
         if g.sign_in is not None:
             g.user, g.user_id = g.sign_in.user, g.sign_in.user_id
+            g.begins_visit = not g.user.last_active_at or g.now - g.sign_in.last_used_at > VISIT_NOTED_EVERY
     return g.sign_in
 
 
@@ -3942,13 +3943,10 @@ current_user: Any = LocalProxy(signed_in_user)
 
 def record_visit(response: Response) -> Response:
     """Note, every few minutes, that the person of this request was here. A page that only lies open is no visit."""
-    sign_in = g.get("sign_in")
-    if sign_in is None or request.endpoint == POLL_ENDPOINT:
-        return response
-    if g.user.last_active_at and g.now - sign_in.last_used_at <= VISIT_NOTED_EVERY:
+    if not g.get("begins_visit") or g.sign_in is None or request.endpoint == POLL_ENDPOINT:
         return response
     try:
-        User.record_visit(sign_in.user_id, sign_in.id, g.now)
+        User.record_visit(g.user_id, g.sign_in.id, g.now)
     except (DBAPIError, database.DatabaseBusy):
         log.warning("a visit could not be noted", exc_info=True)
     return response
