@@ -762,7 +762,7 @@ class SoftDelete:
 
     @declared_attr
     def deleted_by(cls) -> Mapped[User | None]:
-        return relationship("User", foreign_keys=[cls.deleted_by_id])
+        return relationship("User", foreign_keys=f"{cls.__name__}.deleted_by_id")
 
     @classmethod
     def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.READER, deleted: bool = False) -> Self:

@@ -543,7 +543,7 @@ def test_only_who_sees_the_topic_can_look_after_a_page(people, topics, sign_in):
     )
     assert "Member" in offered[0]
     assert "Stranger" not in offered[0]
-    with pytest.raises(ValidationError, match="can.t see that topic"):
+    with pytest.raises(ValidationError, match="can't see that topic"):
         edit_post(people.editor, private, owner_id=people.stranger.id, review_every=None)
     typed = {"title": "T", "body": "B", "topic": topics.private.id, "kind": "page", "owner": people.stranger.id}
     answer = browser.submit("/posts/new", typed | {"review": "3"})

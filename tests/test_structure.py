@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -224,7 +222,7 @@ def test_what_the_code_imports_is_required():
         "flask_sqlalchemy": "Flask-SQLAlchemy", "flask_wtf": "Flask-WTF", "markdown_it": "markdown-it-py",
         "nh3": "nh3", "PIL": "Pillow", "diff_match_patch": "diff-match-patch",
         "sqlalchemy": "SQLAlchemy", "waitress": "waitress", "werkzeug": "Werkzeug", "wtforms": "WTForms",
-        "jinja2": "Flask", "diff_match_patch": "diff-match-patch", "dotenv": "python-dotenv", "click": "Flask", "itsdangerous": "Flask", "markupsafe": "Flask",
+        "jinja2": "Flask", "dotenv": "python-dotenv", "click": "Flask", "itsdangerous": "Flask", "markupsafe": "Flask",
     }  # fmt: skip
     own = {"app", "config", "database"}
     for name in CODE:
