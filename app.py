@@ -6621,21 +6621,10 @@ def register_template_helpers(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
-    filters = (
-        ago,
-        absence,
-        plural,
-        initials,
-        hue,
-        file_size,
-        picture_of,
-        without_files,
-        validation_words,
-        marked,
-        snippet,
-    )
+    filters = (ago, absence, plural, initials, hue, file_size, picture_of, without_files, validation_words)
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
+    app.jinja_env.filters.update(marked=marked, snippet=snippet)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
     app.jinja_env.globals.update(KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
