@@ -30,8 +30,11 @@
     $("#flashes").replaceChildren(...messages);
     $("#flashes").classList.toggle("is-floating", messages.length > 0);
     for (const message of messages) {
-      message.insertAdjacentHTML("beforeend", '<button class="tool" type="button" aria-label="Close this message"><i class="bi bi-x-lg" aria-hidden="true"></i></button>');
-      message.lastElementChild.addEventListener("click", () => message.remove());
+      const close = document.createElement("button");
+      Object.assign(close, { type: "button", className: "tool", ariaLabel: "Close this message" });
+      close.innerHTML = '<i class="bi bi-x-lg" aria-hidden="true"></i>';
+      close.addEventListener("click", () => message.remove());
+      message.append(close);
     }
   }
 

@@ -18,11 +18,7 @@
   const topicOf = (form) => form.elements.topic?.value || form.dataset.mentions;
   const headers = { "X-CSRFToken": $('meta[name="csrf-token"]').content, "X-Requested-With": "fetch" };
   const post = (address, body) => fetch(address, { method: "POST", body, headers }).catch(() => null);
-
-  function announce(words) { // to screen readers, which only hear a change
-    $("#announce").textContent = "";
-    setTimeout(() => { $("#announce").textContent = words; }, 50);
-  }
+  const announce = (words) => { $("#announce").textContent = words; }; // to screen readers
 
   // == Drafts in this tab: what is typed and not yet sent ==
   const draftKey = (form) => `draft:${document.body.dataset.person}:${form.getAttribute("action")}`;
@@ -44,8 +40,10 @@
     const before = fields.map((field) => field.value);
     if (fields.every((field) => field.type === "hidden" || field.value === draft.fields[field.name])) return;
     for (const field of fields) field.value = draft.fields[field.name];
-    form.insertAdjacentHTML("beforebegin", '<div class="callout draft-notice"><p>Your unsaved text is back. <button class="link" type="button">Start over</button></p></div>');
-    const notice = form.previousElementSibling;
+    const notice = document.createElement("div");
+    notice.className = "callout draft-notice";
+    notice.innerHTML = '<p>Your unsaved text is back. <button class="link" type="button">Start over</button></p>';
+    form.before(notice);
     $("button", notice).addEventListener("click", () => {
       fields.forEach((field, i) => { field.value = before[i]; });
       sessionStorage.removeItem(draftKey(form));
@@ -95,14 +93,10 @@
     scheduleAutosave(form);
   }
 
-  function tellAutosaved(words) {
-    if ($("#autosaved").textContent !== words) $("#autosaved").textContent = words;
-  }
+  const tellAutosaved = (words) => { if ($("#autosaved").textContent !== words) $("#autosaved").textContent = words; };
 
   // == Who will see it, and when ==
-  function showAudience(select) {
-    document.getElementById(select.dataset.audience).textContent = select.selectedOptions[0]?.dataset.seenBy || "";
-  }
+  const showAudience = (select) => { document.getElementById(select.dataset.audience).textContent = select.selectedOptions[0].dataset.seenBy; };
 
   function nameButton(field) { // the time is one of the person's own zone, and so is the clock
     const button = document.getElementById(field.dataset.schedules);
@@ -182,10 +176,15 @@
   function link(field) {
     const { selectionStart: start, selectionEnd: end } = field;
     const chosen = field.value.slice(start, end).trim();
-    if (ADDRESS.test(chosen)) return replace(field, start, end, `[words](${chosen})`, 1, 6);
-    const place = chosen.length + 3;
-    if (chosen) replace(field, start, end, `[${chosen}](https://)`, place, place + 8);
-    else replace(field, start, end, "[words](https://)", 1, 6);
+    if (ADDRESS.test(chosen)) return linkWords(field, "", chosen);
+    linkWords(field, chosen, "https://");
+    if (chosen) field.setSelectionRange(start + chosen.length + 3, start + chosen.length + 11); // the address is still to come
+  }
+
+  function linkWords(field, words, address) { // words that are still to come are chosen
+    const { selectionStart: start, selectionEnd: end } = field;
+    if (words) replace(field, start, end, `[${words}](${address})`);
+    else replace(field, start, end, `[words](${address})`, 1, 6);
   }
 
   function code(field) {
@@ -280,8 +279,7 @@
     event.preventDefault();
     const target = (isOurs ? address.slice(location.origin.length) : address).replaceAll("(", "%28").replaceAll(")", "%29");
     if (isPart) replace(field, start, end, target);
-    else if (chosen) replace(field, start, end, `[${chosen.trim()}](${target})`);
-    else replace(field, start, end, `[words](${target})`, 1, 6);
+    else linkWords(field, chosen.trim(), target);
   });
 
   // == Uploading: files go at once, one after the other, and what shows or links them goes into the text ==
@@ -300,31 +298,25 @@
     place.hidden = false;
     for (const [i, file] of files.entries()) {
       $("span", place).textContent = `Uploading ${file.name}${files.length > 1 ? ` (${i + 1} of ${files.length})` : ""}`;
-      const isTooLarge = file.size > form.dataset.upload * 1024 * 1024 - 2000; // the request is larger than the file
-      const { status, responseText: words } = isTooLarge ? { status: 413 } : await send(file, $("progress", place));
-      if (status === 200) addUploaded(form, words);
-      else refused.push(whyNot(status, words, file.name));
+      const words = await uploadOne(form, file);
+      if (words) refused.push(words);
     }
     place.hidden = true;
     if (refused.length) refuse(form, refused.join(" "));
     else announce(`${counted(files.length, "file", "files")} uploaded.`);
   }
 
-  function send(file, bar) { // not by fetch, which doesn't tell how far an upload is
-    const [request, body] = [new XMLHttpRequest(), new FormData()];
+  async function uploadOne(form, file) { // returns why it was refused, when it was
+    const isTooLarge = file.size > form.dataset.upload * 1024 * 1024 - 2000; // the request is larger than the file
+    const body = new FormData();
     body.append("upload", file, file.name || "picture.png");
-    bar.value = 0;
-    request.upload.addEventListener("progress", (event) => { bar.value = event.loaded / event.total; });
-    request.open("POST", "/files");
-    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    request.send(body);
-    return new Promise((done) => request.addEventListener("loadend", () => done(request)));
+    const answer = isTooLarge ? { status: 413 } : await post("/files", body);
+    if (answer?.ok) return addUploaded(form, await answer.text());
+    if (answer?.status === 413) return `${file.name} is too large.`;
+    if (answer?.status === 422 || answer?.status === 507) return answer.text();
+    if (answer?.status === 400 || answer?.status === 401) return "You've been signed out. Save what you wrote, sign in again, and then add the file.";
+    return `${file.name} wasn't uploaded. Try again in a moment.`;
   }
-
-  const whyNot = (status, words, name) => ({ 422: words, 507: words,
-    401: "You've been signed out. Save what you wrote, sign in again, and then add the file.",
-    413: `${name} is too large.`,
-  })[status] || `${name} wasn't uploaded. Try again in a moment.`;
 
   function refuse(form, words) { // beside the field for files, or below the text where there is none
     const field = $("[data-uploads] input[type=file]", form) || $("textarea", form);

@@ -100,9 +100,8 @@ def test_a_name_is_chosen_by_pointing_and_nothing_leaves_the_window(site: Site, 
 def test_a_private_topic_offers_its_people_first_and_the_preview_says_who_is_not_told(site: Site, visit: Visit) -> None:
     page = visit(site, "hattie")
     written(page, "Not for all", "For ")
-    page.get_by_label("Topic").select_option(
-        label=page.locator("option[data-seen-by*='no one else']").first.inner_text().strip()
-    )
+    private = page.locator("option[data-seen-by*='no one else']").first
+    page.get_by_label("Topic").select_option(label=private.inner_text().strip())
     field = page.get_by_label("Text")
     field.press_sequentially("@")
     options = page.get_by_role("option").filter(has=page.locator(".avatar"))
@@ -177,7 +176,7 @@ def test_signed_out_meanwhile_a_reaction_leads_to_the_sign_in(site: Site, visit:
     site.end_sign_ins("callum")
     page.locator("footer .reactions a").click()
     page.get_by_role("button", name="Like", exact=True).click()
-    expect(page.get_by_label("Username or email")).to_be_visible()
+    expect(page.get_by_label("Username or mail address")).to_be_visible()
 
 
 def test_on_a_phone_the_kinds_fit_beside_a_comment(site: Site, visit: Visit) -> None:
