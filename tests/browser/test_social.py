@@ -176,7 +176,8 @@ def test_signed_out_meanwhile_a_reaction_leads_to_the_sign_in(site: Site, visit:
     site.end_sign_ins("callum")
     page.locator("footer .reactions a").click()
     page.get_by_role("button", name="Like", exact=True).click()
-    expect(page.get_by_label("Username or mail address")).to_be_visible()
+    expect(page.get_by_role("heading", name="You've been signed out")).to_be_visible()
+    expect(page.get_by_role("link", name="Sign in")).to_be_visible()
 
 
 def test_on_a_phone_the_kinds_fit_beside_a_comment(site: Site, visit: Visit) -> None:
