@@ -53,9 +53,7 @@
     announce("Your unsaved text is back.");
   }
 
-  on("submit", ({ target: form }) => { // before app.js sends it; another form may save the same text, too
-    if ("draft" in form.dataset || sessionStorage.getItem(draftKey(form))) keepDraft(form, true);
-  }, true);
+  on("submit", ({ target: form }) => { if ("draft" in form.dataset) keepDraft(form, true); }, true); // before app.js sends it
   on("submit", (event) => { leaving = event.target.method !== "dialog" && !event.defaultPrevented; });
   addEventListener("pageshow", () => { leaving = false; });
   addEventListener("beforeunload", (event) => { if (!leaving && $$("[data-draft]").some(isDirty)) event.preventDefault(); });
