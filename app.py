@@ -317,11 +317,11 @@ class NoRoom(ValidationError):
 
 
 class EditConflict(Exception):
-    """Somebody saved in between. `theirs` is what stands now: title, body, version, editor_name, updated_at."""
+    """Somebody else saved another text of a post in the meantime."""
 
-    def __init__(self, **theirs: Any) -> None:
-        super().__init__("saved by somebody else in between")
-        self.theirs = SimpleNamespace(**theirs)
+    def __init__(self, post_id: int) -> None:
+        super().__init__("saved by somebody else in the meantime")
+        self.post_id = post_id
 
 
 class NotVisible(Exception):
@@ -363,10 +363,9 @@ TASK_BOXES = (
     '<input type="checkbox" aria-label="To do" disabled>',
     '<input type="checkbox" aria-label="Done" disabled checked>',
 )
-ALLOWED_TAGS = {
-    *("p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a", "img", "input"),
-    *("h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
-}
+ALLOWED_TAGS = set(
+    "a blockquote br code em h2 h3 h4 h5 h6 hr img input li ol p pre s strong table tbody td th thead tr ul".split()  # noqa: SIM905
+)
 ALLOWED_ATTRIBUTES = {
     "a": {"href", "title"},
     "code": {"class"},
@@ -610,11 +609,10 @@ def tidy_filename(given: str | None) -> str:
     No folders, no control characters or marks that turn the direction of writing, nothing that Windows reserves, at
     most 255 bytes. Its ending is in lower case.
     """
-    bare = _CONTROL.sub("", re.split(r"[/\\]", given or "")[-1])
+    bare = unicodedata.normalize("NFC", re.split(r"[/\\]", given or "")[-1])
     # Joiners stay, though they are format characters (Cf), too: Persian and many emoji are made with them.
-    unseen = {char for char in bare if unicodedata.category(char) in ("Cf", "Cc", "Cs")} - {*"\u200c\u200d"}
-    seen = "".join(char for char in bare if char not in unseen)
-    whole = _SPACES.sub(" ", re.sub(r'[<>:"|?*]', "_", unicodedata.normalize("NFC", seen))).strip(" .")
+    seen = (char for char in bare if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cc", "Cs"))
+    whole = _SPACES.sub(" ", re.sub(r'[<>:"|?*]', "_", "".join(seen))).strip(" .")
     stem, _, ending = whole.rpartition(".")
     if not stem or len(ending) > ENDING_MAX:
         stem, ending = whole, ""
@@ -1456,7 +1454,7 @@ class TopicMember(db.Model):
 
 
 class Timed:
-    """When a post is out, and who sees it before that: conditions on its row, and what follows from one."""
+    """When a post is published, and who sees it before that, as conditions on its row."""
 
     author_id: Any
     topic_id: Any
@@ -1647,7 +1645,7 @@ class Post(Timed, SoftDelete, db.Model):
 
         `how` is "publish" (now, at the time that the form says, or what is published already), "draft" or "autosave".
         A form without a `post_id` is a new one: sent again, it finds what it made, and goes on while that is a draft.
-        With `notify` everyone hears of the change; with `require_again` who must read the post confirms it again.
+        With `notify` everyone is notified of the change; with `require_again` required readers confirm the post again.
 
         Raises `NotVisible`, `Forbidden`, `ValidationError`, or `EditConflict` where another text was saved since the
         `version` that the form knows.
@@ -1672,7 +1670,7 @@ class Post(Timed, SoftDelete, db.Model):
         # The form of a new post may not have heard yet that its text was saved once.
         known = version or (0 if post_id else 1)
         if changes & TEXT and not was_new and post.version != known:
-            raise EditConflict(post_id=post.id)
+            raise EditConflict(post.id)
         post._check(editor, data, how)
         if how == "autosave" and changes & TEXT:
             refuse_too_often(f"autosave:{editor.id}", AUTOSAVES, AUTOSAVE_EVERY)
@@ -1708,10 +1706,9 @@ class Post(Timed, SoftDelete, db.Model):
 
     @staticmethod
     def _check_complete(data: PostData) -> None:
-        if not data.title.strip():
-            raise ValidationError("title", "Give it a title: others will see it.")
-        if not data.body.strip():
-            raise ValidationError("body", "Write something first: others will see it.")
+        for field, words in (("title", "Give it a title"), ("body", "Write something first")):
+            if not getattr(data, field).strip():
+                raise ValidationError(field, f"{words}: others will see it.")
 
     def _check_times(self, data: PostData) -> None:
         now, waits = utcnow(), self.published_at is None
@@ -1744,7 +1741,7 @@ class Post(Timed, SoftDelete, db.Model):
         """Record what was changed of a published post."""
         if changes & REVISED:
             self.edited_at = self.updated_at
-            self._add_revision(editor)
+            self._add_revision()
         if changes - {"scheduled_for"}:
             Activity.record(editor, "post.turned" if "kind" in changes else "post.edited", self, self.title)
         if notify:
@@ -1766,19 +1763,21 @@ class Post(Timed, SoftDelete, db.Model):
         """Publish it: from now on others see it, are told of it and find it."""
         self.published_at = self.updated_at = utcnow()
         self.scheduled_for = None
-        self._add_revision(actor)
+        self._add_revision()
         if self.must_read_since:
             self.must_read_revision = self.revision
         db.session.flush()
         Activity.record(actor, "post.published", self, self.title)
         Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == self.id))
 
-    def _add_revision(self, editor: User) -> None:
+    def _add_revision(self) -> None:
         """Keep what it says now."""
         self.revision += 1
         text = {"title": self.title, "body": self.body, "kind": self.kind, "topic_id": self.topic_id}
         db.session.add(
-            Revision(post_id=self.id, number=self.revision, editor_id=editor.id, created_at=self.updated_at, **text)
+            Revision(
+                post_id=self.id, number=self.revision, editor_id=self.editor_id, created_at=self.updated_at, **text
+            )
         )
 
     @classmethod
@@ -2505,13 +2504,14 @@ def pages_titled(user: User, titles: Iterable[str]) -> dict[str, int]:
 
 def pages_suggested(user: User, typed: str) -> Sequence[Any]:
     """Return the pages with a title in which a word begins like this; first those that begin so themselves."""
-    key, nameable = sort_key(typed), sa.not_(sa.or_(*(Post.title.contains(mark) for mark in "[]|")))
-    first = Post.title_key.startswith(key, autoescape=True)
-    fits = sa.or_(first, Post.title_key.contains(f" {key}", autoescape=True))
+    key = sort_key(typed)
+    begins = Post.title_key.startswith(key, autoescape=True)
+    fits = sa.or_(begins, Post.title_key.contains(f" {key}", autoescape=True))
     pages = sa.select(Post.title, Topic.name.label("topic")).join(Post.topic)
-    pages = pages.where(Post.listed(), Post.kind == "page", fits, nameable)
-    ordered = pages.order_by(sa.case((first, 0), else_=1), Post.title_key, Post.id).limit(SUGGESTED_MOST)
-    return db.session.execute(ordered, {"viewer": user.id}).all()
+    pages = pages.where(Post.listed(), Post.kind == "page", fits)
+    ordered = pages.order_by(begins.desc(), Post.title_key, Post.id).limit(SUGGESTED_MOST)
+    found = db.session.execute(ordered, {"viewer": user.id})
+    return [page for page in found if not re.search(r"[\[\]|]", page.title)]  # no brackets can name those
 
 
 def link_pages(body: str, user: User) -> str:
@@ -5194,7 +5194,7 @@ def edit_post(form: PostForm, post: Post | None) -> ResponseReturnValue:
                 )
                 return redirect_with_flash(f"/posts/{saved.id}", saved_words(saved, was_published, notify))
         except EditConflict as conflict:
-            return conflict_page(form, db.session.get_one(Post, conflict.theirs.post_id), files)
+            return conflict_page(form, db.session.get_one(Post, conflict.post_id), files)
     return form_page("posts/edit.html", form, **editor_context(form, post, files))
 
 
