@@ -140,9 +140,7 @@ import database
 from config import Config, Finding, configure_logging, load
 from config import config as configurations
 from database import (
-    Columns,
     LongText,
-    Prepared,
     Timestamp,
     db,
     fold,
@@ -201,13 +199,14 @@ PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
-TOLD_AT_ONCE = 60  # activities in one unit: others wait to write meanwhile
 AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # a page saves each 4 seconds at most
 OWED_MOST = 20
 AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 40  # beside the lists
 DAYS_APART = timedelta(days=2)  # two time zones differ by one day and a bit
 LONG_AGO = datetime(2000, 1, 1)  # before any post
 REMIND_EVERY = timedelta(days=1)
+NEW_FOR = timedelta(days=365)  # nothing older is ever new to anybody
+TOLD_FOR = timedelta(days=90)  # so long what somebody read stays in their notifications
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
 QUERY_MAX = 100
@@ -354,6 +353,7 @@ _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 # A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
+_MENTION_LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"')
 _MENTION = re.compile(
     r"(?<![^\W_])(?<![^\W_]_)(?<![.@/\\=&#%+-])@([A-Za-z0-9][A-Za-z0-9._\-]{0,30}[A-Za-z0-9_\-])(?!\.*[\w@-])"
 )
@@ -500,9 +500,9 @@ def _names_in(tokens: Iterable[Token]) -> set[str]:
     return {fold(child.content[1:]) for child in itertools.islice(inner, MENTIONS_MOST)}
 
 
-def mentioned_names(source: str) -> set[str]:
-    """Return the usernames, folded, that a Markdown source mentions. Code, links and descriptions mention nobody."""
-    return _names_in(MARKDOWN.parse(source)) if "@" in source else set()
+def mentioned_names(html: str) -> set[str]:
+    """Return the usernames, folded, of the people whom a rendered text mentions."""
+    return {fold(name) for name in _MENTION_LINK.findall(html)}
 
 
 def code_blocks(source: str) -> Iterator[tuple[bool, str]]:
@@ -937,13 +937,14 @@ class User(db.Model):
     @property
     def zone(self) -> ZoneInfo:
         """The time zone in which this person reads times: their own choice, else the site's."""
-        return ZoneInfo(self.timezone or current_app.config["TIMEZONE"])
+        return zone_of(self.timezone)
 
     @property
     def new_since(self) -> datetime:
         """What came after this time is new to this person: their last visit; on a first visit nothing is."""
         is_back = self.last_active_at is not None and utcnow() - self.last_active_at > VISIT_GAP
-        return (self.last_active_at if is_back else self.previous_visit_at) or datetime.max
+        visit = self.last_active_at if is_back else self.previous_visit_at
+        return max(visit, utcnow() - NEW_FOR) if visit else datetime.max
 
     # -- actions
 
@@ -1498,6 +1499,12 @@ class Timed:
         return sa.and_(cls.deleted_at.is_(None), cls.in_sight(person), cls.is_published())
 
     @classmethod
+    def shown_to(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer`, or the one of a row, sees a post that is published, or their own."""
+        own = cls.author_id == (person.id if person else VIEWER)
+        return sa.and_(cls.deleted_at.is_(None), cls.in_sight(person), sa.or_(cls.is_published(), own))
+
+    @classmethod
     def current(cls) -> sa.ColumnElement[bool]:
         """Whether a post has not expired."""
         return cls._lasts(cls.expires_at)
@@ -1745,10 +1752,10 @@ class Post(Timed, SoftDelete, db.Model):
         if changes - {"scheduled_for"}:
             Activity.record(editor, "post.turned" if "kind" in changes else "post.edited", self, self.title)
         if notify:
-            Activity.record(editor, "post.told", self, self.title)
+            notify_again(Activity.record(editor, "post.shared_again", self, self.title), self)
         if changes & REVISED and require_again and self.must_read_since:
             self.must_read_revision = self.revision
-            Activity.record(editor, "post.must_read", self, self.title)
+            notify_required(Activity.record(editor, "post.must_read", self, self.title), self)
 
     def _publish_or_schedule(self, editor: User, moment: datetime | None, changes: set[str]) -> None:
         if moment is None or moment <= utcnow():
@@ -1766,9 +1773,9 @@ class Post(Timed, SoftDelete, db.Model):
         self._add_revision()
         if self.must_read_since:
             self.must_read_revision = self.revision
-        db.session.flush()
-        Activity.record(actor, "post.published", self, self.title)
-        Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == self.id))
+        activity = Activity.record(actor, "post.published", self, self.title)
+        Follow.begin(self.author_id, self.id)
+        notify_of_post(activity, self)
 
     def _add_revision(self) -> None:
         """Keep what it says now."""
@@ -1800,7 +1807,8 @@ class Post(Timed, SoftDelete, db.Model):
         sees_it = db.session.scalar(cls.visible_to(author).where(cls.id == post.id)) is not None
         if author.deactivated_at or not author.may_write_kind(post.kind) or not sees_it:
             post.scheduled_for = None
-            Activity.record(None, "post.unscheduled", post, post.title)
+            activity = Activity.record(None, "post.unscheduled", post, post.title)
+            notify("unpublished", activity, post=post, who=User.id == post.author_id)
             return False
         if (body := link_pages(post.body, author)) != post.body:
             post.body, post.html = body, render_body(author, body)
@@ -1875,10 +1883,11 @@ class PageReview:
             Post.owner_id.is_not(None),
             sa.or_(Post.review_told.is_(None), Post.review_told < Post.review_by),
         )
-        pages = db.session.scalars(overdue.with_for_update()).all()
+        pages = db.session.scalars(overdue.with_for_update().execution_options(populate_existing=True)).all()
         for page in pages:
             page.review_told = page.review_by
-            Activity.record(None, "post.overdue", page, page.title)
+            activity = Activity.record(None, "post.overdue", page, page.title)
+            notify("review", activity, post=page, who=User.id == page.owner_id)
         return len(pages)
 
     @classmethod
@@ -2063,7 +2072,8 @@ class Acknowledgement(db.Model):
         db.session.execute(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
         db.session.add_all(MustReadRole(post_id=post.id, role=role) for role in roles)
         db.session.add_all(MustReadPerson(post_id=post.id, user_id=user_id) for user_id in named)
-        Activity.record(actor, "post.must_read", post, post.title)
+        activity = Activity.record(actor, "post.must_read", post, post.title)
+        notify_required(activity, post)
 
     @classmethod
     @transactional
@@ -2089,7 +2099,8 @@ class Acknowledgement(db.Model):
         if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
             raise ValidationError("remind", "They were reminded less than a day ago. Give them until tomorrow.")
         post.reminded_at = now
-        Activity.record(actor, "post.reminded", post, plural(count, "person", "people"))
+        activity = Activity.record(actor, "post.reminded", post, plural(count, "person", "people"))
+        notify_required(activity, post, "reminder")
         return count
 
 
@@ -2140,6 +2151,11 @@ class Comment(SoftDelete, db.Model):
     post: Mapped[Post] = relationship()
     author: Mapped[User] = relationship(foreign_keys=[author_id])
 
+    @property
+    def url(self) -> str:
+        """Where it stands below its post, on the page of the newest comments."""
+        return f"/posts/{self.post_id}#comment-{self.id}"
+
     # -- queries
 
     @classmethod
@@ -2166,146 +2182,93 @@ class Comment(SoftDelete, db.Model):
 
     # -- predicates
 
-    @staticmethod
-    def editable(author_id: int, user: User) -> bool:
-        return user.is_editor or (user.may_write and author_id == user.id)
-
     def editable_by(self, user: User) -> bool:
-        """Editors change every comment they see, members their own."""
-        return self.editable(self.author_id, user)
+        """Whether a person who sees this comment may delete and restore it: its author, and editors."""
+        return user.is_editor or (user.may_write and self.author_id == user.id)
 
     # -- actions
 
     @classmethod
-    @functools.cache
-    def _place(cls) -> Prepared:
-        """Why a comment was not inserted: may they see the post, was the form sent before."""
-        before = sa.select(cls.id).where(cls.author_id == VIEWER, cls.form_id == sa.bindparam("form_id"))
-        return Prepared(
-            sa.select(before.scalar_subquery().label("existing"))
-            .select_from(Post)
-            .where(Post.id == sa.bindparam("post"), Post.visible())
-        )
+    def create(cls, actor: User, post_id: int, *, body: str, form_id: str) -> Comment:
+        """Comment on a post. Returns the comment; the same form sent again by the same person returns the first one.
 
-    @classmethod
-    def create(cls, actor: User, post_id: int, *, body: str, form_id: str, rendered: str | None = None) -> int:
-        """Comment on a post. Returns the comment's id; the same form sent again by the same person, the first one's.
-
-        `rendered` is the body's HTML where the caller has it already. Raises `NotVisible` or `Forbidden`.
+        Raises `NotVisible` or `Forbidden`.
         """
+        # Rendered out here: a long text takes a second, and inside the transaction nobody else could write.
         body = link_pages(body, actor)
-        rendered = rendered or render_body(actor, body)
-        create = cls._create_with_more if "/files/" in body else cls._create
-        return create(actor.id, post_id, body, form_id, rendered)
+        return cls._create(actor, post_id, form_id, body, render_body(actor, body))
 
     @classmethod
     @transactional
-    def _create_with_more(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
-        comment_id = cls._create(author_id, post_id, body, form_id, rendered)
-        Attachment.attach(User.acting(author_id), body, comment=db.session.get_one(cls, comment_id))
-        return comment_id
-
-    @classmethod
-    @transactional
-    def _create(cls, author_id: int, post_id: int, body: str, form_id: str, rendered: str) -> int:
-        """Written in plain statements: it is the write that happens most."""
-        # The count comes first: it locks the post, so that what is read next stays true until the commit.
-        now = utcnow()
-        rows(COMMENT_COUNT, post=post_id, viewer=author_id, now=now)
-        written = {"body": body, "html": rendered, "form_id": form_id, "now": now}
-        made = rows(cls._insert(), viewer=author_id, post=post_id, **written)
-        if made.rowcount != 1:
-            return cls._not_inserted(author_id, post_id, form_id)
-        comment_id: int = made.lastrowid
-        Activity.record(author_id, "comment.created", ("comment", comment_id))
-        SearchEntry.refresh("comment", [comment_id])
-        return comment_id
-
-    @classmethod
-    @functools.cache
-    def _insert(cls) -> Prepared:
-        """Write a comment unless its form was sent before, or its writer may not: one statement asks and does."""
-        given = {name: sa.bindparam(name, type_=LongText) for name in ("body", "html")}
-        values = {
-            **given,
-            "post_id": Post.id,
-            "author_id": User.id,
-            "form_id": sa.bindparam("form_id", type_=sa.String),
-            "renderer": sa.literal(RENDERER_VERSION),
-            "created_at": NOW,
-        }
-        writer = sa.and_(User.id == VIEWER, User.deactivated_at.is_(None), User.role >= Role.MEMBER)
-        place = sa.and_(Post.id == sa.bindparam("post"), Post.listed())
-        found = sa.select(*values.values()).select_from(sa.join(Post, User, writer)).where(place)
-        insert = sa.insert(cls).from_select(list(values), found, include_defaults=False)
-        return Prepared(database.unless_present(insert))
-
-    @classmethod
-    def _not_inserted(cls, author_id: int, post_id: int, form_id: str) -> int:
-        """The comment that was made by the same form before; else raises what prevented another."""
-        place = rows(cls._place(), viewer=author_id, now=utcnow(), post=post_id, form_id=form_id).first()
-        if place is None:
-            raise NotVisible
-        if place.existing is None:
+    def _create(cls, actor: User, post_id: int, form_id: str, body: str, html: str) -> Comment:
+        author = User.acting(actor.id, Role.MEMBER)
+        post = Post.get_visible(author, post_id)
+        if post.published_at is None:
             raise Forbidden
-        rows(COMMENT_RECOUNT, post=post_id, by=-1)
-        return place.existing
+        first = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id)
+        return db.session.scalar(first) or cls._add(author, post, form_id=form_id, body=body, html=html)
+
+    @classmethod
+    def _add(cls, author: User, post: Post, **text: str) -> Comment:
+        comment = cls(post_id=post.id, author_id=author.id, renderer=RENDERER_VERSION, created_at=utcnow(), **text)
+        db.session.add(comment)
+        cls.recount(post.id)
+        Attachment.attach(author, comment.body, comment=comment)
+        activity = Activity.record(author, "comment.created", comment)
+        Follow.begin(author.id, post.id)
+        notify_of_comment(activity, comment)
+        return comment
 
     @classmethod
     def edit(cls, actor: User, comment_id: int, *, body: str) -> None:
-        """Change what a comment says. Raises `NotVisible` or `Forbidden`."""
+        """Change what one's own comment says. Raises `NotVisible` or `Forbidden`."""
         body = link_pages(body, actor)
         cls._edit(actor, comment_id, body, render_body(actor, body))
 
     @classmethod
     @transactional
-    def _edit(cls, actor: User, comment_id: int, body: str, rendered: str) -> None:
-        editor, comment = User.acting(actor.id), cls.get_for_change(actor, comment_id)
+    def _edit(cls, actor: User, comment_id: int, body: str, html: str) -> None:
+        author, comment = User.acting(actor.id, Role.MEMBER), cls.get_for_change(actor, comment_id)
+        if comment.author_id != author.id:
+            raise Forbidden
         if comment.body == body:
             return
-        named = mentioned_names(body) - mentioned_names(comment.body)
-        comment.body, comment.html, comment.renderer = body, rendered, RENDERER_VERSION
+        added_names = mentioned_names(html) - mentioned_names(comment.html)
+        comment.body, comment.html, comment.renderer = body, html, RENDERER_VERSION
         comment.edited_at = utcnow()
-        Attachment.attach(editor, body, comment=comment)
-        Activity.record(editor, "comment.edited", comment, " ".join(sorted(named)))
+        Attachment.attach(author, body, comment=comment)
+        activity = Activity.record(author, "comment.edited", comment)
+        notify_mentioned(activity, added_names, post=comment.post, comment=comment)
 
     def record_deletion(self, actor: User, action: str) -> None:
         """Record it, and count the comments of the post again."""
-        db.session.flush()
-        rows(COMMENT_RECOUNT, post=self.post_id, by=-1 if self.deleted_at else 1)
+        self.recount(self.post_id)
         Activity.record(actor, action, self)
+
+    @classmethod
+    def recount(cls, post_id: int) -> None:
+        """Write down how many comments a post has, and when and by whom the newest one was made."""
+        db.session.flush()
+        db.session.connection().execute(COMMENT_COUNTS, {"of": post_id})
 
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
 sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
 # Of those in the bin only, where the engine can: an index of all would be one more page for each comment to write.
 sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
-COMMENT_INSERT = Prepared(lambda: sa.insert(Comment))
-COMMENT_COUNT = Prepared(
-    lambda: (
-        sa.update(Post)
-        .where(Post.id == sa.bindparam("post"))
-        .values(comment_count=Post.comment_count + 1, last_comment_at=NOW, last_comment_by_id=VIEWER)
+
+STANDING_COMMENTS = sa.and_(Comment.post_id == sa.bindparam("of"), Comment.deleted_at.is_(None))
+NEWEST_COMMENT = sa.select(Comment.id).where(STANDING_COMMENTS).order_by(Comment.id.desc()).limit(1).scalar_subquery()
+COMMENT_COUNTS = (
+    sa.update(Post)
+    .where(Post.id == sa.bindparam("of"))
+    .values(
+        comment_count=sa.select(sa.func.count()).where(STANDING_COMMENTS).scalar_subquery(),
+        last_comment_at=sa.select(Comment.created_at).where(Comment.id == NEWEST_COMMENT).scalar_subquery(),
+        last_comment_by_id=sa.select(Comment.author_id).where(Comment.id == NEWEST_COMMENT).scalar_subquery(),
     )
 )
 
-
-def _of_last_comment(column: Any) -> sa.ScalarSelect[Any]:
-    below = sa.select(column).where(Comment.post_id == Post.id, Comment.deleted_at.is_(None)).correlate(Post)
-    return below.order_by(Comment.id.desc()).limit(1).scalar_subquery()
-
-
-COMMENT_RECOUNT = Prepared(
-    lambda: (
-        sa.update(Post)
-        .where(Post.id == sa.bindparam("post"))
-        .values(
-            comment_count=Post.comment_count + sa.bindparam("by", type_=sa.Integer),
-            last_comment_at=_of_last_comment(Comment.created_at),
-            last_comment_by_id=_of_last_comment(Comment.author_id),
-        )
-    )
-)
 
 # -- Files -------------------------------------------------------------------------------------------------------------
 
@@ -2478,7 +2441,7 @@ class Attachment(SoftDelete, db.Model):
         old = sa.select(cls).where(cls.is_unused(), cls.created_at < utcnow() - UNUSED_AGE)
         for file in db.session.scalars(old.with_for_update()):
             db.session.delete(file)
-            Activity.record(file.uploader_id, "attachment.forgotten", file, file.name)
+            Activity.record(None, "attachment.forgotten", file, file.name)
 
 
 sa.Index("ix_attachments_post", Attachment.post_id, Attachment.deleted_at, Attachment.id)
@@ -2600,9 +2563,12 @@ class Reaction(db.Model):
         standing = db.session.scalar(sa.select(cls).filter_by(**mine).with_for_update())
         if given and standing is None:
             db.session.add(cls(**mine, at=utcnow()))
-            Activity.record(user, "reaction.added", thing, kind)
+            activity = Activity.record(user, "reaction.added", thing, kind)
+            about = {"post": thing.post, "comment": thing} if isinstance(thing, Comment) else {"post": thing}
+            notify("reaction", activity, **about, who=User.id == thing.author_id)
         elif standing is not None and not given:
             db.session.delete(standing)
+            Notification.take_back(user, thing, kind)
             Activity.record(user, "reaction.removed", thing, kind)
 
 
@@ -2637,51 +2603,49 @@ WHO_MOST = 10
 
 
 class Activity(db.Model):
-    """Who did what, on what, when and from where. Written by the actions themselves; nobody can edit it."""
+    """Who did what, on what, when and from where. Written by the actions themselves; nobody can edit it.
+
+    It is a record and nothing else: it has no foreign keys, so it outlives what it is about.
+    """
 
     __tablename__ = "activities"
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(Timestamp)
-    actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    actor_id: Mapped[int | None]
     action: Mapped[str] = mapped_column(sa.String(40))
     object_type: Mapped[str] = mapped_column(sa.String(20))
     object_id: Mapped[int]
     detail: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
     address: Mapped[str] = mapped_column(sa.String(45))
-    pending: Mapped[bool | None]  # somebody may have to be told of it (see `Notification.tell`)
 
     @classmethod
-    def record(cls, actor: User | int | None, action: str, on: Any, detail: str = "") -> None:
-        """Write down what the caller's unit does; `on` is a model's row, or the pair of its kind and id.
+    def record(cls, actor: User | None, action: str, thing: Any, detail: str = "") -> Activity:
+        """Record what an action does, as part of it, and return the record. Without an `actor`, the site itself acts.
 
-        Without an `actor` it was the site itself.
+        `thing` is a row of a model, or the pair of a kind and an id.
         """
-        actor_id = actor if isinstance(actor, int) or actor is None else actor.id
-        object_type, object_id = on if isinstance(on, tuple) else (type(on).__name__.lower(), on.id)
-        subject = {"object_type": object_type, "object_id": object_id, "detail": detail[:TITLE_MAX]}
-        subject["pending"] = True if action in TOLD else None
-        rows(ACTIVITY_INSERT, at=utcnow(), actor_id=actor_id, action=action, address=client_address(), **subject)
-        if action in TOLD:
-            state().telling.note("soon", True)
-
-
-ACTIVITY_INSERT = Prepared(lambda: sa.insert(Activity))
-sa.Index("ix_activities_pending", Activity.pending, Activity.id, sqlite_where=Activity.pending.is_not(None))
-
-
-APPEARING = ("post.published",)
-TOLD_OF_POSTS = (*APPEARING, "post.told", "post.must_read", "post.reminded", "post.overdue")
-# What somebody may have to be told of: `Notification.tell` looks at these once they are committed.
-TOLD = frozenset([*TOLD_OF_POSTS, "comment.created", "comment.edited", "reaction.added", "reaction.removed"])
+        kind, thing_id = thing if isinstance(thing, tuple) else (type(thing).__name__.lower(), thing.id)
+        activity = cls(
+            at=utcnow(),
+            actor_id=actor.id if actor else None,
+            action=action,
+            object_type=kind,
+            object_id=thing_id,
+            detail=detail[:TITLE_MAX],
+            address=client_address(),
+        )
+        db.session.add(activity)
+        db.session.flush()
+        return activity
 
 
 # -- What one follows, and has read ------------------------------------------------------------------------------------
 
 
 class Follow(db.Model):
-    """Somebody wants to be told of a topic's posts or of a post's comments, or on the contrary of none of it.
+    """Somebody wants to hear of a topic's posts or of a post's comments, or has muted them.
 
-    Whoever writes a post or a comment follows that post by themselves, unless they muted it.
+    Whoever writes a post or a comment follows that post from then on, unless they muted it.
     """
 
     __tablename__ = "follows"
@@ -2700,61 +2664,41 @@ class Follow(db.Model):
         mine = sa.select(cls.state).where(cls.user_id == VIEWER, getattr(cls, name) == column)
         return mine.correlate(column.class_).scalar_subquery().label("follows")
 
-    @classmethod
-    def of_post(cls) -> sa.Label[Any]:
-        """The same of the post of a row. Who has just commented follows it, though telling has yet to write that."""
-        told_soon = (Activity.pending == sa.true(), Activity.action == "comment.created", Activity.actor_id == VIEWER)
-        said = sa.exists().where(*told_soon, Comment.id == Activity.object_id, Comment.post_id == Post.id)
-        follows = sa.case((said.correlate(Post), "following"))
-        return sa.func.coalesce(cls.of_viewer(post_id=Post.id).element, follows).label("follows")
-
-    @classmethod
-    def does(cls, state: str, **thing: Any) -> sa.ColumnElement[bool]:
-        """Whether the `User` of a row follows the topic or the post of a row, or has muted it."""
-        ((name, column),) = thing.items()
-        people = sa.select(cls.user_id).where(getattr(cls, name) == column, cls.state == state)
-        return User.id.in_(people.correlate(Post))
-
     # -- actions
 
     @classmethod
+    @transactional
     def choose(cls, actor: User, state: str, *, topic_id: int | None = None, post_id: int | None = None) -> None:
         """Follow a topic or a post, mute it, or with "none" neither. Raises `NotVisible`."""
-        if state == "none" and post_id:  # or telling of what they just said there would have them follow it again
-            Notification.tell()
-        cls._choose(actor, state, topic_id, post_id)
-
-    @classmethod
-    @transactional
-    def _choose(cls, actor: User, state: str, topic_id: int | None, post_id: int | None) -> None:
-        user, model, thing_id = User.acting(actor.id), Post if post_id else Topic, post_id or topic_id
-        if db.session.scalar(model.visible_to(user).where(model.id == thing_id)) is None:
+        user, model = User.acting(actor.id), Post if post_id else Topic
+        thing = db.session.scalar(model.visible_to(user).where(model.id == (post_id or topic_id)))
+        if thing is None:
             raise NotVisible
         place = {"user_id": user.id, "topic_id": topic_id, "post_id": post_id}
-        mine = sa.and_(*(getattr(cls, name) == value for name, value in place.items() if value is not None))
-        if state == "none":
-            changed = rows(sa.delete(cls).where(mine)).rowcount
-        elif not (changed := database.insert_if_absent(Follow, **place, state=state)):
-            changed = rows(sa.update(cls).where(mine, cls.state != state).values(state=state)).rowcount
-        if changed:
-            said = {"following": "followed", "muted": "muted", "none": "unfollowed"}[state]
-            kind = "post" if post_id else "topic"
-            Activity.record(user, f"{kind}.{said}", (kind, thing_id))
+        follow = db.session.scalar(sa.select(cls).filter_by(**place).with_for_update())
+        if state == (follow.state if follow else "none"):
+            return
+        if follow is None:
+            db.session.add(cls(**place, state=state))
+        elif state == "none":
+            db.session.delete(follow)
+        else:
+            follow.state = state
+        said = {"following": "followed", "muted": "muted", "none": "unfollowed"}[state]
+        Activity.record(user, f"{'post' if post_id else 'topic'}.{said}", thing)
+
+    @classmethod
+    def begin(cls, user_id: int, post_id: int) -> None:
+        """Let a person follow a post unless they decided otherwise, as part of an action."""
+        database.insert_if_absent(cls, user_id=user_id, post_id=post_id, state="following")
 
     @classmethod
     def move(cls, topic_id: int, into_id: int) -> None:
-        """Have those who follow a topic, or have muted it, do the same with another; part of a unit."""
+        """Let those who follow a topic, or have muted it, do the same with another, as part of an action."""
         found = sa.select(cls.user_id, sa.literal(into_id), cls.state).where(cls.topic_id == topic_id)
-        insert = sa.insert(cls).from_select(["user_id", "topic_id", "state"], found, include_defaults=False)
-        rows(database.unless_present(insert))
-        rows(sa.delete(cls).where(cls.topic_id == topic_id))
-
-    @classmethod
-    def begin(cls, found: Columns) -> None:
-        """Have people follow the posts of some rows (person, post), unless they decided otherwise; part of a unit."""
-        values = found.add_columns(sa.literal("following")).distinct()
-        insert = sa.insert(cls).from_select(["user_id", "post_id", "state"], values, include_defaults=False)
-        rows(database.unless_present(insert))
+        insert = sa.insert(cls).from_select([cls.user_id, cls.topic_id, cls.state], found, include_defaults=False)
+        db.session.execute(database.unless_present(insert))
+        db.session.execute(sa.delete(cls).where(cls.topic_id == topic_id))
 
 
 sa.Index("uq_follows_topic_id_user_id", Follow.topic_id, Follow.user_id, unique=True)
@@ -2762,7 +2706,7 @@ sa.Index("uq_follows_post_id_user_id", Follow.post_id, Follow.user_id, unique=Tr
 
 
 class ReadMark(db.Model):
-    """When somebody looked at a post last."""
+    """When somebody opened a post last."""
 
     __tablename__ = "read_marks"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
@@ -2771,103 +2715,54 @@ class ReadMark(db.Model):
 
     @classmethod
     def of_viewer(cls) -> sa.Label[Any]:
-        """When the person bound as `viewer` looked at the post of a row last."""
+        """When the person bound as `viewer` opened the post of a row last."""
         mine = sa.select(cls.at).where(cls.user_id == VIEWER, cls.post_id == Post.id).correlate(Post)
         return mine.scalar_subquery().label("looked_at")
 
     @classmethod
     @transactional
-    def write(cls, notes: Mapping[tuple[int, int], datetime]) -> None:
-        """Write what people opened: (person, post) → when. What they were told of it until then is read."""
-        opened = sa.select(Post.id).where(Post.id.in_({post_id for _user_id, post_id in notes}))
-        there = {row.id for row in rows(opened)}  # not what was removed for good meanwhile
-        marks = [
-            {"user_id": user_id, "post_id": post_id, "at": at}
-            for (user_id, post_id), at in sorted(notes.items())
-            if post_id in there
-        ]
-        if not marks:
-            return
-        database.upsert(ReadMark, marks)
-        told = Notification
-        seen = sa.exists().where(cls.user_id == told.user_id, cls.post_id == told.post_id, cls.at >= told.created_at)
-        theirs = sa.and_(told.user_id.in_({user_id for user_id, _post_id in notes}), told.read_at.is_(None))
-        rows(sa.update(told).where(theirs, seen.correlate(told)).values(read_at=utcnow()))
-
-    @classmethod
-    def prune(cls, before: datetime) -> int:
-        """Forget the marks from before a time that decide nothing any more. Returns how many these were.
-
-        To lists that is new which came after somebody's last visit, unless they marked it later than it came. A mark
-        from before that visit decides nothing there, and never will again: a visit only becomes later. Below its post
-        it still tells which of the older comments are new. So where others commented since, it stays as long as what
-        was told and never read; after that those count as seen, as they do to whoever never looked. So nothing becomes
-        new, whichever goes. Who was deactivated before that time looks at nothing; whoever comes back begins a visit.
-        """
-        visits = sa.select(User.id, User.deactivated_at, User.previous_visit_at, User.last_active_at).order_by(User.id)
-        people, forgotten = rows(visits).all(), 0
-        for person in people:
-            if person.deactivated_at is not None and person.deactivated_at < before:
-                forgotten += cls._prune_of(person.id, before, before)
-            elif visit := person.previous_visit_at or person.last_active_at:
-                forgotten += cls._prune_of(person.id, min(visit, before), min(visit, before - UNREAD_LONGER))
-        return forgotten
-
-    @classmethod
-    def _prune_of(cls, user_id: int, before: datetime, unseen_before: datetime) -> int:
-        """Look for them without the write lock, and forget them in batches, so that nobody waits for long."""
-        own = Post.last_comment_by_id == user_id
-        heard_all = sa.or_(Post.last_comment_at.is_(None), own, Post.last_comment_at <= cls.at)
-        found = sa.select(cls.post_id).join(Post, Post.id == cls.post_id).order_by(cls.post_id).limit(MARKS_AT_ONCE)
-        found = found.where(cls.user_id == user_id, cls.at < before, sa.or_(heard_all, cls.at < unseen_before))
-        last = forgotten = 0
-        while ids := [row.post_id for row in rows(found.where(cls.post_id > last))]:
-            database.end_reading()
-            forgotten += cls._forget(user_id, ids, before)
-            last = ids[-1]
-        database.end_reading()
-        return forgotten
-
-    @classmethod
-    @transactional
-    def _forget(cls, user_id: int, post_ids: Sequence[int], before: datetime) -> int:
-        mine = sa.and_(cls.user_id == user_id, cls.post_id.in_(post_ids))
-        return rows(sa.delete(cls).where(mine, cls.at < before)).rowcount  # not what was looked at again meanwhile
+    def write(cls, user_id: int, post_id: int, at: datetime) -> None:
+        """Note that somebody opened a post. What they were told about it until then is read."""
+        database.upsert(cls, [{"user_id": user_id, "post_id": post_id, "at": at}])
+        Notification.read(user_id, at, Notification.post_id == post_id, Notification.created_at <= at)
 
 
-# -- Notifications: what one was told ----------------------------------------------------------------------------------
+# -- Notifications -----------------------------------------------------------------------------------------------------
 
 
 class NotificationChoice(db.Model):
-    """How somebody wants to be told of one kind of thing: in the site, by mail too, or neither."""
+    """Whether somebody wants to hear of one kind of thing on the site, or not at all."""
 
     __tablename__ = "notification_choices"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     kind: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
-    way: Mapped[str] = mapped_column(sa.String(4))  # site, mail or none
+    way: Mapped[str] = mapped_column(sa.String(4))  # site or none
 
 
-class Kind(NamedTuple):
-    """Something that people are told of: in words for their choices, what they get unasked, and in a sentence."""
-
-    label: str
-    way: str
-    said: str
-
-
+# What people can hear of, as their choices name it.
 KINDS = {
-    "mention": Kind("Somebody writes @ and your username", "mail", "mentioned you in"),
-    "must_read": Kind("You are asked to read something", "mail", "asked you to read"),
-    "comment": Kind("A comment on a post that you follow", "site", "commented on"),
-    "post": Kind("Something new in a topic that you follow", "site", "posted"),
-    "told": Kind("A changed post that everybody shall see again", "site", "shared again"),
-    "reaction": Kind("A reaction to what you wrote", "site", "reacted to what you wrote in"),
-    "review": Kind("A page of yours is due for another look", "mail", "It is time for another look at"),
+    "mention": "Someone mentions you",
+    "must_read": "You are asked to read something",
+    "comment": "A comment on a post you follow",
+    "post": "Something new in a topic you follow",
+    "shared_again": "A post is shared again after an update",
+    "reaction": "A reaction to something you wrote",
+    "review": "A page you own is due for review",
 }
-SAID = {kind: known.said for kind, known in KINDS.items()} | {"reminder": "reminded you to read"}
-MARKS_AT_ONCE = 500
-TOLD_DAYS = 90  # how long what was read is kept
-UNREAD_LONGER = timedelta(days=275)  # and so much longer what was not: a year in all
+# What a notification says between the person and the title.
+SAID = {
+    "mention": "mentioned you in",
+    "must_read": "asked you to read",
+    "reminder": "reminded you to read",
+    "comment": "commented on",
+    "post": "posted",
+    "shared_again": "shared again",
+    "reaction": "reacted to what you wrote in",
+    "review": "Review due:",
+    "unpublished": "Could not be published:",
+}
+# What people hear of although they muted the post or its topic.
+PERSONAL = {"mention", "must_read", "reminder", "review", "unpublished"}
 
 
 class Notification(db.Model):
@@ -2876,80 +2771,61 @@ class Notification(db.Model):
     __tablename__ = "notifications"
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"))
-    activity_id: Mapped[int] = mapped_column(sa.ForeignKey("activities.id", ondelete="CASCADE"), index=True)
+    activity_id: Mapped[int]
     kind: Mapped[str] = mapped_column(sa.String(12))
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), index=True)
     comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
     actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
-    mail_wanted: Mapped[bool]  # and not sent yet
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     read_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+
+    post: Mapped[Post] = relationship()
+    comment: Mapped[Comment | None] = relationship()
+    actor: Mapped[User | None] = relationship(foreign_keys=[actor_id])
 
     # -- queries
 
     @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the one it is for, bound as `viewer`, still sees what it is about."""
-        post = sa.exists().where(Post.id == cls.post_id, Post.listed()).correlate(cls)
-        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate(cls)
-        return sa.and_(post, sa.or_(cls.comment_id.is_(None), said))
+    def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Whether the person bound as `viewer`, or the one of a row, still sees what a notification is about."""
+        post = sa.exists().where(Post.id == cls.post_id, Post.shown_to(person)).correlate_except(Post)
+        return sa.and_(post, cls.is_said())
+
+    @classmethod
+    def is_said(cls) -> sa.ColumnElement[bool]:
+        """Whether the comment that a notification is about, if any, is not deleted."""
+        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate_except(Comment)
+        return sa.or_(cls.comment_id.is_(None), said)
 
     @classmethod
     def unread_of(cls, person: Any) -> sa.ScalarSelect[int]:
-        """About how many posts that the person of a row sees they were told something that they have not read."""
-        post = sa.exists().where(Post.id == cls.post_id, Post.listed(person=person)).correlate(cls, person)
-        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate(cls)
-        unread = sa.select(sa.func.count(sa.distinct(cls.post_id))).where(
-            cls.user_id == person.id, cls.read_at.is_(None)
-        )
-        return unread.where(post, sa.or_(cls.comment_id.is_(None), said)).correlate(person).scalar_subquery()
+        """How many groups of unread notifications the person of a row would see in their list."""
+        groups = sa.func.count(sa.distinct(sa.cast(cls.post_id, sa.String(10)) + cls.kind))
+        unread = sa.select(groups).where(cls.user_id == person.id, cls.read_at.is_(None), cls.visible(person))
+        return unread.correlate(person).scalar_subquery()
 
     @classmethod
-    @functools.cache
-    def _unread(cls) -> Prepared:
-        mine = sa.and_(cls.user_id == VIEWER, cls.read_at.is_(None), cls.visible())
-        said = sa.func.count(sa.distinct(cls.comment_id)).label("said")
-        return Prepared(sa.select(cls.post_id, said).where(mine).group_by(cls.post_id))
-
-    @classmethod
-    def unread_posts(cls, user: User) -> dict[int, int]:
-        """The posts that a person sees and about which they have something unread, with how much was said there."""
-        return {row.post_id: row.said for row in rows(cls._unread(), viewer=user.id, now=utcnow())}
-
-    @classmethod
-    def page(cls, viewer: User, before: int | None) -> list[ToldThread]:
-        """What a person was told, by post and kind, the newest first; one more than a page holds."""
-        newest, unread = sa.func.max(cls.id), sa.case((cls.read_at.is_(None), 1), else_=0)
-        people = (sa.func.count(sa.distinct(cls.actor_id)), sa.func.min(cls.actor_id), sa.func.max(cls.actor_id))
-        statement = sa.select(newest, sa.func.min(cls.id), unread, *people)
-        statement = statement.where(cls.user_id == VIEWER, cls.visible()).group_by(cls.post_id, cls.kind, unread)
-        if before is not None:
-            statement = statement.having(newest < before)
-        statement = statement.order_by(newest.desc()).limit(PAGE_SIZE + 1)
-        groups = [tuple(row) for row in rows(statement, viewer=viewer.id, now=utcnow())]
-        columns = [*cls.__table__.columns, Post.title, Post.comment_count, Comment.html]
-        single = sa.select(*columns).join(Post, Post.id == cls.post_id).outerjoin(Comment, Comment.id == cls.comment_id)
-        wanted = {number for group in groups for number in group[:2]}
-        found = {row.id: row for row in rows(single.where(cls.id.in_(wanted)))} if wanted else {}
-        return [
-            ToldThread.of(viewer, found[last], found[first], bool(is_unread), count, {least, most})
-            for last, first, is_unread, count, least, most in groups
-            if last in found and first in found  # or gone meanwhile
-        ]
+    def groups(cls) -> sa.Subquery:
+        """What the person bound as `viewer` was told, by post and kind: the newest, the oldest, and by how many."""
+        is_unread = cls.read_at.is_(None).label("is_unread")
+        ends = (sa.func.max(cls.id).label("newest"), sa.func.min(cls.id).label("oldest"))
+        people = sa.func.count(sa.distinct(cls.actor_id)).label("people")
+        some = (sa.func.min(cls.actor_id).label("first_actor"), sa.func.max(cls.actor_id).label("last_actor"))
+        mine = sa.select(is_unread, *ends, people, *some).where(cls.user_id == VIEWER, cls.visible())
+        return mine.group_by(cls.post_id, cls.kind, is_unread).subquery()
 
     @classmethod
     def choices(cls, user: User) -> dict[str, str]:
-        """How a person wants to be told of each kind."""
-        chosen = sa.select(NotificationChoice.kind, NotificationChoice.way)
-        found = {row.kind: row.way for row in rows(chosen.where(NotificationChoice.user_id == user.id))}
-        return {kind: found.get(kind, known.way) for kind, known in KINDS.items()}
+        """How a person wants to hear of each kind."""
+        chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
+        return dict.fromkeys(KINDS, "site") | {choice.kind: choice.way for choice in chosen}
 
     # -- actions
 
     @classmethod
     @transactional
     def choose(cls, actor: User, **ways: str) -> None:
-        """Decide how to be told of each kind, from now on."""
+        """Decide how to hear of each kind, from now on."""
         user = User.acting(actor.id)
         chosen = [{"user_id": user.id, "kind": kind, "way": way} for kind, way in ways.items()]
         database.upsert(NotificationChoice, chosen)
@@ -2960,58 +2836,24 @@ class Notification(db.Model):
     def read_all(cls, actor: User) -> None:
         """Mark everything that a person was told as read."""
         user = User.acting(actor.id)
-        theirs = sa.update(cls).where(cls.user_id == user.id, cls.read_at.is_(None))
-        if rows(theirs.values(read_at=utcnow())).rowcount:
-            Activity.record(user, "person.read_all", user)
+        cls.read(user.id, utcnow())
+        Activity.record(user, "person.read_all", user)
 
     @classmethod
-    def prune(cls, before: datetime) -> int:
-        """Forget what was read before a time, and much later what never was. Returns how much that was.
-
-        In batches, so that nobody waits for long.
-        """
-        forgotten = 0
-        while count := cls._prune_some(before):
-            forgotten += count
-        return forgotten
+    def read(cls, user_id: int, at: datetime, *which: sa.ColumnElement[bool]) -> None:
+        """Mark what a person was told, or some of it, as read, as part of an action."""
+        unread = sa.update(cls).where(cls.user_id == user_id, cls.read_at.is_(None), *which).values(read_at=at)
+        db.session.execute(unread, execution_options={"synchronize_session": False})
 
     @classmethod
-    @transactional
-    def _prune_some(cls, before: datetime) -> int:
-        unread = sa.and_(cls.read_at.is_(None), cls.created_at < before - UNREAD_LONGER)
-        ids = [row.id for row in rows(sa.select(cls.id).where(sa.or_(cls.read_at < before, unread)).limit(500))]
-        return rows(sa.delete(cls).where(cls.id.in_(ids))).rowcount if ids else 0
-
-    @classmethod
-    def tell(cls) -> tuple[int, set[int]]:
-        """Tell people of what happened and nobody was told of yet.
-
-        Returns how often somebody was told something, and who follows what they wrote from now on. The activities
-        themselves say what is still to be told: a process that stops in between loses nothing, and two at once never
-        tell the same twice.
-        """
-        told, followers = 0, set()
-        while (done := cls.tell_some()) is not None:
-            told += done[0]
-            followers |= done[1]
-        return told, followers
-
-    @classmethod
-    def tell_some(cls) -> tuple[int, set[int]] | None:
-        """Tell of some activities, in their order; None when there are none. What waits for its time is left alone."""
-        return cls._tell_some() if Telling.read_ahead() else None
-
-    @classmethod
-    @transactional
-    def _tell_some(cls) -> tuple[int, set[int]] | None:
-        events = Telling.waiting(lock=True)
-        if not events:
-            return None
-        telling = Telling(events)
-        told = telling.of_posts() + telling.of_comments() + telling.of_reactions()
-        numbers = [event.id for event in events]
-        rows(sa.update(Activity).where(Activity.id.in_(numbers)).values(pending=None))
-        return told, telling.followers
+    def take_back(cls, actor: User, thing: Post | Comment, reaction: str) -> None:
+        """Delete what is unread of a reaction that was taken back, as part of that."""
+        about = cls.comment_id if isinstance(thing, Comment) else cls.post_id
+        same = sa.exists().where(Activity.id == cls.activity_id, Activity.detail == reaction).correlate(cls)
+        unread = sa.delete(cls).where(
+            about == thing.id, cls.kind == "reaction", cls.actor_id == actor.id, cls.read_at.is_(None), same
+        )
+        db.session.execute(unread, execution_options={"synchronize_session": False})
 
 
 sa.Index("uq_notifications_user_id_activity_id", Notification.user_id, Notification.activity_id, unique=True)
@@ -3022,210 +2864,121 @@ sa.Index(
 )
 
 
-# -- Notifications: telling --------------------------------------------------------------------------------------------
+class NotificationGroup(NamedTuple):
+    """What a person was told about a post, of one kind: the newest of it, the oldest, and who did it, in words."""
 
-
-class Telling:
-    """Works out, as part of a unit, who is to be told of some activities: set by set, however many people these are."""
-
-    def __init__(self, events: Sequence[Any]) -> None:
-        self.events = events
-        self.followers: set[int] = set()
-
-    @classmethod
-    def read_ahead(cls) -> bool:
-        """Take the next texts apart that may mention somebody, before others have to wait: these are remembered.
-
-        Returns whether there is anything to tell.
-        """
-        next_ones = cls(cls.waiting())
-        for _ in itertools.chain(
-            next_ones._names_in_posts(next_ones._of(*APPEARING, "post.told")),
-            next_ones._names_in_comments(next_ones._of("comment.created", "comment.edited")),
-        ):
-            pass
-        database.end_reading()
-        return bool(next_ones.events)
-
-    @staticmethod
-    def waiting(lock: bool = False) -> Sequence[Any]:
-        """The next activities to be told."""
-        subject = (Activity.object_type, Activity.object_id, Activity.detail)
-        columns = (Activity.id, Activity.action, *subject, Activity.actor_id, Activity.at)
-        statement = sa.select(*columns).where(Activity.pending == sa.true()).order_by(Activity.id)
-        statement = statement.limit(TOLD_AT_ONCE)
-        return rows(statement.with_for_update() if lock else statement, now=utcnow()).all()
-
-    def _of(self, *actions: str) -> list[Any]:
-        return [event for event in self.events if event.action in actions]
-
-    def of_posts(self) -> int:
-        """What appeared, is told again, must be read, or is due for another look."""
-        if not self._of(*TOLD_OF_POSTS):
-            return 0
-        appeared = self._of(*APPEARING)
-        again = self._of("post.told")
-        quiet = Follow.does("muted", post_id=Post.id)
-        hushed = sa.or_(quiet, self._topic_is_muted())
-        told = self._insert("must_read", appeared, Acknowledgement.pending())
-        told += sum(self._mention(event, names) for event, names in self._names_in_posts([*appeared, *again]))
-        told += self._insert("post", appeared, Follow.does("following", topic_id=Post.topic_id), ~quiet)
-        told += self._insert("told", again, ~hushed)
-        told += self._insert("must_read", self._of("post.must_read"), Acknowledgement.pending())
-        told += self._insert("reminder", self._of("post.reminded"), Acknowledgement.pending())
-        told += self._insert("review", self._of("post.overdue"), User.id == Post.owner_id)
-        if appeared:
-            written = {event.object_id for event in appeared}
-            Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id.in_(written)))
-            self.followers |= {event.actor_id for event in appeared}
-        return told
-
-    def of_comments(self) -> int:
-        """What was said below a post that somebody follows, and whom it mentions."""
-        said = self._of("comment.created")
-        if said:
-            Follow.begin(sa.select(Comment.author_id, Comment.post_id).where(self._among(Comment.id, said)))
-            self.followers |= {event.actor_id for event in said}
-        named = self._names_in_comments([*said, *self._of("comment.edited")])
-        told = sum(self._mention(event, names) for event, names in named)
-        return told + self._insert("comment", said, Follow.does("following", post_id=Post.id))
-
-    def of_reactions(self) -> int:
-        """Reactions to what somebody wrote; one that was taken back before it was read is not told any more."""
-        if not self._of("reaction.added", "reaction.removed"):
-            return 0
-        hushed = sa.or_(Follow.does("muted", post_id=Post.id), self._topic_is_muted())
-        for event in self._of("reaction.removed"):
-            self._take_back(event)
-        told = 0
-        for kind, on, writer in (
-            ("post", Reaction.post_id == Post.id, Post.author_id),
-            ("comment", Reaction.comment_id == Comment.id, Comment.author_id),
-        ):
-            added = [event for event in self._of("reaction.added") if event.object_type == kind]
-            given = sa.exists().where(on, Reaction.user_id == Activity.actor_id, Reaction.kind == Activity.detail)
-            stands = given.correlate(Post, Comment, Activity)
-            told += self._insert("reaction", added, User.id == writer, stands, ~hushed)
-        return told
-
-    @staticmethod
-    def _take_back(event: Any) -> None:
-        """Forget what is unread of one of somebody's reactions to a thing."""
-        same = sa.select(Activity.id).where(
-            *(Activity.action == "reaction.added", Activity.object_type == event.object_type),
-            *(Activity.object_id == event.object_id, Activity.detail == event.detail),
-        )
-        unread = sa.and_(Notification.actor_id == event.actor_id, Notification.read_at.is_(None))
-        about = Notification.comment_id if event.object_type == "comment" else Notification.post_id
-        found = sa.select(Notification.id).where(about == event.object_id, Notification.kind == "reaction", unread)
-        ids = [row.id for row in rows(found.where(Notification.activity_id.in_(same)))]
-        if ids:
-            rows(sa.delete(Notification).where(Notification.id.in_(ids)))
-
-    @staticmethod
-    def _topic_is_muted() -> sa.ColumnElement[bool]:
-        """Whether the person of a row has muted a post's topic, and does not follow the post all the same."""
-        follows = Follow.does("following", post_id=Post.id)
-        return sa.and_(Follow.does("muted", topic_id=Post.topic_id), sa.not_(follows))
-
-    @staticmethod
-    def _among(column: Any, events: Iterable[Any]) -> sa.ColumnElement[bool]:
-        return column.in_({event.object_id for event in events})
-
-    def _names_in_posts(self, events: Sequence[Any]) -> Iterator[tuple[Any, frozenset[str]]]:
-        """Whom posts mention. Who was told of that before is not told when a post is shared again."""
-        texts = sa.select(Post.id, Post.body).where(self._among(Post.id, events), Post.body.contains("@"))
-        found = {row.id: mentioned_names(row.body) for row in rows(texts)} if events else {}
-        before = sa.select(User.username_key).join(Notification, Notification.user_id == User.id)
-        before = before.where(Notification.kind == "mention", Notification.comment_id.is_(None))
-        for event in events:
-            if names := found.get(event.object_id):
-                told = {row.username_key for row in rows(before.where(Notification.post_id == event.object_id))}
-                yield event, names - told
-
-    def _names_in_comments(self, events: Sequence[Any]) -> Iterator[tuple[Any, frozenset[str]]]:
-        """Whom comments mention, as they were written; those whom an edit mentions are the ones that it added."""
-        may = sa.or_(Comment.body.contains("@"), Comment.edited_at.is_not(None))
-        texts = sa.select(Comment.id, Comment.body, Comment.edited_at).where(self._among(Comment.id, events), may)
-        found = {row.id: row for row in rows(texts)} if events else {}
-        before = sa.select(User.username_key).join(Notification, Notification.user_id == User.id)
-        before = before.where(Notification.kind == "mention")
-        for event in events:
-            if (comment := found.get(event.object_id)) is None:
-                continue
-            names, told = mentioned_names(comment.body), set()
-            if event.action == "comment.edited":
-                names = set(event.detail.split())  # those that the edit added
-                told = {row.username_key for row in rows(before.where(Notification.comment_id == comment.id))}
-            yield event, frozenset(names - told)
-
-    def _mention(self, event: Any, names: frozenset[str]) -> int:
-        return self._insert("mention", [event], User.username_key.in_(names)) if names else 0
-
-    @staticmethod
-    def _insert(kind: str, events: Sequence[Any], *who: sa.ColumnElement[bool]) -> int:
-        """Tell all those of whom `who` holds: who is here, sees it, did not do it, and wants to know. One statement."""
-        if not events:
-            return 0
-        about = sa.join(Activity, Post, Post.id == Activity.object_id)
-        comment: Any = sa.null()
-        if events[0].object_type == "comment":
-            below = sa.and_(Comment.id == Activity.object_id, Comment.deleted_at.is_(None))
-            about, comment = sa.join(Activity, Comment, below).join(Post, Post.id == Comment.post_id), Comment.id
-        choice, mark = NotificationChoice, ReadMark
-        chosen = "must_read" if kind == "reminder" else kind
-        wanted = sa.and_(choice.user_id == User.id, choice.kind == chosen)
-        looked = sa.and_(mark.user_id == User.id, mark.post_id == Post.id)
-        way = sa.func.coalesce(choice.way, KINDS[chosen].way)
-        at = Activity.at
-        values = {
-            "user_id": User.id, "activity_id": Activity.id, "kind": sa.literal(kind), "post_id": Post.id,
-            "comment_id": comment, "actor_id": Activity.actor_id, "mail_wanted": way == "mail", "created_at": at,
-            "read_at": sa.case((mark.at >= at, mark.at)),
-        }  # fmt: skip
-        someone_else = sa.func.coalesce(Activity.actor_id, 0) != User.id
-        told = (Activity.id.in_([event.id for event in events]), User.deactivated_at.is_(None), someone_else)
-        people = about.join(User, sa.and_(*who)).outerjoin(choice, wanted).outerjoin(mark, looked)
-        found = sa.select(*values.values()).select_from(people)
-        found = found.where(*told, Post.listed(person=User), way != "none")
-        insert = sa.insert(Notification).from_select([*values], found, include_defaults=False)
-        return rows(database.unless_present(insert), now=utcnow()).rowcount
-
-
-class ToldThread(NamedTuple):
-    """What a person was told about a post, of one kind: by whom, what was said last, and where that stands."""
-
-    id: int  # of the newest
-    post_id: int
-    kind: str
-    title: str
-    name: str  # of who did it last
-    who: str  # the same, and how many others
-    said: str
-    words: str  # how the newest comment begins
-    address: str
-    at: datetime
-    actor_id: int | None
+    newest: Notification
+    oldest: Notification
     is_unread: bool
+    who: str
 
-    @classmethod
-    def of(cls, viewer: User, last: Any, first: Any, unread: bool, count: int, some: set[int | None]) -> Self:
-        """The group from its `first` to its `last` row; `count` people did it, among them `some`."""
-        unread = unread and unread
-        others = sorted(some - {last.actor_id, None})  # type: ignore[type-var]
-        people = directory(viewer, [number for number in (last.actor_id, *others) if number]).people
-        who = name = people[last.actor_id].name if last.actor_id else ""
-        if count == 2:
-            who += f" and {people[others[0]].name}"
-        elif count > 2:
-            who += f" and {count - 1} others"
-        comment = first.comment_id if unread else last.comment_id
-        address = f"/posts/{last.post_id}" + (f"#comment-{comment}" if comment else "")
-        if comment and last.comment_count > COMMENTS_PER_PAGE:
-            address = f"/comments/{comment}"  # which finds the page of the list that it is on
-        words = plain_text(last.html, 140) if last.html and last.kind in ("comment", "mention") else ""
-        about = (last.id, last.post_id, last.kind, last.title, name, who, SAID[last.kind], words, address)
-        return cls(*about, last.created_at, last.actor_id, unread)
+    @property
+    def said(self) -> str:
+        return SAID[self.newest.kind]
+
+    @property
+    def address(self) -> str:
+        """Where to read it: the first comment that is unread, or the newest one, or the post."""
+        told = self.oldest if self.is_unread else self.newest
+        return f"/comments/{told.comment_id}" if told.comment_id else f"/posts/{told.post_id}"
+
+    @property
+    def words(self) -> str:
+        """How the newest comment begins."""
+        comment = self.newest.comment if self.newest.kind in ("comment", "mention") else None
+        return plain_text(comment.html, 140) if comment else ""
+
+
+def follows(state: str, **thing: Any) -> sa.ColumnElement[bool]:
+    """Whether the `User` of a row follows, or has muted, the topic or post that is bound by that name."""
+    ((name, bound),) = thing.items()
+    people = sa.select(Follow.user_id).where(getattr(Follow, name) == bound, Follow.state == state)
+    return User.id.in_(people)
+
+
+POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in ("post_id", "topic_id", "actor_id"))
+FOLLOWS_POST, FOLLOWS_TOPIC = follows("following", post_id=POST_ID), follows("following", topic_id=TOPIC_ID)
+MUTED = sa.or_(
+    follows("muted", post_id=POST_ID),
+    sa.and_(follows("muted", topic_id=TOPIC_ID), ~FOLLOWS_POST),
+)
+# Who can be told of an activity: not its actor, nobody who does not see the post, and nobody who chose not to hear.
+AUDIENCE = (
+    sa.select(
+        User.id.label("user_id"),
+        Post.id.label("post_id"),
+        sa.bindparam("comment_id", type_=sa.Integer).label("comment_id"),
+        sa.bindparam("activity_id", type_=sa.Integer).label("activity_id"),
+        sa.func.nullif(ACTOR_ID, 0).label("actor_id"),
+        sa.bindparam("kind", type_=sa.String).label("kind"),
+        NOW.label("created_at"),
+    )
+    .join(Post, Post.id == POST_ID)
+    .where(User.deactivated_at.is_(None), User.id != ACTOR_ID, Post.shown_to(User))
+    .where(
+        ~sa.exists().where(
+            NotificationChoice.user_id == User.id,
+            NotificationChoice.kind == sa.bindparam("choice", type_=sa.String),
+            NotificationChoice.way == "none",
+        )
+    )
+)
+
+
+def notify(
+    kind: str, activity: Activity, *, post: Post, comment: Comment | None = None, who: sa.ColumnElement[bool]
+) -> None:
+    """Tell the people for whom `who` holds, a condition on `User` and `Post`, of an activity, as part of its action.
+
+    Nobody is told twice of one activity, of their own, of what they do not see, chose not to hear of, or muted.
+    """
+    people = AUDIENCE.where(who) if kind in PERSONAL else AUDIENCE.where(who, ~MUTED)
+    insert = sa.insert(Notification).from_select(AUDIENCE.selected_columns.keys(), people, include_defaults=False)
+    values = {
+        "kind": kind,
+        "choice": "must_read" if kind == "reminder" else kind,
+        "activity_id": activity.id,
+        "actor_id": activity.actor_id or 0,
+        "post_id": post.id,
+        "topic_id": post.topic_id,
+        "comment_id": comment.id if comment else None,
+        "now": activity.at,
+    }
+    db.session.connection().execute(database.unless_present(insert), values)
+
+
+def notify_mentioned(activity: Activity, names: Iterable[str], *, post: Post, comment: Comment | None = None) -> None:
+    """Tell the people with some folded usernames that a text mentions them."""
+    if names:
+        notify("mention", activity, post=post, comment=comment, who=User.username_key.in_(names))
+
+
+def notify_required(activity: Activity, post: Post, kind: str = "must_read") -> None:
+    """Tell the people who still have to read a post so."""
+    if post.must_read_since is not None:
+        notify(kind, activity, post=post, who=Acknowledgement.pending())
+
+
+def notify_of_post(activity: Activity, post: Post) -> None:
+    """Tell people of a post that is published: those it mentions, must read it, or follow its topic."""
+    notify_mentioned(activity, mentioned_names(post.html), post=post)
+    notify_required(activity, post)
+    notify("post", activity, post=post, who=FOLLOWS_TOPIC)
+
+
+def notify_of_comment(activity: Activity, comment: Comment) -> None:
+    """Tell people of a new comment: those it mentions, and those who follow its post."""
+    notify_mentioned(activity, mentioned_names(comment.html), post=comment.post, comment=comment)
+    notify("comment", activity, post=comment.post, comment=comment, who=FOLLOWS_POST)
+
+
+def notify_again(activity: Activity, post: Post) -> None:
+    """Tell everybody who sees a post that it changed; those whom it did not mention before, that it does."""
+    told = sa.select(User.username_key).join(Notification, Notification.user_id == User.id)
+    told = told.where(Notification.kind == "mention", Notification.post_id == post.id)
+    before = db.session.scalars(told.where(Notification.comment_id.is_(None)))
+    notify_mentioned(activity, mentioned_names(post.html).difference(before), post=post)
+    notify("shared_again", activity, post=post, who=sa.true())
 
 
 # -- Settings ----------------------------------------------------------------------------------------------------------
@@ -3659,11 +3412,20 @@ AUTHOR = (
     User.picture_id.label("author_picture"),
 )
 TOPIC = (Topic.name.label("topic_name"), Topic.slug.label("topic_slug"), Topic.private.label("topic_private"))
+UNREAD_OF_POST = (
+    Notification.user_id == VIEWER,
+    Notification.read_at.is_(None),
+    Notification.post_id == Post.id,
+    Notification.is_said(),
+)
 NEW_COMMENTS = (
     sa.select(sa.func.count(Notification.comment_id))
-    .where(Notification.user_id == VIEWER, Notification.read_at.is_(None), Notification.post_id == Post.id)
+    .where(*UNREAD_OF_POST, Notification.kind.in_(("comment", "mention")))
     .correlate(Post)
     .scalar_subquery()
+)
+UNREAD_KINDS = (
+    sa.select(sa.func.count(sa.distinct(Notification.kind))).where(*UNREAD_OF_POST).correlate(Post).scalar_subquery()
 )
 CARD = (
     sa.select(Post.id, Post.title, Post.excerpt, Post.comment_count, Post.published_at, Post.expires_at, Post.author_id)
@@ -3685,7 +3447,13 @@ POST_COLUMNS = [column for column in sa.inspect(Post).columns if column.key != "
 POST_PAGE = (
     sa.select(*POST_COLUMNS, *AUTHOR, *TOPIC)
     .add_columns(OWNER.name.label("owner_name"), OWNER.username.label("owner_username"))
-    .add_columns(*Acknowledgement.of_viewer(), ReadMark.of_viewer(), Post.unseen().label("is_unseen"), Follow.of_post())
+    .add_columns(
+        *Acknowledgement.of_viewer(),
+        ReadMark.of_viewer(),
+        Post.unseen().label("is_unseen"),
+        Follow.of_viewer(post_id=Post.id),
+    )
+    .add_columns(UNREAD_KINDS.label("unread_kinds"))
     .join(Post.author)
     .join(Post.topic)
     .outerjoin(OWNER, OWNER_IS_HERE)
@@ -4274,9 +4042,9 @@ class AppearanceForm(SiteForm):
 
 
 def way_field(kind: str) -> Any:
-    """How to be notified of a kind of thing."""
-    ways = {"site": "On the site", "mail": "On the site and by email", "none": "Off"}
-    return SelectField(KINDS[kind].label, choices=[SelectChoice(way, label) for way, label in ways.items()])
+    """Whether to hear of a kind of thing."""
+    ways = {"site": "On the site", "none": "Off"}
+    return SelectField(KINDS[kind], choices=[SelectChoice(way, label) for way, label in ways.items()])
 
 
 class NotificationsForm(SiteForm):
@@ -4284,7 +4052,7 @@ class NotificationsForm(SiteForm):
     must_read = way_field("must_read")
     comment = way_field("comment")
     post = way_field("post")
-    told = way_field("told")
+    shared_again = way_field("shared_again")
     reaction = way_field("reaction")
     review = way_field("review")
 
@@ -4365,7 +4133,7 @@ class PinForm(SiteForm):
     until = DateField("Until the end of", validators=[Optional(), within_reach])
 
 
-COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. An @ names somebody."
+COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone."
 
 
 class CommentForm(SiteForm):
@@ -4455,66 +4223,11 @@ class BinForm(SiteForm):
 # ======================================================================================================================
 
 
-class AppState:
-    """What one application keeps in memory: nothing that another process could not make anew."""
-
-    def __init__(self, app: Flask) -> None:
-        self.app = app
-        self.looks = database.WriteBehind(app, write_looks, LOOKS_SECONDS)
-        self.telling = database.WriteBehind(app, tell_soon, TELL_SECONDS)
-        self.assets: dict[tuple[str, str], str] = {}
-
-    def zone(self, name: str) -> ZoneInfo:
-        """A person's time zone, or the site's where they chose none."""
-        return ZoneInfo(name or self.app.config["TIMEZONE"])
-
-
-def state() -> AppState:
-    """The `AppState` of the current application."""
-    return current_app.extensions["corkboard"]
-
-
 def current_site() -> Site:
     """The site's settings, read once a request."""
     if "site" not in g:
         g.site = Setting.read()
     return g.site
-
-
-class PersonName(NamedTuple):
-    name: str
-    username: str
-    picture: int | None  # the id of an attachment
-
-
-class TopicLink(NamedTuple):
-    id: int
-    name: str
-    slug: str
-    private: bool
-
-
-class Directory(NamedTuple):
-    """The names that lists mention, of everybody and of all topics. Who may read a list is settled before that."""
-
-    version: str
-    people: dict[int, PersonName]
-    topics: dict[int, TopicLink]
-
-    @classmethod
-    def read(cls, version: str) -> Directory:
-        picture = sa.select(sa.func.max(Attachment.id)).where(
-            Attachment.person_id == User.id, Attachment.deleted_at.is_(None)
-        )
-        people = rows(sa.select(User.id, User.name, User.username, picture.scalar_subquery().label("picture")))
-        topics = rows(sa.select(Topic.id, Topic.name, Topic.slug, Topic.private))
-        named = {row.id: PersonName(row.name, row.username, row.picture) for row in people}
-        return cls(version, named, {row.id: TopicLink._make(row) for row in topics})
-
-
-def directory(_viewer: User, _people: Iterable[int] = ()) -> Directory:
-    """The names of everybody and of all topics."""
-    return Directory.read("")
 
 
 class Page(NamedTuple):
@@ -4669,34 +4382,15 @@ def summarise_reactions(given: Mapping[str, Sequence[Any]]) -> tuple[ReactionSum
     return tuple(summaries)
 
 
-# -- What is looked at, and who is told --------------------------------------------------------------------------------
-
-LOOKS_SECONDS = 2  # how soon it is written that somebody opened a post
-TELL_SECONDS = 0.3  # how soon after something happened people are told
+# -- What somebody opened ----------------------------------------------------------------------------------------------
 
 
-def note_look(viewer: User, post_id: int) -> None:
-    """Note that somebody has opened a post; it is written soon."""
-    state().looks.note((viewer.id, post_id), g.now)
-
-
-def write_looks(notes: Mapping[tuple[int, int], datetime]) -> None:
-    """Write a batch of what people opened."""
-    ReadMark.write(notes)
-
-
-def tell_soon(_notes: Mapping[str, bool]) -> bool:
-    """Tell people of some of what happened a moment ago. Returns whether there may be more."""
-    return _told(Notification.tell_some()) is not None
-
-
-def tell_pending() -> int:
-    """Tell people what happened. Returns how often somebody was told something."""
-    return _told(Notification.tell()) or 0
-
-
-def _told(done: tuple[int, set[int]] | None) -> int | None:
-    return done[0] if done else None
+def mark_read(post_id: int) -> None:
+    """Note that the person who is signed in has opened a post. A failure is logged, and the page is shown."""
+    try:
+        ReadMark.write(current_user.id, post_id, g.now)
+    except (DBAPIError, database.DatabaseBusy):
+        log.warning("it could not be noted that somebody opened post %s", post_id, exc_info=True)
 
 
 # -- Beside the lists --------------------------------------------------------------------------------------------------
@@ -5112,6 +4806,9 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
     post = next(iter(fetch(POST_PAGE, post_id=post_id)), None) or abort(404)
     before = request.args.get("before")
     comments = paginate(COMMENTS, (Comment.id.desc(),), before, COMMENTS_PER_PAGE, post_id=post_id)
+    since = max(post.looked_at or current_user.new_since, g.now - NEW_FOR)
+    others = (comment for comment in comments.items if comment.author_id != current_user.id)
+    new_comments = {comment.id for comment in others if comment.created_at > since}
     text, headings = outlined(post.html)
     form = comment_form or CommentForm(formdata=None)
     context = {
@@ -5123,11 +4820,12 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
         "files": files_below(post),
         "comments": comments,
         "reactions": reactions_of(post_id, [comment.id for comment in comments.items]),
-        "since": post.looked_at or current_user.new_since,
+        "new_comments": new_comments,
     }
+    g.unread -= post.unread_kinds  # its header counts what is read with this page no longer
     page = form_page("posts/show.html", form, **context, **previewed(form, post.topic_id))
-    if post.is_unseen or post_id in Notification.unread_posts(current_user):
-        note_look(current_user, post_id)
+    if post.is_unseen or post.unread_kinds or new_comments:
+        mark_read(post_id)
     return page
 
 
@@ -5307,10 +5005,8 @@ def comment(post_id: int) -> ResponseReturnValue:
     form = CommentForm()
     if not form.validate_on_submit():
         return show_post(post_id, form)
-    body: str = form.body.data
-    form_id = checked_form_id(form.form_id)
-    comment_id = Comment.create(current_user, post_id, body=body, form_id=form_id)
-    return redirect_with_flash(f"/posts/{post_id}#comment-{comment_id}")
+    created = Comment.create(current_user, post_id, body=form.body.data, form_id=checked_form_id(form.form_id))
+    return redirect_with_flash(created.url)
 
 
 # -- posts: comments by themselves -------------------------------------------------------------------------------------
@@ -5329,20 +5025,15 @@ def show_comment(comment_id: int) -> ResponseReturnValue:
 @posts.route("/comments/<int:comment_id>/edit", methods=["GET", "POST"])
 @role_required(Role.MEMBER)
 def edit_comment(comment_id: int) -> ResponseReturnValue:
-    """Change a comment."""
+    """Change one's own comment."""
     target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
-    if not target.editable_by(current_user):
+    if target.author_id != current_user.id:
         abort(403)
-    form, post = (
-        EditCommentForm(obj=target),
-        db.one_or_404(Post.visible_to(current_user).where(Post.id == target.post_id)),
-    )
-    address = f"/posts/{target.post_id}#comment-{target.id}"
+    form, topic_id = EditCommentForm(obj=target), target.post.topic_id
     if form.validate_on_submit():
         Comment.edit(current_user, comment_id, body=form.body.data)
-        return redirect_with_flash(address, "Saved.")
-    context = {"comment": target, "topic_id": post.topic_id}
-    return form_page("posts/edit_comment.html", form, **context, **previewed(form, post.topic_id))
+        return redirect_with_flash(target.url, "Saved.")
+    return form_page("posts/edit_comment.html", form, comment=target, topic_id=topic_id, **previewed(form, topic_id))
 
 
 @posts.post("/comments/<int:comment_id>/delete")
@@ -5350,17 +5041,14 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
 def delete_comment(comment_id: int) -> ResponseReturnValue:
     """Delete a comment; it can be brought back."""
     post_id = Comment.delete(current_user, comment_id).post_id
-    return redirect_with_flash(
-        f"/posts/{post_id}#comments", "The comment is deleted.", undo=f"/comments/{comment_id}/restore"
-    )
+    return redirect_with_flash(f"/posts/{post_id}#comments", "Comment deleted.", undo=f"/comments/{comment_id}/restore")
 
 
 @posts.post("/comments/<int:comment_id>/restore")
 @role_required(Role.MEMBER)
 def restore_comment(comment_id: int) -> ResponseReturnValue:
     """Bring a deleted comment back."""
-    post_id = Comment.restore(current_user, comment_id).post_id
-    return redirect_with_flash(f"/posts/{post_id}#comment-{comment_id}", "The comment is back.")
+    return redirect_with_flash(Comment.restore(current_user, comment_id).url, "Comment restored.")
 
 
 # -- posts: reactions --------------------------------------------------------------------------------------------------
@@ -5503,15 +5191,16 @@ def still_accurate(post_id: int) -> ResponseReturnValue:
 def preview() -> ResponseReturnValue:
     """What a text will look like, as a fragment for the script."""
     body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
-    return render_template("posts/_preview.html", html=preview_of(body), untold=mentioned_outside(body, topic_id))
+    html = preview_of(body)
+    return render_template("posts/_preview.html", html=html, untold=mentioned_outside(html, topic_id))
 
 
 def previewed(form: Any, topic_id: int | None) -> dict[str, Any]:
     """Return what the page of a form shows of its text, where a preview was asked for."""
     if "preview" not in request.form:
         return {"preview": None}
-    body = (form.body.data or "")[:BODY_MAX]
-    return {"preview": preview_of(body), "untold": mentioned_outside(body, topic_id)}
+    html = preview_of((form.body.data or "")[:BODY_MAX])
+    return {"preview": html, "untold": mentioned_outside(html, topic_id)}
 
 
 def preview_of(body: str) -> str:
@@ -5519,9 +5208,9 @@ def preview_of(body: str) -> str:
     return render_body(current_user, link_pages(body, current_user))
 
 
-def mentioned_outside(body: str, topic_id: int | None) -> list[str]:
-    """Return the names of people whom a text mentions although they do not see its topic."""
-    names = mentioned_names(body) if topic_id else ()
+def mentioned_outside(html: str, topic_id: int | None) -> list[str]:
+    """Return the names of people whom a rendered text mentions although they do not see its topic."""
+    names = mentioned_names(html) if topic_id else ()
     return User.out_of_reach(current_user, names, topic_id) if topic_id and names else []
 
 
@@ -6045,22 +5734,47 @@ notifications = Blueprint("notifications", __name__)
 @login_required
 def list_notifications() -> ResponseReturnValue:
     """What one was told, the newest first."""
-    viewer, before = current_user, request.args.get("before", type=as_id)
-    found_threads = Notification.page(viewer, before)
-    shown = found_threads[:PAGE_SIZE]
-    older = str(shown[-1].id) if len(found_threads) > PAGE_SIZE else None
-    return render_template("notifications/index.html", threads=shown, older=older, is_first=before is None)
+    groups = Notification.groups()
+    page = paginate(sa.select(groups), (groups.c.newest.desc(),), request.args.get("before"))
+    return render_template("notifications/index.html", page=page, groups=notification_groups(page.items))
+
+
+def notification_groups(rows: Sequence[Any]) -> list[NotificationGroup]:
+    """The notifications of a page of groups. What was removed in the meantime is left out."""
+    ids = {row.newest for row in rows} | {row.oldest for row in rows}
+    about = (joinedload(Notification.post).load_only(Post.title), joinedload(Notification.comment))
+    ends = sa.select(Notification).options(*about, joinedload(Notification.actor)).where(Notification.id.in_(ids))
+    told = {notification.id: notification for notification in db.session.scalars(ends)}
+    there = [row for row in rows if row.newest in told and row.oldest in told]
+    names = person_names({row.first_actor for row in rows} | {row.last_actor for row in rows})
+    return [
+        NotificationGroup(told[row.newest], told[row.oldest], row.is_unread, who_did(row, told[row.newest], names))
+        for row in there
+    ]
+
+
+def person_names(user_ids: Iterable[int | None]) -> dict[int, str]:
+    """The names of some people by their ids."""
+    return {
+        user.id: user.name for user in db.session.execute(sa.select(User.id, User.name).where(User.id.in_(user_ids)))
+    }
+
+
+def who_did(group: Any, newest: Notification, names: Mapping[int, str]) -> str:
+    """The people of a group in words: the last of them, and the other one or how many others."""
+    if newest.actor is None:
+        return ""
+    if group.people == 1:
+        return newest.actor.name
+    other = group.first_actor if group.last_actor == newest.actor_id else group.last_actor
+    return f"{newest.actor.name} and {names[other] if group.people == 2 else f'{group.people - 1} others'}"
 
 
 @notifications.get("/notifications/poll")
 @login_required
 def poll() -> ResponseReturnValue:
-    """How much is unread, for the script, which asks again and again: that nothing has happened costs one statement.
-
-    Whoever has read everything hears of what they are told next, and only then; for others, what anybody does may hide
-    what they have not read, and a scheduled post may have appeared.
-    """
-    response = jsonify(unread=len(Notification.unread_posts(current_user)))
+    """How much is unread, for the script, which asks again and again."""
+    response = jsonify(unread=g.unread)
     response.add_etag()
     return response.make_conditional(request)
 
@@ -6070,20 +5784,20 @@ def poll() -> ResponseReturnValue:
 def read_all() -> ResponseReturnValue:
     """Mark everything as read."""
     Notification.read_all(current_user)
-    return redirect_with_flash("/notifications", "Everything is marked as read.")
+    return redirect_with_flash("/notifications", "All notifications marked as read.")
 
 
 FOLLOWED = {
-    "following": "You follow this now: you are told of what is new here.",
-    "muted": "This is muted: you are told of it only where somebody names you or asks you to read it.",
-    "none": "You do not follow this any more.",
+    "following": "Following: you'll be notified about anything new here.",
+    "muted": "Muted: you'll only be notified if someone mentions you or asks you to read something.",
+    "none": "You're no longer following this.",
 }
 
 
 def _wanted_state() -> str:
     state = request.form.get("state", "")
     if state not in FOLLOWED:
-        raise ValidationError("state", "Choose whether to follow this, to mute it, or neither.")
+        raise ValidationError("state", "Choose whether to follow this, mute it, or neither.")
     return state
 
 
@@ -6407,6 +6121,11 @@ WEEKDAYS = tuple(calendar.day_name)
 MONTHS = tuple(calendar.month_name)
 
 
+def zone_of(name: str) -> ZoneInfo:
+    """A time zone by its name; without one, the site's."""
+    return ZoneInfo(name or current_app.config["TIMEZONE"])
+
+
 def ago(moment: datetime | None) -> Markup | str:
     """A stored time in words ('2 hours ago', 'yesterday', 'Monday'), with the full date in the viewer's zone."""
     if moment is None:
@@ -6418,7 +6137,7 @@ def clock() -> tuple[datetime, ZoneInfo]:
     """The minute it is, and the zone in which this request's person reads times."""
     if "clock" not in g:
         viewer = signed_in_user()
-        g.clock = g.now.replace(second=0, microsecond=0), viewer.zone if viewer else state().zone("")
+        g.clock = g.now.replace(second=0, microsecond=0), viewer.zone if viewer else zone_of("")
     return g.clock
 
 
@@ -6449,7 +6168,7 @@ def absence(person: Any) -> str:
 
 def day_in(zone: str) -> date:
     """The day it is for somebody who chose that time zone."""
-    return clock()[0].replace(tzinfo=UTC).astimezone(state().zone(zone)).date()
+    return clock()[0].replace(tzinfo=UTC).astimezone(zone_of(zone)).date()
 
 
 def as_local(moment: datetime | None) -> datetime | None:
@@ -6601,14 +6320,15 @@ WRITING_KEYS = (
 
 
 def asset(endpoint: str, filename: str) -> str:
-    """The address of a static file, with a hash of what is in it, so that it may be kept for a year."""
-    known = state().assets
-    if (endpoint, filename) not in known or current_app.debug:
-        holder = current_app.blueprints[endpoint.partition(".")[0]] if "." in endpoint else current_app
-        content = (Path(str(holder.static_folder)) / filename).read_bytes()
-        digest = hashlib.sha256(content).hexdigest()[:12]
-        known[endpoint, filename] = url_for(endpoint, filename=filename, v=digest)
-    return known[endpoint, filename]
+    """The address of a static file, with a hash of its content, so that browsers may keep it for a year."""
+    holder = current_app.blueprints[endpoint.partition(".")[0]] if "." in endpoint else current_app
+    digest = static_hash.__wrapped__ if current_app.debug else static_hash
+    return url_for(endpoint, filename=filename, v=digest(Path(str(holder.static_folder), filename)))
+
+
+@functools.cache
+def static_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def template_context() -> dict[str, Any]:
@@ -6881,7 +6601,6 @@ def seed_demo_command(wanted: int, force: bool) -> None:
         company.publish(entries, bar.update)
         out = [entry for entry in entries if not {"draft", "appears", "deleted", "files"} & entry.fields.keys()]
         company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
-    Notification.tell()
     for part in SearchEntry.all_things():
         SearchEntry.rewrite(part)
     remove_setup_file(current_app)
@@ -7002,8 +6721,8 @@ class DemoCompany:
             self._react(entry.fields, post_id=post_id)
             for fields, said in entry.comments:
                 self._comment(post_id, fields, said)
-            Follow.begin(sa.select(Post.author_id, Post.id).where(Post.id == post_id))
-            Follow.begin(sa.select(Comment.author_id, Comment.post_id).where(Comment.post_id == post_id))
+            for user_id in {post["author_id"], *(self.people[fields["author"]] for fields, _said in entry.comments)}:
+                Follow.begin(user_id, post_id)
             advance(1)
         for post in db.session.scalars(sa.select(Post).where(Post.body.contains("[["))).all():
             post.body = link_pages(post.body, post.author)
@@ -7041,7 +6760,10 @@ class DemoCompany:
         """Write down what people are to be told, and tell a site that is being served that its lists have changed."""
         for when, author, comment_id in sorted(self.remarks):
             on = {"object_type": "comment", "object_id": comment_id, "detail": "", "address": ""}
-            rows(ACTIVITY_INSERT, at=when, actor_id=author, action="comment.created", pending=True, **on)
+            activity = Activity(at=when, actor_id=author, action="comment.created", **on)
+            db.session.add(activity)
+            db.session.flush()
+            notify_of_comment(activity, db.session.get_one(Comment, comment_id))
         self.remarks = []
         owner: Any = SimpleNamespace(id=next(iter(self.people.values())))
         Activity.record(owner, "demo.filled", ("demo", 0))
@@ -7132,7 +6854,7 @@ class DemoCompany:
         values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16)}
         rendered = render_body(SimpleNamespace(id=author), said)  # type: ignore[arg-type]
         text = {"body": said, "html": rendered, "renderer": RENDERER_VERSION, "created_at": when}
-        comment_id: int = rows(COMMENT_INSERT, **values, **text).inserted_primary_key[0]  # type: ignore[index]
+        comment_id: int = rows(sa.insert(Comment), **values, **text).inserted_primary_key[0]  # type: ignore[index]
         self._react(fields, comment_id=comment_id)
         if self.now - when < timedelta(days=7):  # what people are told of: older things are no news
             self.remarks.append((when, author, comment_id))
@@ -7174,18 +6896,34 @@ def forget_old_sign_ins() -> str:
     return f"{plural(SignIn.forget_ended(), 'sign-in')} forgotten."
 
 
-def tell_people() -> str:
-    late = PageReview.notify_overdue(utcnow().replace(tzinfo=UTC).astimezone(state().zone("")).date())
-    return f"{plural(tell_pending(), 'notification')}; {plural(late, 'page')} newly overdue."
+def tell_overdue_reviews() -> str:
+    day = utcnow().replace(tzinfo=UTC).astimezone(zone_of("")).date()
+    return f"{plural(PageReview.notify_overdue(day), 'page').capitalize()} newly overdue for review."
 
 
-def forget_notifications() -> str:
-    old = Notification.prune(utcnow() - timedelta(days=TOLD_DAYS))
-    return f"{plural(old, 'notification')} forgotten that {'was' if old == 1 else 'were'} read long ago."
+def delete_old_notifications() -> str:
+    year_ago, read_before = utcnow() - NEW_FOR, utcnow() - TOLD_FOR
+    old = sa.or_(Notification.created_at < year_ago, Notification.read_at < read_before)
+    return f"{plural(delete_in_batches(Notification, old), 'old notification').capitalize()} deleted."
 
 
-def forget_marks() -> str:
-    return f"{plural(ReadMark.prune(utcnow() - timedelta(days=TOLD_DAYS)), 'read mark')} forgotten."
+def delete_old_read_marks() -> str:
+    deleted = delete_in_batches(ReadMark, ReadMark.at < utcnow() - NEW_FOR)
+    return f"{plural(deleted, 'old read mark').capitalize()} deleted."
+
+
+def delete_in_batches(model: Any, condition: sa.ColumnElement[bool]) -> int:
+    """Delete the rows for which a condition holds, so many at a time that nobody waits long. Returns how many."""
+    key, deleted = sa.tuple_(*model.__table__.primary_key), 0
+    while keys := db.session.execute(sa.select(*model.__table__.primary_key).where(condition).limit(500)).all():
+        delete_rows(sa.delete(model).where(key.in_([tuple(row) for row in keys]), condition))
+        deleted += len(keys)
+    return deleted
+
+
+@transactional
+def delete_rows(statement: sa.Delete) -> None:
+    db.session.execute(statement, execution_options={"synchronize_session": False})
 
 
 def publish_scheduled() -> str:
@@ -7195,10 +6933,10 @@ def publish_scheduled() -> str:
 JOBS = {
     job.name: job
     for job in (
-        Job("tell", timedelta(minutes=1), "Tells people what happened, where that was not done at once.", tell_people),
-        Job("forget-notifications", timedelta(days=1), "Forgets what people read long ago.", forget_notifications),
+        Job("reviews", timedelta(hours=1), "Tells owners which pages are overdue for review.", tell_overdue_reviews),
+        Job("notifications", timedelta(days=1), "Deletes notifications that are old.", delete_old_notifications),
         Job(
-            "forget-marks", timedelta(days=1), "Forgets who looked at a post, where nothing hangs on it.", forget_marks
+            "read-marks", timedelta(days=1), "Deletes old read marks that are no longer needed.", delete_old_read_marks
         ),
         Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
         Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
@@ -7240,7 +6978,7 @@ def jobs_group() -> None:
 @with_appcontext
 def list_jobs_command() -> None:
     """Show each job: when it ran last, how long that took, what came of it, when it is due."""
-    known, zone = JobRun.known(), state().zone("")
+    known, zone = JobRun.known(), zone_of("")
 
     def said(moment: datetime | None) -> str:
         return f"{moment.replace(tzinfo=UTC).astimezone(zone):%Y-%m-%d %H:%M}" if moment else "never"
@@ -7414,7 +7152,6 @@ def create_app(config: Config | str | None = None) -> Flask:
     configure_logging(app)
     database.init_db(app)
     bootstrap.init_app(app)
-    app.extensions["corkboard"] = AppState(app)
     app.before_request(begin_request)  # before CSRFProtect's own, which may refuse the request
     csrf.init_app(app)
     app.after_request(finish_response)
@@ -7426,12 +7163,6 @@ def create_app(config: Config | str | None = None) -> Flask:
     register_commands(app)
     refuse_undeclared_views(app)
     return app
-
-
-def stop_background(app: Flask) -> None:
-    """Write what is still noted, before the process ends."""
-    for buffer in ("looks", "telling"):
-        getattr(app.extensions["corkboard"], buffer).stop()
 
 
 def believe_proxy(app: Flask) -> None:

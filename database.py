@@ -4,9 +4,8 @@
 2. Engine                    `db`, `migrate`, `init_db(app)`, what each engine is told on connecting
 3. Transactions              `@transactional`: one transaction, tried again as a whole
 4. Statements                what the engines spell differently
-5. Write-behind              what merely looking causes, written in batches by a thread
-6. Schema                    is it there, is it current, bring it up to date
-7. Full-text search          the words of a text, the index over them, what to ask it
+5. Schema                    is it there, is it current, bring it up to date
+6. Full-text search          the words of a text, the index over them, what to ask it
 """
 
 from __future__ import annotations
@@ -337,146 +336,8 @@ def in_table_order(statement: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[A
     return statement.prefix_with("STRAIGHT_JOIN", dialect="mysql").prefix_with("STRAIGHT_JOIN", dialect="mariadb")
 
 
-# -- Names that app.py still asks for, until each part of it has moved on ----------------------------------------------
-
-Columns = sa.Select[*tuple[Any, ...]]
-unit = lean_unit = transactional
-
-
-class Prepared:
-    """A statement, made when it is first executed."""
-
-    def __init__(self, statement: Any) -> None:
-        self.statement = statement
-
-    def made(self) -> Any:
-        if callable(self.statement):
-            self.statement = self.statement()
-        return self.statement
-
-
-def rows(statement: Any, **parameters: Any) -> Any:
-    """Execute a statement over columns."""
-    made = statement.made() if isinstance(statement, Prepared) else statement
-    return db.session.connection().execute(made, parameters)
-
-
-def end_reading() -> None:
-    """End what was read."""
-    if not db.session.info.get("in_transaction"):
-        db.session.rollback()
-
-
-def remove(table: sa.Table, ids: Sequence[int]) -> None:
-    """Delete rows and, before them, whatever refers to them by a foreign key, however far."""
-    if not ids:
-        return
-    keys = (key for child in db.metadata.tables.values() for key in child.foreign_keys if key.column.table is table)
-    for key in keys:
-        child, refers = key.parent.table, key.parent.in_(ids)
-        if "id" in child.c:
-            remove(child, [row.id for row in rows(sa.select(child.c.id).where(refers))])
-        else:
-            rows(sa.delete(child).where(refers))
-    rows(sa.delete(table).where(table.c.id.in_(ids)))
-
-
 # ======================================================================================================================
-# == 5. Write-behind ===================================================================================================
-# ======================================================================================================================
-
-
-# So many times as long as a part took its thread leaves to others: a quarter of an idle process is its own, and a
-# hundredth of one that has other work. Idle is where less than that share of a core was used meanwhile.
-IDLE_PAUSE, BUSY_PAUSE, PAUSE_MOST = 3, 100, 10  # the last in seconds
-IDLE_SHARE = 0.3
-
-
-class WriteBehind:
-    """Notes what looking causes and lets a thread write it in batches, so that no GET writes.
-
-    The newest note of a key wins. A crash may lose the notes of the last `seconds`; that is accepted. What takes long
-    is written part by part, with pauses for others: `write` returns True until there is no more.
-    """
-
-    def __init__(self, app: Flask, write: Callable[[dict[Any, Any]], bool | None], seconds: float = 20) -> None:
-        self.app, self.write, self.seconds = app, write, seconds
-        self.notes: dict[Any, Any] = {}
-        self.leaving: dict[Any, Any] = {}  # what is being written
-        self.lock = threading.Lock()
-        self.noted = threading.Event()
-        self.stopping = threading.Event()
-        self.thread: threading.Thread | None = None
-
-    def note(self, key: Any, value: Any) -> None:
-        """Remember `value` for `key` until the next batch."""
-        with self.lock:
-            self.notes[key] = value
-            if self.thread is None and not self.stopping.is_set():
-                # Started at the first note and not with the application: a server that forks has forked by now.
-                self.thread = threading.Thread(target=self._run, name="write-behind", daemon=True)
-                self.thread.start()
-        if not self.noted.is_set():
-            self.noted.set()
-
-    def pending(self, key: Any) -> Any:
-        """What is noted for a key and may not be written yet, None without it."""
-        return self.notes.get(key) or self.leaving.get(key)
-
-    def flush(self) -> None:
-        """Write what has been noted so far."""
-        while self._flush_some():
-            pass
-
-    def stop(self) -> None:
-        """Write what is left of the notes, and end the thread."""
-        self.stopping.set()
-        self.noted.set()
-        if self.thread is not None:
-            self.thread.join(timeout=BUSY_SECONDS)
-        self._flush_logged()
-
-    def _flush_some(self) -> bool:
-        """Write what has been noted so far, or a part of that. Returns whether there is more."""
-        with self.lock:
-            self.leaving = self.leaving | self.notes
-            self.notes = {}
-        more = False
-        try:
-            if self.leaving:
-                with self.app.app_context():
-                    more = bool(self.write(self.leaving))
-        finally:
-            if not more:
-                self.leaving = {}
-        return more
-
-    def _run(self) -> None:
-        while self.noted.wait() and not self.stopping.wait(self.seconds):
-            self.noted.clear()
-            more = True
-            while more and not self.stopping.is_set():
-                begun = time.monotonic()
-                more = self._flush_logged()
-                self._pause(time.monotonic() - begun)
-
-    def _pause(self, took: float) -> None:
-        """Leave the process to others after a part that `took` so many seconds; for long if they make use of it."""
-        begun, worked = time.monotonic(), time.process_time()
-        self.stopping.wait(min(PAUSE_MOST, IDLE_PAUSE * took))
-        if time.process_time() - worked > IDLE_SHARE * (time.monotonic() - begun):
-            self.stopping.wait(min(PAUSE_MOST, BUSY_PAUSE * took))
-
-    def _flush_logged(self) -> bool:
-        try:
-            return self._flush_some()
-        except Exception:
-            log.exception("the notes of the last %s seconds were not written", self.seconds)
-            return False
-
-
-# ======================================================================================================================
-# == 6. Schema =========================================================================================================
+# == 5. Schema =========================================================================================================
 # ======================================================================================================================
 
 RECHECK_SECONDS = 2.0
@@ -568,7 +429,7 @@ def prepare_served_start(app: Flask) -> None:
 
 
 # ======================================================================================================================
-# == 7. Full-text search ===============================================================================================
+# == 6. Full-text search ===============================================================================================
 # ======================================================================================================================
 
 # Our own tokenizer makes words out of a text for both engines, so that both find the same: SQLite by FTS5, MySQL by

@@ -26,7 +26,7 @@ from waitress.server import create_server
 from waitress.utilities import BadRequest
 
 import database
-from app import announce_setup, create_app, run_due_jobs, site_address, stop_background
+from app import announce_setup, create_app, run_due_jobs, site_address
 
 log = logging.getLogger("corkboard")
 
@@ -54,7 +54,6 @@ def start() -> None:
             tell(*greeting(app))
             serve(app, listener)
     finally:
-        stop_background(app)
         if lock_file:
             lock_file.close()
 

@@ -163,8 +163,6 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
         lay_schema(Path(url.removeprefix("sqlite:///")))
     app = corkboard.create_app(settings(folder, url))
     app.test_client_class = Browser
-    for buffer in background(app):
-        buffer.stopping.set()  # no thread writes while a test looks: those that want that ask for it
     with app.app_context():
         if not url.startswith("sqlite"):
             drop_everything()
@@ -195,14 +193,7 @@ def migrated_database() -> bytes:
         return path.read_bytes()
 
 
-def background(app: Flask) -> list[Any]:
-    """What threads would write soon, and tests have written by hand: by `flush`, or by `Notification.tell`."""
-    state = app.extensions["corkboard"]
-    return [state.looks, state.telling]
-
-
 def close(app: Flask) -> None:
-    corkboard.stop_background(app)
     with app.app_context():
         db.engine.dispose()
 
@@ -257,8 +248,6 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
 
 def forget(app: Flask) -> None:
     """What a process keeps in memory, as if it had just started."""
-    for buffer in background(app):
-        buffer.notes.clear()
     corkboard.g.pop("site", None)
 
 
@@ -417,9 +406,7 @@ def edit_post(actor: User, post: Post, how: str = "publish", **values: Any) -> P
 
 def add_comment(author: User, post: Post, body: str = "Good to know.", **values: Any) -> Comment:
     text = {"body": body, "form_id": secrets.token_hex(16)} | values
-    comment = db.session.get(Comment, Comment.create(author, post.id, **text))
-    assert comment is not None
-    return comment
+    return Comment.create(author, post.id, **text)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_check_notices_a_secret_key_that_others_can_read(app, people, run):
 
 
 def test_check_notices_that_nobody_can_administer(app, people, run):
-    database.unit(database.rows)(sa.update(User).values(role=Role.EDITOR))
+    database.transactional(db.session.execute)(sa.update(User).values(role=Role.EDITOR))
     result = run("check")
     assert (result.code, failed(result.said)) == (1, ["administrator"])
     assert "setup-link" in result.said
@@ -323,7 +323,7 @@ def test_the_demo_can_be_added_to_a_site_in_use_and_leaves_its_name(people, run,
 
 def test_the_demo_refuses_a_production_site_with_content(app, people, run, quick_hashes, monkeypatch):
     add_topic(people.editor, "Garden")
-    database.unit(database.rows)(sa.update(Topic).values(author_id=people.editor.id))
+    database.transactional(db.session.execute)(sa.update(Topic).values(author_id=people.editor.id))
     monkeypatch.setitem(app.config, "APP_ENV", "production")
     monkeypatch.setattr(User, "exists", classmethod(lambda _cls: False))
     result = run("seed-demo")

@@ -35,7 +35,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, 654321)
 
 
 def keep(name: str, value: str = "kept") -> None:
-    database.rows(sa.insert(Setting), name=name, value=value)
+    db.session.execute(sa.insert(Setting).values(name=name, value=value))
 
 
 def kept(name: str) -> str | None:
@@ -101,22 +101,22 @@ def test_a_transaction_within_a_transaction_joins_it(app):
 def test_a_transaction_reads_everything_anew(app, people):
     member, title = people.member.id, sa.select(User.title).where(User.id == people.member.id)
     assert db.session.scalar(sa.select(User).where(User.id == member)).title == ""
-    assert database.rows(title).scalar() == ""
+    assert db.session.execute(title).scalar() == ""
     with db.engine.begin() as elsewhere:
         elsewhere.execute(sa.update(User).where(User.id == member).values(title="Baker"))
 
     @transactional
     def action() -> tuple[str, str]:
-        return db.session.get(User, member).title, database.rows(title).scalar()
+        return db.session.get(User, member).title, db.session.execute(title).scalar()
 
     assert action() == ("Baker", "Baker")
 
 
 def test_what_a_transaction_wrote_is_read_at_once_outside_of_it(app):
     count = sa.select(sa.func.count()).select_from(Setting)
-    before = database.rows(count).scalar_one()
+    before = db.session.execute(count).scalar_one()
     transactional(keep)("one")
-    assert database.rows(count).scalar_one() == before + 1
+    assert db.session.execute(count).scalar_one() == before + 1
 
 
 @pytest.mark.parametrize("code", sorted(database.RETRIED))
@@ -247,7 +247,7 @@ def test_sixteen_threads_write_on_sqlite_without_an_error(app, people, topics):
     post_id = post.id
 
     def write() -> list[int]:
-        return [Comment.create(member, post_id, body="B", form_id=secrets.token_hex(16)) for _ in range(10)]
+        return [Comment.create(member, post_id, body="B", form_id=secrets.token_hex(16)).id for _ in range(10)]
 
     made = together(app, *[write] * 16)
     assert not [outcome for outcome in made if isinstance(outcome, Exception)]
@@ -286,7 +286,7 @@ def test_only_transactions_take_sqlites_write_lock_at_once(app):
 
     try:
         db.session.scalar(sa.select(Setting.name).limit(1))
-        database.rows(sa.select(Setting.name).limit(1)).all()
+        db.session.execute(sa.select(Setting.name).limit(1)).all()
         assert not locked(), "a read takes no lock"
         assert transactional(lambda: [db.session.scalar(sa.select(Setting.name).limit(1)), locked()])()[1]
         assert not locked()
@@ -300,7 +300,7 @@ def test_who_waits_too_long_for_the_write_lock_is_told_and_readers_do_not_wait(a
     with database.database_state().write_lock:
         with pytest.raises(database.DatabaseBusy):
             transactional(keep)("one")
-        assert database.rows(sa.select(Setting.name)).all()
+        assert db.session.execute(sa.select(Setting.name)).all()
     transactional(keep)("one")
     assert kept("one") == "kept"
 
@@ -358,15 +358,18 @@ def test_foreign_keys_are_enforced(app, people, topics):
     post = add_post(people.member, topics.open)
     for column in ("topic_id", "author_id", "editor_id"):
         with pytest.raises(IntegrityError):
-            transactional(database.rows)(sa.update(Post).where(Post.id == post.id).values({column: 7777}))
+            transactional(db.session.execute)(sa.update(Post).where(Post.id == post.id).values({column: 7777}))
     with pytest.raises(IntegrityError):
-        transactional(database.rows)(sa.delete(User).where(User.id == people.member.id))
+        transactional(db.session.execute)(sa.delete(User).where(User.id == people.member.id))
 
 
 def test_times_keep_their_microseconds(app):
     for moment in (NOW, datetime(1970, 1, 1, 0, 0, 0, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)):
-        transactional(database.rows)(sa.insert(Throttle), key=moment.isoformat(), whole_at=moment)
-        assert database.rows(sa.select(Throttle.whole_at).where(Throttle.key == moment.isoformat())).scalar() == moment
+        transactional(db.session.execute)(sa.insert(Throttle).values(key=moment.isoformat(), whole_at=moment))
+        assert (
+            db.session.execute(sa.select(Throttle.whole_at).where(Throttle.key == moment.isoformat())).scalar()
+            == moment
+        )
 
 
 def test_every_text_comes_back_as_it_was(app):
@@ -448,85 +451,6 @@ def test_a_connection_that_was_killed_is_replaced(app, people, sign_in):
     assert browser.get("/").status_code == 200
 
 
-# -- Write-behind ------------------------------------------------------------------------------------------------------
-
-
-def test_the_newest_note_of_a_key_is_written_by_the_thread(app):
-    batches, written = [], threading.Event()
-
-    def write(notes) -> None:
-        batches.append(notes)
-        written.set()
-
-    behind = database.WriteBehind(app, write, seconds=0.005)
-    with behind.lock:
-        behind.thread = threading.current_thread()  # holds the real one back until both notes are there
-    behind.note("a", 1)
-    behind.note("a", 2)
-    behind.note("b", 3)
-    behind.thread = None
-    behind.note("c", 4)
-    assert written.wait(5)
-    behind.stop()
-    assert batches == [{"a": 2, "b": 3, "c": 4}]
-    assert not behind.thread.is_alive()
-
-
-def test_what_takes_long_is_written_part_by_part_with_pauses_and_left_at_the_end(app):
-    parts, written = iter(range(1, 100)), threading.Semaphore(0)
-
-    def write(notes: dict[str, str]) -> bool:
-        assert notes == {"all": "of it"}, "the same until it is written"
-        assert buffer.pending("all") == "of it"
-        written.release()
-        return next(parts) % 3 > 0
-
-    buffer = database.WriteBehind(app, write, seconds=0)
-    buffer.note("all", "of it")
-    assert all(written.acquire(timeout=10) for _ in range(3))
-    buffer.stop()
-    assert not written.acquire(blocking=False), "the third said that there is no more"
-    buffer.notes["all"] = "of it"
-    buffer.stop()
-    assert next(parts) == 5, "who stops does not wait for the rest, which is found again later"
-    buffer.flush()
-    assert next(parts) == 7, "one more part, and there is no more"
-    assert buffer.pending("all") is None
-
-
-@pytest.mark.parametrize(
-    ("took", "share", "waits"),
-    [(0.02, 0.0, [0.06]), (0.02, 0.9, [0.06, 2]), (60, 0.0, [10]), (60, 0.9, [10, 10])],
-    ids=["idle", "busy", "idle, after a long part", "busy, after a long part"],
-)
-def test_who_writes_part_by_part_leaves_much_time_to_others_where_they_use_it(app, monkeypatch, took, share, waits):
-    waited = []
-    clock = SimpleNamespace(monotonic=lambda: sum(waited), process_time=lambda: share * sum(waited))
-    monkeypatch.setattr(database, "time", clock)
-    buffer = database.WriteBehind(app, lambda notes: None)
-    monkeypatch.setattr(buffer.stopping, "wait", waited.append)
-    buffer._pause(took)
-    assert waited == pytest.approx(waits)
-
-
-def test_a_batch_that_cannot_be_written_is_logged_and_the_next_one_is(app, caplog):
-    batches = []
-
-    def write(notes) -> None:
-        if not batches:
-            batches.append("failed")
-            raise ValueError
-        batches.append(notes)
-
-    behind = database.WriteBehind(app, write, seconds=1000)
-    behind.note("a", 1)
-    behind._flush_logged()
-    assert "were not written" in caplog.text
-    behind.note("b", 2)
-    behind.stop()
-    assert batches == ["failed", {"b": 2}]
-
-
 # -- Schema ------------------------------------------------------------------------------------------------------------
 
 
@@ -601,7 +525,7 @@ def without_schema() -> None:
     if not database.is_sqlite():
         drop_everything()
         return
-    database.end_reading()
+    db.session.rollback()
     with db.engine.connect() as connection:
         connection.connection.driver_connection.execute("PRAGMA foreign_keys = OFF")  # before the transaction begins
         for name in sa.inspect(connection).get_table_names():
@@ -816,7 +740,7 @@ def test_a_migration_that_would_leave_a_row_without_what_it_refers_to_changes_no
 
 
 def set_revision(revision: str | None) -> None:
-    database.end_reading()
+    db.session.rollback()
     with db.engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM alembic_version"))
         if revision:
@@ -1007,12 +931,12 @@ def get_addresses(app, team, topic: int, person: int) -> list[str]:
     return [re.sub(r"<(?:[^:>]+:)?(\w+)>", lambda found: str(values[found[1]]), rule.rule) for rule in rules]
 
 
-def test_no_page_that_is_looked_at_writes(app, people, topics, team, sign_in, monkeypatch):
-    monkeypatch.setattr(database.WriteBehind, "note", lambda *_: None)  # its thread writes while nobody looks
+def test_a_page_that_is_looked_at_writes_only_that_it_was(app, people, topics, team, sign_in):
     addresses = get_addresses(app, team, topics.open.id, people.member.id)
     assert len(addresses) > 20
     browsers = [app.test_client(), *(sign_in(getattr(people, who)) for who in ("reader", "editor", "admin"))]
     harmless = ("SELECT", "WITH", "PRAGMA", "SHOW", "DESCRIBE")  # the last three ask for the schema, once
+    harmless += ("INSERT INTO READ_MARKS", "UPDATE NOTIFICATIONS SET READ_AT")
     for browser in browsers:
         browser.get("/")  # notes the visit
         for address in addresses:

@@ -54,7 +54,7 @@ def made(folder: Path, **values: str) -> Flask:
         raise raised[name]
 
     def defect():
-        database.rows(sa.text("SELECT y FROM nowhere WHERE x = :x"), x="-".join(["typed", "by", "somebody"]))
+        db.session.execute(sa.text("SELECT y FROM nowhere WHERE x = :x"), {"x": "-".join(["typed", "by", "somebody"])})
 
     def visitor():
         return f"{request.remote_addr} {request.scheme} {request.host}"
@@ -492,5 +492,5 @@ def test_no_password_token_cookie_or_query_is_ever_in_the_log(tmp_path):
 
 def test_a_database_error_tells_the_log_no_values(served):
     with pytest.raises(sa.exc.DBAPIError) as caught:
-        database.rows(sa.text("SELECT :secret FROM nowhere"), secret="hidden word")
+        db.session.execute(sa.text("SELECT :secret FROM nowhere"), {"secret": "hidden word"})
     assert "hidden word" not in str(caught.value)

@@ -28,7 +28,7 @@ def make_due(name: str = "probe") -> None:
     with db.engine.begin() as connection:
         connection.execute(sa.update(JobRun).where(JobRun.name == name).values(due_at=utcnow() - timedelta(seconds=1)))
     db.session.rollback()
-    corkboard.database.end_reading()
+    db.session.rollback()
 
 
 def test_a_job_runs_when_it_is_due_and_not_again_before_that(app):

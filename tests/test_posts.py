@@ -383,15 +383,25 @@ def test_deleting_a_comment_offers_to_take_it_back(people, topics, sign_in):
     assert f'formaction="/comments/{comment.id}/restore"' in page
 
 
-def test_comments_are_changed_by_their_authors_and_editors_only(people, topics, sign_in):
+def test_comments_are_changed_by_their_authors_only_and_deleted_by_editors_too(people, topics, sign_in):
     comment = add_comment(people.member, add_post(people.editor, topics.open), "First words")
     other = add_person("other")
-    for who, status in ((other, 403), (people.reader, 403), (people.member, 303), (people.editor, 303)):
+    for who, changed, deleted in (
+        (other, 403, 403), (people.reader, 403, 403), (people.member, 303, 303), (people.editor, 403, 303)
+    ):  # fmt: skip
         values = {"body": f"Words of {who.username}"}
-        assert sign_in(who).submit(f"/comments/{comment.id}/edit", values).status_code == status
-        assert sign_in(who).submit(f"/comments/{comment.id}/delete").status_code == status
+        assert sign_in(who).submit(f"/comments/{comment.id}/edit", values).status_code == changed
+        assert sign_in(who).submit(f"/comments/{comment.id}/delete").status_code == deleted
         Comment.restore(people.editor, comment.id)
-    assert again(comment).body == "Words of editor"
+    assert again(comment).body == "Words of member"
+
+
+def test_an_edited_comment_says_so_and_the_same_text_again_changes_nothing(people, topics, sign_in):
+    comment = add_comment(people.member, post := add_post(people.editor, topics.open), "First words")
+    browser, mark = sign_in(people.member), '<span class="when">edited</span>'
+    for body, times in (("First words", 0), ("Other words", 1)):
+        assert browser.submit(f"/comments/{comment.id}/edit", {"body": body}).status_code == 303
+        assert browser.get(f"/posts/{post.id}").text.count(mark) == times
 
 
 # -- Writing, changing, deleting ---------------------------------------------------------------------------------------
@@ -598,7 +608,7 @@ def test_the_same_form_sent_at_the_same_moment_makes_one_post_and_one_comment(ap
     made = together(app, *[lambda: Post.save(member, data, how="publish", form_id=form_id).id] * 6)
     assert len({*made}) == 1, made
     assert count(Post) == count(Revision) == 1
-    said = together(app, *[lambda: Comment.create(member, made[0], body="B", form_id=form_id)] * 6)
+    said = together(app, *[lambda: Comment.create(member, made[0], body="B", form_id=form_id).id] * 6)
     assert len({*said}) == 1, said
     assert count(Comment) == 1
     assert db.session.get(Post, made[0], populate_existing=True).comment_count == 1

@@ -612,7 +612,7 @@ def test_a_change_is_saved_quietly_or_told_again(people, topics, sign_in):
     assert recorded(post.id) == ["post.published", "post.edited"]
     told = browser.submit(f"/posts/{post.id}/edit", form_of(again(post), body="Two", notify="1"))
     assert "Everyone who can see it is notified." in browser.get(told.location).text
-    assert recorded(post.id)[2:] == ["post.edited", "post.told"]
+    assert recorded(post.id)[2:] == ["post.edited", "post.shared_again"]
 
 
 # -- News and pages ----------------------------------------------------------------------------------------------------

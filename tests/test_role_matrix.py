@@ -322,7 +322,6 @@ MATRIX = read_table()
 @pytest.fixture
 def world(app: Flask, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
-    monkeypatch.setattr("database.WriteBehind.note", lambda *_: None)
     return stand_up(app)
 
 

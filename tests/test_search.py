@@ -296,7 +296,7 @@ def test_a_file_is_found_from_when_it_hangs_on_something(people, topics):
     edit_post(people.member, post, file_ids=[file])
     assert find("walrus 2024 xlsx", people.reader) == [("file", file)]
     said = add_file(people.member, "Seal.png")
-    remark = Comment.create(people.member, post.id, body=f"![](/files/{said}/Seal.png)", form_id=secrets.token_hex(16))
+    remark = add_comment(people.member, post, f"![](/files/{said}/Seal.png)").id
     assert ("file", said) in find("seal", people.reader)
     Comment.delete(people.member, remark)
     assert find("seal", people.reader) == []
@@ -342,7 +342,7 @@ def everything(people, topics) -> None:
         add_file(people.member, "walrus.pdf", post=post)
     add_post(people.editor, topics.open, "A page", kind="page")
     add_post(people.editor, topics.open, "A draft", how="draft")
-    Comment.delete(people.member, Comment.create(people.member, post.id, body="Gone", form_id="0" * 32))
+    Comment.delete(people.member, add_comment(people.member, post, "Gone").id)
 
 
 def test_reindexing_writes_the_same_entries(app, people, topics):

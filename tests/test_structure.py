@@ -107,7 +107,12 @@ def test_functions_are_short(name):
 
 REPLACED = {"Flask", "Request", "Response", "CSRFProtect", "SessionInterface", "SecureCookieSessionInterface", "Rule"}
 MACHINERY = r"_get_current_object|\bctypes\b|\bgc\.|\bsched_|\bepoll\b"
-CACHES = {"cached_part": "_draw_part", "icon": "icon", "words for times": "_ago"}  # what may outlive a request
+CACHES = {
+    "cached_part": "_draw_part",
+    "icon": "icon",
+    "words for times": "_ago",
+    "static files": "static_hash",
+}  # what may outlive a request
 PARSER_AND_CHANNEL = ("RequestParser", "Channel")  # of wsgi.py, which goes into Waitress's
 
 

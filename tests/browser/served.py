@@ -48,7 +48,6 @@ class Site(serving.Site):
     def stop(self) -> None:
         super().stop()
         if "app" in self.__dict__:
-            corkboard.stop_background(self.app)
             with self.app.app_context():
                 db.engine.dispose()
 

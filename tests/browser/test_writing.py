@@ -339,7 +339,7 @@ def test_a_deleted_comment_comes_back_with_undo(site: Site, visit: Visit, words:
     said = page.locator("article.comment", has_text=words)
     said.get_by_role("button", name="Delete").click()
     expect(said).to_have_count(0)
-    expect(page.get_by_text("The comment is deleted.")).to_be_visible()
+    expect(page.get_by_text("Comment deleted.")).to_be_visible()
     page.get_by_role("button", name="Undo").click()
     expect(said).to_have_count(1)
     expect(page).to_have_url(re.compile(r"/posts/4#comment-\d+$"))
