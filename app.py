@@ -144,7 +144,6 @@ from database import (
     Timestamp,
     db,
     fold,
-    rows,
     sort_key,
     transactional,
     utcnow,
@@ -870,7 +869,7 @@ class User(db.Model):
     def bearing(cls, names: Iterable[str]) -> set[str]:
         """Those of some folded usernames that somebody bears who is here."""
         here = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
-        return {row.username_key for row in rows(here)}
+        return set(db.session.scalars(here))
 
     @classmethod
     def matching(cls, query: str) -> sa.ColumnElement[bool]:
@@ -890,7 +889,8 @@ class User(db.Model):
         begun = (cls.name_key.startswith(name, autoescape=True), cls.name_key.contains(f" {name}", autoescape=True))
         fits = sa.or_(*begun, cls.username_key.startswith(fold(typed), autoescape=True))
         others = sa.select(cls.id, cls.name, cls.username, sees).where(cls.deactivated_at.is_(None), cls.id != user.id)
-        return rows(others.where(fits).order_by(sees.desc(), cls.name_key, cls.id).limit(SUGGESTED_MOST)).all()
+        statement = others.where(fits).order_by(sees.desc(), cls.name_key, cls.id).limit(SUGGESTED_MOST)
+        return db.session.execute(statement).all()
 
     @classmethod
     def out_of_reach(cls, user: User, names: Iterable[str], topic_id: int) -> list[str]:
@@ -3363,7 +3363,8 @@ class JobRun(db.Model):
         database.insert_if_absent(JobRun, name=name, **first)
         free = sa.or_(cls.lease == "", cls.leased_until < now)
         statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else cls.due_at <= now)
-        taken = rows(statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None))
+        values = {"lease": lease, "leased_until": now + JOB_LEASE, "started_at": now, "ended_at": None}
+        taken: Any = db.session.execute(statement.values(values))
         return lease if taken.rowcount == 1 else None
 
     @classmethod
@@ -3375,12 +3376,12 @@ class JobRun(db.Model):
         failures = (db.session.scalar(sa.select(cls.failures).where(mine)) or 0) + 1 if failed else 0
         pause = min(every, JOB_RETRY * 2 ** min(failures - 1, 10)) if failed else every
         ended = {"lease": "", "leased_until": None, "ended_at": now, "due_at": now + pause}
-        rows(sa.update(cls).where(mine).values(**ended, result=result[:200], failures=failures))
+        db.session.execute(sa.update(cls).where(mine).values(**ended, result=result[:200], failures=failures))
 
     @classmethod
     def known(cls) -> dict[str, Any]:
         """What is written down of each job that ever ran, by its name."""
-        return {row.name: row for row in rows(sa.select(*cls.__table__.columns))}
+        return {run.name: run for run in db.session.scalars(sa.select(cls))}
 
 
 JOB_LEASE = timedelta(minutes=15)  # how long a process that was killed keeps its job from others
