@@ -866,10 +866,10 @@ class User(db.Model):
         return db.session.scalar(sa.select(cls.id).limit(1)) is not None
 
     @classmethod
-    def bearing(cls, names: Iterable[str]) -> set[str]:
-        """Those of some folded usernames that somebody bears who is here."""
-        here = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
-        return set(db.session.scalars(here))
+    def usernames_among(cls, names: Iterable[str]) -> set[str]:
+        """Which of some folded usernames belong to somebody active."""
+        active = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
+        return set(db.session.scalars(active))
 
     @classmethod
     def matching(cls, query: str) -> sa.ColumnElement[bool]:
@@ -893,11 +893,10 @@ class User(db.Model):
         return db.session.execute(statement).all()
 
     @classmethod
-    def out_of_reach(cls, user: User, names: Iterable[str], topic_id: int) -> list[str]:
-        """The names of those with some folded usernames who do not see a topic that `user` sees."""
-        blind = sa.select(cls.name).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
-        mine = sa.exists().where(Topic.id == topic_id, Topic.visible())
-        return [row.name for row in rows(blind.where(mine, ~cls.sees(topic_id)).order_by(cls.name_key), viewer=user.id)]
+    def unable_to_see(cls, topic: Topic, usernames: Iterable[str]) -> Sequence[str]:
+        """The names of those with some folded usernames who do not see a topic."""
+        active = sa.select(cls.name).where(cls.username_key.in_(usernames), cls.deactivated_at.is_(None))
+        return db.session.scalars(active.where(~cls.sees(topic.id)).order_by(cls.name_key)).all()
 
     # -- predicates
 
@@ -988,7 +987,7 @@ class User(db.Model):
     @classmethod
     @transactional
     def edit_person(cls, actor: User, user_id: int, *, name: str, email: str) -> None:
-        """Correct a person's name and email address. Raises `ValidationError` for an address that somebody has already."""
+        """Correct a person's name and email. Raises `ValidationError` for an address that somebody has already."""
         user = cls._get_for_change(actor, user_id)
         user._fill_in(name=name, email=email)
         Activity.record(actor, "person.edited", user)
@@ -2005,7 +2004,7 @@ class Acknowledgement(db.Model):
 
     @classmethod
     def of_viewer(cls) -> tuple[Any, ...]:
-        """Whether the person bound as `viewer` is required to read the post of a row, what they read of it, and when."""
+        """Whether the person bound as `viewer` must read the post of a row, what they read of it, and when."""
         person, mine = aliased(User), (cls.post_id == Post.id, cls.user_id == VIEWER)
         required = sa.exists().where(person.id == VIEWER, cls.required_readers(person)).correlate(Post)
         revision = sa.select(sa.func.max(cls.revision)).where(*mine).correlate(Post).scalar_subquery()
@@ -2497,7 +2496,7 @@ def link_pages(body: str, user: User) -> str:
 
 def render_body(writer: User, body: str) -> str:
     """Render what somebody wrote, its pictures with their sizes and the people it mentions linked."""
-    return render_markdown(body, Attachment.sizes(writer, body), User.bearing)
+    return render_markdown(body, Attachment.sizes(writer, body), User.usernames_among)
 
 
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
@@ -3029,7 +3028,7 @@ class Setting(db.Model):
     @classmethod
     @transactional
     def renew_setup_token(cls) -> str:
-        """Make a new one-time token for setting the site up; the old one ends. Raises `ValidationError` once people exist."""
+        """Make a new one-time token for setting the site up. Raises `ValidationError` once people exist."""
         cls.lock()
         if User.exists():
             words = "The site is set up already. To rescue an account: python -m flask create-admin"
@@ -5209,10 +5208,13 @@ def preview_of(body: str) -> str:
     return render_body(current_user, link_pages(body, current_user))
 
 
-def mentioned_outside(html: str, topic_id: int | None) -> list[str]:
+def mentioned_outside(html: str, topic_id: int | None) -> Sequence[str]:
     """Return the names of people whom a rendered text mentions although they do not see its topic."""
-    names = mentioned_names(html) if topic_id else ()
-    return User.out_of_reach(current_user, names, topic_id) if topic_id and names else []
+    names = mentioned_names(html)
+    if not topic_id or not names:
+        return []
+    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
+    return User.unable_to_see(topic, names)
 
 
 @posts.get("/pages")
@@ -6548,10 +6550,15 @@ def _database_findings() -> Iterator[Finding]:
 def reindex_command() -> None:
     """Rebuild the search index. People can go on working."""
     database.check_schema()
+    rebuild_search_index()
+    click.echo("The search index is up to date.")
+
+
+def rebuild_search_index() -> None:
+    """Write the search entries of everything again, oldest first, with a progress bar."""
     with click.progressbar(SearchEntry.all_things(), label="Indexing") as parts:
         for part in parts:
             SearchEntry.rewrite(part)
-    click.echo("The search index is up to date.")
 
 
 @click.command("rerender", cls=PlainCommand)
@@ -6581,29 +6588,30 @@ DEMO = Path(__file__).resolve().parent / "templates" / "demo"
 
 @click.command("seed-demo", cls=PlainCommand)
 @click.option("--posts", "wanted", default=0, metavar="N", help="Make N posts, for measuring.")
-@click.option("--force", is_flag=True, help="Even where there are people already.")
+@click.option(
+    "--force", is_flag=True, help="Even where there are people already; nobody should use the site meanwhile."
+)
 @with_appcontext
 def seed_demo_command(wanted: int, force: bool) -> None:
     """Fill the site with a small company: 12 people, 5 topics, 60 posts, a handbook and comments."""
     database.check_schema()
-    content = db.session.scalar(sa.select(Post.id).limit(1)) or db.session.scalar(sa.select(Topic.id).limit(1))
-    if not force and User.exists():
+    if User.exists() and not force:
         raise click.ClickException("There are people here already. To add the demo to them, use --force.")
-    if not force and content and current_app.config["APP_ENV"] == "production":
-        raise click.ClickException("This site is in use. To add the demo to it, use --force.")
-    company = DemoCompany()
+    demo = Demo()
     try:
-        passwords = company.hire()
+        passwords = demo.hire()
     except ValidationError as refused:
         raise click.ClickException(f"The demo does not fit in here. {refused.message}") from None
-    entries = company.entries("posts.md", "news") + company.entries("handbook.md", "page")
-    extra = max(0, wanted - sum(entry.kind == "news" for entry in entries))
-    with click.progressbar(length=len(entries) + extra, label="Writing posts") as bar:
-        company.publish(entries, bar.update)
-        out = [entry for entry in entries if not {"draft", "appears", "deleted", "files"} & entry.fields.keys()]
-        company.repeat([entry for entry in out if entry.kind == "news" and not entry.private], extra, bar.update)
-    for part in SearchEntry.all_things():
-        SearchEntry.rewrite(part)
+    texts = [*read_demo("posts.md", "news"), *read_demo("handbook.md", "page")]
+    for text in texts:
+        demo.plan(text)
+    more = max(0, wanted - sum(text.kind == "news" for text in texts))
+    with click.progressbar(length=len(demo.events) + more, label="Writing posts") as bar:
+        demo.play(bar.update)
+        demo.repeat(more, bar.update)
+    if more:  # these are older than what was written before them
+        rebuild_search_index()
+    demo.read_old_notifications()
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
     for username, role, password in passwords:
@@ -6611,262 +6619,269 @@ def seed_demo_command(wanted: int, force: bool) -> None:
 
 
 @dataclass
-class DemoEntry:
-    """A post of the demo, with its comments."""
+class DemoText:
+    """A post or a comment of the demo, as its file has it."""
 
-    kind: str
+    kind: str  # news, page or comment
     title: str
     body: str
     fields: dict[str, str]
-    comments: list[tuple[dict[str, str], str]]
-    private: bool
+    comments: list[DemoText]
+    target: dict[str, int] = dataclass_field(default_factory=dict)  # post_id or comment_id, once it is written
+
+    @property
+    def days(self) -> float:
+        """How many days ago it was written."""
+        return float(self.fields["days"])
 
 
-class DemoCompany:
-    """Reads `templates/demo/` and writes it as a team would have."""
+def read_demo(filename: str, kind: str) -> Iterator[DemoText]:
+    """The posts of a file: `=== fields`, `# title`, text, then `--- author; fields` and a comment each."""
+    for part in (DEMO / filename).read_text(encoding="utf-8").removeprefix("=== ").split("\n=== "):
+        fields, _, rest = part.partition("\n")
+        text, *comments = rest.strip().split("\n--- ")
+        title, _, body = text.removeprefix("# ").partition("\n")
+        yield DemoText(kind, title, body.strip(), demo_fields(fields), [*map(read_demo_comment, comments)])
+
+
+def read_demo_comment(text: str) -> DemoText:
+    fields, _, body = text.partition("\n")
+    return DemoText("comment", "", body.strip(), demo_fields(f"author: {fields}"), [])
+
+
+def demo_fields(line: str) -> dict[str, str]:
+    """What a line such as `author: ana; days: 3` says."""
+    pairs = (field.partition(":") for field in line.split(";"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+class Demo:
+    """The company in `templates/demo/`. Its people do by the models' actions what people do on pages."""
 
     def __init__(self) -> None:
         # The ages in the files fall into working hours when they are counted from two in the afternoon.
         now = utcnow()
         self.now = now.replace(hour=14, minute=0) - timedelta(days=now.hour < 14)
-        self.people: dict[str, int] = {}
+        self.people: dict[str, User] = {}
         self.topics: dict[str, int] = {}
-        self.private: set[str] = set()
-        self.remarks: list[tuple[datetime, int, int]] = []  # when who made which comment, of the last days
+        self.events: list[tuple[datetime, Callable[..., None], tuple[Any, ...]]] = []
+        self.dating = statements_to_date_back()
 
-    def hire(self) -> list[tuple[str, str, str]]:
-        """Add the people and the topics. Returns username, role and password of each."""
-        people = json.loads((DEMO / "people.json").read_text(encoding="utf-8"))
-        told = [(person["username"], person["role"], generate_password()) for person in people]
-        hashes = [hash_password(password) for _, _, password in told]
-        self._add_people(people, hashes)
-        return told
-
-    @transactional
-    def _add_people(self, people: list[dict[str, Any]], hashes: list[str]) -> None:
-        fresh = not User.exists()
-        stand_ins = {person["username"]: person.pop("stand_in") for person in people}
-        for person, hashed in zip(people, hashes, strict=True):
-            away, role = person.pop("away_days"), Role[person.pop("role").upper()]
-            until = self.now.date() + timedelta(days=away) if away is not None else None
-            begins = person.pop("away_in", None)
-            since = self.now.date() + timedelta(days=begins) if begins is not None else None
-            picture = person.pop("picture", "")
-            user = User.create(None, password_hash=hashed, role=role, away_from=since, away_until=until, **person)
-            self.people[user.username] = user.id
-            if picture:
-                Attachment.set_avatar(user, self._stored(picture, store_avatar))
-        for username, stand_in in stand_ins.items():
-            values = {"stand_in_id": self.people.get(stand_in)}
-            rows(sa.update(User).where(User.id == self.people[username]).values(values))
-        self._make_topics()
-        if fresh:
-            owner = SimpleNamespace(id=next(iter(self.people.values())))
-            Setting.change(owner, name="Thimble & Rye")  # type: ignore[arg-type]
-
-    def _make_topics(self) -> None:
-        owner = db.session.get(User, next(iter(self.people.values())))
-        assert owner is not None
-        for topic in json.loads((DEMO / "topics.json").read_text(encoding="utf-8")):
-            same = sa.select(Topic).where(Topic.name_key == sort_key(topic["name"], TOPIC_MAX), ~Topic.private)
-            made = db.session.scalar(same.where(Topic.deleted_at.is_(None))) or Topic.create(
-                owner, form_id=secrets.token_hex(16), name=topic["name"], description=topic["description"],
-                private=topic["private"],
-            )  # fmt: skip
-            for name in topic.get("members", ()):
-                Topic.add_member(owner, made.id, self.people[name])
-            made.created_at = self._ago("3650")  # before anything in it
-            self.topics[topic["slug"]] = made.id
-            self.private |= {topic["slug"]} if topic["private"] else set()
-
-    def entries(self, filename: str, kind: str) -> list[DemoEntry]:
-        """The entries of a demo file: `=== fields`, `# title`, text, then `--- author; fields` and a comment each."""
-        made = []
-        for part in (DEMO / filename).read_text(encoding="utf-8").split("\n=== "):
-            head, _, rest = part.removeprefix("=== ").partition("\n")
-            text, *remarks = rest.split("\n--- ")
-            title, _, body = text.strip().removeprefix("# ").partition("\n")
-            comments = []
-            for remark in remarks:
-                author, _, said = remark.partition("\n")
-                comments.append((self._fields(f"author: {author}"), said.strip()))
-            fields = self._fields(head)
-            made.append(DemoEntry(kind, title.strip(), body.strip(), fields, comments, fields["topic"] in self.private))
-        return made
-
-    @staticmethod
-    def _fields(head: str) -> dict[str, str]:
-        return {name.strip(): value.strip() for name, _, value in (field.partition(":") for field in head.split(";"))}
-
-    @transactional
-    def publish(self, entries: Sequence[DemoEntry], advance: Callable[[int], None]) -> None:
-        """Write posts with their comments and first revisions, at the times they tell."""
-        for entry in entries:
-            files = [self._attach_to(entry, name) for name in entry.fields.get("files", "").split()]
-            post = self._row(entry, self._ago(entry.fields["days"]))
-            if "pinned" in entry.fields:
-                post["pinned_at"] = post["published_at"]
-            if "owner" in entry.fields:
-                post |= self._upkeep(entry.fields)
-            post |= self._edited(entry.fields) | self._timed(entry) | self._last_said(entry)
-            post_id = rows(sa.insert(Post), **post).inserted_primary_key[0]  # type: ignore[index]
-            Attachment.attach(
-                db.session.get_one(User, post["author_id"]), "", files, post=db.session.get_one(Post, post_id)
-            )
-            self._keep(post, post_id)
-            for username in filter(None, entry.fields.get("read_by", "").split()):
-                read = {"post_id": post_id, "user_id": self.people[username], "revision": 1}
-                rows(sa.insert(Acknowledgement), **read, at=post["must_read_since"] + timedelta(hours=len(username)))
-            if "due" in entry.fields:
-                db.session.add_all(MustReadRole(post_id=post_id, role=role) for role in Role)
-            self._react(entry.fields, post_id=post_id)
-            for fields, said in entry.comments:
-                self._comment(post_id, fields, said)
-            for user_id in {post["author_id"], *(self.people[fields["author"]] for fields, _said in entry.comments)}:
-                Follow.begin(user_id, post_id)
-            advance(1)
-        for post in db.session.scalars(sa.select(Post).where(Post.body.contains("[["))).all():
-            post.body = link_pages(post.body, post.author)
-            post.html = render_body(post.author, post.body)
-        self._record()
-
-    def repeat(self, entries: Sequence[DemoEntry], count: int, advance: Callable[[int], None]) -> None:
-        """Write `count` more posts of the same texts, further and further back, in batches: data to measure on."""
-        patterns = [self._row(entry, self.now) for entry in entries]
-        oldest = self.now - timedelta(days=250)
-        for start in range(0, count, 2000):
-            batch = [
-                patterns[number % len(patterns)]
-                | {"form_id": secrets.token_hex(16), "published_at": oldest - timedelta(minutes=7 * number)}
-                for number in range(start, min(start + 2000, count))
-            ]
-            self._write_batch(batch)
-            advance(len(batch))
-
-    @transactional
-    def _write_batch(self, batch: list[dict[str, Any]]) -> None:
-        connection = db.session.connection()
-        last = connection.scalar(sa.select(sa.func.max(Post.id))) or 0
-        connection.execute(sa.insert(Post), batch)
-        made = connection.execute(sa.select(Post.id).where(Post.id > last).order_by(Post.id)).scalars()
-        kept = [
-            {"post_id": post_id, "number": 1, "editor_id": post["editor_id"], "created_at": post["published_at"],
-             **{name: post[name] for name in ("kind", "topic_id", "title", "body")}}
-            for post_id, post in zip(made, batch, strict=True)
-        ]  # fmt: skip
-        connection.execute(sa.insert(Revision), kept)
-        self._record()
-
-    def _record(self) -> None:
-        """Write down what people are to be told, and tell a site that is being served that its lists have changed."""
-        for when, author, comment_id in sorted(self.remarks):
-            on = {"object_type": "comment", "object_id": comment_id, "detail": "", "address": ""}
-            activity = Activity(at=when, actor_id=author, action="comment.created", **on)
-            db.session.add(activity)
-            db.session.flush()
-            notify_of_comment(activity, db.session.get_one(Comment, comment_id))
-        self.remarks = []
-        owner: Any = SimpleNamespace(id=next(iter(self.people.values())))
-        Activity.record(owner, "demo.filled", ("demo", 0))
-
-    def _ago(self, days: str) -> datetime:
+    def ago(self, days: float | str) -> datetime:
         return self.now - timedelta(days=float(days))
 
-    def _row(self, entry: DemoEntry, when: datetime) -> dict[str, Any]:
-        author = self.people[entry.fields["author"]]
-        rendered = render_body(SimpleNamespace(id=author), entry.body)  # type: ignore[arg-type]
-        return {
-            "kind": entry.kind, "topic_id": self.topics[entry.fields["topic"]], "author_id": author,
-            "editor_id": author, "form_id": secrets.token_hex(16), "version": 1, "revision": 1, "title": entry.title,
-            "title_key": sort_key(entry.title), "body": entry.body, "html": rendered, "renderer": RENDERER_VERSION,
-            "excerpt": plain_text(rendered), "comment_count": len(entry.comments), "published_at": when,
-            "updated_at": when, "edited_at": None, "pinned_at": None, "last_comment_at": None,
-            "last_comment_by_id": None,
-        }  # fmt: skip
+    # -- people and topics
 
-    def _attach_to(self, entry: DemoEntry, name: str) -> int:
-        """Keep a file that an entry brings, and have its text name it by its address."""
-        author = db.session.get_one(User, self.people[entry.fields["author"]])
-        file = Attachment.create(author, self._stored(name, store_upload))
-        entry.body = entry.body.replace(f"(/files/{name})", f"({file.url})")
+    def hire(self) -> list[tuple[str, str, str]]:
+        """Add the people and the topics. Returns username, role and password of each person."""
+        people = json.loads((DEMO / "people.json").read_text(encoding="utf-8"))
+        passwords = [generate_password() for _ in people]
+        told = [
+            (person["username"], person["role"], password) for person, password in zip(people, passwords, strict=True)
+        ]
+        hashes = [hash_password(password) for password in passwords]
+        self.happen(self.ago(3650), self.add_people, people, hashes)  # before anything that they write
+        return told
+
+    def add_people(self, people: list[dict[str, Any]], hashes: list[str]) -> None:
+        is_new_site = not User.exists()
+        for person, password_hash in zip(people, hashes, strict=True):
+            self.add_person(password_hash, **person)
+        for person in people:
+            if "stand_in" in person:
+                colleague = self.people[person["stand_in"]]
+                User.edit_profile(self.people[person["username"]], stand_in_id=colleague.id)
+        self.owner = self.people[people[0]["username"]]
+        self.add_topics()
+        if is_new_site:
+            Setting.change(self.owner, site_name="Thimble & Rye")
+
+    def add_person(
+        self, password_hash: str, *, role: str, picture: str = "", stand_in: str = "", **profile: Any
+    ) -> None:
+        """Add a person; `away_from` and `away_until` count days from today."""
+        for name in {"away_from", "away_until"} & profile.keys():
+            profile[name] = self.now.date() + timedelta(days=profile[name])
+        user = User.create(None, password_hash=password_hash, role=Role[role.upper()], **profile)
+        self.people[user.username] = user
+        if picture:
+            Attachment.set_avatar(user, stored_demo_file(picture, store_avatar))
+
+    def add_topics(self) -> None:
+        for topic in json.loads((DEMO / "topics.json").read_text(encoding="utf-8")):
+            slug, members = topic.pop("slug"), [self.people[name].id for name in topic.pop("members", ())]
+            same = Topic.visible_to(self.owner).where(Topic.name == topic["name"], ~Topic.private)
+            found = db.session.scalar(same) or Topic.create(
+                self.owner, form_id=secrets.token_hex(16), members=members, **topic
+            )
+            self.topics[slug] = found.id
+
+    # -- what happens, in the order of time
+
+    def plan(self, text: DemoText) -> None:
+        """Note what is done to a post, and when."""
+        self.at(text.days, self.write, text)
+        for name, action in (("edited_days", self.edit), ("looked_days", self.verify), ("deleted", self.delete)):
+            if name in text.fields:
+                self.at(text.fields[name], action, text)
+        for hours, username in enumerate(text.fields.get("read_by", "").split(), 1):
+            self.at(text.days - hours / 24, self.acknowledge, text, username)
+        self.plan_reactions(text)
+        for comment in text.comments:
+            self.at(comment.days, self.comment, text, comment)
+            self.plan_reactions(comment)
+
+    def plan_reactions(self, text: DemoText) -> None:
+        """Note who reacts: `reactions: like ana bo, love ana`."""
+        minutes = itertools.count(1)
+        for words in text.fields.get("reactions", "").split(","):
+            kind, *names = words.split() or [""]
+            for username in names:
+                self.at(text.days - next(minutes) / 1440, self.react, text, kind, username)
+
+    def at(self, days: float | str, action: Callable[..., None], *args: Any) -> None:
+        self.events.append((self.ago(days), action, args))
+
+    def play(self, advance: Callable[[int], None]) -> None:
+        """Let everything happen that was planned."""
+        for when, action, args in sorted(self.events, key=itemgetter(0)):
+            self.happen(when, action, *args)
+            advance(1)
+        self.link_pages()
+
+    @transactional
+    def happen(self, when: datetime, action: Callable[..., None], *args: Any) -> None:
+        """Carry out an action as if it were done at another time."""
+        begun = utcnow()
+        action(*args)
+        db.session.flush()
+        times = {"begun": begun, "now": utcnow(), "when": when}
+        for statement in self.dating:
+            db.session.connection().execute(statement, times)
+        db.session.expire_all()
+
+    def write(self, text: DemoText) -> None:
+        """Publish a post, or leave it a draft. What is changed later lacks its last paragraph at first."""
+        fields, author = text.fields, self.people[text.fields["author"]]
+        files = [self.upload(author, text, name) for name in fields.get("files", "").split()]
+        body = text.body.rpartition("\n\n")[0] if "edited_by" in fields else text.body
+        data = PostData(text.kind, self.topics[fields["topic"]], text.title, body, file_ids=files)
+        if "owner" in fields:
+            data = replace(data, owner_id=self.people[fields["owner"]].id)
+        if "looked_days" in fields:
+            data = replace(data, review_every=6)
+        if "appears" in fields:
+            data = replace(data, scheduled_for=self.ago(-float(fields["appears"])))
+        how = "draft" if "draft" in fields else "publish"
+        post = Post.save(author, data, how=how, form_id=secrets.token_hex(16))
+        text.target["post_id"] = post.id
+        if "expired" in fields:
+            post.expires_at = self.ago(fields["expired"])
+        if "pinned" in fields:
+            Post.pin(self.owner, post.id, True)
+        if "due" in fields:
+            due = self.ago(-float(fields["due"])).date()
+            Acknowledgement.require(self.owner, post.id, roles=Role, due=due)
+
+    def upload(self, author: User, text: DemoText, name: str) -> int:
+        """Upload a file that a post brings, and have its text name it by its address. Returns its id."""
+        file = Attachment.create(author, stored_demo_file(name, store_upload))
+        text.body = text.body.replace(f"(/files/{name})", f"({file.url})")
         return file.id
 
-    @staticmethod
-    def _stored(name: str, store: Callable[[FileStorage], StoredFile]) -> StoredFile:
-        with open(DEMO / "files" / name, "rb") as content:
-            return store(FileStorage(content, filename=name))
+    def edit(self, text: DemoText) -> None:
+        post = db.session.get_one(Post, text.target["post_id"])
+        data, editor = PostData.of(post, body=text.body), self.people[text.fields["edited_by"]]
+        Post.save(editor, data, how="publish", post_id=post.id, version=post.version)
 
-    def _edited(self, fields: Mapping[str, str]) -> dict[str, Any]:
-        """Who changed it since; the version before lacked the end, so that there is something to compare."""
-        if "edited_by" not in fields:
-            return {}
-        edited = self._ago(fields.get("edited_days", "1"))
-        return {
-            "version": 2,
-            "revision": 2,
-            "editor_id": self.people[fields["edited_by"]],
-            "updated_at": edited,
-            "edited_at": edited,
-        }
+    def verify(self, text: DemoText) -> None:
+        owner, day = self.people[text.fields["owner"]], self.ago(text.fields["looked_days"]).date()
+        PageReview.verify(owner, text.target["post_id"], day)
 
-    def _upkeep(self, fields: Mapping[str, str]) -> dict[str, Any]:
-        """Who looks after a page; and, where it tells when somebody last did, by when it is to be done again."""
-        kept: dict[str, Any] = {"owner_id": self.people[fields["owner"]]}
-        if "looked_days" in fields:
-            looked = self._ago(fields["looked_days"])
-            kept |= {"review_every": 6, "reviewed_at": looked, "review_by": months_after(looked.date(), 6)}
-        return kept
+    def delete(self, text: DemoText) -> None:
+        Post.delete(self.people[text.fields["author"]], text.target["post_id"])
 
-    def _timed(self, entry: DemoEntry) -> dict[str, Any]:
-        """What waits, is over, or must be read: only what differs from any other post."""
-        fields, timed = entry.fields, {}
-        if "draft" in fields:
-            timed |= {"published_at": None, "revision": 0}
-        if "appears" in fields:
-            timed |= {"published_at": None, "revision": 0, "scheduled_for": self._ago("-" + fields["appears"])}
-        if "expired" in fields:
-            timed["expires_at"] = self._ago(fields["expired"])
-        if "deleted" in fields:
-            timed |= {"deleted_at": self._ago(fields["deleted"]), "deleted_by_id": self.people[fields["author"]]}
-        if "due" in fields:
-            due = (self.now + timedelta(days=float(fields["due"]))).date()
-            asked = {"must_read_since": self._ago(fields["days"]), "must_read_revision": 1}
-            timed |= asked | {"must_read_due": due}
-        return timed
+    def acknowledge(self, text: DemoText, username: str) -> None:
+        Acknowledgement.acknowledge(self.people[username], text.target["post_id"], 0)
 
-    def _last_said(self, entry: DemoEntry) -> dict[str, Any]:
-        """When the newest comment was made, and by whom."""
-        if not entry.comments:
-            return {}
-        newest = min((fields for fields, _said in entry.comments), key=lambda fields: float(fields["days"]))
-        author = self.people[newest["author"]]
-        return {"last_comment_at": self._ago(newest["days"]), "last_comment_by_id": author}
+    def comment(self, text: DemoText, comment: DemoText) -> None:
+        author, form_id = self.people[comment.fields["author"]], secrets.token_hex(16)
+        made = Comment.create(author, text.target["post_id"], body=comment.body, form_id=form_id)
+        comment.target["comment_id"] = made
 
-    def _keep(self, post: Mapping[str, Any], post_id: int) -> None:
-        """Add the revisions of what is published."""
-        first = post["body"].rpartition("\n\n")[0] if post["revision"] == 2 else post["body"]
-        of = {"post_id": post_id} | {name: post[name] for name in ("title", "kind", "topic_id")}
-        said = ((post["author_id"], first, post["published_at"]), (post["editor_id"], post["body"], post["updated_at"]))
-        for number, (editor_id, body, at) in enumerate(said[: post["revision"]], 1):
-            db.session.add(Revision(**of, number=number, editor_id=editor_id, body=body, created_at=at))
+    def react(self, text: DemoText, kind: str, username: str) -> None:
+        Reaction.change(self.people[username], kind, True, **text.target)
 
-    def _comment(self, post_id: int, fields: Mapping[str, str], said: str) -> None:
-        author, when = self.people[fields["author"]], self._ago(fields["days"])
-        values = {"post_id": post_id, "author_id": author, "form_id": secrets.token_hex(16)}
-        rendered = render_body(SimpleNamespace(id=author), said)  # type: ignore[arg-type]
-        text = {"body": said, "html": rendered, "renderer": RENDERER_VERSION, "created_at": when}
-        comment_id: int = rows(sa.insert(Comment), **values, **text).inserted_primary_key[0]  # type: ignore[index]
-        self._react(fields, comment_id=comment_id)
-        if self.now - when < timedelta(days=7):  # what people are told of: older things are no news
-            self.remarks.append((when, author, comment_id))
+    # -- afterwards
 
-    def _react(self, fields: Mapping[str, str], **on: int) -> None:
-        """Write down what `reactions: like ana bo, love ana` says of a post or a comment."""
-        given = [words.split() for words in fields.get("reactions", "").split(",") if words.strip()]
-        at, table = self._ago(fields["days"]), db.metadata.tables["reactions"]
-        for number, (kind, username) in enumerate((kind, name) for kind, *names in given for name in names):
-            reaction = {"user_id": self.people[username], "kind": kind, "at": at + timedelta(minutes=number)}
-            rows(table.insert(), **reaction, **on)
+    def is_ours(self) -> sa.ColumnElement[bool]:
+        """Whether somebody of the demo wrote the post of a row."""
+        return Post.author_id.in_([user.id for user in self.people.values()])
+
+    @transactional
+    def link_pages(self) -> None:
+        """Link the pages that a text names and that were written after it."""
+        for post in db.session.scalars(sa.select(Post).where(Post.body.contains("[["), self.is_ours())):
+            post.body = link_pages(post.body, post.author)
+            post.html = render_body(post.author, post.body)
+
+    @transactional
+    def read_old_notifications(self) -> None:
+        """Mark what is older than a week as read."""
+        theirs = Notification.user_id.in_([user.id for user in self.people.values()])
+        old = sa.update(Notification).where(theirs, Notification.created_at < self.ago(7))
+        db.session.execute(old.values(read_at=Notification.created_at))
+
+    def repeat(self, count: int, advance: Callable[[int], None]) -> None:
+        """Write so many more news with texts of the demo, further and further back, for measuring."""
+        is_plain = sa.and_(Post.kind == "news", Post.revision == 1, ~Topic.private, ~Post.html.contains("/files/"))
+        texts = sa.select(*(getattr(Post, name) for name in REPEATED)).join(Post.topic).where(self.is_ours(), is_plain)
+        patterns = [dict(row) for row in db.session.execute(texts).mappings()]
+        for start in range(0, count, REPEATED_AT_ONCE):
+            numbers = range(start, min(start + REPEATED_AT_ONCE, count))
+            times = [self.ago(250) - timedelta(minutes=7 * number) for number in numbers]
+            posts = []
+            for number, at in zip(numbers, times, strict=True):
+                own = {"form_id": secrets.token_hex(16), "published_at": at, "updated_at": at}
+                posts.append(patterns[number % len(patterns)] | own)
+            insert_news(posts)
+            advance(len(numbers))
+
+
+REPEATED = ("kind", "topic_id", "author_id", "editor_id", "version", "revision", "title", "title_key", "excerpt",
+            "renderer", "body", "html")  # fmt: skip
+REPEATED_AT_ONCE = 2000
+
+
+@transactional
+def insert_news(news: Sequence[dict[str, Any]]) -> None:
+    """Insert posts, each with its first revision."""
+    last = db.session.scalar(sa.select(sa.func.max(Post.id)))
+    db.session.execute(sa.insert(Post), news)
+    revised = (
+        Post.id,
+        Post.revision,
+        Post.editor_id,
+        Post.published_at,
+        Post.kind,
+        Post.topic_id,
+        Post.title,
+        Post.body,
+    )
+    names = ("post_id", "number", "editor_id", "created_at", "kind", "topic_id", "title", "body")
+    db.session.execute(sa.insert(Revision).from_select(names, sa.select(*revised).where(Post.id > last)))
+
+
+def statements_to_date_back() -> list[sa.Update]:
+    """What has everything that was written between `begun` and `now` be of the time `when`."""
+    begun, when = sa.bindparam("begun", type_=Timestamp), sa.bindparam("when", type_=Timestamp)
+    columns = [column for table in db.metadata.sorted_tables for column in table.columns if column.type is Timestamp]
+    return [sa.update(column.table).where(column.between(begun, NOW)).values({column: when}) for column in columns]
+
+
+def stored_demo_file(name: str, store: Callable[[FileStorage], StoredFile]) -> StoredFile:
+    with open(DEMO / "files" / name, "rb") as content:
+        return store(FileStorage(content, filename=name))
 
 
 # -- jobs: what the served process does by itself ----------------------------------------------------------------------

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import namedtuple
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,20 @@ from conftest import PASSWORD, PASSWORD_HASH, add_person, add_topic, close, lay_
 
 import app as corkboard
 import database
-from app import Acknowledgement, Activity, Attachment, Comment, Post, Revision, Role, Setting, SignIn, Topic, User
+from app import (
+    Acknowledgement,
+    Activity,
+    Attachment,
+    Comment,
+    Notification,
+    Post,
+    Revision,
+    Role,
+    Setting,
+    SignIn,
+    Topic,
+    User,
+)
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -321,14 +335,19 @@ def test_the_demo_can_be_added_to_a_site_in_use_and_leaves_its_name(people, run,
     assert count(User) == 17
 
 
-def test_the_demo_refuses_a_production_site_with_content(app, people, run, quick_hashes, monkeypatch):
-    add_topic(people.editor, "Garden")
-    database.transactional(db.session.execute)(sa.update(Topic).values(author_id=people.editor.id))
-    monkeypatch.setitem(app.config, "APP_ENV", "production")
-    monkeypatch.setattr(User, "exists", classmethod(lambda _cls: False))
-    result = run("seed-demo")
-    assert result.code == 1
-    assert "This site is in use." in result.said
+def test_what_the_demo_did_was_done_when_it_says_and_in_that_order(run, quick_hashes):
+    began = database.utcnow()
+    assert run("seed-demo").code == 0
+    for model, at in ((Activity, Activity.at), (Comment, Comment.created_at)):
+        times = db.session.scalars(sa.select(at).order_by(model.id)).all()
+        assert times == sorted(times)
+        assert times[-1] < began
+        assert times[-1] - times[0] > timedelta(days=6)
+    late = sa.select(sa.func.count()).select_from(Revision).where(Revision.created_at > began - timedelta(minutes=1))
+    assert db.session.scalar(late) == 0
+    assert count(Notification, Notification.read_at.is_(None)) > 10
+    assert count(Notification, Notification.created_at < began - timedelta(days=9), Notification.read_at.is_(None)) == 0
+    assert count(Post, Post.body.contains("[[")) == 0, "each names a page that there is"
 
 
 def test_the_demo_makes_as_many_posts_as_are_wanted(run, quick_hashes):

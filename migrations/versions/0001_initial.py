@@ -31,6 +31,20 @@ tables = sa.MetaData(
 )
 
 sa.Table(
+    "activities",
+    tables,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", Timestamp, nullable=False),
+    sa.Column("actor_id", sa.Integer, nullable=True),
+    sa.Column("action", sa.String(40), nullable=False),
+    sa.Column("object_type", sa.String(20), nullable=False),
+    sa.Column("object_id", sa.Integer, nullable=False),
+    sa.Column("detail", sa.String(200), nullable=False),
+    sa.Column("address", sa.String(45), nullable=False),
+    **MYSQL,
+)
+
+sa.Table(
     "jobs",
     tables,
     sa.Column("name", sa.String(40), primary_key=True),
@@ -91,20 +105,6 @@ sa.Table(
     sa.UniqueConstraint("email_key"),
     sa.UniqueConstraint("username_key"),
     sa.Index("ix_users_away_until", "away_until"),
-    **MYSQL,
-)
-
-sa.Table(
-    "activities",
-    tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("at", Timestamp, nullable=False),
-    sa.Column("actor_id", sa.Integer, nullable=True),
-    sa.Column("action", sa.String(40), nullable=False),
-    sa.Column("object_type", sa.String(20), nullable=False),
-    sa.Column("object_id", sa.Integer, nullable=False),
-    sa.Column("detail", sa.String(200), nullable=False),
-    sa.Column("address", sa.String(45), nullable=False),
     **MYSQL,
 )
 
@@ -398,8 +398,10 @@ def upgrade() -> None:
             index.create(connection, checkfirst=True)
     create_search_index(connection)
     settings = tables.tables["settings"]
-    if connection.scalar(sa.select(settings.c.name).where(settings.c.name == "lock")) is None:
-        connection.execute(settings.insert().values(name="lock", value=""))  # see `Setting.lock`
+    if (
+        connection.scalar(sa.select(settings.c.name).where(settings.c.name == "lock")) is None
+    ):  # what `Setting.lock` locks
+        connection.execute(settings.insert().values(name="lock", value=""))
 
 
 def downgrade() -> None:
