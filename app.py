@@ -6711,9 +6711,9 @@ class Demo:
         for topic in json.loads((DEMO / "topics.json").read_text(encoding="utf-8")):
             slug, members = topic.pop("slug"), [self.people[name].id for name in topic.pop("members", ())]
             same = Topic.visible_to(self.owner).where(Topic.name == topic["name"], ~Topic.private)
-            found = db.session.scalar(same) or Topic.create(
-                self.owner, form_id=secrets.token_hex(16), members=members, **topic
-            )
+            found = db.session.scalar(same) or Topic.create(self.owner, form_id=secrets.token_hex(16), **topic)
+            for user_id in set(members) - {self.owner.id}:
+                Topic.add_member(self.owner, found.id, user_id)
             self.topics[slug] = found.id
 
     # -- what happens, in the order of time
@@ -6807,7 +6807,7 @@ class Demo:
     def comment(self, text: DemoText, comment: DemoText) -> None:
         author, form_id = self.people[comment.fields["author"]], secrets.token_hex(16)
         made = Comment.create(author, text.target["post_id"], body=comment.body, form_id=form_id)
-        comment.target["comment_id"] = made
+        comment.target["comment_id"] = made.id
 
     def react(self, text: DemoText, kind: str, username: str) -> None:
         Reaction.change(self.people[username], kind, True, **text.target)
