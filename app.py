@@ -97,6 +97,7 @@ from PIL import Image, ImageOps
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     Mapped,
     aliased,
@@ -838,6 +839,7 @@ class User(db.Model):
     previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
     picture_id: ClassVar[Any]  # a column property, made where Attachment is known
+    stand_in: Mapped[User | None] = relationship(remote_side=id)
 
     # -- queries
 
@@ -850,14 +852,18 @@ class User(db.Model):
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
         """Everybody sees the active people; administrators see the deactivated too."""
-        everyone = sa.select(cls)
-        return everyone if user.is_admin else everyone.where(cls.deactivated_at.is_(None))
+        return sa.select(cls) if user.is_admin else sa.select(cls).where(cls.is_active)
+
+    @classmethod
+    def active(cls) -> sa.Select[Self]:
+        """The active people, by name."""
+        return sa.select(cls).where(cls.is_active).order_by(cls.name_key, cls.id)
 
     @classmethod
     def acting(cls, user_id: int, needs: Role = Role.READER) -> User:
-        """Read anew, inside a unit, who acts. Raises `Forbidden` when they may no longer do what needs that role."""
+        """Return who acts, as they stand in this transaction. Raises `Forbidden` when they no longer have that role."""
         user = db.session.get(cls, user_id, with_for_update={"read": True}, populate_existing=True)
-        if user is None or user.deactivated_at or user.role < needs:
+        if user is None or not user.is_active or user.role < needs:
             raise Forbidden
         return user
 
@@ -899,6 +905,11 @@ class User(db.Model):
         return db.session.scalars(active.where(~cls.sees(topic.id)).order_by(cls.name_key)).all()
 
     # -- predicates
+
+    @hybrid_property
+    def is_active(self) -> bool:
+        """Whether this person can sign in; in a statement, whether the person of a row can."""
+        return self.deactivated_at == None  # noqa: E711 (which means IS NULL)
 
     @property
     def may_write(self) -> bool:
@@ -1107,10 +1118,10 @@ class User(db.Model):
             raise ValidationError("away_until", "Enter the last day.")
         if self.away_from and self.away_until and self.away_until < self.away_from:
             raise ValidationError("away_until", "This is before the first day away.")
+        others = User.active().where(User.id == self.stand_in_id, User.id != self.id)
         with db.session.no_autoflush:
-            cover = db.session.get(User, self.stand_in_id) if self.stand_in_id else None
-        if self.stand_in_id and (cover is None or cover.deactivated_at or cover is self):
-            raise ValidationError("stand_in_id", "Choose another active person.")
+            if self.stand_in_id and db.session.scalar(others) is None:
+                raise ValidationError("stand_in_id", "Choose another active person.")
 
 
 # -- Sign-ins ----------------------------------------------------------------------------------------------------------
@@ -1207,6 +1218,7 @@ class Topic(SoftDelete, db.Model):
     form_id: Mapped[str] = mapped_column(sa.String(32))
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="SET NULL"))
+    members: Mapped[list[User]] = relationship(secondary="topic_members", order_by=User.name_key, viewonly=True)
 
     post_count: ClassVar[Any]  # a column property, made where Post is known
 
@@ -1232,7 +1244,7 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     def audiences(cls, user: User) -> dict[int, Any]:
         """For each topic that a person may see: its name, whether it is private, and how many people see it."""
-        active = sa.select(sa.func.count()).select_from(User).where(User.deactivated_at.is_(None))
+        active = sa.select(sa.func.count()).select_from(User).where(User.is_active)
         members = active.where(sa.exists().where(TopicMember.topic_id == cls.id, TopicMember.user_id == User.id))
         people = sa.case((cls.private, members.correlate(cls).scalar_subquery()), else_=active.scalar_subquery())
         seen = cls.visible_to(user).with_only_columns(cls.id, cls.name, cls.slug, cls.private, people.label("people"))
@@ -1254,11 +1266,6 @@ class Topic(SoftDelete, db.Model):
         """The private topics an administrator is not in, so that they can join one, which is recorded."""
         hidden = sa.select(cls).where(cls.deleted_at.is_(None), ~cls.visible()).params(viewer=user.id)
         return db.session.scalars(hidden.order_by(cls.position, cls.id)).all()
-
-    def members(self) -> Sequence[User]:
-        """The people who see this private topic, by name; the deactivated too."""
-        inside = sa.select(User).join(TopicMember, TopicMember.user_id == User.id)
-        return db.session.scalars(inside.where(TopicMember.topic_id == self.id).order_by(User.name_key, User.id)).all()
 
     # -- actions
 
@@ -1331,8 +1338,8 @@ class Topic(SoftDelete, db.Model):
         Raises `NotVisible` for somebody who is not there, or `ValidationError` for an open topic.
         """
         topic = cls.get_for_change(actor, topic_id)
-        user = db.session.get(User, user_id)
-        if user is None or user.deactivated_at:
+        user = db.session.scalar(User.active().where(User.id == user_id))
+        if user is None:
             raise NotVisible
         if not topic.private:
             raise ValidationError("members", "This topic is open: everyone sees it.")
@@ -1804,7 +1811,7 @@ class Post(Timed, SoftDelete, db.Model):
             return False
         author = db.session.get_one(User, post.author_id, populate_existing=True)
         sees_it = db.session.scalar(cls.visible_to(author).where(cls.id == post.id)) is not None
-        if author.deactivated_at or not author.may_write_kind(post.kind) or not sees_it:
+        if not author.is_active or not author.may_write_kind(post.kind) or not sees_it:
             post.scheduled_for = None
             activity = Activity.record(None, "post.unscheduled", post, post.title)
             notify("unpublished", activity, post=post, who=User.id == post.author_id)
@@ -1905,7 +1912,7 @@ class PageReview:
     @staticmethod
     def _refuse_outsider(owner_id: int, topic_id: int) -> None:
         owner = db.session.get(User, owner_id)
-        if owner is None or owner.deactivated_at:
+        if owner is None or not owner.is_active:
             raise ValidationError("owner", "Choose somebody who is active.")
         if db.session.scalar(Topic.visible_to(owner).where(Topic.id == topic_id)) is None:
             raise ValidationError("owner", f"{owner.name} can't see that topic. Choose somebody who can.")
@@ -1990,7 +1997,7 @@ class Acknowledgement(db.Model):
             Post.must_read_since > LONG_AGO,  # a range, for which SQLite uses the index
             Post.listed(person=person),
             Post.current(),
-            person.deactivated_at.is_(None),
+            person.is_active,
             person.id != Post.author_id,
             sa.or_(by_role.correlate(Post, person), by_name.correlate(Post, person)),
         )
@@ -2060,7 +2067,7 @@ class Acknowledgement(db.Model):
         if not (post.published_at or post.scheduled_for):
             raise ValidationError("audience", "Publish the post first, or schedule it.")
         roles = set(roles)
-        active = sa.select(User.id).where(User.id.in_(set(people)), User.deactivated_at.is_(None))
+        active = sa.select(User.id).where(User.id.in_(set(people)), User.is_active)
         named = db.session.scalars(active).all()
         if not roles and not named:
             raise ValidationError("audience", "Choose at least one role or one person.")
@@ -3442,7 +3449,7 @@ TOPIC_POSTS = database.in_table_order(CARD).where(Post.topic_id == sa.bindparam(
 AUTHOR_POSTS = database.in_table_order(CARD).where(Post.author_id == sa.bindparam("author_id"))
 
 OWNER = aliased(User)
-OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.deactivated_at.is_(None))
+OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.is_active)
 POST_COLUMNS = [column for column in sa.inspect(Post).columns if column.key != "body"]
 POST_PAGE = (
     sa.select(*POST_COLUMNS, *AUTHOR, *TOPIC)
@@ -3519,9 +3526,9 @@ OWN_REVIEWS_DUE = (
 STAND_IN = aliased(User)
 AWAY = (
     sa.select(User.id, User.name, User.username, User.picture_id, User.away_until, STAND_IN.name.label("stand_in_name"))
-    .outerjoin(STAND_IN, sa.and_(STAND_IN.id == User.stand_in_id, STAND_IN.deactivated_at.is_(None)))
+    .outerjoin(STAND_IN, sa.and_(STAND_IN.id == User.stand_in_id, STAND_IN.is_active))
     .add_columns(User.away_from, User.timezone)
-    .where(User.away_until >= sa.bindparam("ended", type_=sa.Date), User.deactivated_at.is_(None))
+    .where(User.away_until >= sa.bindparam("ended", type_=sa.Date), User.is_active)
     .where(sa.or_(User.away_from.is_(None), User.away_from <= sa.bindparam("begun", type_=sa.Date)))
     .order_by(User.away_until, User.id)
     .limit(4 * AWAY_SHOWN)  # which day it is depends on where each person is: `is_away` decides
@@ -3546,7 +3553,7 @@ ALL_PEOPLE = sa.select(
     *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id),
     *(User.role, User.deactivated_at, User.last_active_at),
 )
-PEOPLE = ALL_PEOPLE.where(User.deactivated_at.is_(None))
+PEOPLE = ALL_PEOPLE.where(User.is_active)
 
 
 # ======================================================================================================================
@@ -3587,12 +3594,6 @@ def normal_password(password: str) -> str:
     return unicodedata.normalize("NFKC", password)
 
 
-@functools.cache
-def _nobodys_hash() -> str:
-    """The hash that an unknown name's password is compared with, so that it takes as long as a known one's."""
-    return generate_password_hash(secrets.token_hex(16), method=SCRYPT)
-
-
 def weak_password(password: str) -> str | None:
     """Why a password is refused, None when it is not (OWASP ASVS 5.0, 6.2.1, 6.2.4: length and the commonest only)."""
     normal = normal_password(password)
@@ -3616,9 +3617,9 @@ def authenticate(name: str, password: str) -> User | None:
     account, address = _account_key(user, name), f"address:{client_network()}"
     refuse_too_often(account, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
     refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)
-    stored = _nobodys_hash() if user is None or user.deactivated_at else user.password_hash
-    fits = password_fits(stored, password)
-    if user is None or user.deactivated_at or not fits:
+    # A hash of nothing takes as long to compare with as a real one.
+    stored = user.password_hash if user and user.is_active else f"{SCRYPT}$nobody$"
+    if not password_fits(stored, password) or user is None:
         # Not the name: people type their password into that field, too.
         log.info("sign-in refused for %s", f"person {user.id}" if user else "an unknown name")
         return None
@@ -4672,9 +4673,8 @@ PROFILE_FIELDS = (
 @login_required
 def profile() -> ResponseReturnValue:
     """Edit one's own profile."""
-    me = current_user
-    form = ProfileForm(obj=me)
-    others = User.visible_to(me).where(User.deactivated_at.is_(None), User.id != me.id).order_by(User.name_key, User.id)
+    form = ProfileForm(obj=current_user)
+    others = User.active().where(User.id != current_user.id)
     form.stand_in_id.choices = choices([("", "Nobody in particular"), *names_of(others)])
     if form.validate_on_submit():
         given = request.files.get("upload")
@@ -4902,8 +4902,7 @@ def offer_choices(form: PostForm, post: Post | None) -> None:
     if (post.kind if post else form.kind.data) != "page":
         del form.owner, form.review
         return
-    people = sa.select(User).where(User.deactivated_at.is_(None), User.sees(post.topic_id if post else None))
-    owners = db.session.scalars(people.order_by(User.name_key, User.id)).all()
+    owners = db.session.scalars(User.active().where(User.sees(post.topic_id if post else None))).all()
     form.owner.choices = choices([(0, "Nobody"), *((user.id, user.name) for user in owners)])
     if not form.owner.raw_data and form.owner.data not in {user.id for user in owners}:
         form.owner.data = 0  # who owned it is gone, or no longer sees its topic
@@ -5309,9 +5308,8 @@ def must_read_form(post: Post) -> MustReadForm:
         people=named,
         due=post.must_read_due,
     )
-    seeing = sa.select(User).where(User.deactivated_at.is_(None), User.sees(post.topic_id))
     form.roles.choices = choices((int(role), role.label) for role in Role)
-    form.people.choices = choices((user.id, user.name) for user in db.session.scalars(seeing.order_by(*BY_NAME)))
+    form.people.choices = choices(names_of(User.active().where(User.sees(post.topic_id))))
     return form
 
 
@@ -5394,13 +5392,12 @@ topics = Blueprint("topics", __name__)
 @login_required
 def show_topic(slug: str) -> ResponseReturnValue:
     """The news of one topic. A topic that was merged leads to the one it went into."""
-    seen = Topic.visible_to(current_user).where(Topic.slug == slug)
-    row = db.session.execute(seen.add_columns(Follow.of_viewer(topic_id=Topic.id))).first()
-    if row is None:
-        into = sa.select(Topic.merged_into_id).where(Topic.slug == slug).scalar_subquery()
-        target = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == into))
-        return redirect(f"/topics/{target.slug}", 301)
-    topic, follows = row
+    seen = Topic.visible_to(current_user)
+    topic = db.session.scalar(seen.where(Topic.slug == slug))
+    if topic is None:
+        into = db.one_or_404(seen.where(Topic.id.in_(sa.select(Topic.merged_into_id).where(Topic.slug == slug))))
+        return redirect(f"/topics/{into.slug}", 301)
+    follows = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
     page = paginate(TOPIC_POSTS, NEWEST_FIRST, request.args.get("before"), topic_id=topic.id)
     return render_template("topics/show.html", topic=topic, follows=follows, page=page)
 
@@ -5431,10 +5428,8 @@ def edit_topic(topic_id: int) -> ResponseReturnValue:
         with form.errors_from_model():
             Topic.edit(current_user, topic_id, **form.data)
             return redirect_with_flash("/admin/topics", "Saved.")
-    members = topic.members() if topic.private else []
-    outside = sa.select(User).where(User.deactivated_at.is_(None), User.id.not_in([person.id for person in members]))
-    people = names_of(outside.order_by(User.name_key, User.id)) if topic.private else []
-    return form_page("topics/edit.html", form, topic=topic, members=members, people=people)
+    outside = db.session.scalars(User.active().where(~User.sees(topic_id))).all()  # of an open topic nobody is
+    return form_page("topics/edit.html", form, topic=topic, outside=outside)
 
 
 def _seen_topic(topic_id: int) -> Topic:
@@ -5548,9 +5543,7 @@ def show_person(username: str) -> ResponseReturnValue:
     """One person, and what they wrote."""
     person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
     page = paginate(AUTHOR_POSTS, NEWEST_FIRST, request.args.get("before"), author_id=person.id)
-    here = sa.select(User).where(User.id == person.stand_in_id, User.deactivated_at.is_(None))
-    stand_in = db.session.scalar(here) if person.stand_in_id else None
-    return render_template("people/show.html", person=person, page=page, stand_in=stand_in)
+    return render_template("people/show.html", person=person, page=page)
 
 
 @people.get("/mentions")
@@ -5684,18 +5677,15 @@ def found_people(typed: str, asked: Mapping[str, str]) -> Sequence[User]:
     """The active people who match, by name: a few of them, or more where only people are asked for."""
     if asked["kind"] not in ("", "person") or any(asked[name] for name in SEARCH_FILTERS if name != "kind"):
         return []
-    matching = sa.select(User).where(User.matching(typed), User.deactivated_at.is_(None))
     limit = PEOPLE_PER_PAGE if asked["kind"] else FOUND_PEOPLE
-    return db.session.scalars(matching.order_by(User.name_key, User.id).limit(limit)).all()
+    return db.session.scalars(User.active().where(User.matching(typed)).limit(limit)).all()
 
 
 def filter_choices(asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """What the filters offer: for each the values and their names."""
     topics = db.session.scalars(Topic.visible_to(current_user))
     chosen = User.username_key == fold(asked["author"])
-    authors = db.session.scalars(
-        sa.select(User).where(sa.or_(User.deactivated_at.is_(None), chosen)).order_by(User.name_key, User.id)
-    )
+    authors = db.session.scalars(sa.select(User).where(sa.or_(User.is_active, chosen)).order_by(User.name_key, User.id))
     return {
         "kinds": SEARCH_KINDS,
         "topics": {topic.slug: topic.name for topic in topics},
@@ -5831,7 +5821,15 @@ admin = Blueprint("admin", __name__, url_prefix="/admin")
 @role_required(Role.ADMIN)
 def overview() -> ResponseReturnValue:
     """Administration: what there is to do next, and the ways to everything else."""
-    return render_template("admin/index.html", next_steps=next_steps(), addresses=addresses(current_app.config))
+    config = current_app.config
+    return render_template(
+        "admin/index.html",
+        is_reachable=not is_loopback(config["HOST"]) or config["TRUSTED_PROXY"],
+        advice=reach_advice(config),
+        has_colleagues=db.session.scalar(sa.select(sa.func.count(User.id))) > 1,
+        has_posts=db.session.scalar(sa.select(Post.id).where(Post.published_at > LONG_AGO).limit(1)) is not None,
+        addresses=addresses(config),
+    )
 
 
 @admin.get("/people", endpoint="people")
@@ -6028,39 +6026,6 @@ def empty_bin_now() -> ResponseReturnValue:
     return form_page("admin/empty_bin.html", form)
 
 
-class NextStep(NamedTuple):
-    """Something that a new site still needs."""
-
-    done: bool
-    title: str
-    text: str  # what stands between `marks` is to be typed as it is
-    onward: tuple[tuple[str, str], ...] = ()  # words and addresses
-
-
-def next_steps() -> list[NextStep]:
-    """What stands between a fresh site and a team that uses it."""
-    config = current_app.config
-    alone = is_loopback(config["HOST"]) and not config["TRUSTED_PROXY"]
-    colleagues = db.session.scalars(sa.select(User.id).limit(2)).all()
-    written = db.session.scalar(sa.select(Post.id).where(Post.published_at.is_not(None)).limit(1)) is not None
-    reach = "Only this computer can open the site so far. " if alone else "Other computers can open the site. "
-    return [
-        NextStep(not alone, "Open the site to other computers", reach + reach_advice(config)),
-        NextStep(
-            len(colleagues) > 1,
-            "Invite people",
-            "Add them one by one, or let them sign up themselves.",
-            (("Add a person", "/admin/people/new"), ("Who can sign up", "/admin/settings")),
-        ),
-        NextStep(
-            written,
-            "Write the first post",
-            "Say what this site is for: it's the first thing people will read.",
-            (("Write a post", "/posts/new"), ("Topics", "/admin/topics")),
-        ),
-    ]
-
-
 def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
@@ -6079,14 +6044,14 @@ def reach_advice(config: Mapping[str, Any]) -> str:
 
 
 def addresses(config: Mapping[str, Any]) -> list[str]:
-    """The addresses by which colleagues will reach the site."""
+    """The addresses by which colleagues will reach the site: by this computer's name first, then by number."""
     if config["SITE_URL"]:
         return [config["SITE_URL"]]
-    name, port = socket.gethostname(), config["PORT"]
+    hosts = {socket.gethostname().lower()}
     with contextlib.suppress(OSError):
-        known = sorted({str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)})
-        return [f"http://{host}:{port}" for host in [name.lower(), *known] if not is_loopback(host)]
-    return [f"http://{name.lower()}:{port}"]
+        hosts |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    reachable = sorted((host for host in hosts if not is_loopback(host)), reverse=True)
+    return [f"http://{host}:{config['PORT']}" for host in reachable]
 
 
 # ======================================================================================================================
@@ -6539,7 +6504,7 @@ def _database_findings() -> Iterator[Finding]:
     outdated = count_outdated_texts()
     words = f"{plural(outdated, 'text')} rendered by an older version" if outdated else "current"
     yield Finding(not outdated, "texts", words, "Run: python -m flask rerender")
-    admins = sa.select(User.id).where(User.role == Role.ADMIN, User.deactivated_at.is_(None)).limit(1)
+    admins = sa.select(User.id).where(User.role == Role.ADMIN, User.is_active).limit(1)
     some = db.session.scalar(admins) is not None
     yield Finding(some, "administrator", "there is one" if some else "there is none",
                   "Open the link of: python -m flask setup-link")  # fmt: skip

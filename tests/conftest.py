@@ -410,12 +410,9 @@ def add_comment(author: User, post: Post, body: str = "Good to know.", **values:
 
 
 @pytest.fixture
-def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords hashed in no time, for tests that sign in by password and ask something else."""
     monkeypatch.setattr(corkboard, "SCRYPT", CHEAP_SCRYPT)
-    corkboard._nobodys_hash.cache_clear()
-    yield
-    corkboard._nobodys_hash.cache_clear()
 
 
 # -- Several at once ---------------------------------------------------------------------------------------------------
