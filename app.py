@@ -3117,27 +3117,32 @@ class SearchEntry(db.Model):
 
         A later page begins at `start`, and leaves out what the first page began with.
         """
-        given = {"viewer": viewer.id, "now": utcnow()}
-        best = db.session.execute(cls._matching(query, database.TITLE_MARK).limit(PAGE_SIZE), given).all()
-        others = cls._matching(query, database.WORD_MARK, start or ID_MAX).limit(PAGE_SIZE + 1)
-        shown = [hit.SearchEntry.id for hit in best]
-        found = db.session.execute(others.where(cls.id.not_in(shown)), given).all()
-        hits = [*found] if start else [*best, *found]
+        best = cls._matches(viewer, query, database.TITLE_MARK, ID_MAX, PAGE_SIZE)
+        at_top = [hit.SearchEntry.id for hit in best]
+        others = cls._matches(viewer, query, database.WORD_MARK, start or ID_MAX, PAGE_SIZE + 1, but=at_top)
+        hits = [*others] if start else [*best, *others]
         next_start = hits[PAGE_SIZE].SearchEntry.id if len(hits) > PAGE_SIZE else None
         return SearchResults(hits[:PAGE_SIZE], next_start)
 
     @classmethod
-    def _matching(cls, query: SearchQuery, mark: str, start: int = ID_MAX) -> Any:
-        """The entries with all the words that bear a mark, newest first, and what they are of."""
-        match = database.search_query(query.words, query.flags, mark)
-        is_expired = (Post.expires_at <= NOW).label("is_expired")
-        found = sa.select(cls, Post, Topic, Comment, Attachment, User, is_expired)
-        found = database.newest_matches(found, cls, match, start)
-        found = found.join(Post, Post.id == cls.post_id).join(Topic, Topic.id == Post.topic_id)
-        found = found.outerjoin(Comment, Comment.id == cls.comment_id)
-        found = found.outerjoin(Attachment, Attachment.id == cls.attachment_id)
+    def _matches(
+        cls, viewer: User, query: SearchQuery, mark: str, start: int, limit: int, but: Sequence[int] = ()
+    ) -> Sequence[Any]:
+        """The newest entries with all the words that bear a mark, and what they are of."""
         author_id = sa.func.coalesce(Attachment.uploader_id, Comment.author_id, Post.author_id)
-        return found.join(User, User.id == author_id).where(cls.visible(), *query.conditions)
+        is_expired = (Post.expires_at <= NOW).label("is_expired")
+        found = (
+            sa.select(cls, Post, Topic, Comment, Attachment, User, is_expired)
+            .join(Post, Post.id == cls.post_id)
+            .join(Topic, Topic.id == Post.topic_id)
+            .outerjoin(Comment, Comment.id == cls.comment_id)
+            .outerjoin(Attachment, Attachment.id == cls.attachment_id)
+            .join(User, User.id == author_id)
+            .where(cls.visible(), cls.id.not_in(but), *query.conditions)
+            .params(viewer=viewer.id, now=utcnow())
+        )
+        match = database.search_query(query.words, query.flags, mark)
+        return database.newest_matches(found, cls, match, start, limit)
 
     @classmethod
     def all_things(cls) -> list[list[tuple[datetime, str, int]]]:

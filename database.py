@@ -439,6 +439,7 @@ WORD_MARK, TITLE_MARK, FLAG_MARK = "zzz", "ttt", "qqq"
 WORD_MAX, TOKEN_MAX = 40, 72  # InnoDB ignores what is longer than 84 characters, marks included
 QUERY_WORDS = 8
 MYSQL_BEGINNING = 4  # letters: MySQL takes too long to find the beginnings of words that are shorter
+MYSQL_READ_FIRST = 1000  # entries: see `newest_matches`
 
 _UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 _ACCENTS = re.compile("[\u0300-\u036f]")  # not the marks of kana or Hindi, which make other letters
@@ -544,18 +545,31 @@ def search_query(words: Sequence[Word], flags: Sequence[str], mark: str = WORD_M
     return " ".join(f"+{token}{star}" for token, star in asked.items())
 
 
-def newest_matches(statement: Any, entries: Any, query: str, start: int) -> Any:
-    """Narrow a select over entries to those that match a query, newest first, from the id `start` on.
+def newest_matches(found: Any, entries: Any, query: str, start: int, limit: int) -> Sequence[Any]:
+    """The newest rows of a select over entries that match a query, from the entry with the id `start` on.
 
-    Neither engine is asked how well an entry matches: it would have to look at all of them.
+    Neither engine is asked how well an entry matches: it would have to look at all of them. MySQL looks at all even to
+    find the newest ones, so that the very newest are read without its index first: common words are found there.
     """
-    if not is_sqlite():
-        matches = match_mysql(entries.tokens, against=query).in_boolean_mode()
-        return statement.where(matches, entries.id <= start).order_by(entries.id.desc())
-    index = sa.table("search_fts", sa.column("rowid", sa.Integer))
-    matches = sa.literal_column("search_fts").op("MATCH", is_comparison=True)(query)
-    found = statement.join(index, index.c.rowid == entries.id).where(matches, index.c.rowid <= start)
-    return found.order_by(index.c.rowid.desc())
+    if is_sqlite():
+        index = sa.table("search_fts", sa.column("rowid", sa.Integer))
+        matches = sa.literal_column("search_fts").op("MATCH", is_comparison=True)(query)
+        found = found.join(index, index.c.rowid == entries.id).where(matches, index.c.rowid <= start)
+        return db.session.execute(found.order_by(index.c.rowid.desc()).limit(limit)).all()
+    newest = found.where(entries.id <= start).order_by(entries.id.desc()).limit(limit)
+    last = sa.select(sa.func.least(sa.func.max(entries.id), start)).scalar_subquery()
+    read = newest.where(entries.id > last - MYSQL_READ_FIRST, *_tokens_contain(entries, query))
+    rows = db.session.execute(read).all()
+    if len(rows) < limit:
+        rows = db.session.execute(newest.where(match_mysql(entries.tokens, against=query).in_boolean_mode())).all()
+    return rows
+
+
+def _tokens_contain(entries: Any, query: str) -> list[sa.ColumnElement[bool]]:
+    """The same as a query of MySQL's, as conditions on the text of an entry's tokens."""
+    tokens = sa.func.concat(" ", entries.tokens, " ")
+    sought = [f" {token.removeprefix('+')} ".replace("* ", "") for token in query.split()]
+    return [tokens.contains(text, autoescape=True) for text in sought]
 
 
 # -- The index ---------------------------------------------------------------------------------------------------------
