@@ -874,7 +874,7 @@ class User(db.Model):
     @classmethod
     def usernames_among(cls, names: Iterable[str]) -> set[str]:
         """Which of some folded usernames belong to somebody active."""
-        active = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.deactivated_at.is_(None))
+        active = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.is_active)
         return set(db.session.scalars(active))
 
     @classmethod
@@ -894,14 +894,14 @@ class User(db.Model):
         name, sees = sort_key(typed), cls.sees(topic_id).label("sees")
         begun = (cls.name_key.startswith(name, autoescape=True), cls.name_key.contains(f" {name}", autoescape=True))
         fits = sa.or_(*begun, cls.username_key.startswith(fold(typed), autoescape=True))
-        others = sa.select(cls.id, cls.name, cls.username, sees).where(cls.deactivated_at.is_(None), cls.id != user.id)
+        others = sa.select(cls.id, cls.name, cls.username, sees).where(cls.is_active, cls.id != user.id)
         statement = others.where(fits).order_by(sees.desc(), cls.name_key, cls.id).limit(SUGGESTED_MOST)
         return db.session.execute(statement).all()
 
     @classmethod
     def unable_to_see(cls, topic: Topic, usernames: Iterable[str]) -> Sequence[str]:
         """The names of those with some folded usernames who do not see a topic."""
-        active = sa.select(cls.name).where(cls.username_key.in_(usernames), cls.deactivated_at.is_(None))
+        active = sa.select(cls.name).where(cls.username_key.in_(usernames), cls.is_active)
         return db.session.scalars(active.where(~cls.sees(topic.id)).order_by(cls.name_key)).all()
 
     # -- predicates
@@ -2920,7 +2920,7 @@ AUDIENCE = (
         NOW.label("created_at"),
     )
     .join(Post, Post.id == POST_ID)
-    .where(User.deactivated_at.is_(None), User.id != ACTOR_ID, Post.shown_to(User))
+    .where(User.is_active, User.id != ACTOR_ID, Post.shown_to(User))
     .where(
         ~sa.exists().where(
             NotificationChoice.user_id == User.id,
