@@ -759,8 +759,8 @@ class SoftDelete:
     deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
 
     @declared_attr
-    def deleted_by(cls) -> Mapped[User | None]:
-        return relationship("User", foreign_keys=f"{cls.__name__}.deleted_by_id")
+    def deleted_by(cls: Any) -> Mapped[User | None]:
+        return relationship("User", foreign_keys=[cls.deleted_by_id])
 
     @classmethod
     def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.READER, deleted: bool = False) -> Self:
@@ -1092,7 +1092,7 @@ class User(db.Model):
                 setattr(self, column, value)
             self.email = self.email or None
             self.username_key = fold(self.username)
-            self.email_key = fold(self.email)[:EMAIL_MAX] if self.email else None
+            self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
             self.name_key = sort_key(self.name, NAME_MAX)
             self.lookup = self._lookup()
             self._check_taken("username", "This username is taken.")
@@ -1191,7 +1191,9 @@ class SignIn(db.Model):
     @transactional
     def forget_ended(cls) -> int:
         """Delete sign-ins whose cookie is worth nothing any more. Returns how many."""
-        return db.session.execute(sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)).rowcount
+        ended = sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)
+        result: Any = db.session.execute(ended)
+        return result.rowcount
 
     @classmethod
     def living(cls, user: User) -> Sequence[SignIn]:
@@ -5127,10 +5129,11 @@ def compare(post_id: int) -> ResponseReturnValue:
 
 def how_moved(old: Revision, new: Revision) -> list[str]:
     """Return in words how a post was moved between two revisions, as far as the person sees both topics."""
-    words, ids = [], [old.topic_id, new.topic_id]
-    topics = {topic.id: topic for topic in db.session.scalars(Topic.visible_to(current_user).where(Topic.id.in_(ids)))}
-    if len(topics) == 2:
-        words.append(f"Moved from {topics[old.topic_id].name} to {topics[new.topic_id].name}.")
+    words = []
+    seen = Topic.visible_to(current_user).where(Topic.id.in_([old.topic_id, new.topic_id]))
+    names: dict[Any, str] = {topic.id: topic.name for topic in db.session.scalars(seen)}
+    if len(names) == 2:
+        words.append(f"Moved from {names[old.topic_id]} to {names[new.topic_id]}.")
     if old.kind != new.kind:
         words.append("Turned into a handbook page." if new.kind == "page" else "Turned into news.")
     return words
@@ -5831,7 +5834,7 @@ def overview() -> ResponseReturnValue:
         "admin/index.html",
         is_reachable=not is_loopback(config["HOST"]) or config["TRUSTED_PROXY"],
         advice=reach_advice(config),
-        has_colleagues=db.session.scalar(sa.select(sa.func.count(User.id))) > 1,
+        has_colleagues=db.session.scalar(sa.select(User.id).where(User.id != current_user.id).limit(1)) is not None,
         has_posts=db.session.scalar(sa.select(Post.id).where(Post.published_at > LONG_AGO).limit(1)) is not None,
         addresses=addresses(config),
     )
@@ -6950,7 +6953,7 @@ def run_job(job: Job, early: bool = False) -> str | None:
 def run_due_jobs() -> list[str]:
     """Run what is due, one after the other. Returns the names of what ran."""
     now, known = utcnow(), JobRun.known()
-    database.end_reading()
+    db.session.rollback()
     due = [job for job in JOBS.values() if job.name not in known or known[job.name].due_at <= now]
     return [job.name for job in due if run_job(job) is not None]
 

@@ -893,9 +893,10 @@ def team(people, topics):
     return SimpleNamespace(news=news, pages=pages, post=post.id)
 
 
+# Without BEGIN, which is one more; a read mark takes four statements of its own.
 BUDGETS = [
-    ("/", 12), ("/?before={before}", 12), ("/posts/{post}", 12), ("/posts/{post}?before={comments}", 12), ("/handbook", 12),
-    ("/people", 12), ("/people?q=a", 12), ("/topics/everyone", 12), ("/people/member", 12),
+    ("/", 9), ("/?before={before}", 9), ("/posts/{post}", 14), ("/posts/{post}?before={comments}", 14),
+    ("/handbook", 9), ("/people", 9), ("/people?q=a", 9), ("/topics/everyone", 9), ("/people/member", 9),
 ]  # fmt: skip
 
 
@@ -918,12 +919,13 @@ def test_a_comment_costs_few_statements(app, people, team, sign_in):
     browser.submit(f"/posts/{team.post}/comments", {"body": "First"})
     with counted() as statements:
         assert browser.submit(f"/posts/{team.post}/comments", {"body": "Second"}).status_code == 303
-    assert len(statements) <= 16, [statement for statement, _ in statements]
+    assert len(statements) <= 14, [statement for statement, _ in statements]
 
 
 def get_addresses(app, team, topic: int, person: int) -> list[str]:
     values = {"post_id": team.post, "comment_id": 0, "slug": "everyone", "username": "member", "topic_id": topic,
-              "user_id": person, "filename": "app.css", "number": 1, "file_id": 0, "name": "a.png", "size": "thumb"}  # fmt: skip
+              "user_id": person, "filename": "app.css", "number": 1, "file_id": 0, "name": "a.png",
+              "size": "thumb"}  # fmt: skip
     with db.engine.connect() as connection:
         values["comment_id"] = connection.scalar(sa.select(sa.func.max(Comment.id)))
     rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]
