@@ -3719,7 +3719,7 @@ current_user: Any = LocalProxy(signed_in_user)
 
 def record_visit(response: Response) -> Response:
     """Note, every few minutes, that the person of this request was here. A page that only lies open is no visit."""
-    if not g.get("begins_visit") or g.sign_in is None or request.endpoint == POLL_ENDPOINT:
+    if not g.get("begins_visit") or g.get("sign_in") is None or request.endpoint == POLL_ENDPOINT:
         return response
     try:
         User.record_visit(g.user_id, g.sign_in.id, g.now)
