@@ -6257,15 +6257,12 @@ def cached_part(template: str, **values: Any) -> Markup:
     return draw(template, tuple(values.items()))
 
 
-PLACES = {"/", "/handbook", "/people"}
-
-
 def page_header() -> Markup:
     """The header for whoever is signed in, with the place they are at marked."""
     if not current_user:
         return cached_part("_header.html", site_name=current_site().name, id=None)
     person = {name: getattr(current_user, name) for name in ("id", "username", "name", "role", "picture_id")}
-    here = request.path if request.path in PLACES else ""
+    here = "/" + request.path.split("/")[1]  # of a person's page: "/people"
     return cached_part("_header.html", site_name=current_site().name, here=here, unread=g.unread, **person)
 
 
@@ -6496,7 +6493,7 @@ def _database_findings() -> Iterator[Finding]:
     url = db.engine.url.render_as_string(hide_password=True)
     try:
         with db.engine.connect() as connection:
-            connection.execute(sa.text("SELECT 1"))
+            connection.execute(sa.select(1))
     except DBAPIError as error:
         log.warning("check: the database does not answer", exc_info=error)
         remedy = "Is it running, and are the name and password in DATABASE_URL right? The log tells more."

@@ -135,6 +135,7 @@ def test_the_address_of_a_file_follows_its_content(tmp_path):
     (tmp_path / "x.css").write_text("a", encoding="utf-8")
     found = []
     for content in ("a", "b", "a"):
+        corkboard.static_hash.cache_clear()  # as in a new process
         app = corkboard.create_app(settings(tmp_path, "sqlite:///x.db"))
         app.static_folder = str(tmp_path)
         (tmp_path / "x.css").write_text(content, encoding="utf-8")
