@@ -123,7 +123,7 @@ def test_without_the_script_files_go_with_the_form(site: Site, visit: Visit, wor
 def test_a_picture_of_oneself_stands_in_the_header(site: Site, visit: Visit, scripts: bool) -> None:
     page = visit(site, "farida", java_script_enabled=scripts)
     page.goto("/account")
-    page.get_by_label("Picture of you").set_input_files(chosen("me.png", picture()))
+    page.get_by_label("Profile picture").set_input_files(chosen("me.png", picture()))
     page.get_by_role("button", name="Save profile").click()
     expect(page.locator("header img.avatar")).to_be_visible()
     page.get_by_role("button", name="Remove your picture").click()

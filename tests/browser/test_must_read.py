@@ -62,7 +62,7 @@ def test_from_asking_chosen_people_to_a_report_of_who_has_read_it(
     for name in (first, second):
         editor.get_by_role("checkbox", name=name, exact=True).check()
     due = (utcnow() + timedelta(days=7)).date()
-    editor.get_by_label("To be read by").fill(due.isoformat())
+    editor.get_by_label("Read by").fill(due.isoformat())
     editor.get_by_role("button", name="Ask them to read it").click()
 
     reader = visit(site, READS, java_script_enabled=scripts)
