@@ -2236,16 +2236,16 @@ class Comment(SoftDelete, db.Model):
     @classmethod
     @transactional
     def _edit(cls, actor: User, comment_id: int, body: str, html: str) -> None:
-        author, comment = User.acting(actor.id, Role.MEMBER), cls.get_for_change(actor, comment_id)
-        if comment.author_id != author.id:
+        comment = cls.get_for_change(actor, comment_id, Role.MEMBER)
+        if comment.author_id != actor.id:
             raise Forbidden
         if comment.body == body:
             return
         added_names = mentioned_names(html) - mentioned_names(comment.html)
         comment.body, comment.html, comment.renderer = body, html, RENDERER_VERSION
         comment.edited_at = utcnow()
-        Attachment.attach(author, body, comment=comment)
-        activity = Activity.record(author, "comment.edited", comment)
+        Attachment.attach(actor, body, comment=comment)
+        activity = Activity.record(actor, "comment.edited", comment)
         notify_mentioned(activity, added_names, post=comment.post, comment=comment)
 
     def record_deletion(self, actor: User, action: str) -> None:
@@ -2572,8 +2572,9 @@ class Reaction(db.Model):
         if given and standing is None:
             db.session.add(cls(**mine, at=utcnow()))
             activity = Activity.record(user, "reaction.added", thing, kind)
-            about = {"post": thing.post, "comment": thing} if isinstance(thing, Comment) else {"post": thing}
-            notify("reaction", activity, **about, who=User.id == thing.author_id)
+            comment = thing if isinstance(thing, Comment) else None
+            post: Any = comment.post if comment else thing
+            notify("reaction", activity, post=post, comment=comment, who=User.id == thing.author_id)
         elif standing is not None and not given:
             db.session.delete(standing)
             Notification.take_back(user, thing, kind)
@@ -2666,11 +2667,10 @@ class Follow(db.Model):
     # -- queries
 
     @classmethod
-    def of_viewer(cls, **thing: Any) -> sa.Label[Any]:
-        """How the person bound as `viewer` follows the topic (`topic_id`) or the post (`post_id`) of a row, or NULL."""
-        ((name, column),) = thing.items()
-        mine = sa.select(cls.state).where(cls.user_id == VIEWER, getattr(cls, name) == column)
-        return mine.correlate(column.class_).scalar_subquery().label("follows")
+    def of_viewer(cls, thing: sa.ColumnElement[bool]) -> sa.Label[Any]:
+        """How the person bound as `viewer` follows what a condition names, or NULL: `Follow.post_id == Post.id`."""
+        mine = sa.select(cls.state).where(cls.user_id == VIEWER, thing)
+        return mine.correlate_except(cls).scalar_subquery().label("follows")
 
     # -- actions
 
@@ -2897,19 +2897,16 @@ class NotificationGroup(NamedTuple):
         return plain_text(comment.html, 140) if comment else ""
 
 
-def follows(state: str, **thing: Any) -> sa.ColumnElement[bool]:
-    """Whether the `User` of a row follows, or has muted, the topic or post that is bound by that name."""
-    ((name, bound),) = thing.items()
-    people = sa.select(Follow.user_id).where(getattr(Follow, name) == bound, Follow.state == state)
-    return User.id.in_(people)
+def follows(state: str, thing: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether the `User` of a row follows, or has muted, what a condition on `Follow` names."""
+    return User.id.in_(sa.select(Follow.user_id).where(thing, Follow.state == state))
 
 
 POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in ("post_id", "topic_id", "actor_id"))
-FOLLOWS_POST, FOLLOWS_TOPIC = follows("following", post_id=POST_ID), follows("following", topic_id=TOPIC_ID)
-MUTED = sa.or_(
-    follows("muted", post_id=POST_ID),
-    sa.and_(follows("muted", topic_id=TOPIC_ID), ~FOLLOWS_POST),
-)
+FOLLOWS_POST = follows("following", Follow.post_id == POST_ID)
+FOLLOWS_TOPIC = follows("following", Follow.topic_id == TOPIC_ID)
+MUTED_TOPIC = sa.and_(follows("muted", Follow.topic_id == TOPIC_ID), ~FOLLOWS_POST)
+MUTED = sa.or_(follows("muted", Follow.post_id == POST_ID), MUTED_TOPIC)
 # Who can be told of an activity: not its actor, nobody who does not see the post, and nobody who chose not to hear.
 AUDIENCE = (
     sa.select(
@@ -3465,7 +3462,7 @@ POST_PAGE = (
         *Acknowledgement.of_viewer(),
         ReadMark.of_viewer(),
         Post.unseen().label("is_unseen"),
-        Follow.of_viewer(post_id=Post.id),
+        Follow.of_viewer(Follow.post_id == Post.id),
     )
     .add_columns(UNREAD_KINDS.label("unread_kinds"))
     .join(Post.author)
@@ -6890,26 +6887,23 @@ def tell_overdue_reviews() -> str:
 def delete_old_notifications() -> str:
     year_ago, read_before = utcnow() - NEW_FOR, utcnow() - TOLD_FOR
     old = sa.or_(Notification.created_at < year_ago, Notification.read_at < read_before)
-    return f"{plural(delete_in_batches(Notification, old), 'old notification').capitalize()} deleted."
+    return f"{plural(delete_old(Notification, old), 'old notification').capitalize()} deleted."
 
 
 def delete_old_read_marks() -> str:
-    deleted = delete_in_batches(ReadMark, ReadMark.at < utcnow() - NEW_FOR)
+    deleted = delete_old(ReadMark, ReadMark.at < utcnow() - NEW_FOR)
     return f"{plural(deleted, 'old read mark').capitalize()} deleted."
 
 
-def delete_in_batches(model: Any, condition: sa.ColumnElement[bool]) -> int:
-    """Delete the rows for which a condition holds, so many at a time that nobody waits long. Returns how many."""
-    key, deleted = sa.tuple_(*model.__table__.primary_key), 0
-    while keys := db.session.execute(sa.select(*model.__table__.primary_key).where(condition).limit(500)).all():
-        delete_rows(sa.delete(model).where(key.in_([tuple(row) for row in keys]), condition))
-        deleted += len(keys)
-    return deleted
+def delete_old(model: Any, condition: sa.ColumnElement[bool]) -> int:
+    """Delete old rows, one person's after the other, so that nobody waits long. Returns how many."""
+    people = db.session.scalars(sa.select(User.id)).all()
+    return sum(delete_old_of(user_id, model, condition) for user_id in people)
 
 
 @transactional
-def delete_rows(statement: sa.Delete) -> None:
-    db.session.execute(statement, execution_options={"synchronize_session": False})
+def delete_old_of(user_id: int, model: Any, condition: sa.ColumnElement[bool]) -> int:
+    return db.session.connection().execute(sa.delete(model).where(model.user_id == user_id, condition)).rowcount
 
 
 def publish_scheduled() -> str:

@@ -136,7 +136,7 @@ def offered(browser, typed: str, topic: int | str = "") -> list[str]:
     answer = browser.get("/mentions", query_string={"q": typed, "topic": topic})
     assert answer.status_code == 200
     lines = re.findall(r'data-username="([^"]+)".*?</li>', answer.text, re.DOTALL)
-    blind = re.findall(r"@([^<]+), cannot see this topic", answer.text)
+    blind = re.findall(r"@([^<]+), can't see this topic", answer.text)
     return [f"{name} blind" if name in blind else name for name in lines]
 
 
