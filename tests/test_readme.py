@@ -52,7 +52,7 @@ def dedent(code: str) -> str:
 
 def test_the_five_steps_to_a_page_of_ones_own_work(project):
     steps = STEP.findall(README)
-    assert len(steps) == 7
+    assert len(steps) == 6
     for where, code in steps:
         follow(project, where, dedent(code))
     environment = {

@@ -125,13 +125,15 @@ posts.comment         POST   secret,deleted,missing                 in        40
 posts.show_comment    GET    members,editors,readers                in        302    302    302    302   302
 posts.show_comment    GET    private                                in        302    302    302    302   404
 posts.show_comment    GET    secret,deleted,below_deleted,missing   in        404    404    404    404   404
-posts.edit_comment    GET    members                                in        403    200    200    200   403
-posts.edit_comment    GET    editors,readers                        in        403    403    200    200   403
-posts.edit_comment    GET    private                                in        403    200    200    200   404
+posts.edit_comment    GET    members                                in        403    200    403    403   403
+posts.edit_comment    GET    editors                                in        403    403    200    403   403
+posts.edit_comment    GET    readers                                in        403    403    403    403   403
+posts.edit_comment    GET    private                                in        403    200    403    403   404
 posts.edit_comment    GET    secret,deleted,below_deleted,missing   in        403    404    404    404   404
-posts.edit_comment    POST   members                                in        403    303    303    303   403
-posts.edit_comment    POST   editors,readers                        in        403    403    303    303   403
-posts.edit_comment    POST   private                                in        403    303    303    303   404
+posts.edit_comment    POST   members                                in        403    303    403    403   403
+posts.edit_comment    POST   editors                                in        403    403    303    403   403
+posts.edit_comment    POST   readers                                in        403    403    403    403   403
+posts.edit_comment    POST   private                                in        403    303    403    403   404
 posts.edit_comment    POST   secret,deleted,below_deleted,missing   in        403    404    404    404   404
 posts.delete_comment  POST   members                                in        403    303    303    303   403
 posts.delete_comment  POST   editors,readers                        in        403    403    303    303   403
@@ -408,7 +410,8 @@ def test_everybody_may_do_what_the_table_says_and_no_more(world: World, endpoint
     cells = MATRIX[endpoint, method]
     changing = sorted((cell for cell in cells if cell.writes and method == "POST"), key=lambda cell: cell.person)
     found = {cell: complaint(world, endpoint, method, cell) for cell in cells if cell not in changing}
-    if changes := changed(world.rows, dump()):
+    marks = ("read_marks",) if endpoint == "posts.show" else ()  # who looks at a post has read it
+    if changes := changed(world.rows, dump(), but=marks):
         found[Cell("somebody", "something", "no change")] = f"wrote to {changes} while looking or being refused"
     for _person, theirs in groupby(changing, key=lambda cell: cell.person):
         found |= {cell: complaint(world, endpoint, method, cell) for cell in theirs}

@@ -66,7 +66,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "posts.edit_comment": {"body": "Another remark", "version": "1"},
     "posts.restore_version": {"version": "1"},
     "account.notifications": {"mention": "mail", "must_read": "site", "comment": "none", "post": "site",
-                              "told": "mail", "reaction": "none", "review": "site"},
+                              "shared_again": "mail", "reaction": "none", "review": "site"},
     "notifications.follow_post": {"state": "following"},
     "notifications.follow_topic": {"state": "muted"},
     "files.upload": {"upload": (str(Path(__file__)), "notes.txt")},

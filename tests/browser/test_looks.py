@@ -79,7 +79,7 @@ def test_pages_for_a_reader(site: Site, visit: Visit) -> None:
     with site.app.app_context():
         User.set_role(site.user("hattie"), site.user("bernard").id, Role.READER)
     page = visit(site, "bernard")
-    seen = ["/", "/posts/1", "/people/bernard", "/posts/new", "/admin"]
+    seen = ["/", "/posts/81", "/people/bernard", "/posts/new", "/admin"]
     assert [fault for address in seen for fault in faults_at(page, address)] == []
 
 
@@ -165,7 +165,7 @@ def test_what_is_in_the_bin(site: Site, visit: Visit) -> None:
 def test_somebody_else_saved_first(site: Site, visit: Visit) -> None:
     mine, theirs = visit(site, "hattie"), visit(site, "wojtek")
     for page in (mine, theirs):
-        page.goto("/posts/2/edit")
+        page.goto("/posts/80/edit")
     theirs.get_by_label("Text").fill("What they wrote")
     theirs.get_by_role("button", name="Save", exact=True).click()
     expect(theirs.get_by_text("Saved.")).to_be_visible()
@@ -184,7 +184,7 @@ def test_less_motion_for_those_who_asked_for_it(site: Site, visit: Visit) -> Non
       .filter((style) => style.animationName !== "none" || /[1-9]/.test(style.transitionDuration))
       .map(() => node.outerHTML.slice(0, 80)))"""
     page = visit(site, "hattie", reduced_motion="reduce")
-    page.goto("/posts/1")
+    page.goto("/posts/81")
     page.keyboard.press("?")
     assert page.evaluate(moving) == []
     page.emulate_media(reduced_motion="no-preference")
@@ -193,7 +193,7 @@ def test_less_motion_for_those_who_asked_for_it(site: Site, visit: Visit) -> Non
 
 def test_a_printed_post_is_the_post_and_what_was_said(site: Site, visit: Visit) -> None:
     page = visit(site, "hattie", theme="dark")
-    page.goto("/posts/1")
+    page.goto("/posts/81")
     page.emulate_media(media="print")
     for chrome in ("header.top", "footer.foot", "form.reply", ".acts", ".skip"):
         assert not any(part.is_visible() for part in page.locator(chrome).all()), chrome

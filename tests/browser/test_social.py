@@ -13,7 +13,7 @@ from .served import SIZES, Site
 from .test_writing import WITH_AND_WITHOUT, written
 
 
-def begin(page: Page, words: str, address: str = "/posts/3") -> tuple[Locator, Locator]:
+def begin(page: Page, words: str, address: str = "/posts/78") -> tuple[Locator, Locator]:
     """Type the beginning of a comment. Returns its field, and the options that are offered."""
     page.goto(address)
     field = page.get_by_label("Your comment")
@@ -125,7 +125,7 @@ def reactions_of(page: Page, number: int) -> Locator:
 @WITH_AND_WITHOUT
 def test_a_reader_reacts_and_takes_it_back(site: Site, visit: Visit, scripts: bool) -> None:
     page = visit(site, "nia", java_script_enabled=scripts)
-    page.goto("/posts/4")
+    page.goto("/posts/76")
     said = reactions_of(page, 0)
     before = said.get_by_role("button").count()
     said.get_by_role("link", name="React").click()
@@ -142,7 +142,7 @@ def test_a_reader_reacts_and_takes_it_back(site: Site, visit: Visit, scripts: bo
 def test_a_count_changes_where_it_stands_and_is_told(site: Site, visit: Visit) -> None:
     first, second = visit(site, "nia"), visit(site, "callum")
     for page in (first, second):
-        page.goto("/posts/5")
+        page.goto("/posts/75")
     opener = reactions_of(first, 1).get_by_role("link", name="React")
     opener.focus()
     first.keyboard.press("Enter")
@@ -157,7 +157,7 @@ def test_a_count_changes_where_it_stands_and_is_told(site: Site, visit: Visit) -
     love = reactions_of(first, 1).get_by_role("button", name="1 Love")
     expect(love).to_be_focused()
     expect(first.locator("#announce")).to_have_text("Love: You")
-    assert first.url.endswith("/posts/5")
+    assert first.url.endswith("/posts/75")
     second.reload()
     reactions_of(second, 1).get_by_role("button", name="1 Love").click()
     both = reactions_of(second, 1).get_by_role("button", name="2 Love")
@@ -172,7 +172,7 @@ def test_a_count_changes_where_it_stands_and_is_told(site: Site, visit: Visit) -
 
 def test_signed_out_meanwhile_a_reaction_leads_to_the_sign_in(site: Site, visit: Visit) -> None:
     page = visit(site, "callum")
-    page.goto("/posts/1")
+    page.goto("/posts/81")
     site.end_sign_ins("callum")
     page.locator("footer .reactions a").click()
     page.get_by_role("button", name="Like", exact=True).click()
@@ -183,7 +183,7 @@ def test_signed_out_meanwhile_a_reaction_leads_to_the_sign_in(site: Site, visit:
 def test_on_a_phone_the_kinds_fit_beside_a_comment(site: Site, visit: Visit) -> None:
     page = visit(site, "nia")
     page.set_viewport_size({"width": 360, "height": 740})
-    page.goto("/posts/7")
+    page.goto("/posts/73")
     for opener in (page.locator("footer .reactions a"), reactions_of(page, 2).locator("a")):
         opener.click()
         box = page.get_by_role("group", name="Reactions").bounding_box()

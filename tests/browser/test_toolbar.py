@@ -133,7 +133,7 @@ def test_the_toolbar_is_one_stop_for_tab_and_arrows_move_in_it(page: Page, field
 
 
 def test_the_keys_of_a_field_format_in_posts_and_comments(page: Page, field: Locator) -> None:
-    for address, label in (("/posts/new", "Text"), ("/posts/3", "Your comment")):
+    for address, label in (("/posts/new", "Text"), ("/posts/78", "Your comment")):
         page.goto(address)
         typed = page.get_by_label(label)
         typed.press_sequentially("a word")
@@ -182,7 +182,7 @@ def test_enter_in_the_middle_of_an_item_parts_it_and_in_front_of_it_makes_room(p
 
 PASTED = [
     ("see this here", "this", "https://e.example/a_(b)", "see [this](https://e.example/a_%28b%29) here"),
-    ("see this here", "this", "{site}/posts/3", "see [this](/posts/3) here"),
+    ("see this here", "this", "{site}/posts/78", "see [this](/posts/3) here"),
     ("see this here", "this", "just words", "see just words here"),
     ("see ", "", "https://e.example/a", "see https://e.example/a"),
     ("see ", "", "{site}/handbook", "see [words](/handbook)"),
@@ -229,7 +229,7 @@ def test_titles_complete_themselves_after_two_brackets(page: Page, field: Locato
 
 @pytest.fixture
 def reply(page: Page) -> Locator:
-    page.goto("/posts/3")
+    page.goto("/posts/78")
     return page.get_by_label("Your comment")
 
 
@@ -298,7 +298,7 @@ def test_a_comment_is_previewed_where_it_is_written(page: Page, reply: Locator) 
 
 def test_without_a_script_a_comment_has_its_hint_and_its_preview(site: Site, visit: Visit) -> None:
     page = visit(site, "hattie", java_script_enabled=False)
-    page.goto("/posts/3")
+    page.goto("/posts/78")
     expect(page.get_by_role("toolbar")).to_have_count(0)
     field = page.get_by_label("Your comment")
     expect(field).to_have_accessible_description(re.compile("Markdown works.*@ names somebody"))
@@ -312,7 +312,7 @@ def test_without_a_script_a_comment_has_its_hint_and_its_preview(site: Site, vis
 def test_a_comment_that_is_edited_has_the_same_tools(site: Site, visit: Visit) -> None:
     page = visit(site, "ines")
     page.on("dialog", lambda dialog: dialog.accept())
-    page.goto("/posts/3")
+    page.goto("/posts/78")
     page.get_by_role("link", name="Edit", exact=True).nth(1).click()
     field = page.get_by_label("Comment")
     assert not is_calm(page)

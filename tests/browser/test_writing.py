@@ -123,7 +123,7 @@ def test_signed_out_while_commenting_and_the_text_is_not_lost(
     site: Site, visit: Visit, words: str, scripts: bool
 ) -> None:
     page = visit(site, "soren", java_script_enabled=scripts)
-    page.goto("/posts/3")
+    page.goto("/posts/78")
     page.get_by_label("Your comment").fill(words)
     site.end_sign_ins("soren")
     page.get_by_role("button", name="Comment", exact=True).click()
@@ -131,7 +131,7 @@ def test_signed_out_while_commenting_and_the_text_is_not_lost(
     expect(page.get_by_label("Text")).to_have_value(words)
     page.get_by_role("link", name="Sign in").click()
     sign_in(page, "soren", site.passwords["soren"])
-    page.goto("/posts/3")
+    page.goto("/posts/78")
     if scripts:
         expect(page.get_by_label("Your comment")).to_have_value(words)
     page.get_by_label("Your comment").fill(words)
@@ -217,7 +217,7 @@ def test_an_answer_that_got_lost_and_a_second_try_make_one_comment(site: Site, v
         route.abort()
 
     page = visit(site, "hattie")
-    page.goto("/posts/3")
+    page.goto("/posts/78")
     page.route("**/comments", lose, times=1)
     page.get_by_label("Your comment").fill(words)
     page.get_by_role("button", name="Comment", exact=True).click()
@@ -240,9 +240,9 @@ MISTAKES = [
     ("/account/password", "hattie", "Change password", {"current": "x", "password": "short", "confirm": "other"}),
     ("/posts/new", "hattie", "Publish", {}),
     ("/posts/new?kind=page", "hattie", "Publish", {"title": "Only a title"}),
-    ("/posts/1/edit", "hattie", "Save", {"title": "", "body": ""}),
-    ("/posts/1", "hattie", "Comment", {}),
-    ("/comments/1/edit", "hattie", "Save", {"body": ""}),
+    ("/posts/81/edit", "hattie", "Save", {"title": "", "body": ""}),
+    ("/posts/81", "hattie", "Comment", {}),
+    ("/comments/135/edit", "hattie", "Save", {"body": ""}),
     ("/admin/topics", "hattie", "Create topic", {}),
     ("/admin/people/new", "hattie", "Add", {}),
     ("/admin/people/new", "hattie", "Add", {"name": "Eve", "username": "e", "email": "nonsense", "password": "short"}),
@@ -305,7 +305,7 @@ def first_marked(page: Page) -> str | None:
 
 def test_a_comment_of_nothing_but_spaces_is_marked_without_a_reload(site: Site, visit: Visit) -> None:
     page = visit(site, "hattie")
-    page.goto("/posts/3")
+    page.goto("/posts/78")
     page.evaluate("window.stayed = true")
     page.get_by_label("Your comment").fill("   ")
     page.get_by_role("button", name="Comment", exact=True).click()
@@ -333,7 +333,7 @@ def test_a_deleted_post_comes_back_with_undo(site: Site, visit: Visit, words: st
 @WITH_AND_WITHOUT
 def test_a_deleted_comment_comes_back_with_undo(site: Site, visit: Visit, words: str, scripts: bool) -> None:
     page = visit(site, "hattie", java_script_enabled=scripts)
-    page.goto("/posts/4")
+    page.goto("/posts/76")
     page.get_by_label("Your comment").fill(words)
     page.get_by_role("button", name="Comment", exact=True).click()
     said = page.locator("article.comment", has_text=words)
@@ -342,7 +342,7 @@ def test_a_deleted_comment_comes_back_with_undo(site: Site, visit: Visit, words:
     expect(page.get_by_text("Comment deleted.")).to_be_visible()
     page.get_by_role("button", name="Undo").click()
     expect(said).to_have_count(1)
-    expect(page).to_have_url(re.compile(r"/posts/4#comment-\d+$"))
+    expect(page).to_have_url(re.compile(r"/posts/76#comment-\d+$"))
 
 
 def test_a_form_that_did_what_it_should_is_blank_again(site: Site, visit: Visit) -> None:
@@ -378,6 +378,6 @@ def test_people_are_added_to_a_private_topic_and_removed(site: Site, visit: Visi
 
 def test_who_is_chosen_by_name_is_meant(site: Site, visit: Visit) -> None:
     page = visit(site, "hattie")
-    page.goto("/posts/2/must-read")
+    page.goto("/posts/80/must-read")
     page.get_by_label("Søren Dahl").check()
     expect(page.get_by_label("Only those chosen below")).to_be_checked()
