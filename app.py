@@ -4963,14 +4963,15 @@ def saved_words(post: Post, was_published: bool, notified: bool) -> str:
 def editor_context(form: PostForm, post: Post | None, files: Sequence[Attachment]) -> dict[str, Any]:
     """Return what the page of a post's form shows beside the form."""
     context = {"post": post, "kind": post.kind if post else form.kind.data, "attached": files, "clock": as_local(g.now)}
-    context["state"] = Post.state_of(post, utcnow()) if post else "draft"
-    return context | previewed(form, form.topic.data)
+    state = Post.state_of(post, utcnow()) if post else "draft"
+    autosave_to = url_for("posts.autosave", post_id=post.id if post else None) if state == "draft" else None
+    return context | {"state": state, "autosave_to": autosave_to} | previewed(form, form.topic.data)
 
 
 def conflict_page(form: PostForm, theirs: Post, files: Sequence[Attachment] = ()) -> ResponseReturnValue:
     """Show what was saved in the meantime, how it differs, and the form: sent again, it is saved over that."""
     form.version.data = theirs.version
-    context = editor_context(form, theirs, files)
+    context = editor_context(form, theirs, files) | {"autosave_to": None}  # which would save over theirs by itself
     return render_template("posts/conflict.html", form=form, **context), 409
 
 
