@@ -47,7 +47,7 @@ import threading
 import time
 import unicodedata
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from dataclasses import fields as dataclass_fields
@@ -3153,14 +3153,6 @@ class SearchEntry(db.Model):
         return [things[start : start + REWRITTEN_AT_ONCE] for start in range(0, len(things), REWRITTEN_AT_ONCE)]
 
     # -- actions
-
-    @classmethod
-    def refresh(cls, kind: str, ids: Collection[int]) -> None:
-        """Write the entries of some things as their rows are now, in the caller's transaction."""
-        model = SEARCHED[kind][0]
-        cls.write(
-            db.session.scalars(sa.select(model).where(model.id.in_(ids)), execution_options={"populate_existing": True})
-        )
 
     @classmethod
     @transactional
