@@ -218,7 +218,7 @@ ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
 SIGN_IN_IDLE = timedelta(hours=12)
 SIGN_IN_LIFETIME = timedelta(days=7)
 SIGN_IN_REMEMBERED = timedelta(days=30)
-VISIT_GAP = timedelta(minutes=30)  # away for longer, and what came meanwhile is new
+VISIT_GAP = timedelta(minutes=30)  # away for longer, and what came since then is new
 VISIT_NOTED_EVERY = timedelta(minutes=5)  # how exactly "last used" is known
 
 SCRYPT = "scrypt:32768:8:3"  # OWASP Password Storage Cheat Sheet; werkzeug's default is weaker
@@ -255,7 +255,7 @@ SECURITY_HEADERS = {
 }
 YEAR_SECONDS = 365 * 24 * 3600
 
-# What may be uploaded, by its ending. Pictures are read and written anew; of the others only PDF is ever shown by a
+# What may be uploaded, by its ending. Pictures are decoded and encoded again; of the others only PDF is ever shown by a
 # browser, and whatever a browser might run (HTML, SVG, scripts) is not among them.
 PICTURES = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
 OTHER_FILES = frozenset(
@@ -1278,8 +1278,8 @@ class Topic(SoftDelete, db.Model):
 
         The same form sent again answers with the first one. Raises `ValidationError` for a name in use.
         """
-        editor = User.acting(actor.id, Role.EDITOR)
         Setting.lock()
+        editor = User.acting(actor.id, Role.EDITOR)
         first = sa.select(cls).where(cls.author_id == editor.id, cls.form_id == form_id)
         if (existing := db.session.scalar(first)) is not None:
             return existing
@@ -1366,7 +1366,7 @@ class Topic(SoftDelete, db.Model):
     def move(cls, actor: User, topic_id: int, up: bool) -> None:
         """Move a topic one place among those that the person sees."""
         topic = cls.get_for_change(actor, topic_id)
-        seen: list[Any] = list(db.session.scalars(cls.visible_to(actor).execution_options(populate_existing=True)))
+        seen = db.session.scalars(cls.visible_to(actor)).all()
         place = seen.index(topic)
         other = place - 1 if up else place + 1
         if 0 <= other < len(seen):
@@ -3026,8 +3026,9 @@ class Setting(db.Model):
     @classmethod
     @transactional
     def change(cls, actor: User, **values: str) -> None:
-        """Change some of the site's settings; the others stay as they are."""
+        """Change some of the site's settings; the others stay as they are. Raises `TypeError` for one that there is not."""
         User.acting(actor.id, Role.ADMIN)
+        Site(**values)
         database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
         Activity.record(actor, "settings.changed", ("setting", 0), ", ".join(values))
 
@@ -6654,7 +6655,7 @@ class Demo:
         self.owner = self.people[people[0]["username"]]
         self.add_topics()
         if is_new_site:
-            Setting.change(self.owner, site_name="Thimble & Rye")
+            Setting.change(self.owner, name="Thimble & Rye")
 
     def add_person(
         self, password_hash: str, *, role: str, picture: str = "", stand_in: str = "", **profile: Any
