@@ -3026,7 +3026,7 @@ class Setting(db.Model):
     @classmethod
     @transactional
     def change(cls, actor: User, **values: str) -> None:
-        """Change some of the site's settings; the others stay as they are. Raises `TypeError` for one that there is not."""
+        """Change some of the site's settings; the others stay. Raises `TypeError` for a name that is none of them."""
         User.acting(actor.id, Role.ADMIN)
         Site(**values)
         database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
