@@ -338,7 +338,7 @@ def test_the_demo_can_be_added_to_a_site_in_use_and_leaves_its_name(people, run,
 def test_what_the_demo_did_was_done_when_it_says_and_in_that_order(run, quick_hashes):
     began = database.utcnow()
     assert run("seed-demo").code == 0
-    for model, at in ((Activity, Activity.at), (Comment, Comment.created_at)):
+    for model, at in ((Activity, Activity.at), (Comment, Comment.created_at), (Notification, Notification.created_at)):
         times = db.session.scalars(sa.select(at).order_by(model.id)).all()
         assert times == sorted(times)
         assert times[-1] < began
