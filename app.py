@@ -41,6 +41,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -83,7 +84,7 @@ from flask import (
     session,
     url_for,
 )
-from flask.cli import with_appcontext
+from flask.cli import AppGroup
 from flask.typing import ResponseReturnValue
 from flask_bootstrap import Bootstrap5
 from flask_wtf import CSRFProtect, FlaskForm
@@ -3382,6 +3383,24 @@ class JobRun(db.Model):
         ended = {"lease": "", "leased_until": None, "ended_at": now, "due_at": now + pause}
         db.session.execute(sa.update(cls).where(mine).values(**ended, result=result[:200], failures=failures))
 
+    @property
+    def took(self) -> str:
+        """How long the last run took, in words."""
+        if not (self.started_at and self.ended_at):
+            return ""
+        return f", took {(self.ended_at - self.started_at).total_seconds():.1f} s"
+
+    @classmethod
+    def last_end(cls) -> datetime | None:
+        """When the newest run of any job ended."""
+        return db.session.scalar(sa.select(sa.func.max(cls.ended_at)))
+
+    @classmethod
+    def are_late(cls) -> bool:
+        """Whether no job has run for so long that nothing seems to run them."""
+        last = cls.last_end()
+        return last is None or utcnow() - last > JOBS_LATE
+
     @classmethod
     def known(cls) -> dict[str, Any]:
         """What is written down of each job that ever ran, by its name."""
@@ -3390,6 +3409,7 @@ class JobRun(db.Model):
 
 JOB_LEASE = timedelta(minutes=15)  # how long a process that was killed keeps its job from others
 JOB_RETRY = timedelta(minutes=1)
+JOBS_LATE = timedelta(minutes=5)
 
 
 def hash_token(token: str) -> str:
@@ -5829,6 +5849,7 @@ def overview() -> ResponseReturnValue:
         has_colleagues=db.session.scalar(sa.select(User.id).where(User.id != current_user.id).limit(1)) is not None,
         has_posts=db.session.scalar(sa.select(Post.id).where(Post.published_at > LONG_AGO).limit(1)) is not None,
         addresses=addresses(config),
+        jobs_are_late=JobRun.are_late(),
     )
 
 
@@ -6330,15 +6351,11 @@ class PlainCommand(click.Command):
         except (DBAPIError, PoolTimeout, database.DatabaseBusy) as error:
             if not database.is_unavailable(error):
                 raise
-            raise click.ClickException("The database does not answer. More tells: python -m flask check") from error
+            raise click.ClickException("The database does not answer. For details: python -m flask check") from error
 
 
-def register_commands(app: Flask) -> None:
-    commands = (check_command, init_db_command, create_admin_command, setup_link_command, seed_demo_command, jobs_group)
-    for command in commands:
-        app.cli.add_command(command)
-    app.cli.add_command(reindex_command)
-    app.cli.add_command(rerender_command)
+commands = AppGroup()
+commands.command_class = PlainCommand
 
 
 def site_address(config: Mapping[str, Any]) -> str:
@@ -6348,7 +6365,7 @@ def site_address(config: Mapping[str, Any]) -> str:
 
 
 def setup_file(app: Flask) -> Path:
-    return Path(app.config["DATA_DIR"]) / "setup-link.txt"
+    return app.config["DATA_DIR"] / "setup-link.txt"
 
 
 def remove_setup_file(app: Flask) -> None:
@@ -6374,21 +6391,26 @@ def announce_setup(app: Flask, terminal: bool) -> str | None:
     return f"Set it up in the browser with the link in {path}"
 
 
-@click.command("setup-link", cls=PlainCommand)
-@with_appcontext
+@commands.command("setup-link")
 def setup_link_command() -> None:
     """Make a new set-up link; the previous one stops working."""
     database.check_schema()
-    try:
+    with errors_for_command():
         token = Setting.renew_setup_token()
-    except ValidationError as error:
-        raise click.ClickException(error.message) from None
     remove_setup_file(current_app)
     click.echo(f"{site_address(current_app.config)}/setup?token={token}")
 
 
-@click.command("init-db", cls=PlainCommand)
-@with_appcontext
+@contextlib.contextmanager
+def errors_for_command() -> Iterator[None]:
+    """Say in one line what a model's action refuses."""
+    try:
+        yield
+    except ValidationError as error:
+        raise click.ClickException(error.message) from None
+
+
+@commands.command("init-db")
 def init_db_command() -> None:
     """Create the tables, or bring them up to date. May be run again."""
     database.upgrade_schema()
@@ -6396,54 +6418,48 @@ def init_db_command() -> None:
     click.echo("The database is ready.")
 
 
-@click.command("create-admin", cls=PlainCommand)
+@commands.command("create-admin")
 @click.argument("username")
-@click.option("--email", help="Email address.")
-@click.option("--name", help="Full name; the username if you leave it out.")
+@click.option("--email", default="", help="Email address.")
+@click.option("--name", default="", help="Full name; the username if you leave it out.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--reset", is_flag=True, help="Make an existing person an active administrator with a new password.")
-@with_appcontext
-def create_admin_command(username: str, email: str | None, name: str | None, password_stdin: bool, reset: bool) -> None:
+def create_admin_command(username: str, email: str, name: str, password_stdin: bool, reset: bool) -> None:
     """Add an administrator, or rescue one with --reset."""
     database.check_schema()
-    username = tidy(username)
-    existing = User.by_username(username)
+    existing = User.by_username(tidy(username))
     if existing is None and reset:
         raise click.ClickException(f"There is nobody called {username}. Leave out --reset to add them.")
     if existing is not None and not reset:
         raise click.ClickException(f"{username} already exists. To make them an administrator again, add --reset.")
+    if reset and (email or name):
+        raise click.ClickException("--reset changes the password and nothing else. Leave out --email and --name.")
     if existing is None:
-        _add_admin(username, tidy(name) or username, tidy(email), password_stdin)
+        add_admin(username, name or username, email, password_stdin)
         return
-    User.rescue(existing.id, hash_password(_password_for_command(password_stdin)))
+    User.rescue(existing.id, hash_password(ask_password(password_stdin)))
     click.echo(f"{existing.username} is an administrator with the new password, and signed out everywhere.")
 
 
-def _add_admin(username: str, name: str, email: str, password_stdin: bool) -> None:
-    _refuse_unfit(username, name, email)
-    hashed = hash_password(_password_for_command(password_stdin))
-    try:
-        user = User.create(None, password_hash=hashed, role=Role.ADMIN, username=username, name=name, email=email)
-    except ValidationError as error:
-        raise click.ClickException(error.message) from None
+def add_admin(username: str, name: str, email: str, password_stdin: bool) -> None:
+    """Add an administrator. What the form of a new person refuses is refused here too."""
+    typed = {"username": username, "name": name, "email": email, "role": str(int(Role.ADMIN))}
+    with current_app.test_request_context(method="POST", data=typed):
+        form = NewPersonForm()
+        if not form.validate():
+            field = next(field for field in form if field.errors)
+            raise click.ClickException(f"{field.label.text}: {field.errors[0]}")
+        values = form_values(form, "username", "name", "email", "role")
+    hashed = hash_password(ask_password(password_stdin))
+    with errors_for_command():
+        user = User.create(None, password_hash=hashed, **values)
     Topic.ensure_first(user)
     remove_setup_file(current_app)
     click.echo(f"{user.username} can sign in at {site_address(current_app.config)}/login")
 
 
-def _refuse_unfit(username: str, name: str, email: str) -> None:
-    """Refuse what the forms refuse too."""
-    if not re.fullmatch(USERNAME_PATTERN, username) or not USERNAME_MIN <= len(username) <= USERNAME_MAX:
-        raise click.ClickException(
-            f"A username has {USERNAME_MIN} to {USERNAME_MAX} letters (a to z), digits, dots, hyphens and underscores."
-        )
-    if len(name) > NAME_MAX:
-        raise click.ClickException(f"A name has at most {NAME_MAX} characters.")
-    if email and (len(email) > EMAIL_MAX or not re.fullmatch(EMAIL_PATTERN, email)):
-        raise click.ClickException(f"{email!r} is not an email address.")
-
-
-def _password_for_command(from_stdin: bool) -> str:
+def ask_password(from_stdin: bool) -> str:
+    """Read a new password from standard input, or ask for it twice."""
     if from_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     elif sys.stdin.isatty():
@@ -6455,60 +6471,68 @@ def _password_for_command(from_stdin: bool) -> str:
     return password
 
 
-@click.command("check")
-@with_appcontext
+@commands.command("check", cls=click.Command)
 def check_command() -> None:
-    """Tell whether this deployment is sound: each finding, and what to do about it."""
-    findings = [*current_app.config["FINDINGS"], *deployment_findings()]
+    """Check this installation: each finding, and what to do about it."""
+    findings = [*current_app.config["FINDINGS"], *machine_findings(), *database_findings()]
     for finding in findings:
-        click.echo(str(finding))
+        click.echo(finding)
     if not all(finding.ok for finding in findings):
-        sys.exit(1)
+        raise SystemExit(1)
 
 
-def deployment_findings() -> Iterator[Finding]:
-    """What only a look at the machine and the database can tell."""
+def machine_findings() -> Iterator[Finding]:
+    """Look at the disk, at who can read the secret key, and at who can open the site."""
     config = current_app.config
     free = shutil.disk_usage(config["DATA_DIR"]).free // 2**20
-    yield Finding(free >= 500, "disk", f"{free:,} MB free", "Make room: at least 500 MB in the data folder.")
-    kept = Path(config["DATA_DIR"]) / "secret_key"
-    if os.name != "nt" and kept.exists():
-        private = not kept.stat().st_mode & 0o077
-        yield Finding(private, "secret key", "only its owner reads it" if private else "others can read it",
-                      f"Run: chmod 600 {kept}")  # fmt: skip
+    yield Finding(free >= 500, "disk", f"{free:,} MB free", "Make room: the data folder needs at least 500 MB.")
+    key_file = config["DATA_DIR"] / "secret_key"
+    if os.name != "nt" and key_file.exists():
+        private = not key_file.stat().st_mode & 0o077
+        words = "only its owner can read it" if private else "others can read it"
+        yield Finding(private, "secret key", words, f"Run: chmod 600 {key_file}")
     reach = "only this computer" if is_loopback(config["HOST"]) else "other computers"
     yield Finding(True, "reach", f"{reach} can open the site. {reach_advice(config)}")
-    yield from _database_findings()
 
 
-def _database_findings() -> Iterator[Finding]:
+def database_findings() -> Iterator[Finding]:
+    """Look at the database; at the schema if it answers, and at what is in it if the schema fits."""
     url = db.engine.url.render_as_string(hide_password=True)
     try:
-        with db.engine.connect() as connection:
-            connection.execute(sa.select(1))
+        database.check_schema()
     except DBAPIError as error:
         log.warning("check: the database does not answer", exc_info=error)
-        remedy = "Is it running, and are the name and password in DATABASE_URL right? The log tells more."
+        remedy = "Is it running, and are the name and password in DATABASE_URL right? For details, see the log."
         yield Finding(False, "database", f"{url} does not answer", remedy)
-        return
-    yield Finding(True, "database", f"{url} answers")
-    try:
-        database.check_schema()
     except database.SchemaError as error:
+        yield Finding(True, "database", f"{url} answers")
         yield Finding(False, "schema", "not the one this version needs", error.message)
-        return
-    yield Finding(True, "schema", "current")
-    outdated = count_outdated_texts()
-    words = f"{plural(outdated, 'text')} rendered by an older version" if outdated else "current"
-    yield Finding(not outdated, "texts", words, "Run: python -m flask rerender")
-    admins = sa.select(User.id).where(User.role == Role.ADMIN, User.is_active).limit(1)
-    some = db.session.scalar(admins) is not None
-    yield Finding(some, "administrator", "there is one" if some else "there is none",
-                  "Open the link of: python -m flask setup-link")  # fmt: skip
+    else:
+        yield Finding(True, "database", f"{url} answers")
+        yield Finding(True, "schema", "current")
+        yield from content_findings()
 
 
-@click.command("db-reindex", cls=PlainCommand)
-@with_appcontext
+def content_findings() -> Iterator[Finding]:
+    """Look at what is in the database."""
+    texts = count_outdated_texts()
+    words = f"{plural(texts, 'text')} rendered by an older version" if texts else "current"
+    yield Finding(not texts, "texts", words, "Run: python -m flask rerender")
+    some = db.session.scalar(User.active().where(User.role == Role.ADMIN).limit(1)) is not None
+    words = "there is one" if some else "there is none"
+    yield Finding(some, "administrator", words, "Open the link of: python -m flask setup-link")
+    last = JobRun.last_end()
+    words = f"one ran last on {site_time(last)}" if last else "none has run yet; the site runs them while it is served"
+    ok = last is None or not JobRun.are_late()
+    yield Finding(ok, "jobs", words, "Start the site, or run beside another server: python -m flask jobs run")
+
+
+def site_time(moment: datetime) -> str:
+    """A stored time as the site's clock shows it."""
+    return f"{moment.replace(tzinfo=UTC).astimezone(zone_of('')):%d %B %Y, %H:%M}"
+
+
+@commands.command("db-reindex")
 def reindex_command() -> None:
     """Rebuild the search index. People can go on working."""
     database.check_schema()
@@ -6523,13 +6547,12 @@ def rebuild_search_index() -> None:
             SearchEntry.rewrite(part)
 
 
-@click.command("rerender", cls=PlainCommand)
-@with_appcontext
+@commands.command("rerender")
 def rerender_command() -> None:
     """Render the texts again that an older version rendered."""
     database.check_schema()
     count = rerender_texts()
-    click.echo(f"{plural(count, 'text').capitalize()} rendered." if count else "Nothing to render.")
+    click.echo(f"{plural(count, 'text')} rendered." if count else "Nothing to render.")
 
 
 def rerender_texts() -> int:
@@ -6548,10 +6571,9 @@ def rerender_texts() -> int:
 DEMO = Path(__file__).resolve().parent / "templates" / "demo"
 
 
-@click.command("seed-demo", cls=PlainCommand)
+@commands.command("seed-demo")
 @click.option("--posts", "wanted", default=0, metavar="N", help="Make N posts, for measuring.")
 @click.option("--force", is_flag=True, help="Even where there are people already; nobody should use the site then.")
-@with_appcontext
 def seed_demo_command(wanted: int, force: bool) -> None:
     """Fill the site with a small company: 12 people, 5 topics, 60 posts, a handbook and comments."""
     database.check_schema()
@@ -6559,10 +6581,8 @@ def seed_demo_command(wanted: int, force: bool) -> None:
         raise click.ClickException("There are people here already. To add the demo to them, use --force.")
     demo = Demo()
     passwords = [generate_password() for _ in demo.company["people"]]
-    try:
+    with errors_for_command():
         demo.happen(3650, demo.found, [hash_password(password) for password in passwords])
-    except ValidationError as refused:
-        raise click.ClickException(f"The demo does not fit in here. {refused.message}") from None
     with click.progressbar(demo.events(), label="Writing posts") as events:
         for post, event in events:
             demo.happen(event["days"], demo.carry_out, post, event)
@@ -6723,48 +6743,37 @@ def stored_demo_file(name: str, store: Callable[[FileStorage], StoredFile]) -> S
         return store(FileStorage(content, filename=name))
 
 
-# -- jobs: what the served process does by itself ----------------------------------------------------------------------
+# -- jobs: what the site does by itself --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something that is done again and again; `run` returns in a few words what came of it."""
+    """Something that the site does again and again. `run` returns to how many things."""
 
     name: str
     every: timedelta
     about: str
-    run: Callable[[], str]
+    run: Callable[[], int]
+    thing: str
+    done: str
 
 
-def empty_bin() -> str:
+def empty_bin() -> int:
     days = int(Setting.read().bin_days)
-    if not days:
-        return "The bin is emptied by hand only."
-    return f"{plural(Bin.empty(None, utcnow() - timedelta(days=days)), 'thing')} deleted permanently."
+    return Bin.empty(None, utcnow() - timedelta(days=days)) if days else 0
 
 
-def remove_orphaned_files() -> str:
-    return f"{plural(Attachment.prune(), 'file')} removed that nothing has."
+def notify_overdue_reviews() -> int:
+    return PageReview.notify_overdue(utcnow().replace(tzinfo=UTC).astimezone(zone_of("")).date())
 
 
-def forget_old_sign_ins() -> str:
-    return f"{plural(SignIn.forget_ended(), 'sign-in')} forgotten."
-
-
-def tell_overdue_reviews() -> str:
-    day = utcnow().replace(tzinfo=UTC).astimezone(zone_of("")).date()
-    return f"{plural(PageReview.notify_overdue(day), 'page').capitalize()} newly overdue for review."
-
-
-def delete_old_notifications() -> str:
+def delete_old_notifications() -> int:
     year_ago, read_before = utcnow() - NEW_FOR, utcnow() - TOLD_FOR
-    old = sa.or_(Notification.created_at < year_ago, Notification.read_at < read_before)
-    return f"{plural(delete_old(Notification, old), 'old notification').capitalize()} deleted."
+    return delete_old(Notification, sa.or_(Notification.created_at < year_ago, Notification.read_at < read_before))
 
 
-def delete_old_read_marks() -> str:
-    deleted = delete_old(ReadMark, ReadMark.at < utcnow() - NEW_FOR)
-    return f"{plural(deleted, 'old read mark').capitalize()} deleted."
+def delete_old_read_marks() -> int:
+    return delete_old(ReadMark, ReadMark.at < utcnow() - NEW_FOR)
 
 
 def delete_old(model: Any, condition: sa.ColumnElement[bool]) -> int:
@@ -6778,36 +6787,32 @@ def delete_old_of(user_id: int, model: Any, condition: sa.ColumnElement[bool]) -
     return db.session.connection().execute(sa.delete(model).where(model.user_id == user_id, condition)).rowcount
 
 
-def publish_scheduled() -> str:
-    return f"{plural(Post.publish_due(), 'post').capitalize()} published."
-
-
-JOBS = {
-    job.name: job
-    for job in (
-        Job("reviews", timedelta(hours=1), "Tells owners which pages are overdue for review.", tell_overdue_reviews),
-        Job("notifications", timedelta(days=1), "Deletes notifications that are old.", delete_old_notifications),
-        Job(
-            "read-marks", timedelta(days=1), "Deletes old read marks that are no longer needed.", delete_old_read_marks
-        ),
-        Job("empty-bin", timedelta(hours=6), "Removes for good what has been in the recycle bin for long.", empty_bin),
-        Job("prune-files", timedelta(days=1), "Removes files that nothing has any more.", remove_orphaned_files),
-        Job("publish", timedelta(seconds=15), "Publishes scheduled posts.", publish_scheduled),
-        Job("forget-sign-ins", timedelta(days=1), "Forgets sign-ins that ended long ago.", forget_old_sign_ins),
-    )
-}
+HOUR = timedelta(hours=1)
+JOBS = (
+    Job("publish", HOUR / 240, "Publishes scheduled posts.", Post.publish_due, "post", "published"),
+    Job("reviews", HOUR, "Tells owners which pages are overdue for review.", notify_overdue_reviews, "page", "overdue"),
+    Job("empty-bin", 6 * HOUR, "Empties the recycle bin of what is old.", empty_bin, "thing", "deleted permanently"),
+    Job("prune-files", 24 * HOUR, "Deletes files that belong to nothing.", Attachment.prune, "file", "deleted"),
+    Job("sign-ins", 24 * HOUR, "Deletes sign-ins that ended long ago.", SignIn.forget_ended, "sign-in", "deleted"),
+    Job("notifications", 24 * HOUR, "Deletes old notifications.", delete_old_notifications, "notification", "deleted"),
+    Job("read-marks", 24 * HOUR, "Deletes old read marks that are no longer needed.", delete_old_read_marks,
+        "read mark", "deleted"),
+)  # fmt: skip
+JOB_SECONDS = 10  # how often to look for what is due
 
 
 def run_job(job: Job, early: bool = False) -> str | None:
-    """Run a job if it is due (or `early`) and nobody else is at it. Returns what came of it; a failure is logged."""
+    """Run a job if it is due (or `early`) and nobody else runs it. Returns its result in words; a failure is logged."""
     lease = JobRun.claim(job.name, early)
     if lease is None:
         return None
+    failed = False
     try:
-        result, failed = job.run(), False
+        count = job.run()
+        result = f"{plural(count, job.thing)} {job.done}." if count else "Nothing to do."
     except Exception as error:
         log.exception("the job %s failed, and will be tried again", job.name)
-        result, failed = f"Failed: {type(error).__name__}. The log tells more.", True
+        result, failed = f"Failed: {type(error).__name__}. For details, see the log.", True
     db.session.rollback()
     JobRun.finish(job.name, lease, job.every, result, failed)
     return result
@@ -6815,53 +6820,75 @@ def run_job(job: Job, early: bool = False) -> str | None:
 
 def run_due_jobs() -> list[str]:
     """Run what is due, one after the other. Returns the names of what ran."""
-    now, known = utcnow(), JobRun.known()
+    runs = JobRun.known()
     db.session.rollback()
-    due = [job for job in JOBS.values() if job.name not in known or known[job.name].due_at <= now]
+    due = [job for job in JOBS if job.name not in runs or runs[job.name].due_at <= utcnow()]
     return [job.name for job in due if run_job(job) is not None]
 
 
-@click.group("jobs")
+def run_jobs(app: Flask, stopping: threading.Event) -> None:
+    """Run jobs as they become due, until it is to stop."""
+    while not stopping.wait(JOB_SECONDS):
+        try:
+            with app.app_context():
+                run_due_jobs()
+        except Exception:
+            log.exception("the jobs could not be run; the next try is in %s seconds", JOB_SECONDS)
+
+
+@commands.group("jobs")
 def jobs_group() -> None:
-    """What the served process does by itself: look at it, or do it now."""
+    """What the site does by itself: look at it, or do it now."""
 
 
-@jobs_group.command("list", cls=PlainCommand)
-@with_appcontext
+@jobs_group.command("list")
 def list_jobs_command() -> None:
-    """Show each job: when it ran last, how long that took, what came of it, when it is due."""
-    known, zone = JobRun.known(), zone_of("")
-
-    def said(moment: datetime | None) -> str:
-        return f"{moment.replace(tzinfo=UTC).astimezone(zone):%Y-%m-%d %H:%M}" if moment else "never"
-
-    for job in JOBS.values():
-        run = known.get(job.name)
-        ended = run.ended_at if run else None
-        took = f", took {(ended - run.started_at).total_seconds():.1f} s" if run and ended else ""
+    """Show each job: what it does, when it ran last and how that went, and when it is due."""
+    runs = JobRun.known()
+    for job in JOBS:
         click.echo(f"{job.name}: {job.about}")
-        click.echo(f"    last run {said(run.started_at if run else None)}{took}{f': {run.result}' if run else ''}")
-        click.echo(f"    due {said(run.due_at) if run else 'as soon as the site runs'}")
+        if run := runs.get(job.name):
+            click.echo(f"    last run {site_time(run.started_at)}{run.took}: {run.result}")
+            click.echo(f"    due {site_time(run.due_at)}")
+        else:
+            click.echo("    has not run yet; due as soon as the site runs")
 
 
-@jobs_group.command("run", cls=PlainCommand)
-@click.argument("name", type=click.Choice(list(JOBS)), required=False)
-@click.option("--due", is_flag=True, help="Run what is due: for a site that another server serves.")
-@with_appcontext
-def run_job_command(name: str | None, due: bool) -> None:
-    """Run a job now, whether it is due or not."""
-    if bool(name) == due:
-        raise click.UsageError("Name a job, or say --due.")
+@jobs_group.command("run")
+@click.argument("name", type=click.Choice([job.name for job in JOBS]), required=False)
+@click.option("--due", is_flag=True, help="Run once what is due.")
+def run_jobs_command(name: str | None, due: bool) -> None:
+    """Run the job NAME now; without it, run jobs as they become due until stopped.
+
+    Where another server than wsgi.py serves the site, let the system keep `jobs run` running.
+    """
+    if name and due:
+        raise click.UsageError("Name a job or say --due, not both.")
     database.check_schema()
-    if name is None:
+    if name:
+        run_job_now(next(job for job in JOBS if job.name == name))
+    elif due:
         click.echo(f"Ran: {', '.join(run_due_jobs()) or 'nothing, for nothing is due'}.")
-        return
-    result = run_job(JOBS[name], early=True)
+    else:
+        click.echo("Jobs run as they become due. To stop, press Ctrl+C.")
+        run_jobs(current_app, stop_event())
+
+
+def run_job_now(job: Job) -> None:
+    result = run_job(job, early=True)
     if result is None:
-        raise click.ClickException(f"{name} is being run already, by this site or another process.")
+        raise click.ClickException(f"{job.name} is being run already, by this site or another process.")
     click.echo(result)
-    if JobRun.known()[name].failures:
+    if JobRun.known()[job.name].failures:
         raise SystemExit(1)
+
+
+def stop_event() -> threading.Event:
+    """An event that is set when the process is asked to stop."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    return stopping
 
 
 # ======================================================================================================================
@@ -7012,7 +7039,7 @@ def create_app(config: Config | str | None = None) -> Flask:
         app.register_blueprint(blueprint)
     register_template_helpers(app)
     register_error_handlers(app)
-    register_commands(app)
+    app.cli.commands.update(commands.commands)
     refuse_undeclared_views(app)
     return app
 

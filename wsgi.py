@@ -26,7 +26,7 @@ from waitress.server import create_server
 from waitress.utilities import BadRequest
 
 import database
-from app import announce_setup, create_app, run_due_jobs, site_address
+from app import announce_setup, create_app, run_jobs, site_address
 
 log = logging.getLogger("corkboard")
 
@@ -289,7 +289,6 @@ def allow_open_files() -> None:
 
 # == 6. Jobs ===========================================================================================================
 
-JOB_SECONDS = 10
 JOB_GRACE_SECONDS = 5
 
 
@@ -297,9 +296,8 @@ class JobRunner:
     """The thread that runs the jobs of app.py when they are due."""
 
     def __init__(self, app: Flask) -> None:
-        self.app = app
         self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self.thread = threading.Thread(target=run_jobs, args=(app, self.stopping), name="jobs", daemon=True)
 
     def start(self) -> None:
         self.thread.start()
@@ -308,14 +306,6 @@ class JobRunner:
         """Wait some seconds for the job at work. One that takes longer is left: its lease runs out by itself."""
         self.stopping.set()
         self.thread.join(timeout=JOB_GRACE_SECONDS)
-
-    def _run(self) -> None:
-        while not self.stopping.wait(JOB_SECONDS):
-            try:
-                with self.app.app_context():
-                    run_due_jobs()
-            except Exception:
-                log.exception("the jobs could not be run; the next try is in %s seconds", JOB_SECONDS)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from app import (
     Activity,
     Attachment,
     Comment,
+    JobRun,
     Notification,
     Post,
     Revision,
@@ -125,6 +126,18 @@ def test_check_notices_that_nobody_can_administer(app, people, run):
     result = run("check")
     assert (result.code, failed(result.said)) == (1, ["administrator"])
     assert "setup-link" in result.said
+
+
+def test_check_notices_that_nothing_runs_the_jobs(people, run):
+    assert "ok      jobs: none has run yet" in run("check").said
+    assert corkboard.run_job(corkboard.JOBS[0])
+    assert run("check").code == 0
+    database.transactional(db.session.execute)(
+        sa.update(JobRun).values(ended_at=database.utcnow() - timedelta(hours=1))
+    )
+    result = run("check")
+    assert (result.code, failed(result.said)) == (1, ["jobs"])
+    assert "python -m flask jobs run" in result.said
 
 
 def test_check_and_every_other_command_say_in_plain_words_that_the_database_does_not_answer(tmp_path):
@@ -245,13 +258,14 @@ REFUSED = [
     (["MEMBER", "--password-stdin"], GOOD, "add --reset"),
     (["member@example.com", "--password-stdin"], GOOD, "add --reset"),
     (["nobody", "--reset", "--password-stdin"], GOOD, "nobody called nobody"),
-    (["a", "--password-stdin"], GOOD, "A username has 2 to 32 letters"),
-    (["a b", "--password-stdin"], GOOD, "A username has 2 to 32 letters"),
-    (["x" * 33, "--password-stdin"], GOOD, "A username has 2 to 32 letters"),
-    (["anna", "--email", "nonsense", "--password-stdin"], GOOD, "is not an email address"),
-    (["anna", "--email", "a@" + "x" * 300 + ".com", "--password-stdin"], GOOD, "is not an email address"),
+    (["member", "--reset", "--email", "m@example.com", "--password-stdin"], GOOD, "Leave out --email and --name"),
+    (["a", "--password-stdin"], GOOD, "Username: Use 2 to 32 characters."),
+    (["a b", "--password-stdin"], GOOD, "Username: Use letters (a to z), digits"),
+    (["x" * 33, "--password-stdin"], GOOD, "Username: Use 2 to 32 characters."),
+    (["anna", "--email", "nonsense", "--password-stdin"], GOOD, "Email address: Enter an email address"),
+    (["anna", "--email", "a@" + "x" * 300 + ".com", "--password-stdin"], GOOD, "Email address: Use at most 254"),
     (["anna", "--email", "MEMBER@example.com", "--password-stdin"], GOOD, "Somebody else has this email address."),
-    (["anna", "--name", "x" * 81, "--password-stdin"], GOOD, "at most 80 characters"),
+    (["anna", "--name", "x" * 81, "--password-stdin"], GOOD, "Name: Use at most 80 characters."),
 ]
 
 
@@ -331,7 +345,7 @@ def test_the_demo_can_be_added_to_a_site_in_use_and_leaves_its_name(people, run,
     assert corkboard.Setting.read().name == "Ours"
     again = run("seed-demo", "--force")
     assert again.code == 1
-    assert "The demo does not fit in here. This username is taken." in again.said
+    assert again.said == "Error: This username is taken.\n"
     assert count(User) == 17
 
 
@@ -365,7 +379,7 @@ def test_the_demo_makes_as_many_posts_as_are_wanted(run, quick_hashes):
 def test_every_command_explains_itself(app):
     runner = app.test_cli_runner()
     listed = runner.invoke(args=["--help"]).output
-    for name in ("check", "init-db", "create-admin", "seed-demo", "setup-link", "db"):
+    for name in ("check", "init-db", "create-admin", "seed-demo", "setup-link", "jobs", "rerender", "db-reindex", "db"):
         assert name in listed
         shown = runner.invoke(args=[name, "--help"])
         assert shown.exit_code == 0

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from conftest import add_comment, add_post, together
+from conftest import add_comment, add_post, lay_schema, together
 from world import set_columns, value
 
 import app as corkboard
@@ -14,10 +22,11 @@ from app import Comment, Job, JobRun, Post, Revision, utcnow
 from database import db
 
 HOUR = timedelta(hours=1)
+PROJECT = Path(__file__).resolve().parent.parent
 
 
-def job(run=lambda: "Done.", name: str = "probe") -> Job:
-    return Job(name, HOUR, "A job of the tests.", run)
+def job(run=lambda: 3, name: str = "probe") -> Job:
+    return Job(name, HOUR, "A job of the tests.", run, "thing", "done")
 
 
 def row(name: str = "probe"):
@@ -32,21 +41,21 @@ def make_due(name: str = "probe") -> None:
 
 
 def test_a_job_runs_when_it_is_due_and_not_again_before_that(app):
-    assert corkboard.run_job(job()) == "Done."
+    assert corkboard.run_job(job()) == "3 things done."
     assert corkboard.run_job(job()) is None
-    assert row().result == "Done."
+    assert row().result == "3 things done."
     assert timedelta(minutes=59) < row().due_at - utcnow() <= HOUR
     make_due()
-    assert corkboard.run_job(job(lambda: "Again.")) == "Again."
-    assert row().result == "Again."
+    assert corkboard.run_job(job(lambda: 0)) == "Nothing to do."
+    assert row().result == "Nothing to do."
 
 
 def test_several_processes_never_run_one_twice(app):
     ran = []
-    outcomes = together(app, *[lambda: corkboard.run_job(job(lambda: ran.append(1) or "Done."))] * 6)
+    outcomes = together(app, *[lambda: corkboard.run_job(job(lambda: ran.append(1) or 1))] * 6)
     assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     assert ran == [1]
-    assert outcomes.count("Done.") == 1
+    assert outcomes.count("1 thing done.") == 1
 
 
 def test_a_job_that_is_at_work_is_not_begun_by_another_and_a_dead_one_is_once_its_lease_is_over(app):
@@ -71,11 +80,11 @@ def test_a_failure_is_logged_told_and_tried_again_later_each_time(app, caplog):
         pauses.append(row().due_at - row().ended_at)
     assert [pause.seconds // 60 for pause in pauses] == [1, 2, 4]
     assert row().failures == 3
-    assert row().result == "Failed: LookupError. The log tells more."
+    assert row().result == "Failed: LookupError. For details, see the log."
     assert "the job probe failed" in caplog.text
     assert "LookupError" in caplog.text
     corkboard.run_job(job(), early=True)
-    assert (row().failures, row().result) == (0, "Done.")
+    assert (row().failures, row().result) == (0, "3 things done.")
 
 
 def test_old_sign_ins_are_forgotten_and_living_ones_stay(app, people):
@@ -85,7 +94,7 @@ def test_old_sign_ins_are_forgotten_and_living_ones_stay(app, people):
         for token in (living, old)
     }
     set_columns(corkboard.SignIn, ids[old], expires_at=utcnow() - timedelta(days=60))
-    assert corkboard.forget_old_sign_ins() == "1 sign-in forgotten."
+    assert corkboard.SignIn.forget_ended() == 1
     assert set(db.session.scalars(sa.select(corkboard.SignIn.id))) >= {ids[living]}
     assert ids[old] not in set(db.session.scalars(sa.select(corkboard.SignIn.id)))
 
@@ -94,9 +103,9 @@ def test_each_job_is_listed_and_can_be_run_by_hand(app):
     runner = app.test_cli_runner()
     listed = runner.invoke(args=["jobs", "list"])
     assert listed.exit_code == 0
-    for name in corkboard.JOBS:
-        assert f"{name}: " in listed.output
-        ran = runner.invoke(args=["jobs", "run", name])
+    for each in corkboard.JOBS:
+        assert f"{each.name}: {each.about}" in listed.output
+        ran = runner.invoke(args=["jobs", "run", each.name])
         assert ran.exit_code == 0, ran.output
         assert ran.output.strip().endswith(".")
     listed = runner.invoke(args=["jobs", "list"])
@@ -105,7 +114,50 @@ def test_each_job_is_listed_and_can_be_run_by_hand(app):
     assert "nothing is due" in runner.invoke(args=["jobs", "run", "--due"]).output
 
 
-@pytest.mark.parametrize("wrong", [["jobs", "run"], ["jobs", "run", "nothing"], ["jobs", "run", "empty-bin", "--due"]])
+def test_jobs_are_run_as_they_become_due_until_the_command_is_stopped(tmp_path):
+    lay_schema(tmp_path / "corkboard.db")
+    command = [sys.executable, "-m", "flask", "jobs", "run"]
+    environment = os.environ | {"DATA_DIR": str(tmp_path), "APP_ENV": "development"}
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert "To stop, press Ctrl+C" in process.stdout.readline()
+        for _ in range(300):
+            with sqlite3.connect(tmp_path / "corkboard.db") as connection:
+                ran = connection.execute("SELECT count(*) FROM jobs WHERE ended_at IS NOT NULL").fetchone()[0]
+            if ran == len(corkboard.JOBS):
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert ran == len(corkboard.JOBS)
+
+
+def test_jobs_are_run_again_and_again_whatever_goes_wrong(app, monkeypatch, caplog):
+    stopping, tries = threading.Event(), []
+
+    def fail() -> None:
+        tries.append(1)
+        if len(tries) == 3:
+            stopping.set()
+        raise OSError("no database")
+
+    monkeypatch.setattr(corkboard, "JOB_SECONDS", 0)
+    monkeypatch.setattr(corkboard, "run_due_jobs", fail)
+    corkboard.run_jobs(app, stopping)
+    assert len(tries) == 3
+    assert caplog.text.count("the jobs could not be run") == 3
+
+
+def test_administration_says_when_nothing_runs_the_jobs(app, people, sign_in):
+    browser = sign_in(people.admin)
+    assert "Nothing has run" in browser.get("/admin").text
+    corkboard.run_job(job())
+    assert "Nothing has run" not in browser.get("/admin").text
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(JobRun).values(ended_at=utcnow() - timedelta(minutes=6)))
+    assert "flask jobs run" in browser.get("/admin").text
+
+
+@pytest.mark.parametrize("wrong", [["jobs", "run", "nothing"], ["jobs", "run", "empty-bin", "--due"]])
 def test_a_job_that_is_not_named_well_is_asked_for(app, wrong):
     assert app.test_cli_runner().invoke(args=wrong).exit_code == 2
 
@@ -121,7 +173,7 @@ def test_a_job_that_fails_by_hand_says_so(app, monkeypatch):
     def fail() -> str:
         raise OSError
 
-    monkeypatch.setitem(corkboard.JOBS, "empty-bin", job(fail, "empty-bin"))
+    monkeypatch.setattr(corkboard, "JOBS", [job(fail, "empty-bin")])
     ran = app.test_cli_runner().invoke(args=["jobs", "run", "empty-bin"])
     assert ran.exit_code == 1
     assert "Failed: OSError" in ran.output

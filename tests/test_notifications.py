@@ -565,7 +565,7 @@ def test_old_notifications_are_deleted(people, topics):
     old, recent, unread = [row.id for row in told()]
     set_columns(Notification, old, read_at=corkboard.utcnow() - 91 * DAY)
     set_columns(Notification, recent, read_at=corkboard.utcnow() - 89 * DAY)
-    assert corkboard.delete_old_notifications() == "1 old notification deleted."
+    assert corkboard.delete_old_notifications() == 1
     assert {row.id for row in told()} == {recent, unread}
     set_columns(Notification, unread, created_at=corkboard.utcnow() - 364 * DAY)
     corkboard.delete_old_notifications()
@@ -755,6 +755,6 @@ def test_nothing_older_than_a_year_is_ever_new_and_older_marks_are_deleted(peopl
     assert new() == [1, 0]
     with db.engine.begin() as connection:
         connection.execute(sa.update(ReadMark).values(at=begun))
-    assert corkboard.delete_old_read_marks() == "1 old read mark deleted."
+    assert corkboard.delete_old_read_marks() == 1
     assert new() == [1, 0]
-    assert corkboard.delete_old_read_marks() == "No old read marks deleted."
+    assert corkboard.delete_old_read_marks() == 0

@@ -74,14 +74,13 @@ def site_address(settings):
     return settings["SITE_URL"] or f"http://{settings['HOST']}:{settings['PORT']}"
 
 def announce_setup(app, terminal):
-    if "JOB_SECONDS" in os.environ:
-        sys.modules["__main__"].JOB_SECONDS = float(os.environ["JOB_SECONDS"])
     return f"set up on a terminal: {terminal}"
 
-def run_due_jobs():
-    from flask import current_app
-    current_app.note("jobs")
-    raise OSError("no database")
+def run_jobs(app, stopping):
+    if "NOTE_JOBS" in os.environ:
+        app.note("jobs")
+        stopping.wait()
+        app.note("jobs stopped")
 """
 
 SMALL_DATABASE = """
@@ -624,10 +623,13 @@ def test_behind_a_proxy_both_addresses_are_told(start):
     assert f"listens on 127.0.0.1, port {process.port}." in text
 
 
-def test_jobs_are_run_again_and_again_whatever_goes_wrong(start):
-    process = start(JOB_SECONDS="0.01")
-    wait_for(lambda: process.notes.count("jobs") > 2, what="the third run")
-    assert status(ask(process.port, get("/page", "Connection: close"))) == 200
+@on_posix
+def test_the_served_process_runs_the_jobs_until_it_ends(start):
+    process = start(NOTE_JOBS="yes")
+    wait_for(lambda: process.notes == ["jobs"])
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert process.notes == ["jobs", "jobs stopped"]
 
 
 @on_posix
