@@ -43,7 +43,7 @@ def made(folder: Path, **values: str) -> Flask:
     lay_schema(folder / "corkboard.db")
     app = corkboard.create_app(ProductionConfig({"DATA_DIR": str(folder), **values}))
     app.test_client_class = Browser
-    raised = {"not-visible": NotVisible(), "forbidden": Forbidden(), "conflict": EditConflict(),
+    raised = {"not-visible": NotVisible(), "forbidden": Forbidden(), "conflict": EditConflict(1),
               "boom": Boom("secret word"), "refused": ValidationError("title", "Not like that."),
               "busy": database.DatabaseBusy()}  # fmt: skip
 
