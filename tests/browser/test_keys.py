@@ -155,7 +155,7 @@ def test_keys_do_nothing_for_those_who_switched_them_off(site: Site, visit: Visi
     page = visit(site, "ines")
     page.goto("/account/appearance")
     page.get_by_label("Keyboard shortcuts").uncheck()
-    page.get_by_role("button", name="Save appearance").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("Saved.")).to_be_visible()
     page.goto("/handbook")
     for key in ("n", "/", "?", "j", "e"):
@@ -183,9 +183,9 @@ def test_people_are_found_while_typing(page: Page) -> None:
     expect(page).to_have_url(re.compile(r"\?q=pastry$"))
     expect(page.locator("#announce")).to_have_text("2 people found")
     page.get_by_label("Find by name").fill("zzz")
-    expect(page.get_by_text("Nobody fits that.")).to_be_visible()
+    expect(page.get_by_text("No matches")).to_be_visible()
     page.reload()
-    expect(page.get_by_text("Nobody fits that.")).to_be_visible()
+    expect(page.get_by_text("No matches")).to_be_visible()
     page.get_by_label("Find by name").fill("")
     expect(shown).to_have_count(everybody)
     expect(page.get_by_label("Find by name")).to_be_focused()
@@ -227,6 +227,6 @@ def test_the_theme_that_a_person_chose_wins_over_the_device(site: Site, visit: V
     background = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(background)
     page.get_by_label("Light").check()
-    page.get_by_role("button", name="Save appearance").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("Saved.")).to_be_visible()
     assert page.evaluate(background) != dark

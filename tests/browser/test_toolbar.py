@@ -182,7 +182,7 @@ def test_enter_in_the_middle_of_an_item_parts_it_and_in_front_of_it_makes_room(p
 
 PASTED = [
     ("see this here", "this", "https://e.example/a_(b)", "see [this](https://e.example/a_%28b%29) here"),
-    ("see this here", "this", "{site}/posts/78", "see [this](/posts/3) here"),
+    ("see this here", "this", "{site}/posts/78", "see [this](/posts/78) here"),
     ("see this here", "this", "just words", "see just words here"),
     ("see ", "", "https://e.example/a", "see https://e.example/a"),
     ("see ", "", "{site}/handbook", "see [words](/handbook)"),
@@ -251,7 +251,7 @@ def test_below_a_post_the_tools_wait_until_somebody_writes_and_nothing_moves(pag
     page.keyboard.type("word")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("End")
-    expect(button(page, "Name somebody")).to_be_focused()
+    expect(button(page, "Mention")).to_be_focused()
     page.get_by_role("heading", name="comments").click()
     assert not is_calm(page), "there are words"
     reply.fill("")
@@ -262,7 +262,7 @@ def test_below_a_post_the_tools_wait_until_somebody_writes_and_nothing_moves(pag
 
 @pytest.mark.parametrize(("name", "after"), [
     ("Bold", "one **two**"), ("Italic", "one *two*"), ("Code", "one `two`"), ("Link", "one [two](https://)"),
-    ("List", "- one two"), ("Quote", "> one two"), ("Name somebody", "one @two"),
+    ("List", "- one two"), ("Quote", "> one two"), ("Mention", "one @two"),
 ])  # fmt: skip
 def test_a_comment_is_formatted_as_a_post_is(page: Page, reply: Locator, name: str, after: str) -> None:
     reply.press_sequentially("one two")
@@ -275,7 +275,7 @@ def test_a_comment_is_formatted_as_a_post_is(page: Page, reply: Locator, name: s
 
 def test_a_button_of_a_comment_offers_whom_one_may_name(page: Page, reply: Locator) -> None:
     reply.press_sequentially("Thanks,")
-    button(page, "Name somebody").click()
+    button(page, "Mention").click()
     expect(reply).to_have_value("Thanks, @")
     expect(page.get_by_role("listbox", name="People").get_by_role("option")).to_have_count(8)
     assert faults_of(page, "a comment that is being written", "#comments") == []
@@ -301,7 +301,7 @@ def test_without_a_script_a_comment_has_its_hint_and_its_preview(site: Site, vis
     page.goto("/posts/78")
     expect(page.get_by_role("toolbar")).to_have_count(0)
     field = page.get_by_label("Your comment")
-    expect(field).to_have_accessible_description(re.compile("Markdown works.*@ names somebody"))
+    expect(field).to_have_accessible_description(re.compile("Markdown works.*@ to mention someone"))
     field.fill("All **done**")
     page.get_by_role("button", name="Preview").click()
     expect(page.locator("section.preview strong")).to_have_text("done")
