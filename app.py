@@ -812,6 +812,10 @@ class SoftDelete:
 # -- People ------------------------------------------------------------------------------------------------------------
 
 
+# What people say of themselves in columns of their own: one fills them in, and finds people by them.
+PROFILE_FIELDS = ("title", "department", "phone", "location")
+
+
 class User(db.Model):
     """A person of the team. People are deactivated, never deleted: what they wrote keeps its author."""
 
@@ -1104,7 +1108,7 @@ class User(db.Model):
         """The words by which the list of people finds somebody."""
         mailbox = (self.email or "").partition("@")[0]  # the rest of the address is everybody's
         digits = re.sub(r"\D", "", self.phone or "")
-        texts = (self.name, self.username, self.title, self.department, self.location, mailbox, self.phone, digits)
+        texts = [self.name, self.username, mailbox, digits, *(getattr(self, name) for name in PROFILE_FIELDS)]
         return sort_key(" ".join(text for text in texts if text), LOOKUP_MAX)
 
     def _check_taken(self, column: str, message: str) -> None:
@@ -3567,7 +3571,7 @@ TOPICS = (
 
 BY_NAME = (User.name_key.asc(), User.id.asc())
 ALL_PEOPLE = sa.select(
-    *(User.id, User.name, User.username, User.title, User.department, User.phone, User.email, User.location),
+    *(User.id, User.name, User.username, User.email, *(getattr(User, name) for name in PROFILE_FIELDS)),
     *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id),
     *(User.role, User.deactivated_at, User.last_active_at),
 )
@@ -4034,7 +4038,10 @@ class RegisterForm(SiteForm):
 class ProfileForm(SiteForm):
     name = name_field()
     email = email_field(required=False)
-    title = string_field("Job title", PROFILE_MAX, description="For example, Head of Workshop")
+    title = string_field(
+        "Job title", PROFILE_MAX, description="For example, Head of Workshop",
+        render_kw={"autocomplete": "organization-title"},
+    )  # fmt: skip
     department = string_field("Department", PROFILE_MAX)
     phone = string_field("Phone", PROFILE_MAX, field=TelField, render_kw={"autocomplete": "tel"})
     location = string_field("Location", PROFILE_MAX, description="For example, Hall B, or at home on Tuesdays")
@@ -4681,11 +4688,6 @@ def register() -> ResponseReturnValue:
 
 account = Blueprint("account", __name__, url_prefix="/account")
 
-PROFILE_FIELDS = (
-    *("name", "email", "title", "department", "phone", "location"),
-    *("away_from", "away_until", "stand_in_id"),
-)
-
 
 @account.route("", methods=["GET", "POST"])
 @login_required
@@ -4698,11 +4700,12 @@ def profile() -> ResponseReturnValue:
         given = request.files.get("upload")
         with form.errors_from_model():
             picture = store_avatar(given) if given else None  # a file without a name was not chosen, and is false
-            User.edit_profile(current_user, **form_values(form, *PROFILE_FIELDS))
+            absence = ("away_from", "away_until", "stand_in_id")
+            User.edit_profile(current_user, **form_values(form, "name", "email", *PROFILE_FIELDS, *absence))
             if picture:
                 Attachment.set_avatar(current_user, picture)
             return redirect_with_flash("/account", "Profile saved.")
-    return form_page("account/profile.html", form)
+    return form_page("account/profile.html", form, profile_fields=PROFILE_FIELDS)
 
 
 @account.route("/appearance", methods=["GET", "POST"])

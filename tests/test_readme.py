@@ -1,4 +1,4 @@
-"""The README keeps its word: the five steps to a page of one's own work as they are written."""
+"""The README keeps its word: each recipe as it is written, those of new columns on a site that is in use."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import MYSQL_URL, NO_MYSQL, WORKER, create_database, drop_database, may_create_databases
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-STEP = re.compile(r"^ *<!-- own-page: (?P<where>.+?) -->\n *```\w+\n(?P<code>.*?)\n *```$", re.MULTILINE | re.DOTALL)
+STEP = re.compile(r"^ *<!-- (own-\w+): (.+?) -->\n *```\w*\n(.*?)\n *```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -22,6 +24,15 @@ def project(tmp_path: Path) -> Path:
     copy = tmp_path / "corkboard"
     ignore = shutil.ignore_patterns("instance", ".git", ".venv", "browser", "bench", "faults", "*cache*", ".hypothesis")
     return Path(shutil.copytree(PROJECT, copy, ignore=ignore))
+
+
+def steps_of(recipe: str) -> list[tuple[str, str]]:
+    """Where each step of a recipe is done, and what is written there."""
+    return [(where, dedent(code)) for name, where, code in STEP.findall(README) if name == recipe]
+
+
+def dedent(code: str) -> str:
+    return "\n".join(line.removeprefix("   ") for line in code.split("\n"))
 
 
 def follow(project: Path, where: str, code: str) -> None:
@@ -34,44 +45,126 @@ def follow(project: Path, where: str, code: str) -> None:
         return
     action, _, mark = how.partition(" ")
     text = path.read_text(encoding="utf-8")
-    assert text.count(mark) >= 1, f"{name} has no {mark!r}, which the README speaks of"
+    assert mark in text, f"{name} has no {mark!r}, which the README speaks of"
     at = text.index(mark)
-    if action == "before":  # a section's banner begins with a line above the one that names it
-        at = text.rindex("\n# ====", 0, at) + 1
-        changed = f"{text[:at]}{code}\n\n\n{text[at:]}"
+    if action == "replace":
+        changed = text.replace(mark, code, 1)
     elif action == "after":
         changed = f"{text[: at + len(mark)]}\n{code}{text[at + len(mark) :]}"
+    elif mark.startswith("# =="):  # a banner begins with a line above the one that names the section
+        at = text.rindex("\n# ====", 0, at) + 1
+        changed = f"{text[:at]}{code}\n\n\n{text[at:]}"
     else:
-        changed = text.replace(mark, code, 1)
+        at = text.rindex("\n", 0, at) + 1
+        changed = f"{text[:at]}{code}\n{text[at:]}"
     path.write_text(changed, encoding="utf-8")
 
 
-def dedent(code: str) -> str:
-    return "\n".join(line.removeprefix("   ") for line in code.split("\n"))
+def python(project: Path, *arguments: str, **settings: str) -> str:
+    """What Python prints in the project, where it ends well."""
+    names = ("TEST_MYSQL_URL", "CORKBOARD_TEST_REQUIRE", "DATA_DIR", "DATABASE_URL", "APP_ENV")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {"DATA_DIR": str(project / "data"), **settings}
+    command = [sys.executable, *arguments]
+    run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+# -- A page ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_five_steps_to_a_page_of_ones_own_work(project):
-    steps = STEP.findall(README)
-    assert len(steps) == 6
+    steps = steps_of("own-page")
+    assert len(steps) == 7
     for where, code in steps:
-        follow(project, where, dedent(code))
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("TEST_MYSQL_URL", "CORKBOARD_TEST_REQUIRE")
-    }
+        follow(project, where, code)
     contents = "tests/test_structure.py::test_the_contents_name_the_blueprints_and_models_that_there_are"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_lunch.py", contents]
-    run = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+    matrix = [f"tests/test_role_matrix.py::{name}" for name in (
+        "test_every_route_and_method_is_in_the_table_and_nothing_else[sqlite]",
+        "test_everybody_may_do_what_the_table_says_and_no_more[sqlite-lunch.show_lunch-GET]",
+    )]  # fmt: skip
+    python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_lunch.py", contents, *matrix)
 
 
 def test_a_page_that_says_nothing_of_access_stops_the_start(project):
-    where, code = STEP.findall(README)[0]
-    follow(project, where, dedent(code).replace("@login_required\n", ""))
-    where, code = STEP.findall(README)[1]
-    follow(project, where, dedent(code))
-    environment = os.environ | {"DATA_DIR": str(project / "data"), "APP_ENV": "testing"}
-    run = subprocess.run(
-        [sys.executable, "-c", "import wsgi"], cwd=project, env=environment, capture_output=True, text=True, check=False
-    )
-    assert run.returncode != 0
-    assert "lunch.show_lunch" in run.stderr
+    view, registered = steps_of("own-page")[:2]
+    follow(project, view[0], view[1].replace("@login_required\n", ""))
+    follow(project, *registered)
+    with pytest.raises(AssertionError, match=r"lunch\.show_lunch"):
+        python(project, "-c", "import wsgi")
+
+
+# -- A field of a person, and a part of a post, on a site that is in use -----------------------------------------------
+
+BROWSER = """
+import re, sys
+sys.path[:0] = [".", "tests"]
+from conftest import Browser
+import app as corkboard
+
+site = corkboard.create_app()
+site.test_client_class = Browser
+
+def browser_of(username):
+    with site.app_context():
+        user = corkboard.User.by_username(username)
+        token = corkboard.SignIn.start(user.id, False, "Firefox", "127.0.0.1")
+    browser = site.test_client()
+    with browser.session_transaction() as session:
+        session["token"], session["csrf_token"] = token, "a" * 40
+    return browser
+"""
+FIELD = """
+soren = browser_of("soren")
+assert "Speaks" not in soren.get("/people/soren").text
+assert 'name="languages"' in soren.get("/account").text
+soren.submit("/account", {"name": "Søren Dahl", "languages": "Danish and Polish"})
+assert "Speaks Danish and Polish" in soren.get("/people/soren").text
+assert "Søren" in soren.get("/people?q=polish").text
+assert "Yuki" not in soren.get("/people?q=polish").text
+"""
+PART = """
+ines = browser_of("ines")
+newest = re.search(r'href="(/posts/[0-9]+)"', ines.get("/").text)[1]
+assert ines.get(newest).status_code == 200
+topic = re.findall(r'<option[^>]* value="([0-9]+)"', ines.get("/posts/new").text)[0]
+values = {"kind": "news", "topic": topic, "title": "Tasting", "body": "Bring a spoon.", "place": "The Long Table"}
+made = ines.submit("/posts/new", values | {"form_id": "a" * 32}).headers["Location"]
+assert "The Long Table" in ines.get(made).text
+assert 'value="The Long Table"' in ines.get(made + "/edit").text
+ines.submit(made + "/edit", values | {"version": "1", "place": "The yard"})
+assert "The yard" in ines.get(made).text
+assert "The Long Table" not in ines.get(made).text
+"""
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """The setting that names a database of the test's own."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    if not MYSQL_URL or not may_create_databases():
+        pytest.skip(NO_MYSQL if not MYSQL_URL else "the account of TEST_MYSQL_URL may not create databases")
+    yield {"DATABASE_URL": create_database(f"{WORKER}readme")}
+    drop_database(f"{WORKER}readme")
+
+
+def test_a_field_of_a_person_and_a_part_of_a_post_work_on_a_site_in_use(project, database_url):
+    python(project, "-m", "flask", "init-db", **database_url)
+    python(project, "-m", "flask", "seed-demo", **database_url)
+    for recipe, places, check in (("own-field", 5, FIELD), ("own-part", 9, PART)):
+        *edits, (where, commands) = steps_of(recipe)
+        assert len(edits) + 1 == places
+        assert where == "run"
+        for edit in edits:
+            follow(project, *edit)
+        for command in commands.splitlines():
+            python(project, *(word.strip('"') for word in re.findall(r'"[^"]+"|\S+', command)[1:]), **database_url)
+        python(project, "-c", BROWSER + check, **database_url)
+    assert "nothing to migrate" in python(project, "-m", "flask", "db", "migrate", **database_url)
+    made = sorted(path.name for path in (project / "migrations" / "versions").glob("*.py"))
+    assert made == ["0001_initial.py", "0002_languages_of_people.py", "0003_place_of_a_post.py"]
+    python(project, "-m", "ruff", "format", "--check", "migrations")
+    python(project, "-m", "ruff", "check", "migrations")
