@@ -645,8 +645,8 @@ def comparable(rows: Rows, world: World) -> dict[str, list[dict[str, Any]]]:
     for table in db.metadata.sorted_tables:
         if table.name == "search_entries":  # made of the others' rows, with their ids among the words
             continue
-        targets = {column.name: key.column.table.name for column in table.c for key in column.foreign_keys}
-        targets["id"] = table.name
+        targets = {"actor_id": "users", "activity_id": "activities", "id": table.name}  # activities have no keys
+        targets |= {column.name: key.column.table.name for column in table.c for key in column.foreign_keys}
         cleaned[table.name] = [
             {
                 name: "new" if name in targets and value and value not in known[targets[name]] else value
