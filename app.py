@@ -611,10 +611,11 @@ def tidy_filename(given: str | None) -> str:
     No folders, no control characters or marks that turn the direction of writing, nothing that Windows reserves, at
     most 255 bytes. Its ending is in lower case.
     """
-    bare = unicodedata.normalize("NFC", re.split(r"[/\\]", given or "")[-1])
+    bare = re.split(r"[/\\]", given or "")[-1]
     # Joiners stay, though they are format characters (Cf), too: Persian and many emoji are made with them.
-    seen = (char for char in bare if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cc", "Cs"))
-    whole = _SPACES.sub(" ", re.sub(r'[<>:"|?*]', "_", "".join(seen))).strip(" .")
+    kept = (char for char in bare if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cc", "Cs"))
+    whole = re.sub(r'[<>:"|?*]', "_", unicodedata.normalize("NFC", "".join(kept)))
+    whole = _SPACES.sub(" ", whole).strip(" .")
     stem, _, ending = whole.rpartition(".")
     if not stem or len(ending) > ENDING_MAX:
         stem, ending = whole, ""
@@ -3463,12 +3464,12 @@ CARD = (
     .join(Post.topic)
     .where(Post.listed())
 )
-NEWS = database.in_table_order(CARD).where(Post.kind == "news", Post.current())
+NEWS = database.in_table_order(CARD, Topic).where(Post.kind == "news", Post.current())
 PINNED = (
     NEWS.where(Post.pinned_at.is_not(None), Post.is_pinned_now()).order_by(Post.pinned_at.desc(), Post.id.desc())
 ).limit(PINNED_MAX)
-TOPIC_POSTS = database.in_table_order(CARD).where(Post.topic_id == sa.bindparam("topic_id"), Post.kind == "news")
-AUTHOR_POSTS = database.in_table_order(CARD).where(Post.author_id == sa.bindparam("author_id"))
+TOPIC_POSTS = database.in_table_order(CARD, Topic).where(Post.topic_id == sa.bindparam("topic_id"), Post.kind == "news")
+AUTHOR_POSTS = database.in_table_order(CARD, Topic).where(Post.author_id == sa.bindparam("author_id"))
 
 OWNER = aliased(User)
 OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.is_active)

@@ -328,12 +328,17 @@ def upsert(model: Any, values: Sequence[Mapping[str, Any]], keys: Sequence[str] 
     db.session.connection().execute(insert, list(values))
 
 
-def in_table_order(statement: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
+def in_table_order(statement: sa.Select[*tuple[Any, ...]], *small: Any) -> sa.Select[*tuple[Any, ...]]:
     """Have MySQL join in the order written: its optimizer starts at the smallest table and then sorts a million rows.
 
+    It would also read a `small` table whole and join it in a buffer, after which it sorts too: it has to use the key.
     SQLite, which follows the index that serves ORDER BY and LIMIT, needs no telling.
     """
-    return statement.prefix_with("STRAIGHT_JOIN", dialect="mysql").prefix_with("STRAIGHT_JOIN", dialect="mariadb")
+    for dialect in ("mysql", "mariadb"):
+        statement = statement.prefix_with("STRAIGHT_JOIN", dialect=dialect)
+        for table in small:
+            statement = statement.with_hint(table, "FORCE INDEX (PRIMARY)", dialect)
+    return statement
 
 
 # ======================================================================================================================

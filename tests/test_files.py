@@ -460,6 +460,7 @@ ODD = st.sampled_from([*"/\\:*?\"<>|.% \u202e\u200f\u2066\ufeff\x00\n\x85\u0301e
 @example("😀" * 100 + ".jpeg")
 @example("invoice\u202egpj.pdf")
 @example(" . .png")
+@example("A\x1f\u0301.txt")
 def test_a_name_can_be_saved_anywhere_and_looks_like_what_it_is(given_name):
     name = tidy_filename(given_name)
     assert tidy_filename(name) == name

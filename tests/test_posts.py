@@ -878,8 +878,8 @@ def a_topic_without_the_admin(s):
     return add_topic(s.people.editor, "Secret", private=True)
 
 
-def a_topic_with_the_first(s):
-    return add_topic(s.people.editor, "Secret", members=[1])
+def a_topic_with_the_reader(s):
+    return add_topic(s.people.editor, "Secret", members=[s.people.reader.id])
 
 
 def a_colleague(s):
@@ -906,7 +906,8 @@ def nothing(s):
     return None
 
 
-# What stands before, who acts, the address ({} is its id), the form, and the action that is written down.
+# What stands before, who acts, the address ({} is its id, then a revision), the form, and the action that is written
+# down.
 ACTIONS = [
     (nothing, "member", "/posts/new", {"title": "T", "body": "B", "topic": "open"}, "post.published"),
     (an_open_post, "member", "/posts/{}/edit", {"title": "T", "body": "B", "topic": "open", "version": 1},
@@ -934,8 +935,8 @@ ACTIONS = [
     (a_topic_without_the_admin, "admin", "/admin/topics/{}/join", {}, "topic.joined"),
     (a_new_topic, "editor", "/admin/topics/{}/private", {}, "topic.closed"),
     (a_topic_without_the_admin, "editor", "/admin/topics/{}/open", {}, "topic.opened"),
-    (a_topic_without_the_admin, "editor", "/admin/topics/{}/members", {"user": 1}, "topic.member_added"),
-    (a_topic_with_the_first, "editor", "/admin/topics/{}/members/{}/remove", {}, "topic.member_removed"),
+    (a_topic_without_the_admin, "editor", "/admin/topics/{}/members", {"user": "reader"}, "topic.member_added"),
+    (a_topic_with_the_reader, "editor", "/admin/topics/{}/members/{reader}/remove", {}, "topic.member_removed"),
     (nothing, "member", "/files", {"upload": (str(Path(__file__)), "notes.txt")}, "attachment.uploaded"),
     (a_file, "member", "/files/{}/delete", {}, "attachment.deleted"),
     (a_removed_file, "member", "/files/{}/restore", {}, "attachment.restored"),
@@ -973,8 +974,9 @@ def test_every_action_writes_down_who_did_it_on_what_and_from_where(
     subject = before(SimpleNamespace(people=people, topics=topics))
     actor, browser = getattr(people, who), sign_in(getattr(people, who))
     last = db.session.scalar(sa.select(sa.func.max(Activity.id)))
-    sent = {name: topics.open.id if value == "open" else value for name, value in form.items()}
-    address = path.format(subject.id if subject else "", 1)
+    ids = {"open": topics.open.id, "reader": people.reader.id}
+    sent = {name: ids.get(value, value) for name, value in form.items()}
+    address = path.format(subject.id if subject else "", 1, reader=people.reader.id)
     answer = browser.submit(address, sent, environ_base={"REMOTE_ADDR": "192.0.2.7"})
     assert answer.status_code in (200, 303)
     db.session.rollback()
