@@ -1492,10 +1492,9 @@ class Timed:
     @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
         """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
-        editor = aliased(User)
-        scheduled = sa.exists().where(editor.id == VIEWER, editor.role >= Role.EDITOR, cls.scheduled_for.is_not(None))
-        out = sa.or_(cls.is_published(), cls.author_id == VIEWER, scheduled)
-        return sa.and_(cls.in_sight(), out)
+        editor = sa.select(User.id).where(User.id == VIEWER, User.role >= Role.EDITOR).correlate(None).exists()
+        scheduled = sa.and_(cls.scheduled_for.is_not(None), editor)
+        return sa.and_(cls.in_sight(), sa.or_(cls.is_published(), cls.author_id == VIEWER, scheduled))
 
     @classmethod
     def in_sight(cls, person: Any = None) -> sa.ColumnElement[bool]:
@@ -3022,8 +3021,7 @@ class Setting(db.Model):
     @classmethod
     def read(cls) -> Site:
         """The site's settings."""
-        chosen = sa.select(cls.name, cls.value).where(cls.name.in_(Site._fields))
-        return Site(**{row.name: row.value for row in db.session.execute(chosen)})
+        return Site(**{row.name: row.value for row in db.session.execute(SETTINGS) if row.name in Site._fields})
 
     @classmethod
     def lock(cls) -> None:
@@ -3124,32 +3122,35 @@ class SearchEntry(db.Model):
 
         A later page begins at `start`, and leaves out what the first page began with.
         """
-        best = cls._matches(viewer, query, database.TITLE_MARK, ID_MAX, PAGE_SIZE)
+        found = cls._visible_to(viewer).where(*query.conditions)
+        best = cls._matches(found, query, database.TITLE_MARK, ID_MAX, PAGE_SIZE)
         at_top = [hit.SearchEntry.id for hit in best]
-        others = cls._matches(viewer, query, database.WORD_MARK, start or ID_MAX, PAGE_SIZE + 1, but=at_top)
+        rest = found.where(cls.id.not_in(at_top))
+        others = cls._matches(rest, query, database.WORD_MARK, start or ID_MAX, PAGE_SIZE + 1)
         hits = [*others] if start else [*best, *others]
         next_start = hits[PAGE_SIZE].SearchEntry.id if len(hits) > PAGE_SIZE else None
         return SearchResults(hits[:PAGE_SIZE], next_start)
 
     @classmethod
-    def _matches(
-        cls, viewer: User, query: SearchQuery, mark: str, start: int, limit: int, but: Sequence[int] = ()
-    ) -> Sequence[Any]:
-        """The newest entries with all the words that bear a mark, and what they are of."""
+    def _visible_to(cls, viewer: User) -> sa.Select[Any]:
+        """The entries of what a person sees, each with what it is of."""
         author_id = sa.func.coalesce(Attachment.uploader_id, Comment.author_id, Post.author_id)
         is_expired = (Post.expires_at <= NOW).label("is_expired")
-        found = (
+        return (
             sa.select(cls, Post, Topic, Comment, Attachment, User, is_expired)
             .join(Post, Post.id == cls.post_id)
             .join(Topic, Topic.id == Post.topic_id)
             .outerjoin(Comment, Comment.id == cls.comment_id)
             .outerjoin(Attachment, Attachment.id == cls.attachment_id)
             .join(User, User.id == author_id)
-            .where(cls.visible(), cls.id.not_in(but), *query.conditions)
+            .where(cls.visible())
             .params(viewer=viewer.id, now=utcnow())
         )
-        match = database.search_query(query.words, query.flags, mark)
-        return database.newest_matches(found, cls, match, start, limit)
+
+    @classmethod
+    def _matches(cls, found: sa.Select[Any], query: SearchQuery, mark: str, start: int, limit: int) -> Sequence[Any]:
+        """The newest of some entries that have all the words, as those of titles or of any text."""
+        return database.newest_matches(found, cls, database.search_query(query.words, query.flags, mark), start, limit)
 
     @classmethod
     def all_things(cls) -> list[list[tuple[datetime, str, int]]]:
@@ -3464,12 +3465,18 @@ CARD = (
     .join(Post.topic)
     .where(Post.listed())
 )
-NEWS = database.in_table_order(CARD, Topic).where(Post.kind == "news", Post.current())
+CURRENT_NEWS = CARD.where(Post.kind == "news", Post.current())
+NEWS = database.in_table_order(CURRENT_NEWS, ix_posts_news=Post, PRIMARY=Topic)
 PINNED = (
-    NEWS.where(Post.pinned_at.is_not(None), Post.is_pinned_now()).order_by(Post.pinned_at.desc(), Post.id.desc())
-).limit(PINNED_MAX)
-TOPIC_POSTS = database.in_table_order(CARD, Topic).where(Post.topic_id == sa.bindparam("topic_id"), Post.kind == "news")
-AUTHOR_POSTS = database.in_table_order(CARD, Topic).where(Post.author_id == sa.bindparam("author_id"))
+    database.in_table_order(CURRENT_NEWS, ix_posts_pinned=Post, PRIMARY=Topic)
+    .where(Post.pinned_at.is_not(None), Post.is_pinned_now())
+    .order_by(Post.pinned_at.desc(), Post.id.desc())
+    .limit(PINNED_MAX)
+)
+NEWS_OF_TOPIC = CARD.where(Post.topic_id == sa.bindparam("topic_id"), Post.kind == "news")
+TOPIC_POSTS = database.in_table_order(NEWS_OF_TOPIC, ix_posts_topic=Post, PRIMARY=Topic)
+BY_AUTHOR = CARD.where(Post.author_id == sa.bindparam("author_id"))
+AUTHOR_POSTS = database.in_table_order(BY_AUTHOR, ix_posts_author=Post, PRIMARY=Topic)
 
 OWNER = aliased(User)
 OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.is_active)
@@ -3557,7 +3564,9 @@ AWAY = (
     .limit(4 * AWAY_SHOWN)  # which day it is depends on where each person is: `is_away` decides
 )
 CHANGED_PAGES = (
-    database.in_table_order(sa.select(Post.id, Post.title, Post.updated_at, EDITOR.name.label("editor_name")))
+    database.in_table_order(
+        sa.select(Post.id, Post.title, Post.updated_at, EDITOR.name.label("editor_name")), ix_posts_changed=Post
+    )
     .join(EDITOR, EDITOR.id == Post.editor_id)
     .where(Post.listed(), Post.kind == "page")
     .order_by(Post.updated_at.desc(), Post.id.desc())
@@ -3569,6 +3578,8 @@ TOPICS = (
     .order_by(Topic.position, Topic.id)
     .limit(TOPICS_SHOWN)
 )
+
+SETTINGS = sa.select(Setting.name, Setting.value)
 
 BY_NAME = (User.name_key.asc(), User.id.asc())
 ALL_PEOPLE = sa.select(
@@ -4267,9 +4278,10 @@ class Page(NamedTuple):
 
 def fetch(statement: Statement, **params: Any) -> Sequence[Any]:
     """Run a read for the person who is signed in. Returns its rows, or its entities where it selects nothing else."""
-    known = {"viewer": current_user.id, "now": g.now, "since": current_user.new_since}
+    user: Any = signed_in_user()
+    known = {"viewer": user.id, "now": g.now, "since": user.new_since}
     rows = db.session.execute(statement, known | params).all()
-    is_entity = len(statement.column_descriptions) == 1 and isinstance(statement.column_descriptions[0]["expr"], type)
+    is_entity = bool(rows) and len(rows[0]) == 1 and isinstance(rows[0][0], db.Model)
     return [row[0] for row in rows] if is_entity else rows
 
 

@@ -319,25 +319,26 @@ def upsert(model: Any, values: Sequence[Mapping[str, Any]], keys: Sequence[str] 
     table: sa.Table = model.__table__
     keys = keys or [column.name for column in table.primary_key]
     changed = [name for name in values[0] if name not in keys]
+    insert: Any
     if is_sqlite():
-        insert: Any = insert_sqlite(table)
-        insert = insert.on_conflict_do_update(keys, set_={name: insert.excluded[name] for name in changed})
+        new = {name: sa.literal_column(f"excluded.{name}") for name in changed}
+        insert = insert_sqlite(table).on_conflict_do_update(keys, set_=new)
     else:
-        insert = insert_mysql(table)
-        insert = insert.on_duplicate_key_update({name: insert.inserted[name] for name in changed})
+        new = {name: sa.func.values(sa.column(name)) for name in changed}
+        insert = insert_mysql(table).on_duplicate_key_update(new)
     db.session.connection().execute(insert, list(values))
 
 
-def in_table_order(statement: sa.Select[*tuple[Any, ...]], *small: Any) -> sa.Select[*tuple[Any, ...]]:
-    """Have MySQL join in the order written: its optimizer starts at the smallest table and then sorts a million rows.
+def in_table_order(statement: sa.Select[*tuple[Any, ...]], **indexes: Any) -> sa.Select[*tuple[Any, ...]]:
+    """Have MySQL join in the order written, and read some tables by these indexes: each the name of one, and its table.
 
-    It would also read a `small` table whole and join it in a buffer, after which it sorts too: it has to use the key.
-    SQLite, which follows the index that serves ORDER BY and LIMIT, needs no telling.
+    Its optimizer would start at the smallest table and then sort a million rows, or follow an index from its very
+    beginning to a page far down. SQLite, which follows the index that serves ORDER BY and LIMIT, needs no telling.
     """
     for dialect in ("mysql", "mariadb"):
         statement = statement.prefix_with("STRAIGHT_JOIN", dialect=dialect)
-        for table in small:
-            statement = statement.with_hint(table, "FORCE INDEX (PRIMARY)", dialect)
+        for index, table in indexes.items():
+            statement = statement.with_hint(table, f"FORCE INDEX (`{index}`)", dialect)
     return statement
 
 
@@ -444,7 +445,6 @@ WORD_MARK, TITLE_MARK, FLAG_MARK = "zzz", "ttt", "qqq"
 WORD_MAX, TOKEN_MAX = 40, 72  # InnoDB ignores what is longer than 84 characters, marks included
 QUERY_WORDS = 8
 MYSQL_BEGINNING = 4  # letters: MySQL takes too long to find the beginnings of words that are shorter
-MYSQL_READ_FIRST = 1000  # entries: see `newest_matches`
 
 _UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 _ACCENTS = re.compile("[\u0300-\u036f]")  # not the marks of kana or Hindi, which make other letters
@@ -553,28 +553,17 @@ def search_query(words: Sequence[Word], flags: Sequence[str], mark: str = WORD_M
 def newest_matches(found: Any, entries: Any, query: str, start: int, limit: int) -> Sequence[Any]:
     """The newest rows of a select over entries that match a query, from the entry with the id `start` on.
 
-    Neither engine is asked how well an entry matches: it would have to look at all of them. MySQL looks at all even to
-    find the newest ones, so that the very newest are read without its index first: common words are found there.
+    Neither engine is asked how well an entry matches: it would have to look at all of them.
     """
     if is_sqlite():
         index = sa.table("search_fts", sa.column("rowid", sa.Integer))
         matches = sa.literal_column("search_fts").op("MATCH", is_comparison=True)(query)
-        found = found.join(index, index.c.rowid == entries.id).where(matches, index.c.rowid <= start)
-        return db.session.execute(found.order_by(index.c.rowid.desc()).limit(limit)).all()
-    newest = in_table_order(found).where(entries.id <= start).order_by(entries.id.desc()).limit(limit)
-    last = min(start, db.session.scalar(sa.select(sa.func.max(entries.id))) or 0)
-    read = newest.where(entries.id > last - MYSQL_READ_FIRST, *_tokens_contain(entries, query))
-    rows = db.session.execute(read).all()
-    if len(rows) < limit:
-        rows = db.session.execute(newest.where(match_mysql(entries.tokens, against=query).in_boolean_mode())).all()
-    return rows
-
-
-def _tokens_contain(entries: Any, query: str) -> list[sa.ColumnElement[bool]]:
-    """The same as a query of MySQL's, as conditions on the text of an entry's tokens."""
-    tokens = sa.func.concat(" ", entries.tokens, " ")
-    sought = [f" {token.removeprefix('+')} ".replace("* ", "") for token in query.split()]
-    return [tokens.contains(text, autoescape=True) for text in sought]
+        found, entry_id = found.join(index, index.c.rowid == entries.id).where(matches), index.c.rowid
+    else:
+        matches = match_mysql(entries.tokens, against=query).in_boolean_mode()
+        found, entry_id = in_table_order(found).where(matches), entries.id
+    newest = found.where(entry_id <= start).order_by(entry_id.desc()).limit(limit)
+    return db.session.execute(newest).all()
 
 
 # -- The index ---------------------------------------------------------------------------------------------------------

@@ -139,6 +139,7 @@ def test_roles_that_are_lower_may_less():
 @pytest.mark.parametrize("path", ["/login", "/static/app.css", "/healthz", "/nowhere"])
 def test_every_answer_forbids_what_no_page_needs(world, path):
     answer = world.browser().get(path)
+    answer.close()
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -1011,6 +1011,7 @@ def test_lists_are_found_by_an_index_that_has_them_in_order_already(app, people,
             assert posts, plan
             for line in posts:
                 assert "ix_posts_" in line.partition("'key':")[2], (address, plan)
+                assert "'type': 'range'" in line, (address, plan)  # not from the index's beginning to a page far down
                 assert "filesort" not in line, (address, plan)
                 assert "temporary" not in line, (address, plan)
 
