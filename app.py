@@ -1,23 +1,24 @@
 """Corkboard: the intranet of one small team, in one file.
 
- 1. Constants and extensions  addresses, limits, text and Markdown, differences
- 2. Models                    base, User, SignIn, Topic, TopicMember, Post, Revision, MustReadRole, MustReadPerson,
-                              Acknowledgement, Comment, Attachment, Reaction, Activity, Follow, ReadMark,
-                              NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
+ 1. Constants and extensions  limits, security headers, roles, exceptions, Markdown, differences of texts
+ 2. Models                    SoftDelete, User, SignIn, Topic, TopicMember, Post, Revision, MustReadRole,
+                              MustReadPerson, Acknowledgement, Comment, Attachment, Reaction, Activity, Follow,
+                              ReadMark, NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
- 5. View helpers              lists, parts of pages, uploads, pictures
+ 5. View helpers              lists, reactions, read marks, the sidebar, uploads, pictures
  6. Routes                    auth, account, posts, topics, people, files, search, notifications, admin
  7. JSON API                  health
- 8. Template filters and context  times, the header
- 9. Commands                  check, the demo, jobs
+ 8. Template filters and context  dates and times, cached parts of pages, assets
+ 9. Commands                  set-up, checks, search index, demo, jobs
 10. Error handlers
-11. create_app                hooks of a request
+11. create_app                request hooks
 
-One request, walked through: `create_app` in section 11 registered hooks and blueprints. `@login_required` in section 3
-finds the person. The view in section 6 reads what that person may see (`Post.visible_to`, or one of the hot reads at
-the end of section 2), checks a form of section 4, calls one action of a model in section 2, and answers. Only actions
-write. Each is one transaction (`@transactional` of database.py), which checks who acts, and records its own activity.
+How a request is handled: `create_app` in section 11 has registered the hooks and blueprints. `@login_required` in
+section 3 checks who is signed in. The view in section 6 reads what that person may see (through `Post.visible_to` or
+one of the hot reads at the end of section 2), validates a form from section 4, calls one action of a model from
+section 2, and responds. Only actions write. An action is one transaction (`@transactional` in database.py). It checks
+the person's role and records an activity.
 """
 
 from __future__ import annotations
@@ -142,15 +143,7 @@ from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Opt
 import database
 from config import Config, Finding, configure_logging, load
 from config import config as configurations
-from database import (
-    LongText,
-    Timestamp,
-    db,
-    fold,
-    sort_key,
-    transactional,
-    utcnow,
-)
+from database import LongText, Timestamp, db, fold, sort_key, transactional, utcnow
 
 # ======================================================================================================================
 # == 1. Constants and extensions =======================================================================================
@@ -163,11 +156,9 @@ log = logging.getLogger("corkboard")
 access_log = logging.getLogger("corkboard.access")
 
 bootstrap = Bootstrap5()
-
-
 csrf = CSRFProtect()
 
-# Lengths in characters: of the columns and the forms alike.
+# Lengths in characters, for columns and forms.
 USERNAME_MIN, USERNAME_MAX = 2, 32
 NAME_MAX = 80
 EMAIL_MAX = 254  # RFC 5321 section 4.5.3.1.3
@@ -186,7 +177,7 @@ USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
-# What one may say without words: how it is shown, and what it is called.
+# The kinds of reactions, each with its emoji and its label.
 REACTIONS = {
     "like": ("👍", "Like"),
     "love": ("❤️", "Love"),
@@ -201,33 +192,33 @@ PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
-AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # a page saves each 4 seconds at most
+AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # the editor saves every 4 seconds at most
 OWED_MOST = 20
-AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 40  # beside the lists
-DAYS_APART = timedelta(days=2)  # two time zones differ by one day and a bit
-LONG_AGO = datetime(2000, 1, 1)  # before any post
+AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 40  # in the sidebar
+DAYS_APART = timedelta(days=2)  # time zones differ by up to 26 hours
+LONG_AGO = datetime(2000, 1, 1)  # earlier than any post
 REMIND_EVERY = timedelta(days=1)
-NEW_FOR = timedelta(days=365)  # nothing older is ever new to anybody
-TOLD_FOR = timedelta(days=90)  # so long what somebody read stays in their notifications
+NEW_FOR = timedelta(days=365)  # older posts are not new to anyone
+TOLD_FOR = timedelta(days=90)  # how long notifications are kept after they are read
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
 QUERY_MAX = 100
 FOUND_PEOPLE = 5
 SNIPPET_BEFORE, SNIPPET_AFTER = 80, 180  # characters around the first word that was found
-SNIPPET_WITHIN = 20_000  # characters of HTML that are searched for it
-ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
+SNIPPET_WITHIN = 20_000  # characters of HTML in which that word is looked for
+ID_MAX = 2**31 - 1  # the largest INTEGER of MySQL
 
 SIGN_IN_IDLE = timedelta(hours=12)
 SIGN_IN_LIFETIME = timedelta(days=7)
 SIGN_IN_REMEMBERED = timedelta(days=30)
-VISIT_GAP = timedelta(minutes=30)  # away for longer, and what came since then is new
-VISIT_NOTED_EVERY = timedelta(minutes=5)  # how exactly "last used" is known
+VISIT_GAP = timedelta(minutes=30)  # a longer break ends a visit
+VISIT_NOTED_EVERY = timedelta(minutes=5)  # the precision of "last used"
 
 SCRYPT = "scrypt:32768:8:3"  # OWASP Password Storage Cheat Sheet; werkzeug's default is weaker
-HASHES_AT_ONCE = 2  # 32 MB each
+HASHES_AT_ONCE = 2  # each needs 32 MB of memory
 HASH_WAIT_SECONDS = 10.0
 
-# The commonest passwords of eight characters or more (and what people type when asked for one here).
+# The most common passwords of eight or more characters, and some that people are likely to choose for this site.
 COMMON_PASSWORDS = frozenset(
     """
     12345678 123456789 1234567890 11111111 00000000 87654321 987654321 88888888 12341234 11223344 123123123 147258369
@@ -241,9 +232,9 @@ COMMON_PASSWORDS = frozenset(
 )
 
 STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
-HUES = 6
+HUES = 6  # the colors of initials: see app.css
 
-# Nothing inline, nothing from elsewhere, no plugin, no frame.
+# Pages use no inline scripts or styles, nothing from other sites, no plugins and no frames.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -257,8 +248,8 @@ SECURITY_HEADERS = {
 }
 YEAR_SECONDS = 365 * 24 * 3600
 
-# What may be uploaded, by its ending. Pictures are decoded and encoded again; of the others only PDF is ever shown by a
-# browser, and whatever a browser might run (HTML, SVG, scripts) is not among them.
+# The types of files that people may upload. Pictures are decoded and encoded again. Of the others, browsers show only
+# PDF. Types that a browser might run (HTML, SVG, scripts) are not allowed.
 PICTURES = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
 OTHER_FILES = frozenset(
     """
@@ -269,23 +260,23 @@ OTHER_FILES = frozenset(
 )
 SHOWN_TYPES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "webp": "image/webp"}
 SHOWN_TYPES["pdf"] = "application/pdf"
-FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
+FILE_NAME_MAX = 255  # bytes of UTF-8: a limit of file systems
 ENDING_MAX = 8
 FILE_ENDPOINTS = frozenset({"files.show", "files.picture"})
 POLL_ENDPOINT = "notifications.poll"
-KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may keep the answer, and ask whether it still holds
-# Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
-# reach the page's origin.
+KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may cache the response, and must revalidate it
+# A file may not run, load or frame anything. PDFs get no sandbox, because browsers show none in it. Scripts in a PDF
+# cannot reach the site.
 FILE_POLICY = "default-src 'none'; sandbox"
 PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
-PICTURE_PIXELS = 50_000_000  # of all frames together; they take 200 MB, and twice that while the picture is turned
-FRAMES_MOST = 1_000  # of an animated picture
+PICTURE_PIXELS = 50_000_000  # in all frames together. They need 200 MB, and twice as much while a picture is rotated
+FRAMES_MOST = 1_000  # in an animated picture
 PICTURE_WAIT_SECONDS = 20
-MEDIUM_PIXELS = 1600  # the longer side at most of what texts show: twice as many as a text is wide
-THUMB_PIXELS = 480  # the longer side at most; shown at half of it
+MEDIUM_PIXELS = 1600  # the longer side of pictures in texts: twice the width of a text, for sharp screens
+THUMB_PIXELS = 480  # the longer side of thumbnails, which are shown at half that size
 AVATAR_PIXELS = 128
-ORPHAN_AGE = timedelta(days=1)  # no upload takes that long
+ORPHAN_AGE = timedelta(days=1)  # longer than any upload takes
 UNUSED_AGE = timedelta(days=30)
 
 Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
@@ -293,7 +284,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 class Role(IntEnum):
-    """What a person may do; each role may do all that the ones below it may."""
+    """The roles. Each may do everything that the lower ones may do."""
 
     READER = 10
     MEMBER = 20
@@ -306,7 +297,7 @@ class Role(IntEnum):
 
 
 class ValidationError(Exception):
-    """An action's rule says no. Forms show the message beside the field of that name."""
+    """A model's rule was broken. Forms show the message beside the field of that name."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -318,27 +309,27 @@ class NoRoom(ValidationError):
 
 
 class EditConflict(Exception):
-    """Somebody else saved another text of a post in the meantime."""
+    """The text of a post was saved by somebody else, or in another tab, after this form was opened."""
 
     def __init__(self, post_id: int) -> None:
-        super().__init__("saved by somebody else in the meantime")
+        super().__init__("the post was saved by somebody else in the meantime")
         self.post_id = post_id
 
 
 class NotVisible(Exception):
-    """It does not exist, or not for this person: nobody learns which."""
+    """A thing does not exist, or this person may not see it. The answer does not reveal which."""
 
 
 class Forbidden(Exception):
-    """The person may see it but not do this with it."""
+    """This person may see a thing, but may not do this with it."""
 
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 7  # raise it when the same source gives other HTML: `rerender` renders old texts again
-LINKED_PARAGRAPH_MAX = 5000  # characters; to look for addresses takes time by the square of a paragraph's length
-MENTIONS_MOST = 100  # of one text
-LINKS_MOST = 500  # titles of one text that become links to their pages
+RENDERER_VERSION = 7  # raise it when the same source renders to different HTML, so that `rerender` updates old texts
+LINKED_PARAGRAPH_MAX = 5000  # characters. The time to find addresses grows with the square of a paragraph's length
+MENTIONS_MOST = 100  # in one text
+LINKS_MOST = 500  # titles in one text that become links to pages
 SUGGESTED_MOST = 8
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -354,13 +345,13 @@ _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>',
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
-# A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
 _MENTION_LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"')
+# A username after an @, but not within a word or an address. A full stop after it ends the sentence.
 _MENTION = re.compile(
     r"(?<![^\W_])(?<![^\W_]_)(?<![.@/\\=&#%+-])@([A-Za-z0-9][A-Za-z0-9._\-]{0,30}[A-Za-z0-9_\-])(?!\.*[\w@-])"
 )
 
-# The boxes of tasks, which nobody can tick: to do, and done.
+# The boxes of task lists, unchecked and checked.
 TASK_BOXES = (
     '<input type="checkbox" aria-label="To do" disabled>',
     '<input type="checkbox" aria-label="Done" disabled checked>',
@@ -378,7 +369,6 @@ ALLOWED_ATTRIBUTES = {
 }
 ALLOWED_VALUES = {"input": {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}}
 ALLOWED_CLASSES = {"a": {"bare", "mention", "missing"}}
-# Lets nothing active through.
 SANITIZER = nh3.Cleaner(
     tags=ALLOWED_TAGS,
     attributes=ALLOWED_ATTRIBUTES,
@@ -390,36 +380,39 @@ SANITIZER = nh3.Cleaner(
 
 
 def make_parser() -> MarkdownIt:
-    """Return a parser of Markdown with our own rules."""
+    """Return a Markdown parser with our own rules."""
     parser = MarkdownIt("commonmark", {"html": False, "linkify": True})
     parser.enable(["table", "strikethrough", "linkify"])
-    likely: Any = parser.linkify.pretest  # type: ignore[union-attr]
-    parser.linkify.pretest = lambda words: len(words) <= LINKED_PARAGRAPH_MAX and likely(words)  # type: ignore[union-attr]
+    pretest: Any = parser.linkify.pretest  # type: ignore[union-attr]
+    parser.linkify.pretest = lambda text: len(text) <= LINKED_PARAGRAPH_MAX and pretest(text)  # type: ignore[union-attr]
     parser.inline.ruler.at("linkify", _link_address)
     parser.inline.ruler.at("image", _own_picture)
     parser.inline.ruler.before("link", "page_link", _page_link)
     parser.inline.ruler.push("mention", _mention)
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
     parser.core.ruler.after("inline", "headings", _level_headings)
-    parser.add_render_rule("image", _draw_picture)
-    parser.add_render_rule("link_open", _draw_link)
-    parser.add_render_rule("link_close", _draw_link)
-    parser.add_render_rule("mention", _draw_mention)
+    parser.add_render_rule("image", _render_picture)
+    parser.add_render_rule("link_open", _render_link)
+    parser.add_render_rule("link_close", _render_link)
+    parser.add_render_rule("mention", _render_mention)
     return parser
 
 
 def _link_address(state: StateInline, silent: bool) -> bool:
-    """Rule for an address without any marks around it."""
+    """Parse an address without any markup."""
     return len(state.src) <= LINKED_PARAGRAPH_MAX and rules_inline.linkify(state, silent)
 
 
 def _own_picture(state: StateInline, silent: bool) -> bool:
-    """Rule for a picture: one that was uploaded here. One from elsewhere would tell that place who reads here."""
+    """Parse a picture that was uploaded here. A picture on another site would tell that site who reads this one."""
     return bool(_OWN_PICTURE.match(state.src, state.pos)) and rules_inline.image(state, silent)
 
 
 def _page_link(state: StateInline, silent: bool) -> bool:
-    """Rule for `[[Title]]` of a page that did not exist when the text was saved: a link that finds or begins it."""
+    """Parse `[[Title]]`, where no such page existed when the text was saved, as a link that finds or creates the page.
+
+    When the page exists, `link_pages` replaces the title by a plain link as the text is saved.
+    """
     match = _PAGE_LINK.match(state.src, state.pos)
     title = tidy(match["title"]) if match else ""
     if not match or not title or state.linkLevel:
@@ -434,7 +427,7 @@ def _page_link(state: StateInline, silent: bool) -> bool:
 
 
 def _mention(state: StateInline, silent: bool) -> bool:
-    """Rule for a username after an @: not within words, addresses or links."""
+    """Parse a username after an @, but not within a word, an address or a link."""
     match = _MENTION.match(state.src, state.pos)
     if not match or state.linkLevel:
         return False
@@ -445,7 +438,7 @@ def _mention(state: StateInline, silent: bool) -> bool:
 
 
 def _mark_tasks(state: StateCore) -> None:
-    """Put a box in the place of `[ ]` or `[x]` where an item of a list begins."""
+    """Replace `[ ]` or `[x]` at the start of a list item by a checkbox."""
     for item, paragraph, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
         if (item.type, paragraph.type) != ("list_item_open", "paragraph_open") or not inline.children:
             continue
@@ -457,8 +450,8 @@ def _mark_tasks(state: StateCore) -> None:
 
 
 def _level_headings(state: StateCore) -> None:
-    """Begin at the second level, below the page's title, and go down by one at the most (WCAG 2.2, 1.3.1)."""
-    above: list[int] = []  # the source's levels that the present heading stands below
+    """Start headings at h2, because the page's title is the h1, and skip no level (WCAG 2.2, 1.3.1)."""
+    above: list[int] = []  # the levels, in the source, of the headings above this one
     for token in state.tokens:
         if token.type == "heading_open":
             level = int(token.tag[1])
@@ -467,31 +460,31 @@ def _level_headings(state: StateCore) -> None:
             token.tag = f"h{min(len(above) + 1, 6)}"
 
 
-def _draw_picture(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
-    """Draw a picture with its size where it is known, so that nothing moves when it comes; a large one smaller."""
+def _render_picture(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+    """Render a picture, with its size if that is known, so that the page does not move when the picture loads."""
     children = tokens[place].children or []
     for token in children:
         token.type = "text" if token.type == "mention" else token.type  # a description mentions nobody
     source, alt = str(tokens[place].attrGet("src")), renderer.renderInlineAsText(children, options, env)
     number = _OWN_FILE.match(source)
     size = env["sizes"].get(int(number[1])) if number else None
-    measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
+    dimensions = Markup(' width="{}" height="{}"').format(*size) if size else ""
     shown = f"/files/{number[1]}/medium" if number and size and max(size) > MEDIUM_PIXELS else source
-    drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(shown, alt, measures)
-    # It leads to itself at its full size, unless it is in a link already or has no words to be called by.
-    return Markup('<a href="{}">{}</a>').format(source, drawn) if number and alt and not env.get("in_link") else drawn
+    image = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(shown, alt, dimensions)
+    # A picture links to its full size, unless it is within a link or has no description to name that link.
+    return Markup('<a href="{}">{}</a>').format(source, image) if number and alt and not env.get("in_link") else image
 
 
-def _draw_link(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
-    """Draw a link; one that shows its address is marked, so that paper does not show it twice."""
+def _render_link(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+    """Render a link. If its text is its address, it has the class `bare`, and print shows the address only once."""
     env["in_link"] = tokens[place].type == "link_open"
     if tokens[place].info == "auto":
         tokens[place].attrSet("class", "bare")
     return renderer.renderToken(tokens, place, options, env)
 
 
-def _draw_mention(_renderer: Any, tokens: Sequence[Token], place: int, _options: Any, env: Any) -> str:
-    """Draw a username as it was typed, as a link if somebody has it."""
+def _render_mention(_renderer: Any, tokens: Sequence[Token], place: int, _options: Any, env: Any) -> str:
+    """Render a username as it was typed, as a link if such a person exists."""
     typed = tokens[place].content
     is_known = fold(typed[1:]) in env["people"]
     return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if is_known else typed
@@ -503,12 +496,12 @@ def _names_in(tokens: Iterable[Token]) -> set[str]:
 
 
 def mentioned_names(html: str) -> set[str]:
-    """Return the usernames, folded, of the people whom a rendered text mentions."""
+    """Return the folded usernames of the people whom a rendered text mentions."""
     return {fold(name) for name in _MENTION_LINK.findall(html)}
 
 
 def code_blocks(source: str) -> Iterator[tuple[bool, str]]:
-    """Yield a Markdown source in parts, each with whether it is a block of code or blank."""
+    """Yield a Markdown source in parts. The flag of a part says whether it is a code block or blank."""
     code: set[int] = set()
     for token in MARKDOWN.parse(source):
         if token.map and token.type in ("fence", "code_block"):
@@ -519,7 +512,7 @@ def code_blocks(source: str) -> Iterator[tuple[bool, str]]:
 
 
 def escape_markdown(text: str) -> str:
-    """Return words that Markdown shows as they are, also within a link."""
+    """Return a text escaped, so that Markdown shows it unchanged, even within a link."""
     return re.sub(r"([\\\[\]*_`<>!&~|])", r"\\\1", text)
 
 
@@ -528,38 +521,38 @@ def render_markdown(
     sizes: Mapping[int, tuple[int, int]] | None = None,
     people: Callable[[set[str]], Iterable[str]] = lambda _names: (),
 ) -> str:
-    """Return the HTML of a Markdown source, safe to show as it is.
+    """Return the sanitized HTML of a Markdown source.
 
-    `sizes` are those of the pictures in it, by their ids; `people` returns which of some folded usernames exist.
+    `sizes` maps the ids of pictures to their width and height. `people` takes folded usernames, and returns those that
+    exist.
     """
-    parser = MARKDOWN
-    tokens = parser.parse(source)
+    tokens = MARKDOWN.parse(source)
     names = _names_in(tokens)
     env = {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
-    rendered = parser.renderer.render(tokens, parser.options, env)
+    rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, env)
     return SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered))
 
 
 def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
-    """Return the words of rendered HTML on one line, cut between words to at most `length` characters."""
-    listed = _ITEM_END.sub(" · ", _PART_END.sub(" ", rendered))  # an item goes on without a full stop
-    text = _SPACES.sub(" ", html.unescape(_TAG.sub("", listed))).strip(" ·")
+    """Return the text of rendered HTML as one line of at most `length` characters, cut between words."""
+    separated = _ITEM_END.sub(" · ", _BLOCK_END.sub(" ", rendered))  # list items seldom end with a full stop
+    text = _SPACES.sub(" ", html.unescape(_TAG.sub("", separated))).strip(" ·")
     if len(text) <= length:
         return text
     return text[: length - 1].rsplit(" ", 1)[0].rstrip(",;:.") + "…"
 
 
-_PART_END = re.compile(r"</(?:p|h\d|pre|blockquote)>|<br>")
+_BLOCK_END = re.compile(r"</(?:p|h\d|pre|blockquote)>|<br>")
 _ITEM_END = re.compile(r"</(?:li|t[hd])>\s*(?=<(?:li|t[hd]|/tr))")
-# The sanitizer leaves no comment, no script, and no < that does not begin a tag, so a pattern may take the tags out.
-# The value of an attribute may hold a >; the last tag may be cut off.
+# A pattern can remove the tags, because sanitized HTML has no comments or scripts, and each < begins a tag. A quoted
+# value may contain a >, and the last tag may be cut off.
 _TAG = re.compile(r'<(?:[^>"]|"[^"]*(?:"|\Z))*(?:>|\Z)')
 
-HEADINGS_MOST = 300  # of one text that can be led to
+HEADINGS_MOST = 300  # headings in one text that get an id
 
 
 class Heading(NamedTuple):
-    """A heading of a text: where it leads, what it says, and how deep it stands."""
+    """A heading of a text: its id, its words and its level."""
 
     id: str
     words: str
@@ -569,12 +562,12 @@ class Heading(NamedTuple):
 def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
     """Give each heading of rendered HTML an id and a link to itself. Returns the HTML and the headings.
 
-    The sanitizer lets no id through. These begin with `s-`, so that none is an id of the page.
+    The sanitizer removes all ids from a text. The new ones begin with `s-`, so that they differ from ids of the page.
     """
     headings: dict[str, Heading] = {}
 
-    def draw(match: re.Match[str]) -> str:
-        if len(headings) == HEADINGS_MOST:  # to find a free id takes time by the square of their number
+    def add_anchor(match: re.Match[str]) -> str:
+        if len(headings) == HEADINGS_MOST:  # the time to find free ids grows with the square of their number
             return match[0]
         tag, inside = match[1], match[2]
         words = plain_text(inside, TITLE_MAX)
@@ -587,17 +580,17 @@ def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
         linked = inside if "<a " in inside else f'<a class="anchor" href="#{name}">{inside}</a>'
         return f'<{tag} id="{name}">{linked}</{tag}>'
 
-    drawn = _HEADING.sub(draw, rendered)
-    return drawn, tuple(headings.values())
+    anchored = _HEADING.sub(add_anchor, rendered)
+    return anchored, tuple(headings.values())
 
 
 def tidy(text: str | None) -> str:
-    """One line as people mean it: NFC, no control characters, single spaces, none around."""
+    """Return a text as one line in NFC, without control characters and needless spaces."""
     return _SPACES.sub(" ", unicodedata.normalize("NFC", _CONTROL.sub("", text or ""))).strip()
 
 
 def tidy_text(text: str | None) -> str:
-    """Several lines: NFC, line ends as \\n, no control characters, no blank lines around."""
+    """Return a text of several lines in NFC, with \\n as line end, without control characters and outer blank lines."""
     lines = (text or "").replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", _CONTROL.sub("", lines)).strip("\n").rstrip()
 
@@ -606,13 +599,13 @@ _RESERVED_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹�
 
 
 def tidy_filename(given: str | None) -> str:
-    """The name of a file as it is kept and shown: one that any system can save, and that looks like what it is.
+    """Return a file name that every operating system accepts and that does not disguise its type.
 
-    No folders, no control characters or marks that turn the direction of writing, nothing that Windows reserves, at
-    most 255 bytes. Its ending is in lower case.
+    It has no folders, no control characters, no marks that reverse the writing direction, and no name or character that
+    Windows reserves. It has at most 255 bytes, and its ending is in lower case.
     """
     bare = re.split(r"[/\\]", given or "")[-1]
-    # Joiners stay, though they are format characters (Cf), too: Persian and many emoji are made with them.
+    # Joiners are format characters (Cf), too, but Persian words and many emoji need them.
     kept = (char for char in bare if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cc", "Cs"))
     whole = re.sub(r'[<>:"|?*]', "_", unicodedata.normalize("NFC", "".join(kept)))
     whole = _SPACES.sub(" ", whole).strip(" .")
@@ -625,7 +618,7 @@ def tidy_filename(given: str | None) -> str:
 
 
 def slugify(text: str) -> str:
-    """A topic's part of an address: lower-case ASCII letters, digits and hyphens; 'topic' where nothing is left."""
+    """Return the slug of a topic's name: lower-case ASCII letters, digits and hyphens, or 'topic' if none are left."""
     bare = re.sub(r"[^a-z0-9]+", "-", sort_key(text)).strip("-")
     return bare[:TOPIC_MAX].strip("-") or "topic"
 
@@ -635,13 +628,13 @@ MARKDOWN = make_parser()
 
 # -- Differences -------------------------------------------------------------------------------------------------------
 
-# Two texts are compared by lines, and the changed lines by words; Chinese and Japanese, which have no spaces, by
+# Texts are compared by lines, and changed lines by words. Chinese and Japanese have no spaces, and are compared by
 # characters.
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _WORD = re.compile(r"\n|[^\S\n]+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|(?s:.)")
-COMPARE_SECONDS = 0.3  # texts that take longer are shown in larger pieces
+COMPARE_SECONDS = 0.3  # after that, the difference is shown in larger pieces
 LINES_AROUND = 2  # unchanged lines that are shown before and after a change
-DRAWN_PIECES = {
+PIECE_HTML = {
     "same": Markup("{text}"),
     "folded": Markup('<span class="fold">… {text} unchanged …</span>'),
     "added": Markup('<ins{blank}><span class="visually-hidden">added: </span>{text}</ins>'),
@@ -650,9 +643,10 @@ DRAWN_PIECES = {
 
 
 class Piece(NamedTuple):
-    """A part of two texts: in both ("same"), only in the new one ("added"), or only in the old one ("removed").
+    """A piece of the difference between two texts.
 
-    Where unchanged lines are left out ("folded"), the text says how many.
+    Its kind is "same" for text in both, "added" for text only in the new one, and "removed" for text only in the old
+    one. A "folded" piece stands for unchanged lines that are not shown, and its text says how many there are.
     """
 
     kind: str
@@ -660,7 +654,7 @@ class Piece(NamedTuple):
 
 
 def compare_texts(old: str, new: str) -> list[Piece]:
-    """Return the pieces of two texts. Without the added ones they make up the old text, without the removed the new."""
+    """Return the difference between two texts as pieces in order. All but the added ones make up the old text."""
     deadline = time.monotonic() + COMPARE_SECONDS
     parts: list[tuple[str, str]] = []
     for removed, added, same in _runs(_LINE, old, new, deadline):
@@ -672,20 +666,20 @@ def compare_texts(old: str, new: str) -> list[Piece]:
 
 
 def _runs(pattern: re.Pattern[str], old: str, new: str, deadline: float) -> Iterator[tuple[str, str, str]]:
-    """Yield what was removed, what was added, and what follows unchanged, again and again to the end of two texts."""
-    known: dict[str, str] = {}
-    # The library compares characters, so each different word or line stands for one.
+    """Yield, for each change, the text removed, the text added, and the unchanged text that follows."""
+    codes: dict[str, str] = {}
+    # The library compares characters, so a character stands for each different word or line.
     old_code, new_code = (
-        "".join(known.setdefault(part, _character(len(known))) for part in pattern.findall(text)) for text in (old, new)
+        "".join(codes.setdefault(part, _character(len(codes))) for part in pattern.findall(text)) for text in (old, new)
     )
-    words = {character: part for part, character in known.items()}
+    parts = {character: part for part, character in codes.items()}
     differ = diff_match_patch()
     differ.Diff_Timeout = max(deadline - time.monotonic(), 0.001)
-    found = differ.diff_main(old_code, new_code, False)
+    changes = differ.diff_main(old_code, new_code, False)
     removed = added = ""
-    for place, (change, characters) in enumerate(found):
-        text = "".join(words[character] for character in characters)
-        is_gap = text.isspace() and "\n" not in text and 0 < place < len(found) - 1  # between two changed words
+    for place, (change, characters) in enumerate(changes):
+        text = "".join(parts[character] for character in characters)
+        is_gap = text.isspace() and "\n" not in text and 0 < place < len(changes) - 1  # between two changed words
         if change == 0 and not is_gap:
             yield removed, added, text
             removed = added = ""
@@ -696,12 +690,12 @@ def _runs(pattern: re.Pattern[str], old: str, new: str, deadline: float) -> Iter
 
 
 def _character(number: int) -> str:
-    """Return a character of its own for each number, none of them a surrogate."""
+    """Return a different character for each number, but no surrogate."""
     return chr(number if number < 0xD800 else number + 0x800)
 
 
 def fold_unchanged(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Yield the pieces, of long unchanged ones only the lines next to a change."""
+    """Yield the pieces. Of a long unchanged one, only the lines next to a change are left."""
     last = len(pieces) - 1
     for place, piece in enumerate(pieces):
         lines = _LINE.findall(piece.text) if piece.kind == "same" else []
@@ -716,11 +710,11 @@ def fold_unchanged(pieces: Sequence[Piece]) -> Iterator[Piece]:
 
 
 def difference(old: str, new: str) -> Markup:
-    """Draw how two texts differ, for eyes and ears; empty where they do not."""
+    """Return the difference between two texts as HTML, with words for screen readers. It is empty for equal texts."""
     if old == new:
         return Markup()
     return Markup().join(
-        DRAWN_PIECES[kind].format(text=text, blank=Markup("" if text.strip() else ' class="blank"'))
+        PIECE_HTML[kind].format(text=text, blank=Markup("" if text.strip() else ' class="blank"'))
         for kind, text in fold_unchanged(compare_texts(old, new))
     )
 
