@@ -1,23 +1,24 @@
 """Corkboard: the intranet of one small team, in one file.
 
- 1. Constants and extensions  addresses, limits, text and Markdown, differences
- 2. Models                    base, User, SignIn, Topic, TopicMember, Post, Revision, MustReadRole, MustReadPerson,
-                              Acknowledgement, Comment, Attachment, Reaction, Activity, Follow, ReadMark,
-                              NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
+ 1. Constants and extensions  limits, security headers, roles, exceptions, Markdown, differences of texts
+ 2. Models                    SoftDelete, User, SignIn, Topic, TopicMember, Post, Revision, MustReadRole,
+                              MustReadPerson, Acknowledgement, Comment, Attachment, Reaction, Activity, Follow,
+                              ReadMark, NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
- 5. View helpers              lists, parts of pages, uploads, pictures
+ 5. View helpers              lists, reactions, read marks, the sidebar, uploads, pictures
  6. Routes                    auth, account, posts, topics, people, files, search, notifications, admin
  7. JSON API                  health
- 8. Template filters and context  times, the header
- 9. Commands                  check, the demo, jobs
+ 8. Template filters and context  dates and times, cached parts of pages, assets
+ 9. Commands                  set-up, checks, search index, demo, jobs
 10. Error handlers
-11. create_app                hooks of a request
+11. create_app                request hooks
 
-One request, walked through: `create_app` in section 11 registered hooks and blueprints. `@login_required` in section 3
-finds the person. The view in section 6 reads what that person may see (`Post.visible_to`, or one of the hot reads at
-the end of section 2), checks a form of section 4, calls one action of a model in section 2, and answers. Only actions
-write. Each is one transaction (`@transactional` of database.py), which checks who acts, and records its own activity.
+How a request is handled: `create_app` in section 11 has registered the hooks and blueprints. `@login_required` in
+section 3 checks who is signed in. The view in section 6 reads what that person may see (through `Post.visible_to` or
+one of the hot reads at the end of section 2), validates a form from section 4, calls one action of a model from
+section 2, and responds. Only actions write. An action is one transaction (`@transactional` in database.py). It checks
+the person's role and records an activity.
 """
 
 from __future__ import annotations
@@ -142,15 +143,7 @@ from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Opt
 import database
 from config import Config, Finding, configure_logging, load
 from config import config as configurations
-from database import (
-    LongText,
-    Timestamp,
-    db,
-    fold,
-    sort_key,
-    transactional,
-    utcnow,
-)
+from database import LongText, Timestamp, db, fold, sort_key, transactional, utcnow
 
 # ======================================================================================================================
 # == 1. Constants and extensions =======================================================================================
@@ -163,11 +156,9 @@ log = logging.getLogger("corkboard")
 access_log = logging.getLogger("corkboard.access")
 
 bootstrap = Bootstrap5()
-
-
 csrf = CSRFProtect()
 
-# Lengths in characters: of the columns and the forms alike.
+# Lengths in characters, for columns and forms.
 USERNAME_MIN, USERNAME_MAX = 2, 32
 NAME_MAX = 80
 EMAIL_MAX = 254  # RFC 5321 section 4.5.3.1.3
@@ -186,7 +177,7 @@ USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
-# What one may say without words: how it is shown, and what it is called.
+# The kinds of reactions, each with its emoji and its label.
 REACTIONS = {
     "like": ("👍", "Like"),
     "love": ("❤️", "Love"),
@@ -201,33 +192,33 @@ PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
-AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # a page saves each 4 seconds at most
+AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # the editor saves every 4 seconds at most
 OWED_MOST = 20
-AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 40  # beside the lists
-DAYS_APART = timedelta(days=2)  # two time zones differ by one day and a bit
-LONG_AGO = datetime(2000, 1, 1)  # before any post
+AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 40  # in the sidebar
+DAYS_APART = timedelta(days=2)  # time zones differ by up to 26 hours
+LONG_AGO = datetime(2000, 1, 1)  # earlier than any post
 REMIND_EVERY = timedelta(days=1)
-NEW_FOR = timedelta(days=365)  # nothing older is ever new to anybody
-TOLD_FOR = timedelta(days=90)  # so long what somebody read stays in their notifications
+NEW_FOR = timedelta(days=365)  # older posts are not new to anyone
+TOLD_FOR = timedelta(days=90)  # how long notifications are kept after they are read
 HANDBOOK_PER_PAGE = 200
 PEOPLE_PER_PAGE = 200
 QUERY_MAX = 100
 FOUND_PEOPLE = 5
 SNIPPET_BEFORE, SNIPPET_AFTER = 80, 180  # characters around the first word that was found
-SNIPPET_WITHIN = 20_000  # characters of HTML that are searched for it
-ID_MAX = 2**31 - 1  # of MySQL's INTEGER; SQLite's driver raises beyond 2**63
+SNIPPET_WITHIN = 20_000  # characters of HTML in which that word is looked for
+ID_MAX = 2**31 - 1  # the largest INTEGER of MySQL
 
 SIGN_IN_IDLE = timedelta(hours=12)
 SIGN_IN_LIFETIME = timedelta(days=7)
 SIGN_IN_REMEMBERED = timedelta(days=30)
-VISIT_GAP = timedelta(minutes=30)  # away for longer, and what came since then is new
-VISIT_NOTED_EVERY = timedelta(minutes=5)  # how exactly "last used" is known
+VISIT_GAP = timedelta(minutes=30)  # a longer break ends a visit
+VISIT_NOTED_EVERY = timedelta(minutes=5)  # the precision of "last used"
 
 SCRYPT = "scrypt:32768:8:3"  # OWASP Password Storage Cheat Sheet; werkzeug's default is weaker
-HASHES_AT_ONCE = 2  # 32 MB each
+HASHES_AT_ONCE = 2  # each needs 32 MB of memory
 HASH_WAIT_SECONDS = 10.0
 
-# The commonest passwords of eight characters or more (and what people type when asked for one here).
+# The most common passwords of eight or more characters, and some that people are likely to choose for this site.
 COMMON_PASSWORDS = frozenset(
     """
     12345678 123456789 1234567890 11111111 00000000 87654321 987654321 88888888 12341234 11223344 123123123 147258369
@@ -241,9 +232,9 @@ COMMON_PASSWORDS = frozenset(
 )
 
 STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
-HUES = 6
+HUES = 6  # the colors of initials: see app.css
 
-# Nothing inline, nothing from elsewhere, no plugin, no frame.
+# Pages use no inline scripts or styles, nothing from other sites, no plugins and no frames.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -257,8 +248,8 @@ SECURITY_HEADERS = {
 }
 YEAR_SECONDS = 365 * 24 * 3600
 
-# What may be uploaded, by its ending. Pictures are decoded and encoded again; of the others only PDF is ever shown by a
-# browser, and whatever a browser might run (HTML, SVG, scripts) is not among them.
+# The types of files that people may upload. Pictures are decoded and encoded again. Of the others, browsers show only
+# PDF. Types that a browser might run (HTML, SVG, scripts) are not allowed.
 PICTURES = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
 OTHER_FILES = frozenset(
     """
@@ -269,23 +260,23 @@ OTHER_FILES = frozenset(
 )
 SHOWN_TYPES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "webp": "image/webp"}
 SHOWN_TYPES["pdf"] = "application/pdf"
-FILE_NAME_MAX = 255  # bytes in UTF-8, as file systems count
+FILE_NAME_MAX = 255  # bytes of UTF-8: a limit of file systems
 ENDING_MAX = 8
 FILE_ENDPOINTS = frozenset({"files.show", "files.picture"})
 POLL_ENDPOINT = "notifications.poll"
-KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may keep the answer, and ask whether it still holds
-# Nothing in a file may run, fetch or frame anything. In a sandbox browsers do not show a PDF, whose scripts never
-# reach the page's origin.
+KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may cache the response, and must revalidate it
+# A file may not run, load or frame anything. PDFs get no sandbox, because browsers show none in it. Scripts in a PDF
+# cannot reach the site.
 FILE_POLICY = "default-src 'none'; sandbox"
 PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
-PICTURE_PIXELS = 50_000_000  # of all frames together; they take 200 MB, and twice that while the picture is turned
-FRAMES_MOST = 1_000  # of an animated picture
+PICTURE_PIXELS = 50_000_000  # in all frames together. They need 200 MB, and twice as much while a picture is rotated
+FRAMES_MOST = 1_000  # in an animated picture
 PICTURE_WAIT_SECONDS = 20
-MEDIUM_PIXELS = 1600  # the longer side at most of what texts show: twice as many as a text is wide
-THUMB_PIXELS = 480  # the longer side at most; shown at half of it
+MEDIUM_PIXELS = 1600  # the longer side of pictures in texts: twice the width of a text, for sharp screens
+THUMB_PIXELS = 480  # the longer side of thumbnails, which are shown at half that size
 AVATAR_PIXELS = 128
-ORPHAN_AGE = timedelta(days=1)  # no upload takes that long
+ORPHAN_AGE = timedelta(days=1)  # longer than any upload takes
 UNUSED_AGE = timedelta(days=30)
 
 Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
@@ -293,7 +284,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 class Role(IntEnum):
-    """What a person may do; each role may do all that the ones below it may."""
+    """The roles. Each may do everything that the lower ones may do."""
 
     READER = 10
     MEMBER = 20
@@ -306,7 +297,7 @@ class Role(IntEnum):
 
 
 class ValidationError(Exception):
-    """An action's rule says no. Forms show the message beside the field of that name."""
+    """A model's rule was broken. Forms show the message beside the field of that name."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -318,27 +309,27 @@ class NoRoom(ValidationError):
 
 
 class EditConflict(Exception):
-    """Somebody else saved another text of a post in the meantime."""
+    """The text of a post was saved by somebody else, or in another tab, after this form was opened."""
 
     def __init__(self, post_id: int) -> None:
-        super().__init__("saved by somebody else in the meantime")
+        super().__init__("the post was saved by somebody else in the meantime")
         self.post_id = post_id
 
 
 class NotVisible(Exception):
-    """It does not exist, or not for this person: nobody learns which."""
+    """A thing does not exist, or this person may not see it. The answer does not reveal which."""
 
 
 class Forbidden(Exception):
-    """The person may see it but not do this with it."""
+    """This person may see a thing, but may not do this with it."""
 
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 7  # raise it when the same source gives other HTML: `rerender` renders old texts again
-LINKED_PARAGRAPH_MAX = 5000  # characters; to look for addresses takes time by the square of a paragraph's length
-MENTIONS_MOST = 100  # of one text
-LINKS_MOST = 500  # titles of one text that become links to their pages
+RENDERER_VERSION = 7  # raise it when the same source renders to different HTML, so that `rerender` updates old texts
+LINKED_PARAGRAPH_MAX = 5000  # characters. The time to find addresses grows with the square of a paragraph's length
+MENTIONS_MOST = 100  # in one text
+LINKS_MOST = 500  # titles in one text that become links to pages
 SUGGESTED_MOST = 8
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -354,13 +345,13 @@ _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>',
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
-# A username after an @, neither within a word nor within an address. Full stops at its end are the sentence's.
 _MENTION_LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"')
+# A username after an @, but not within a word or an address. A full stop after it ends the sentence.
 _MENTION = re.compile(
     r"(?<![^\W_])(?<![^\W_]_)(?<![.@/\\=&#%+-])@([A-Za-z0-9][A-Za-z0-9._\-]{0,30}[A-Za-z0-9_\-])(?!\.*[\w@-])"
 )
 
-# The boxes of tasks, which nobody can tick: to do, and done.
+# The boxes of task lists, unchecked and checked.
 TASK_BOXES = (
     '<input type="checkbox" aria-label="To do" disabled>',
     '<input type="checkbox" aria-label="Done" disabled checked>',
@@ -378,7 +369,6 @@ ALLOWED_ATTRIBUTES = {
 }
 ALLOWED_VALUES = {"input": {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}}
 ALLOWED_CLASSES = {"a": {"bare", "mention", "missing"}}
-# Lets nothing active through.
 SANITIZER = nh3.Cleaner(
     tags=ALLOWED_TAGS,
     attributes=ALLOWED_ATTRIBUTES,
@@ -390,36 +380,39 @@ SANITIZER = nh3.Cleaner(
 
 
 def make_parser() -> MarkdownIt:
-    """Return a parser of Markdown with our own rules."""
+    """Return a Markdown parser with our own rules."""
     parser = MarkdownIt("commonmark", {"html": False, "linkify": True})
     parser.enable(["table", "strikethrough", "linkify"])
-    likely: Any = parser.linkify.pretest  # type: ignore[union-attr]
-    parser.linkify.pretest = lambda words: len(words) <= LINKED_PARAGRAPH_MAX and likely(words)  # type: ignore[union-attr]
+    pretest: Any = parser.linkify.pretest  # type: ignore[union-attr]
+    parser.linkify.pretest = lambda text: len(text) <= LINKED_PARAGRAPH_MAX and pretest(text)  # type: ignore[union-attr]
     parser.inline.ruler.at("linkify", _link_address)
     parser.inline.ruler.at("image", _own_picture)
     parser.inline.ruler.before("link", "page_link", _page_link)
     parser.inline.ruler.push("mention", _mention)
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
     parser.core.ruler.after("inline", "headings", _level_headings)
-    parser.add_render_rule("image", _draw_picture)
-    parser.add_render_rule("link_open", _draw_link)
-    parser.add_render_rule("link_close", _draw_link)
-    parser.add_render_rule("mention", _draw_mention)
+    parser.add_render_rule("image", _render_picture)
+    parser.add_render_rule("link_open", _render_link)
+    parser.add_render_rule("link_close", _render_link)
+    parser.add_render_rule("mention", _render_mention)
     return parser
 
 
 def _link_address(state: StateInline, silent: bool) -> bool:
-    """Rule for an address without any marks around it."""
+    """Parse an address without any markup."""
     return len(state.src) <= LINKED_PARAGRAPH_MAX and rules_inline.linkify(state, silent)
 
 
 def _own_picture(state: StateInline, silent: bool) -> bool:
-    """Rule for a picture: one that was uploaded here. One from elsewhere would tell that place who reads here."""
+    """Parse a picture that was uploaded here. A picture on another site would tell that site who reads this one."""
     return bool(_OWN_PICTURE.match(state.src, state.pos)) and rules_inline.image(state, silent)
 
 
 def _page_link(state: StateInline, silent: bool) -> bool:
-    """Rule for `[[Title]]` of a page that did not exist when the text was saved: a link that finds or begins it."""
+    """Parse `[[Title]]`, where no such page existed when the text was saved, as a link that finds or creates the page.
+
+    When the page exists, `link_pages` replaces the title by a plain link as the text is saved.
+    """
     match = _PAGE_LINK.match(state.src, state.pos)
     title = tidy(match["title"]) if match else ""
     if not match or not title or state.linkLevel:
@@ -434,7 +427,7 @@ def _page_link(state: StateInline, silent: bool) -> bool:
 
 
 def _mention(state: StateInline, silent: bool) -> bool:
-    """Rule for a username after an @: not within words, addresses or links."""
+    """Parse a username after an @, but not within a word, an address or a link."""
     match = _MENTION.match(state.src, state.pos)
     if not match or state.linkLevel:
         return False
@@ -445,7 +438,7 @@ def _mention(state: StateInline, silent: bool) -> bool:
 
 
 def _mark_tasks(state: StateCore) -> None:
-    """Put a box in the place of `[ ]` or `[x]` where an item of a list begins."""
+    """Replace `[ ]` or `[x]` at the start of a list item by a checkbox."""
     for item, paragraph, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
         if (item.type, paragraph.type) != ("list_item_open", "paragraph_open") or not inline.children:
             continue
@@ -457,8 +450,8 @@ def _mark_tasks(state: StateCore) -> None:
 
 
 def _level_headings(state: StateCore) -> None:
-    """Begin at the second level, below the page's title, and go down by one at the most (WCAG 2.2, 1.3.1)."""
-    above: list[int] = []  # the source's levels that the present heading stands below
+    """Start headings at h2, because the page's title is the h1, and skip no level (WCAG 2.2, 1.3.1)."""
+    above: list[int] = []  # the levels, in the source, of the headings above this one
     for token in state.tokens:
         if token.type == "heading_open":
             level = int(token.tag[1])
@@ -467,31 +460,31 @@ def _level_headings(state: StateCore) -> None:
             token.tag = f"h{min(len(above) + 1, 6)}"
 
 
-def _draw_picture(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
-    """Draw a picture with its size where it is known, so that nothing moves when it comes; a large one smaller."""
+def _render_picture(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+    """Render a picture, with its size if that is known, so that the page does not move when the picture loads."""
     children = tokens[place].children or []
     for token in children:
         token.type = "text" if token.type == "mention" else token.type  # a description mentions nobody
     source, alt = str(tokens[place].attrGet("src")), renderer.renderInlineAsText(children, options, env)
     number = _OWN_FILE.match(source)
     size = env["sizes"].get(int(number[1])) if number else None
-    measures = Markup(' width="{}" height="{}"').format(*size) if size else ""
+    dimensions = Markup(' width="{}" height="{}"').format(*size) if size else ""
     shown = f"/files/{number[1]}/medium" if number and size and max(size) > MEDIUM_PIXELS else source
-    drawn = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(shown, alt, measures)
-    # It leads to itself at its full size, unless it is in a link already or has no words to be called by.
-    return Markup('<a href="{}">{}</a>').format(source, drawn) if number and alt and not env.get("in_link") else drawn
+    image = Markup('<img src="{}" alt="{}"{} loading="lazy">').format(shown, alt, dimensions)
+    # A picture links to its full size, unless it is within a link or has no description to name that link.
+    return Markup('<a href="{}">{}</a>').format(source, image) if number and alt and not env.get("in_link") else image
 
 
-def _draw_link(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
-    """Draw a link; one that shows its address is marked, so that paper does not show it twice."""
+def _render_link(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+    """Render a link. If its text is its address, it has the class `bare`, and print shows the address only once."""
     env["in_link"] = tokens[place].type == "link_open"
     if tokens[place].info == "auto":
         tokens[place].attrSet("class", "bare")
     return renderer.renderToken(tokens, place, options, env)
 
 
-def _draw_mention(_renderer: Any, tokens: Sequence[Token], place: int, _options: Any, env: Any) -> str:
-    """Draw a username as it was typed, as a link if somebody has it."""
+def _render_mention(_renderer: Any, tokens: Sequence[Token], place: int, _options: Any, env: Any) -> str:
+    """Render a username as it was typed, as a link if such a person exists."""
     typed = tokens[place].content
     is_known = fold(typed[1:]) in env["people"]
     return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if is_known else typed
@@ -503,12 +496,12 @@ def _names_in(tokens: Iterable[Token]) -> set[str]:
 
 
 def mentioned_names(html: str) -> set[str]:
-    """Return the usernames, folded, of the people whom a rendered text mentions."""
+    """Return the folded usernames of the people whom a rendered text mentions."""
     return {fold(name) for name in _MENTION_LINK.findall(html)}
 
 
 def code_blocks(source: str) -> Iterator[tuple[bool, str]]:
-    """Yield a Markdown source in parts, each with whether it is a block of code or blank."""
+    """Yield a Markdown source in parts. The flag of a part says whether it is a code block or blank."""
     code: set[int] = set()
     for token in MARKDOWN.parse(source):
         if token.map and token.type in ("fence", "code_block"):
@@ -519,7 +512,7 @@ def code_blocks(source: str) -> Iterator[tuple[bool, str]]:
 
 
 def escape_markdown(text: str) -> str:
-    """Return words that Markdown shows as they are, also within a link."""
+    """Return a text escaped, so that Markdown shows it unchanged, even within a link."""
     return re.sub(r"([\\\[\]*_`<>!&~|])", r"\\\1", text)
 
 
@@ -528,38 +521,38 @@ def render_markdown(
     sizes: Mapping[int, tuple[int, int]] | None = None,
     people: Callable[[set[str]], Iterable[str]] = lambda _names: (),
 ) -> str:
-    """Return the HTML of a Markdown source, safe to show as it is.
+    """Return the sanitized HTML of a Markdown source.
 
-    `sizes` are those of the pictures in it, by their ids; `people` returns which of some folded usernames exist.
+    `sizes` maps the ids of pictures to their width and height. `people` takes folded usernames, and returns those that
+    exist.
     """
-    parser = MARKDOWN
-    tokens = parser.parse(source)
+    tokens = MARKDOWN.parse(source)
     names = _names_in(tokens)
     env = {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
-    rendered = parser.renderer.render(tokens, parser.options, env)
+    rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, env)
     return SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered))
 
 
 def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
-    """Return the words of rendered HTML on one line, cut between words to at most `length` characters."""
-    listed = _ITEM_END.sub(" · ", _PART_END.sub(" ", rendered))  # an item goes on without a full stop
-    text = _SPACES.sub(" ", html.unescape(_TAG.sub("", listed))).strip(" ·")
+    """Return the text of rendered HTML as one line of at most `length` characters, cut between words."""
+    separated = _ITEM_END.sub(" · ", _BLOCK_END.sub(" ", rendered))  # list items seldom end with a full stop
+    text = _SPACES.sub(" ", html.unescape(_TAG.sub("", separated))).strip(" ·")
     if len(text) <= length:
         return text
     return text[: length - 1].rsplit(" ", 1)[0].rstrip(",;:.") + "…"
 
 
-_PART_END = re.compile(r"</(?:p|h\d|pre|blockquote)>|<br>")
+_BLOCK_END = re.compile(r"</(?:p|h\d|pre|blockquote)>|<br>")
 _ITEM_END = re.compile(r"</(?:li|t[hd])>\s*(?=<(?:li|t[hd]|/tr))")
-# The sanitizer leaves no comment, no script, and no < that does not begin a tag, so a pattern may take the tags out.
-# The value of an attribute may hold a >; the last tag may be cut off.
+# A pattern can remove the tags, because sanitized HTML has no comments or scripts, and each < begins a tag. A quoted
+# value may contain a >, and the last tag may be cut off.
 _TAG = re.compile(r'<(?:[^>"]|"[^"]*(?:"|\Z))*(?:>|\Z)')
 
-HEADINGS_MOST = 300  # of one text that can be led to
+HEADINGS_MOST = 300  # headings in one text that get an id
 
 
 class Heading(NamedTuple):
-    """A heading of a text: where it leads, what it says, and how deep it stands."""
+    """A heading of a text: its id, its words and its level."""
 
     id: str
     words: str
@@ -569,12 +562,12 @@ class Heading(NamedTuple):
 def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
     """Give each heading of rendered HTML an id and a link to itself. Returns the HTML and the headings.
 
-    The sanitizer lets no id through. These begin with `s-`, so that none is an id of the page.
+    The sanitizer removes all ids from a text. The new ones begin with `s-`, so that they differ from ids of the page.
     """
     headings: dict[str, Heading] = {}
 
-    def draw(match: re.Match[str]) -> str:
-        if len(headings) == HEADINGS_MOST:  # to find a free id takes time by the square of their number
+    def add_anchor(match: re.Match[str]) -> str:
+        if len(headings) == HEADINGS_MOST:  # the time to find free ids grows with the square of their number
             return match[0]
         tag, inside = match[1], match[2]
         words = plain_text(inside, TITLE_MAX)
@@ -587,17 +580,17 @@ def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
         linked = inside if "<a " in inside else f'<a class="anchor" href="#{name}">{inside}</a>'
         return f'<{tag} id="{name}">{linked}</{tag}>'
 
-    drawn = _HEADING.sub(draw, rendered)
-    return drawn, tuple(headings.values())
+    anchored = _HEADING.sub(add_anchor, rendered)
+    return anchored, tuple(headings.values())
 
 
 def tidy(text: str | None) -> str:
-    """One line as people mean it: NFC, no control characters, single spaces, none around."""
+    """Return a text as one line in NFC, without control characters and needless spaces."""
     return _SPACES.sub(" ", unicodedata.normalize("NFC", _CONTROL.sub("", text or ""))).strip()
 
 
 def tidy_text(text: str | None) -> str:
-    """Several lines: NFC, line ends as \\n, no control characters, no blank lines around."""
+    """Return a text of several lines in NFC, with \\n as line end, without control characters and outer blank lines."""
     lines = (text or "").replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", _CONTROL.sub("", lines)).strip("\n").rstrip()
 
@@ -606,13 +599,13 @@ _RESERVED_NAME = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹�
 
 
 def tidy_filename(given: str | None) -> str:
-    """The name of a file as it is kept and shown: one that any system can save, and that looks like what it is.
+    """Return a file name that every operating system accepts and that does not disguise its type.
 
-    No folders, no control characters or marks that turn the direction of writing, nothing that Windows reserves, at
-    most 255 bytes. Its ending is in lower case.
+    It has no folders, no control characters, no marks that reverse the writing direction, and no name or character that
+    Windows reserves. It has at most 255 bytes, and its ending is in lower case.
     """
     bare = re.split(r"[/\\]", given or "")[-1]
-    # Joiners stay, though they are format characters (Cf), too: Persian and many emoji are made with them.
+    # Joiners are format characters (Cf), too, but Persian words and many emoji need them.
     kept = (char for char in bare if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cc", "Cs"))
     whole = re.sub(r'[<>:"|?*]', "_", unicodedata.normalize("NFC", "".join(kept)))
     whole = _SPACES.sub(" ", whole).strip(" .")
@@ -625,7 +618,7 @@ def tidy_filename(given: str | None) -> str:
 
 
 def slugify(text: str) -> str:
-    """A topic's part of an address: lower-case ASCII letters, digits and hyphens; 'topic' where nothing is left."""
+    """Return the slug of a topic's name: lower-case ASCII letters, digits and hyphens, or 'topic' if none are left."""
     bare = re.sub(r"[^a-z0-9]+", "-", sort_key(text)).strip("-")
     return bare[:TOPIC_MAX].strip("-") or "topic"
 
@@ -635,13 +628,13 @@ MARKDOWN = make_parser()
 
 # -- Differences -------------------------------------------------------------------------------------------------------
 
-# Two texts are compared by lines, and the changed lines by words; Chinese and Japanese, which have no spaces, by
+# Texts are compared by lines, and changed lines by words. Chinese and Japanese have no spaces, and are compared by
 # characters.
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _WORD = re.compile(r"\n|[^\S\n]+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|(?s:.)")
-COMPARE_SECONDS = 0.3  # texts that take longer are shown in larger pieces
+COMPARE_SECONDS = 0.3  # after that, the difference is shown in larger pieces
 LINES_AROUND = 2  # unchanged lines that are shown before and after a change
-DRAWN_PIECES = {
+PIECE_HTML = {
     "same": Markup("{text}"),
     "folded": Markup('<span class="fold">… {text} unchanged …</span>'),
     "added": Markup('<ins{blank}><span class="visually-hidden">added: </span>{text}</ins>'),
@@ -650,9 +643,10 @@ DRAWN_PIECES = {
 
 
 class Piece(NamedTuple):
-    """A part of two texts: in both ("same"), only in the new one ("added"), or only in the old one ("removed").
+    """A piece of the difference between two texts.
 
-    Where unchanged lines are left out ("folded"), the text says how many.
+    Its kind is "same" for text in both, "added" for text only in the new one, and "removed" for text only in the old
+    one. A "folded" piece stands for unchanged lines that are not shown, and its text says how many there are.
     """
 
     kind: str
@@ -660,7 +654,7 @@ class Piece(NamedTuple):
 
 
 def compare_texts(old: str, new: str) -> list[Piece]:
-    """Return the pieces of two texts. Without the added ones they make up the old text, without the removed the new."""
+    """Return the difference between two texts as pieces in order. All but the added ones make up the old text."""
     deadline = time.monotonic() + COMPARE_SECONDS
     parts: list[tuple[str, str]] = []
     for removed, added, same in _runs(_LINE, old, new, deadline):
@@ -672,20 +666,20 @@ def compare_texts(old: str, new: str) -> list[Piece]:
 
 
 def _runs(pattern: re.Pattern[str], old: str, new: str, deadline: float) -> Iterator[tuple[str, str, str]]:
-    """Yield what was removed, what was added, and what follows unchanged, again and again to the end of two texts."""
-    known: dict[str, str] = {}
-    # The library compares characters, so each different word or line stands for one.
+    """Yield, for each change, the text removed, the text added, and the unchanged text that follows."""
+    codes: dict[str, str] = {}
+    # The library compares characters, so a character stands for each different word or line.
     old_code, new_code = (
-        "".join(known.setdefault(part, _character(len(known))) for part in pattern.findall(text)) for text in (old, new)
+        "".join(codes.setdefault(part, _character(len(codes))) for part in pattern.findall(text)) for text in (old, new)
     )
-    words = {character: part for part, character in known.items()}
+    parts = {character: part for part, character in codes.items()}
     differ = diff_match_patch()
     differ.Diff_Timeout = max(deadline - time.monotonic(), 0.001)
-    found = differ.diff_main(old_code, new_code, False)
+    changes = differ.diff_main(old_code, new_code, False)
     removed = added = ""
-    for place, (change, characters) in enumerate(found):
-        text = "".join(words[character] for character in characters)
-        is_gap = text.isspace() and "\n" not in text and 0 < place < len(found) - 1  # between two changed words
+    for place, (change, characters) in enumerate(changes):
+        text = "".join(parts[character] for character in characters)
+        is_gap = text.isspace() and "\n" not in text and 0 < place < len(changes) - 1  # between two changed words
         if change == 0 and not is_gap:
             yield removed, added, text
             removed = added = ""
@@ -696,12 +690,12 @@ def _runs(pattern: re.Pattern[str], old: str, new: str, deadline: float) -> Iter
 
 
 def _character(number: int) -> str:
-    """Return a character of its own for each number, none of them a surrogate."""
+    """Return a different character for each number, but no surrogate."""
     return chr(number if number < 0xD800 else number + 0x800)
 
 
 def fold_unchanged(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Yield the pieces, of long unchanged ones only the lines next to a change."""
+    """Yield the pieces. Of a long unchanged one, only the lines next to a change are left."""
     last = len(pieces) - 1
     for place, piece in enumerate(pieces):
         lines = _LINE.findall(piece.text) if piece.kind == "same" else []
@@ -716,11 +710,11 @@ def fold_unchanged(pieces: Sequence[Piece]) -> Iterator[Piece]:
 
 
 def difference(old: str, new: str) -> Markup:
-    """Draw how two texts differ, for eyes and ears; empty where they do not."""
+    """Return the difference between two texts as HTML, with words for screen readers. It is empty for equal texts."""
     if old == new:
         return Markup()
     return Markup().join(
-        DRAWN_PIECES[kind].format(text=text, blank=Markup("" if text.strip() else ' class="blank"'))
+        PIECE_HTML[kind].format(text=text, blank=Markup("" if text.strip() else ' class="blank"'))
         for kind, text in fold_unchanged(compare_texts(old, new))
     )
 
@@ -729,14 +723,14 @@ def difference(old: str, new: str) -> Markup:
 # == 2. Models =========================================================================================================
 # ======================================================================================================================
 
-# Bound to the person who looks, in every statement that asks what may be seen.
+# Parameters of statements that ask what a person may see: the person's id, and two times.
 VIEWER = sa.bindparam("viewer", type_=sa.Integer)
 NOW = sa.bindparam("now", type_=Timestamp)
-SINCE = sa.bindparam("since", type_=Timestamp)  # their last visit
+SINCE = sa.bindparam("since", type_=Timestamp)  # the viewer's last visit
 
 
 class RoleType(sa.TypeDecorator[Role]):
-    """A role as its number, so that roles can be compared in SQL."""
+    """A role, stored as its number, so that SQL can compare roles."""
 
     impl = sa.SmallInteger
     cache_ok = True
@@ -749,10 +743,10 @@ class RoleType(sa.TypeDecorator[Role]):
 
 
 class SoftDelete:
-    """Mixin of what can be deleted: it waits in the recycle bin until it is restored, or removed permanently.
+    """Mixin of models with a recycle bin, from which a row is restored or permanently removed.
 
-    A model says by `reachable` whether the person bound as `viewer` may see a row, deleted or not, and by
-    `editable_by` who may change it.
+    A model defines `reachable`, the condition that the `viewer` may see a row, deleted or not, and `editable_by`, which
+    says who may change it.
     """
 
     id: Any
@@ -767,9 +761,9 @@ class SoftDelete:
 
     @classmethod
     def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.READER, deleted: bool = False) -> Self:
-        """Return a thing that this person may change, locked. With `deleted`, what is in the recycle bin too.
+        """Lock and return a thing that this person may change. With `deleted`, it may be in the recycle bin.
 
-        Raises `NotVisible` for what they may not see, `Forbidden` for what they may not change.
+        Raises `NotVisible` if they may not see it, and `Forbidden` if they may not change it.
         """
         user = User.acting(actor.id, needs)
         db.session.execute(sa.select(cls.id).where(cls.id == thing_id).with_for_update())
@@ -784,13 +778,13 @@ class SoftDelete:
     @classmethod
     @transactional
     def delete(cls, actor: User, thing_id: int) -> Self:
-        """Move a thing to the recycle bin. A second time, nothing happens. Raises as `get_for_change` does."""
+        """Move a thing to the recycle bin, if it is not there. Returns it. Raises what `get_for_change` raises."""
         return cls._set_deleted(actor, thing_id, True)
 
     @classmethod
     @transactional
     def restore(cls, actor: User, thing_id: int) -> Self:
-        """Bring a thing back from the recycle bin. A second time, nothing happens. Raises as `get_for_change` does."""
+        """Restore a thing, if it is in the recycle bin. Returns it. Raises what `get_for_change` raises."""
         return cls._set_deleted(actor, thing_id, False)
 
     @classmethod
@@ -803,22 +797,22 @@ class SoftDelete:
         return thing
 
     def before_deletion(self, actor: User, deleted: bool) -> None:
-        """Check or change what has to be before a thing is deleted, or restored. Models override it."""
+        """Do what a model needs before a thing is deleted or restored. Models override this."""
 
     def record_deletion(self, actor: User, action: str) -> None:
-        """Record that a thing was deleted or restored. Models override it."""
+        """Record that a thing was deleted or restored. Models override this."""
         Activity.record(actor, action, self, getattr(self, "title", ""))
 
 
 # -- People ------------------------------------------------------------------------------------------------------------
 
 
-# What people say of themselves in columns of their own: one fills them in, and finds people by them.
+# The columns that people fill in about themselves, and by which others find them.
 PROFILE_FIELDS = ("title", "department", "phone", "location")
 
 
 class User(db.Model):
-    """A person of the team. People are deactivated, never deleted: what they wrote keeps its author."""
+    """A person of the team. People are deactivated and never deleted, so that what they wrote keeps its author."""
 
     __tablename__ = "users"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -835,7 +829,7 @@ class User(db.Model):
     phone: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     location: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     lookup: Mapped[str] = mapped_column(sa.String(LOOKUP_MAX), default="")
-    away_from: Mapped[date | None] = mapped_column(sa.Date)  # None: for as long as `away_until` says
+    away_from: Mapped[date | None] = mapped_column(sa.Date)  # None if the absence has already begun
     away_until: Mapped[date | None] = mapped_column(sa.Date, index=True)
     stand_in_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     theme: Mapped[str] = mapped_column(sa.String(8), default="system")
@@ -845,30 +839,30 @@ class User(db.Model):
     deactivated_at: Mapped[datetime | None] = mapped_column(Timestamp)
     previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    picture_id: ClassVar[Any]  # a column property, made where Attachment is known
+    picture_id: ClassVar[Any]  # a column property, defined in "Hot reads"
     stand_in: Mapped[User | None] = relationship(remote_side=id)
 
     # -- queries
 
     @classmethod
     def by_username(cls, username: str) -> User | None:
-        """Find a person by username or email address, however it is written."""
+        """Return the person with a username or email address, in upper or lower case, or None."""
         key = fold(username)
         return db.session.scalar(sa.select(cls).where(sa.or_(cls.username_key == key, cls.email_key == key)))
 
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
-        """Everybody sees the active people; administrators see the deactivated too."""
+        """Select the people whom a person may see: the active ones, and for administrators all."""
         return sa.select(cls) if user.is_admin else sa.select(cls).where(cls.is_active)
 
     @classmethod
     def active(cls) -> sa.Select[Self]:
-        """The active people, by name."""
+        """Select the active people by name."""
         return sa.select(cls).where(cls.is_active).order_by(cls.name_key, cls.id)
 
     @classmethod
     def acting(cls, user_id: int, needs: Role = Role.READER) -> User:
-        """Return who acts, as they stand in this transaction. Raises `Forbidden` when they no longer have that role."""
+        """Lock and return the person who acts. Raises `Forbidden` if they are not active or lack the role."""
         user = db.session.get(cls, user_id, with_for_update={"read": True}, populate_existing=True)
         if user is None or not user.is_active or user.role < needs:
             raise Forbidden
@@ -876,38 +870,39 @@ class User(db.Model):
 
     @classmethod
     def exists(cls) -> bool:
+        """Whether the site has any person."""
         return db.session.scalar(sa.select(cls.id).limit(1)) is not None
 
     @classmethod
     def usernames_among(cls, names: Iterable[str]) -> set[str]:
-        """Which of some folded usernames belong to somebody active."""
+        """Return those of some folded usernames that belong to active people."""
         active = sa.select(cls.username_key).where(cls.username_key.in_(names), cls.is_active)
         return set(db.session.scalars(active))
 
     @classmethod
     def matching(cls, query: str) -> sa.ColumnElement[bool]:
-        """Whether a person has all the words that were typed in their name, username, profile, phone or email."""
-        words = [word.partition("@")[0] for word in sort_key(query).split()]  # an email's domain is everybody's
+        """Return the condition that all words of a query are in a person's name, username, profile or email."""
+        words = [word.partition("@")[0] for word in sort_key(query).split()]  # everybody shares the email domain
         return sa.and_(sa.true(), *(cls.lookup.contains(word, autoescape=True) for word in words))
 
     @classmethod
     def sees(cls, topic_id: int | None) -> sa.ColumnElement[bool]:
-        """Whether the person of a row sees a topic; without one, everybody does."""
+        """Return the condition that a person sees a topic. Without a topic, everybody does."""
         return sa.exists().where(Topic.id == topic_id, Topic.visible(cls)).correlate(cls) if topic_id else sa.true()
 
     @classmethod
     def suggested(cls, user: User, typed: str, topic_id: int | None) -> Sequence[Any]:
-        """Whom a person may mean by the beginning of a name or username; first those who see a topic."""
+        """Return people whose name or username begins with what was typed, first those who see the topic."""
         name, sees = sort_key(typed), cls.sees(topic_id).label("sees")
-        begun = (cls.name_key.startswith(name, autoescape=True), cls.name_key.contains(f" {name}", autoescape=True))
-        fits = sa.or_(*begun, cls.username_key.startswith(fold(typed), autoescape=True))
+        begins = (cls.name_key.startswith(name, autoescape=True), cls.name_key.contains(f" {name}", autoescape=True))
+        matches = sa.or_(*begins, cls.username_key.startswith(fold(typed), autoescape=True))
         others = sa.select(cls.id, cls.name, cls.username, sees).where(cls.is_active, cls.id != user.id)
-        statement = others.where(fits).order_by(sees.desc(), cls.name_key, cls.id).limit(SUGGESTED_MOST)
+        statement = others.where(matches).order_by(sees.desc(), cls.name_key, cls.id).limit(SUGGESTED_MOST)
         return db.session.execute(statement).all()
 
     @classmethod
     def unable_to_see(cls, topic: Topic, usernames: Iterable[str]) -> Sequence[str]:
-        """The names of those with some folded usernames who do not see a topic."""
+        """Return the names of the active people with these folded usernames who do not see a topic."""
         active = sa.select(cls.name).where(cls.username_key.in_(usernames), cls.is_active)
         return db.session.scalars(active.where(~cls.sees(topic.id)).order_by(cls.name_key)).all()
 
@@ -915,8 +910,8 @@ class User(db.Model):
 
     @hybrid_property
     def is_active(self) -> bool:
-        """Whether this person can sign in; in a statement, whether the person of a row can."""
-        return self.deactivated_at == None  # noqa: E711 (which means IS NULL)
+        """Whether this person can sign in. In a statement, this is a condition on the row."""
+        return self.deactivated_at == None  # noqa: E711 (in a statement this means IS NULL)
 
     @property
     def may_write(self) -> bool:
@@ -932,19 +927,19 @@ class User(db.Model):
         return self.role >= Role.ADMIN
 
     def may_write_kind(self, kind: str) -> bool:
-        """Whether this person may write a post of that kind: `news`, or `page` for the handbook."""
+        """Whether this person may write a post of a kind: "news", or "page" for the handbook."""
         return self.is_editor if kind == "page" else self.may_write
 
     def may_restore(self, thing: Any) -> bool:
-        """Whether this person may restore a deleted thing: one they deleted themselves, or as an editor any."""
+        """Whether this person may restore a deleted thing: editors any, others only what they deleted."""
         return self.is_editor or thing.deleted_by_id == self.id
 
     def can_edit(self, post: Any) -> bool:
-        """Whether this person may change a post that they see: editors every one, members their own news."""
+        """Whether this person may change a post that they see: editors any, members only their own news."""
         return self.is_editor or (self.may_write and post.kind == "news" and post.author_id == self.id)
 
     def can_review(self, page: Any) -> bool:
-        """Whether this person may say that a page of the handbook is still accurate."""
+        """Whether this person may confirm that a handbook page is still accurate."""
         return page.kind == "page" and (self.can_edit(page) or page.owner_id == self.id)
 
     def can_see_report(self, post: Any) -> bool:
@@ -953,24 +948,24 @@ class User(db.Model):
 
     @property
     def zone(self) -> ZoneInfo:
-        """The time zone in which this person reads times: their own choice, else the site's."""
+        """The time zone that this person chose, or the site's."""
         return zone_of(self.timezone)
 
     @property
     def new_since(self) -> datetime:
-        """What came after this time is new to this person: their last visit; on a first visit nothing is."""
+        """The end of this person's last visit. Later posts are new to them. On a first visit, none are."""
         is_back = self.last_active_at is not None and utcnow() - self.last_active_at > VISIT_GAP
-        visit = self.last_active_at if is_back else self.previous_visit_at
-        return max(visit, utcnow() - NEW_FOR) if visit else datetime.max
+        last_visit = self.last_active_at if is_back else self.previous_visit_at
+        return max(last_visit, utcnow() - NEW_FOR) if last_visit else datetime.max
 
     # -- actions
 
     @classmethod
     @transactional
     def create(cls, actor: User | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
-        """Add a person. `actor` is None when they sign up themselves or the site is being set up.
+        """Create a person, and return them. `actor` is None if they sign up themselves, or set up the site.
 
-        Raises `ValidationError` for a username or email address that somebody has already.
+        Raises `ValidationError` if somebody else has the username or email address.
         """
         if actor is not None:
             cls.acting(actor.id, Role.ADMIN)
@@ -984,10 +979,10 @@ class User(db.Model):
     @classmethod
     @transactional
     def edit_profile(cls, actor: User, **profile: Any) -> None:
-        """Change one's own profile.
+        """Change the actor's own profile.
 
-        Raises `ValidationError` for an email address that somebody has already, an absence that ends before it begins,
-        or cover by somebody who is not there.
+        Raises `ValidationError` if somebody else has the email address, if the absence ends before it begins, or if the
+        stand-in is not an active person.
         """
         user = cls.acting(actor.id)
         user._fill_in(**profile)
@@ -997,7 +992,7 @@ class User(db.Model):
     @classmethod
     @transactional
     def edit_appearance(cls, actor: User, theme: str, timezone: str, shortcuts: bool) -> None:
-        """Choose how the site looks to oneself."""
+        """Set the actor's theme, time zone and keyboard shortcuts."""
         user = cls.acting(actor.id)
         user.theme, user.timezone, user.shortcuts = theme, timezone, shortcuts
         Activity.record(user, "person.appearance", user)
@@ -1005,7 +1000,7 @@ class User(db.Model):
     @classmethod
     @transactional
     def edit_person(cls, actor: User, user_id: int, *, name: str, email: str) -> None:
-        """Correct a person's name and email. Raises `ValidationError` for an address that somebody has already."""
+        """Correct a person's name and email address. Raises `ValidationError` if somebody else has the address."""
         user = cls._get_for_change(actor, user_id)
         user._fill_in(name=name, email=email)
         Activity.record(actor, "person.edited", user)
@@ -1013,7 +1008,7 @@ class User(db.Model):
     @classmethod
     @transactional
     def set_role(cls, actor: User, user_id: int, role: Role) -> None:
-        """Give somebody else another role; it counts from their next request. Raises `ValidationError` for oneself."""
+        """Give another person a role, which applies from their next request. Raises `ValidationError` for the actor."""
         user = cls._get_for_change(actor, user_id)
         if user_id == actor.id:
             raise ValidationError("role", "You can't change your own role. Ask another administrator.")
@@ -1024,7 +1019,7 @@ class User(db.Model):
     @classmethod
     @transactional
     def deactivate(cls, actor: User, user_id: int) -> None:
-        """Sign somebody else out everywhere and block their sign-in. Raises `ValidationError` for oneself."""
+        """Block another person's sign-in, and sign them out everywhere. Raises `ValidationError` for the actor."""
         user = cls._get_for_change(actor, user_id)
         if user_id == actor.id:
             raise ValidationError("active", "You can't deactivate yourself. Ask another administrator.")
@@ -1045,7 +1040,7 @@ class User(db.Model):
     @classmethod
     @transactional
     def set_password(cls, actor: User, user_id: int, password_hash: str) -> None:
-        """Give a person (oneself, or as an administrator anybody) a new password, and sign them out everywhere."""
+        """Set one's own password, or as an administrator anybody's, and sign that person out everywhere."""
         user = cls.acting(actor.id) if actor.id == user_id else cls._get_for_change(actor, user_id)
         user.password_hash = password_hash
         SignIn.end_all(user_id)
@@ -1054,13 +1049,13 @@ class User(db.Model):
     @classmethod
     @transactional
     def rehash(cls, user_id: int, password_hash: str) -> None:
-        """Store the same password under today's hashing parameters."""
+        """Store a new hash of the same password, made with the current parameters."""
         db.session.execute(sa.update(cls).where(cls.id == user_id).values(password_hash=password_hash))
 
     @classmethod
     @transactional
     def rescue(cls, user_id: int, password_hash: str) -> None:
-        """Make an existing person an active administrator with a new password (the command line's last resort)."""
+        """Make a person an active administrator with a new password. Only the command line does this."""
         user = db.session.get_one(cls, user_id, with_for_update=True)
         user.role, user.deactivated_at, user.password_hash = Role.ADMIN, None, password_hash
         SignIn.end_all(user.id)
@@ -1069,7 +1064,7 @@ class User(db.Model):
     @classmethod
     @transactional
     def record_visit(cls, user_id: int, sign_in_id: int, now: datetime) -> None:
-        """Note that a person was here. After a break of `VISIT_GAP` a new visit begins."""
+        """Store when a person was last active. After a break of `VISIT_GAP`, a new visit begins."""
         user, sign_in = db.session.get(cls, user_id), db.session.get(SignIn, sign_in_id)
         if user is None or sign_in is None:
             return
@@ -1081,9 +1076,10 @@ class User(db.Model):
 
     @classmethod
     def _get_for_change(cls, actor: User, user_id: int) -> User:
-        """Return a person for a change by an administrator. Raises `Forbidden` or `NotVisible`.
+        """Lock and return a person whom an administrator changes. Raises `Forbidden` or `NotVisible`.
 
-        Such changes wait for one another, and nobody puts themselves out: so an administrator is always left.
+        An administrator always remains, because these changes run one at a time, and nobody can demote or deactivate
+        themselves.
         """
         Setting.lock()
         cls.acting(actor.id, Role.ADMIN)
@@ -1093,7 +1089,7 @@ class User(db.Model):
         return user
 
     def _fill_in(self, **profile: Any) -> None:
-        """Set columns, and those that are made of them. Raises `ValidationError` for what somebody else has."""
+        """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
         with db.session.no_autoflush:
             for column, value in profile.items():
                 setattr(self, column, value)
@@ -1106,21 +1102,21 @@ class User(db.Model):
             self._check_taken("email", "Somebody else has this email address.")
 
     def _lookup(self) -> str:
-        """The words by which the list of people finds somebody."""
-        mailbox = (self.email or "").partition("@")[0]  # the rest of the address is everybody's
+        """Return the text in which the list of people is searched."""
+        mailbox = (self.email or "").partition("@")[0]  # everybody shares the rest of the address
         digits = re.sub(r"\D", "", self.phone or "")
         texts = [self.name, self.username, mailbox, digits, *(getattr(self, name) for name in PROFILE_FIELDS)]
         return sort_key(" ".join(text for text in texts if text), LOOKUP_MAX)
 
     def _check_taken(self, column: str, message: str) -> None:
-        """A username may not be somebody's email address either: one signs in with both."""
+        """Raise `ValidationError` if a value is somebody's username or email address. Either one signs a person in."""
         key = getattr(self, f"{column}_key")
         same = sa.select(User.id).where(sa.or_(User.username_key == key, User.email_key == key))
         if key and db.session.scalar(same.where(User.id != (self.id or 0)).limit(1)):
             raise ValidationError(column, message)
 
     def _check_absence(self) -> None:
-        """Raise `ValidationError` unless somebody's days away are in order, and who covers for them is there."""
+        """Raise `ValidationError` unless the absence ends after it begins, and the stand-in is an active person."""
         if self.away_from and not self.away_until:
             raise ValidationError("away_until", "Enter the last day.")
         if self.away_from and self.away_until and self.away_until < self.away_from:
@@ -1135,7 +1131,7 @@ class User(db.Model):
 
 
 class SignIn(db.Model):
-    """One browser that somebody is signed in with. Only a hash of its token is kept."""
+    """A browser in which somebody is signed in. Only a hash of its token is stored."""
 
     __tablename__ = "sign_ins"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -1151,14 +1147,14 @@ class SignIn(db.Model):
     user: Mapped[User] = relationship()
 
     def is_valid(self, now: datetime) -> bool:
-        """Whether this sign-in still counts: not ended, not expired, not left unused for too long."""
+        """Whether this sign-in is active: not ended, expired or unused for too long."""
         is_idle = not self.remembered and self.last_used_at < now - SIGN_IN_IDLE
         return not (self.ended_at or self.user.deactivated_at or is_idle or self.expires_at <= now)
 
     @classmethod
     @transactional
     def start(cls, user_id: int, remember: bool, device: str, address: str) -> str:
-        """Sign a person in. Returns the token that only their browser keeps."""
+        """Sign a person in. Returns the token for their browser."""
         user, token, now = User.acting(user_id), secrets.token_urlsafe(32), utcnow()
         lifetime = SIGN_IN_REMEMBERED if remember else SIGN_IN_LIFETIME
         started = cls(
@@ -1172,9 +1168,9 @@ class SignIn(db.Model):
     @classmethod
     @transactional
     def end(cls, user: User, sign_in_id: int) -> None:
-        """End one of a person's own sign-ins. Raises `NotVisible` for anybody else's."""
-        mine = sa.select(cls).where(cls.id == sign_in_id, cls.user_id == user.id).with_for_update()
-        found = db.session.scalar(mine)
+        """End one of a person's own sign-ins. Raises `NotVisible` for somebody else's."""
+        own = sa.select(cls).where(cls.id == sign_in_id, cls.user_id == user.id).with_for_update()
+        found = db.session.scalar(own)
         if found is None:
             raise NotVisible
         if found.ended_at is None:
@@ -1184,36 +1180,36 @@ class SignIn(db.Model):
     @classmethod
     @transactional
     def end_others(cls, user: User, keep: int) -> None:
-        """End all of a person's own sign-ins except the one they use."""
+        """End all of a person's own sign-ins except the one with the id `keep`."""
         cls.end_all(user.id, keep)
         Activity.record(user, "person.signed_out", ("user", user.id), "all other devices")
 
     @classmethod
     def end_all(cls, user_id: int, keep: int | None = None) -> None:
-        """End a person's sign-ins, except one, as part of the caller's transaction."""
+        """End a person's sign-ins, except the one to `keep`, as part of an action."""
         theirs = sa.update(cls).where(cls.user_id == user_id, cls.ended_at.is_(None), cls.id != (keep or 0))
         db.session.execute(theirs.values(ended_at=utcnow()))
 
     @classmethod
     @transactional
     def forget_ended(cls) -> int:
-        """Delete sign-ins whose cookie is worth nothing any more. Returns how many."""
-        ended = sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)
-        result: Any = db.session.execute(ended)
+        """Delete sign-ins that expired long ago. Returns how many they were."""
+        expired = sa.delete(cls).where(cls.expires_at < utcnow() - SIGN_IN_LIFETIME)
+        result: Any = db.session.execute(expired)
         return result.rowcount
 
     @classmethod
     def living(cls, user: User) -> Sequence[SignIn]:
-        """A person's own sign-ins that still count, the latest used first."""
-        mine = sa.select(cls).where(cls.user_id == user.id, cls.ended_at.is_(None), cls.expires_at > utcnow())
-        return db.session.scalars(mine.order_by(cls.last_used_at.desc(), cls.id.desc()).limit(100)).all()
+        """Return a person's own sign-ins that have not ended or expired, the last used first."""
+        own = sa.select(cls).where(cls.user_id == user.id, cls.ended_at.is_(None), cls.expires_at > utcnow())
+        return db.session.scalars(own.order_by(cls.last_used_at.desc(), cls.id.desc()).limit(100)).all()
 
 
 # -- Topics ------------------------------------------------------------------------------------------------------------
 
 
 class Topic(SoftDelete, db.Model):
-    """Where posts belong. Open to all, or private to its members: nobody else sees it or what is in it."""
+    """A topic of posts. It is open, or private: then only its members see it and its posts."""
 
     __tablename__ = "topics"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -1229,30 +1225,33 @@ class Topic(SoftDelete, db.Model):
     merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="SET NULL"))
     members: Mapped[list[User]] = relationship(secondary="topic_members", order_by=User.name_key, viewonly=True)
 
-    post_count: ClassVar[Any]  # a column property, made where Post is known
+    post_count: ClassVar[Any]  # a column property, defined in "The recycle bin"
 
     # -- queries
 
     @classmethod
     def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer`, or of a row, may see a topic. All that hangs on one asks this."""
+        """Return the condition that the `viewer`, or a `person` of the statement, may see a topic.
+
+        Posts, comments, files and search all use this condition.
+        """
         return sa.and_(cls.deleted_at.is_(None), cls.within_reach(person))
 
     @classmethod
     def within_reach(cls, person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer`, or of a row, may see a topic, or might if it were not deleted."""
-        mine = sa.select(TopicMember.topic_id).where(TopicMember.user_id == (person.id if person else VIEWER))
-        mine = mine.correlate(person) if person else mine
-        return sa.or_(cls.private == sa.false(), cls.id.in_(mine))
+        """Return the same condition for a topic that may be deleted."""
+        own = sa.select(TopicMember.topic_id).where(TopicMember.user_id == (person.id if person else VIEWER))
+        own = own.correlate(person) if person else own
+        return sa.or_(cls.private == sa.false(), cls.id.in_(own))
 
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
-        """The topics that a person may see, in the team's order."""
+        """Select the topics that a person may see, in the team's order."""
         return sa.select(cls).where(cls.visible()).order_by(cls.position, cls.id).params(viewer=user.id)
 
     @classmethod
     def audiences(cls, user: User) -> dict[int, Any]:
-        """For each topic that a person may see: its name, whether it is private, and how many people see it."""
+        """Return the topics that a person may see, by id. Each row has the number of people who see the topic."""
         active = sa.select(sa.func.count()).select_from(User).where(User.is_active)
         members = active.where(sa.exists().where(TopicMember.topic_id == cls.id, TopicMember.user_id == User.id))
         people = sa.case((cls.private, members.correlate(cls).scalar_subquery()), else_=active.scalar_subquery())
@@ -1261,18 +1260,18 @@ class Topic(SoftDelete, db.Model):
 
     @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a topic, deleted or not. A merged one is gone."""
+        """Return the condition that the `viewer` may see a topic, deleted or not. Nobody sees a merged one."""
         return sa.and_(cls.merged_into_id.is_(None), cls.within_reach())
 
     @classmethod
     def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.EDITOR, deleted: bool = False) -> Self:
-        """Like any other's; topics change one at a time, because some of their rules are about all of them."""
+        """Lock and return a topic, as `SoftDelete` does. Topics change one at a time, because rules span several."""
         Setting.lock()
         return super().get_for_change(actor, thing_id, needs, deleted)
 
     @classmethod
     def hidden_from(cls, user: User) -> Sequence[Topic]:
-        """The private topics an administrator is not in, so that they can join one, which is recorded."""
+        """Return the private topics that an administrator does not see, and may join."""
         hidden = sa.select(cls).where(cls.deleted_at.is_(None), ~cls.visible()).params(viewer=user.id)
         return db.session.scalars(hidden.order_by(cls.position, cls.id)).all()
 
@@ -1281,14 +1280,14 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     @transactional
     def create(cls, actor: User, *, form_id: str, name: str, description: str = "", private: bool = False) -> Topic:
-        """Make a topic; whoever makes a private one is its first member.
+        """Create a topic, and return it. The author of a private topic is its first member.
 
-        The same form sent again answers with the first one. Raises `ValidationError` for a name in use.
+        If the form was sent before, this returns its topic. Raises `ValidationError` for a name in use.
         """
         Setting.lock()
         editor = User.acting(actor.id, Role.EDITOR)
-        first = sa.select(cls).where(cls.author_id == editor.id, cls.form_id == form_id)
-        if (existing := db.session.scalar(first)) is not None:
+        same_form = sa.select(cls).where(cls.author_id == editor.id, cls.form_id == form_id)
+        if (existing := db.session.scalar(same_form)) is not None:
             return existing
         last = db.session.scalar(sa.select(sa.func.max(cls.position))) or 0
         topic = cls(
@@ -1299,14 +1298,14 @@ class Topic(SoftDelete, db.Model):
         db.session.add(topic)
         db.session.flush()
         if private:
-            topic._let_in(editor.id)
+            topic._add_member(editor.id)
         Activity.record(editor, "topic.created", topic, topic.name)
         return topic
 
     @classmethod
     @transactional
     def edit(cls, actor: User, topic_id: int, *, name: str, description: str) -> None:
-        """Change a topic's name and description. Its address stays, so that links keep working.
+        """Change a topic's name and description. The slug does not change, so that links keep working.
 
         Raises `ValidationError` for a name in use.
         """
@@ -1318,21 +1317,21 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     @transactional
     def make_private(cls, actor: User, topic_id: int) -> None:
-        """Show a topic to its members only, of whom the actor is the first.
+        """Show a topic only to its members. The actor becomes the first member.
 
         Raises `ValidationError` for the last open topic.
         """
         topic = cls.get_for_change(actor, topic_id)
         if not topic.private:
-            topic._refuse_last_open("private")
+            topic._check_other_open("private")
             topic.private = True
-            topic._let_in(actor.id)
+            topic._add_member(actor.id)
             Activity.record(actor, "topic.closed", topic, topic.name)
 
     @classmethod
     @transactional
     def make_open(cls, actor: User, topic_id: int) -> None:
-        """Show a topic to everyone; it has no members any more."""
+        """Show a topic to everyone, and remove its members."""
         topic = cls.get_for_change(actor, topic_id)
         if topic.private:
             topic.private = False
@@ -1344,7 +1343,7 @@ class Topic(SoftDelete, db.Model):
     def add_member(cls, actor: User, topic_id: int, user_id: int) -> User:
         """Let a person see a private topic. Returns the person.
 
-        Raises `NotVisible` for somebody who is not there, or `ValidationError` for an open topic.
+        Raises `NotVisible` if there is no such active person, and `ValidationError` for an open topic.
         """
         topic = cls.get_for_change(actor, topic_id)
         user = db.session.scalar(User.active().where(User.id == user_id))
@@ -1352,14 +1351,14 @@ class Topic(SoftDelete, db.Model):
             raise NotVisible
         if not topic.private:
             raise ValidationError("members", "This topic is open: everyone sees it.")
-        if topic._let_in(user.id):
+        if topic._add_member(user.id):
             Activity.record(actor, "topic.member_added", topic, user.username)
         return user
 
     @classmethod
     @transactional
     def remove_member(cls, actor: User, topic_id: int, user_id: int) -> None:
-        """Take a person out of a private topic. Raises `ValidationError` for oneself: somebody has to look after it."""
+        """Remove a person from a private topic. Raises `ValidationError` for the actor, so that a member remains."""
         topic = cls.get_for_change(actor, topic_id)
         if user_id == actor.id:
             raise ValidationError("members", "You can't remove yourself. Ask another editor in this topic.")
@@ -1371,7 +1370,7 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     @transactional
     def move(cls, actor: User, topic_id: int, up: bool) -> None:
-        """Move a topic one place among those that the person sees."""
+        """Move a topic up or down by one place among the topics that the actor sees."""
         topic = cls.get_for_change(actor, topic_id)
         seen = db.session.scalars(cls.visible_to(actor)).all()
         place = seen.index(topic)
@@ -1383,12 +1382,15 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     @transactional
     def merge(cls, actor: User, topic_id: int, into_id: int) -> Topic:
-        """Move all posts of one topic into another; the address of the first leads to the second from now on."""
+        """Move all posts of a topic into another one, and return that. The old address redirects to it.
+
+        Raises `ValidationError` for the same topic, or if the last open topic would become private.
+        """
         topic, into = cls.get_for_change(actor, topic_id), cls.get_for_change(actor, into_id)
         if topic is into:
             raise ValidationError("into", "Choose another topic.")
         if into.private:
-            topic._refuse_last_open("into")
+            topic._check_other_open("into")
         db.session.execute(sa.update(Post).where(Post.topic_id == topic.id).values(topic_id=into.id))
         db.session.execute(sa.update(Revision).where(Revision.topic_id == topic.id).values(topic_id=into.id))
         db.session.execute(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
@@ -1400,29 +1402,29 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     @transactional
     def join(cls, actor: User, topic_id: int) -> Topic:
-        """Let an administrator into a private topic. That they joined is recorded, as `topic.joined`."""
+        """Make an administrator a member of a private topic, and record that. Returns the topic."""
         User.acting(actor.id, Role.ADMIN)
         topic = db.session.get(cls, topic_id, with_for_update=True, populate_existing=True)
         if topic is None or topic.deleted_at:
             raise NotVisible
-        if topic.private and topic._let_in(actor.id):
+        if topic.private and topic._add_member(actor.id):
             Activity.record(actor, "topic.joined", topic, topic.name)
         return topic
 
     @classmethod
     def ensure_first(cls, actor: User) -> None:
-        """Give a new site the topic that everybody shares."""
+        """Give a new site its first topic."""
         if db.session.scalar(sa.select(cls.id).limit(1)) is None:
             cls.create(actor, form_id=secrets.token_hex(16), name="Everyone", description="News for the whole team")
 
     # -- parts of actions
 
-    def _let_in(self, user_id: int) -> bool:
-        """Make a person a member. Returns whether they were none."""
+    def _add_member(self, user_id: int) -> bool:
+        """Make a person a member. Returns False if they are one already."""
         return database.insert_if_absent(TopicMember, topic_id=self.id, user_id=user_id)
 
     def _rename(self, name: str) -> None:
-        """Give the topic a name that no other has. Raises `ValidationError`."""
+        """Set the topic's name. Raises `ValidationError` if another topic has it."""
         key = sort_key(name, TOPIC_MAX)
         same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None), Topic.id != (self.id or 0))
         with db.session.no_autoflush:
@@ -1434,24 +1436,24 @@ class Topic(SoftDelete, db.Model):
         return user.is_editor
 
     def before_deletion(self, actor: User, deleted: bool) -> None:
-        """Raise `ValidationError` for the last open topic; or while another one has the name."""
+        """Raise `ValidationError` if the last open topic is deleted, or if a restored topic's name is in use."""
         if deleted:
-            self._refuse_last_open("topic")
+            self._check_other_open("topic")
         else:
             self._rename(self.name)
 
     def record_deletion(self, actor: User, action: str) -> None:
         Activity.record(actor, action, self, self.name)
 
-    def _refuse_last_open(self, field: str) -> None:
-        """Raise `ValidationError` for the last topic that everyone sees: people in no private one would have none."""
+    def _check_other_open(self, field: str) -> None:
+        """Raise `ValidationError` if this is the only open topic. Without one, some people would see no topic."""
         others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id)
         if not self.private and db.session.scalar(others.limit(1)) is None:
             raise ValidationError(field, "This is the only topic that everyone can see. Create another one first.")
 
     @classmethod
     def _free_slug(cls, name: str) -> str:
-        """An address for a topic: its name, with a number where that is taken."""
+        """Return a slug for a topic: its name, with a number if that is taken."""
         slug = slugify(name)
         taken = set(db.session.scalars(sa.select(cls.slug).where(cls.slug.startswith(slug, autoescape=True))))
         numbered = (f"{slug}-{number}" for number in range(2, len(taken) + 3))
@@ -1459,102 +1461,19 @@ class Topic(SoftDelete, db.Model):
 
 
 class TopicMember(db.Model):
-    """Somebody chosen to see a private topic."""
+    """Membership of a person in a private topic."""
 
     __tablename__ = "topic_members"
     topic_id: Mapped[int] = mapped_column(sa.ForeignKey("topics.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
 
 
-# -- Posts: when they show, and to whom --------------------------------------------------------------------------------
-
-
-class Timed:
-    """When a post is published, and who sees it before that, as conditions on its row."""
-
-    author_id: Any
-    topic_id: Any
-    published_at: Any
-    scheduled_for: Any
-    pinned_at: Any
-    pinned_until: Any
-    expires_at: Any
-    deleted_at: Any
-    id: Any
-    last_comment_at: Any
-    last_comment_by_id: Any
-
-    @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a post by its own address."""
-        return sa.and_(cls.deleted_at.is_(None), cls.reachable())
-
-    @classmethod
-    def reachable(cls) -> sa.ColumnElement[bool]:
-        """The same, deleted or not: what is published; one's own before that; and to editors what is scheduled."""
-        editor = sa.select(User.id).where(User.id == VIEWER, User.role >= Role.EDITOR).correlate(None).exists()
-        scheduled = sa.and_(cls.scheduled_for.is_not(None), editor)
-        return sa.and_(cls.in_sight(), sa.or_(cls.is_published(), cls.author_id == VIEWER, scheduled))
-
-    @classmethod
-    def in_sight(cls, person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether the topic of a post is one that the person bound as `viewer`, or the one of a row, sees."""
-        # + 0, or SQLite would now and then go through each topic by its index and sort what it finds.
-        return (cls.topic_id + 0).in_(sa.select(Topic.id).where(Topic.visible(person)))
-
-    @classmethod
-    def is_published(cls) -> sa.ColumnElement[bool]:
-        """Whether a post is published. As a range of times, because no index serves IS NOT NULL."""
-        return cls.published_at > LONG_AGO
-
-    @classmethod
-    def listed(cls, person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether lists show a post to the person bound as `viewer`, or to the one of a row."""
-        return sa.and_(cls.deleted_at.is_(None), cls.in_sight(person), cls.is_published())
-
-    @classmethod
-    def shown_to(cls, person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer`, or the one of a row, sees a post that is published, or their own."""
-        own = cls.author_id == (person.id if person else VIEWER)
-        return sa.and_(cls.deleted_at.is_(None), cls.in_sight(person), sa.or_(cls.is_published(), own))
-
-    @classmethod
-    def current(cls) -> sa.ColumnElement[bool]:
-        """Whether a post has not expired."""
-        return cls._lasts(cls.expires_at)
-
-    @staticmethod
-    def _lasts(until: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-        """Whether the end of something has not come; not as an OR, by which MariaDB would choose another index."""
-        return sa.func.coalesce(until <= NOW, sa.false()) == sa.false()
-
-    @classmethod
-    def is_pinned_now(cls) -> sa.ColumnElement[bool]:
-        """Whether the time for which a post is pinned has not passed."""
-        return cls._lasts(cls.pinned_until)
-
-    def is_pinned(self, now: datetime) -> bool:
-        return self.pinned_at is not None and (self.pinned_until is None or self.pinned_until > now)
-
-    @classmethod
-    def unseen(cls, since: Any = None) -> sa.Case[int]:
-        """1 where something of somebody else's came to a post (`since` then) after the `viewer` looked at it last.
-
-        That is the newest comment, or else the post. A number, because a boolean would have to be turned into one.
-        """
-        posted = sa.case((cls.author_id != VIEWER, cls.published_at))
-        latest = sa.case((cls.last_comment_by_id != VIEWER, cls.last_comment_at), else_=posted)
-        seen = sa.exists().where(ReadMark.user_id == VIEWER, ReadMark.post_id == cls.id, ReadMark.at >= latest)
-        came = latest.is_not(None) if since is None else latest > since
-        return sa.case((sa.and_(came, sa.not_(seen.correlate(cls))), 1), else_=0)
-
-
-# -- Posts: what their form says ---------------------------------------------------------------------------------------
+# -- Posts -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PostData:
-    """What the form of a post says; its times are in UTC. Each field but the last is a column of a post."""
+    """The values of a post's form, with times in UTC. Each field except `file_ids` is a column of Post."""
 
     kind: str
     topic_id: int
@@ -1568,20 +1487,17 @@ class PostData:
 
     @classmethod
     def of(cls, post: Post, **changes: Any) -> PostData:
-        """Return what a post says now, with some changes."""
+        """Return the current values of a post, with some changes."""
         return cls(**{name: getattr(post, name) for name in POST_DATA} | changes)
 
 
 POST_DATA = [field.name for field in dataclass_fields(PostData) if field.name != "file_ids"]
 TEXT = {"title", "body"}
-REVISED = {*TEXT, "kind", "topic_id"}  # a published post keeps a revision of each change of these
+REVISED = {*TEXT, "kind", "topic_id"}  # when one of these changes, a published post gets a new revision
 
 
-# -- Posts: what is written --------------------------------------------------------------------------------------------
-
-
-class Post(Timed, SoftDelete, db.Model):
-    """News, or a page of the handbook. Markdown is rendered when it is saved, and kept beside its source."""
+class Post(SoftDelete, db.Model):
+    """News, or a page of the handbook. Its Markdown is rendered when the post is saved, and the HTML is stored too."""
 
     __tablename__ = "posts"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -1590,34 +1506,34 @@ class Post(Timed, SoftDelete, db.Model):
     author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
-    version: Mapped[int] = mapped_column(default=1)  # counts saves of the text, and so finds two at once
-    revision: Mapped[int] = mapped_column(default=0)  # the newest one's number; 0 before it is published
+    version: Mapped[int] = mapped_column(default=1)  # counts saves of the text, to detect edit conflicts
+    revision: Mapped[int] = mapped_column(default=0)  # the number of the newest revision, 0 until it is published
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
     title_key: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
     excerpt: Mapped[str] = mapped_column(sa.String(EXCERPT_MAX))
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
     comment_count: Mapped[int] = mapped_column(default=0)
-    # When and by whom the newest comment was made: a copy of what `comments` says, so no key of its own.
+    # A copy of the newest comment's time and author, without a foreign key.
     last_comment_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_comment_by_id: Mapped[int | None]
     published_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    scheduled_for: Mapped[datetime | None] = mapped_column(Timestamp, index=True)  # when a job is to publish it
+    scheduled_for: Mapped[datetime | None] = mapped_column(Timestamp, index=True)  # when a job will publish it
     updated_at: Mapped[datetime] = mapped_column(Timestamp)
     edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
     pinned_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    # Of a page of the handbook: who looks after it, and when it is to be looked at again (see `PageReview`).
+    # The owner and the reviews of a handbook page: see `PageReview`.
     owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, None for never
     review_by: Mapped[date | None] = mapped_column(sa.Date)
     reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    review_told: Mapped[date | None] = mapped_column(sa.Date)  # the day for which its owner was told
+    review_told: Mapped[date | None] = mapped_column(sa.Date)  # the `review_by` of which its owner was notified
     pinned_until: Mapped[datetime | None] = mapped_column(Timestamp)
-    expires_at: Mapped[datetime | None] = mapped_column(Timestamp)  # leaves Home then, and is marked elsewhere
+    expires_at: Mapped[datetime | None] = mapped_column(Timestamp)  # then it leaves Home, and is marked elsewhere
     must_read_since: Mapped[datetime | None] = mapped_column(Timestamp)
     must_read_due: Mapped[date | None] = mapped_column(sa.Date)
-    must_read_revision: Mapped[int | None]  # acknowledgements count from that revision on
+    must_read_revision: Mapped[int | None]  # acknowledgements of older revisions do not count
     reminded_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    # Last, because SQLite reads a row from its front: lists, which want neither, pass no long text on their way.
+    # These come last, because SQLite reads a row from its start, and lists do not need the long texts.
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
 
@@ -1630,17 +1546,82 @@ class Post(Timed, SoftDelete, db.Model):
 
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
-        """The posts that a person may see."""
+        """Select the posts that a person may see."""
         return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
 
     @classmethod
     def get_visible(cls, user: User, post_id: int) -> Self:
-        """A post that a person sees, locked, as part of an action. Raises `NotVisible`."""
+        """Lock and return a post that a person may see, as part of an action. Raises `NotVisible`."""
         db.session.execute(sa.select(cls.id).where(cls.id == post_id).with_for_update())
         post = db.session.scalar(cls.visible_to(user).where(cls.id == post_id))
         if post is None:
             raise NotVisible
         return post
+
+    @classmethod
+    def visible(cls) -> sa.ColumnElement[bool]:
+        """Return the condition that the `viewer` may see a post at its own address."""
+        return sa.and_(cls.deleted_at.is_(None), cls.reachable())
+
+    @classmethod
+    def reachable(cls) -> sa.ColumnElement[bool]:
+        """Return the same condition for a post that may be deleted.
+
+        Everyone sees a published post, its author sees it before that, and editors see it once it is scheduled.
+        """
+        editor = sa.select(User.id).where(User.id == VIEWER, User.role >= Role.EDITOR).correlate(None).exists()
+        scheduled = sa.and_(cls.scheduled_for.is_not(None), editor)
+        return sa.and_(cls._in_visible_topic(), sa.or_(cls.is_published(), cls.author_id == VIEWER, scheduled))
+
+    @classmethod
+    def _in_visible_topic(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Return the condition that the `viewer`, or a `person` of the statement, sees the topic of a post."""
+        # Without the + 0, SQLite sometimes reads each topic's posts by an index and sorts them.
+        return (cls.topic_id + 0).in_(sa.select(Topic.id).where(Topic.visible(person)))
+
+    @classmethod
+    def is_published(cls) -> sa.ColumnElement[bool]:
+        """Return the condition that a post is published: a range, because no index serves IS NOT NULL."""
+        return cls.published_at > LONG_AGO
+
+    @classmethod
+    def listed(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Return the condition that lists show a post to the `viewer`, or to a `person` of the statement."""
+        return sa.and_(cls.deleted_at.is_(None), cls._in_visible_topic(person), cls.is_published())
+
+    @classmethod
+    def shown_to(cls, person: Any = None) -> sa.ColumnElement[bool]:
+        """Return the condition that the `viewer`, or a `person`, sees a post that is published or their own."""
+        own = cls.author_id == (person.id if person else VIEWER)
+        return sa.and_(cls.deleted_at.is_(None), cls._in_visible_topic(person), sa.or_(cls.is_published(), own))
+
+    @classmethod
+    def current(cls) -> sa.ColumnElement[bool]:
+        """Return the condition that a post has not expired."""
+        return cls._not_over(cls.expires_at)
+
+    @classmethod
+    def is_pinned_now(cls) -> sa.ColumnElement[bool]:
+        """Return the condition that the time for which a post is pinned is not over."""
+        return cls._not_over(cls.pinned_until)
+
+    @staticmethod
+    def _not_over(end: Any) -> sa.ColumnElement[bool]:
+        # Not as an OR, because MariaDB would then choose a worse index.
+        return sa.func.coalesce(end <= NOW, sa.false()) == sa.false()
+
+    @classmethod
+    def unseen(cls, since: Any = None) -> sa.Case[int]:
+        """Return 1 for a post with something that the `viewer` has not seen, else 0.
+
+        That is the newest comment, or else the post itself, by somebody else. With `since`, it is also newer than that.
+        The result is a number, because SQLAlchemy would have to convert a boolean in each row.
+        """
+        posted = sa.case((cls.author_id != VIEWER, cls.published_at))
+        latest = sa.case((cls.last_comment_by_id != VIEWER, cls.last_comment_at), else_=posted)
+        seen = sa.exists().where(ReadMark.user_id == VIEWER, ReadMark.post_id == cls.id, ReadMark.at >= latest)
+        is_new = latest.is_not(None) if since is None else latest > since
+        return sa.case((sa.and_(is_new, sa.not_(seen.correlate(cls))), 1), else_=0)
 
     # -- predicates
 
@@ -1648,9 +1629,12 @@ class Post(Timed, SoftDelete, db.Model):
         """Whether a person who sees this post may change it."""
         return user.can_edit(self)
 
+    def is_pinned(self, now: datetime) -> bool:
+        return self.pinned_at is not None and (self.pinned_until is None or self.pinned_until > now)
+
     @staticmethod
     def state_of(post: Any, now: datetime) -> str:
-        """What a post is at a moment: draft, scheduled, published or expired."""
+        """Return "draft", "scheduled", "published" or "expired"."""
         if post.published_at is None:
             return "scheduled" if post.scheduled_for else "draft"
         return "expired" if post.expires_at and post.expires_at <= now else "published"
@@ -1662,16 +1646,16 @@ class Post(Timed, SoftDelete, db.Model):
         cls, actor: User, data: PostData, *, how: str, post_id: int | None = None, version: int = 0,
         form_id: str = "", notify: bool = False, require_again: bool = False,
     ) -> Self:  # fmt: skip
-        """Save what a form says of a post. Returns the post.
+        """Save the values of a post's form. Returns the post.
 
-        `how` is "publish" (now, at the time that the form says, or what is published already), "draft" or "autosave".
-        A form without a `post_id` is a new one: sent again, it finds what it made, and goes on while that is a draft.
-        With `notify` everyone is notified of the change; with `require_again` required readers confirm the post again.
+        `how` is "draft", "autosave" or "publish", which publishes or schedules a draft, or updates a published post.
+        Without a `post_id`, the post is new. A form that is sent again updates the draft that it created.
+        With `notify`, everyone is notified of the change. With `require_again`, required readers have to confirm again.
 
-        Raises `NotVisible`, `Forbidden`, `ValidationError`, or `EditConflict` where another text was saved since the
+        Raises `NotVisible`, `Forbidden`, `ValidationError`, or `EditConflict` if the text has been saved since the
         `version` that the form knows.
         """
-        # A long text takes a second to render, and inside the transaction nobody else could write.
+        # The text is rendered before the transaction begins, because others cannot write until that ends.
         body = link_pages(data.body, actor) if how == "publish" else data.body
         prepared, html = replace(data, body=body), render_body(actor, body)
         return cls._save(actor, prepared, html, how, post_id, version, form_id, notify, require_again)
@@ -1688,7 +1672,7 @@ class Post(Timed, SoftDelete, db.Model):
         if not post_id and how != "autosave" and (post.published_at or post.deleted_at):
             return post
         changes = {name for name in POST_DATA if getattr(post, name) != getattr(data, name)}
-        # The form of a new post may not have heard yet that its text was saved once.
+        # The form of a new post does not know a version until its first save is answered.
         known = version or (0 if post_id else 1)
         if changes & TEXT and not was_new and post.version != known:
             raise EditConflict(post.id)
@@ -1707,19 +1691,19 @@ class Post(Timed, SoftDelete, db.Model):
 
     @classmethod
     def _of_form(cls, author: User, form_id: str) -> Self:
-        """Return what a person's form made before, or a new post."""
-        made = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id).with_for_update()
-        post = db.session.scalar(made.execution_options(populate_existing=True))
+        """Return the post that a person's form has created, or a new one."""
+        created = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id).with_for_update()
+        post = db.session.scalar(created.execution_options(populate_existing=True))
         return post or cls(author_id=author.id, form_id=form_id, version=0, revision=0)
 
     def _check(self, editor: User, data: PostData, how: str) -> None:
-        """Raise `Forbidden` or `ValidationError` for what this person may not save, or not like this."""
+        """Raise `Forbidden` or `ValidationError` if this person may not save these values."""
         if data.kind != self.kind and not editor.may_write_kind(data.kind):
             raise Forbidden
         if how == "autosave" and (self.published_at or self.scheduled_for or self.deleted_at):
             raise ValidationError("body", "This is no longer a draft.")
         topic = Topic.visible_to(editor).where(Topic.id == data.topic_id)
-        if db.session.scalar(topic.with_for_update(read=True)) is None:  # locked, so that nobody merges it away now
+        if db.session.scalar(topic.with_for_update(read=True)) is None:  # the lock keeps others from merging the topic
             raise ValidationError("topic", "Choose a topic.")
         if how == "publish" or self.published_at:
             self._check_complete(data)
@@ -1732,16 +1716,16 @@ class Post(Timed, SoftDelete, db.Model):
                 raise ValidationError(field, f"{words}: others will see it.")
 
     def _check_times(self, data: PostData) -> None:
-        now, waits = utcnow(), self.published_at is None
-        begins = data.scheduled_for or now
-        if waits and begins < now and begins != self.scheduled_for:
+        now, is_unpublished = utcnow(), self.published_at is None
+        start = data.scheduled_for or now
+        if is_unpublished and start < now and start != self.scheduled_for:
             raise ValidationError("scheduled_for", "That time has passed. Leave it empty to publish now.")
-        ends_early = data.expires_at is not None and data.expires_at <= max(now, begins)
-        if ends_early and (waits or data.expires_at != self.expires_at):
+        ends_early = data.expires_at is not None and data.expires_at <= max(now, start)
+        if ends_early and (is_unpublished or data.expires_at != self.expires_at):
             raise ValidationError("expires_at", "Choose a day after the one on which it is published.")
 
     def _assign(self, editor: User, data: PostData, html: str, how: str, changes: set[str]) -> None:
-        """Take over what the form says, but for when it is published."""
+        """Set what the form says, except when the post is published."""
         if changes & REVISED:
             self.editor_id, self.updated_at = editor.id, utcnow()
         if changes & TEXT:
@@ -1759,7 +1743,7 @@ class Post(Timed, SoftDelete, db.Model):
         Attachment.attach(editor, data.body, data.file_ids, post=self)
 
     def _record_edit(self, editor: User, changes: set[str], notify: bool, require_again: bool) -> None:
-        """Record what was changed of a published post."""
+        """Record the changes of a published post, and notify people of them."""
         if changes & REVISED:
             self.edited_at = self.updated_at
             self._add_revision()
@@ -1781,7 +1765,7 @@ class Post(Timed, SoftDelete, db.Model):
             Activity.record(editor, action, self, self.title)
 
     def _publish(self, actor: User) -> None:
-        """Publish it: from now on others see it, are told of it and find it."""
+        """Publish this post, keep its first revision, and notify people."""
         self.published_at = self.updated_at = utcnow()
         self.scheduled_for = None
         self._add_revision()
@@ -1792,27 +1776,28 @@ class Post(Timed, SoftDelete, db.Model):
         notify_of_post(activity, self)
 
     def _add_revision(self) -> None:
-        """Keep what it says now."""
+        """Keep the current text as a new revision."""
         self.revision += 1
-        text = {"title": self.title, "body": self.body, "kind": self.kind, "topic_id": self.topic_id}
-        db.session.add(
-            Revision(
-                post_id=self.id, number=self.revision, editor_id=self.editor_id, created_at=self.updated_at, **text
-            )
+        text = {name: getattr(self, name) for name in REVISED}
+        revision = Revision(
+            post_id=self.id, number=self.revision, editor_id=self.editor_id, created_at=self.updated_at, **text
         )
+        db.session.add(revision)
 
     @classmethod
     def publish_due(cls) -> int:
-        """Publish what is scheduled for now or earlier. Returns how many posts that were."""
-        due = (
-            sa.select(cls.id).where(cls.scheduled_for <= utcnow(), cls.deleted_at.is_(None)).order_by(cls.scheduled_for)
-        )
-        return sum(cls._publish_scheduled(post_id) for post_id in db.session.scalars(due).all())
+        """Publish the posts that are scheduled for now or earlier. Returns how many they were."""
+        due = sa.select(cls.id).where(cls.scheduled_for <= utcnow(), cls.deleted_at.is_(None))
+        post_ids = db.session.scalars(due.order_by(cls.scheduled_for)).all()
+        return sum(cls._publish_scheduled(post_id) for post_id in post_ids)
 
     @classmethod
     @transactional
     def _publish_scheduled(cls, post_id: int) -> bool:
-        """Publish a post whose time has come. Where its author may not write there any more, it is a draft again."""
+        """Publish a post whose time has come. If its author may no longer write there, it becomes a draft again.
+
+        Returns whether the post was published.
+        """
         db.session.execute(sa.select(cls.id).where(cls.id == post_id).with_for_update())
         post = db.session.get(cls, post_id, populate_existing=True)
         if post is None or post.deleted_at or not post.scheduled_for or post.scheduled_for > utcnow():
@@ -1832,7 +1817,10 @@ class Post(Timed, SoftDelete, db.Model):
     @classmethod
     @transactional
     def pin(cls, actor: User, post_id: int, pinned: bool, until: datetime | None = None) -> None:
-        """Keep news at the top of Home, for ever or `until` then, or let it go. Editors only."""
+        """Pin news to the top of Home, permanently or `until` a time, or unpin it.
+
+        Raises `ValidationError` for a page of the handbook, and for a time that has passed.
+        """
         post = cls.get_for_change(actor, post_id, Role.EDITOR)
         if pinned and post.kind != "news":
             raise ValidationError("pinned", "Only news can be pinned.")
@@ -1862,15 +1850,15 @@ sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=T
 
 
 class PageReview:
-    """A page of the handbook can have an owner, and a day by which it is due for review."""
+    """The reviews of handbook pages. A page can have an owner, and a day by which its review is due."""
 
     @classmethod
     @transactional
     def verify(cls, actor: User, post_id: int, day: date) -> date:
-        """Confirm on `day` that a page is still accurate. Returns when it is due for review again.
+        """Confirm on `day` that a page is still accurate. Returns the day of its next review.
 
-        Raises `NotVisible`; `Forbidden` for somebody who neither owns nor may edit it; `ValidationError` where the page
-        has no reviews.
+        Raises `NotVisible`, `Forbidden` if the person neither owns the page nor may edit it, and `ValidationError` if
+        the page has no reviews.
         """
         user = User.acting(actor.id)
         page = Post.get_visible(user, post_id)
@@ -1888,7 +1876,7 @@ class PageReview:
     @classmethod
     @transactional
     def notify_overdue(cls, day: date) -> int:
-        """Notify the owners of overdue pages, once for each day that was missed. Returns of how many pages."""
+        """Notify the owners of overdue pages, once for each missed review. Returns how many pages they were."""
         overdue = sa.select(Post).where(
             Post.kind == "page",
             Post.deleted_at.is_(None),
@@ -1906,19 +1894,19 @@ class PageReview:
 
     @classmethod
     def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int | None) -> None:
-        """Set, as part of a save, who owns a page, and every how many months it is reviewed (None: never).
+        """Set the owner of a page and the months between its reviews, as part of a save. None means no reviews.
 
-        Raises `ValidationError` for an owner who is not active or does not see the page's topic.
+        Raises `ValidationError` if the owner is not active, or does not see the page's topic.
         """
         if owner_id is not None and owner_id != page.owner_id:
-            cls._refuse_outsider(owner_id, page.topic_id)
+            cls._check_owner(owner_id, page.topic_id)
         if review_every != page.review_every:
             page.reviewed_at = now if review_every else None
             page.review_by = months_after(now.date(), review_every) if review_every else None
         page.owner_id, page.review_every = owner_id, review_every
 
     @staticmethod
-    def _refuse_outsider(owner_id: int, topic_id: int) -> None:
+    def _check_owner(owner_id: int, topic_id: int) -> None:
         owner = db.session.get(User, owner_id)
         if owner is None or not owner.is_active:
             raise ValidationError("owner", "Choose somebody who is active.")
@@ -1927,7 +1915,7 @@ class PageReview:
 
 
 def months_after(day: date, months: int) -> date:
-    """The same day some months later; the month's last day where it has no such day."""
+    """Return the same day some months later, or the month's last day if it has no such day."""
     years, month = divmod(day.month - 1 + months, 12)
     year = day.year + years
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
@@ -1937,7 +1925,7 @@ def months_after(day: date, months: int) -> date:
 
 
 class Revision(db.Model):
-    """What a post has said since it was published, or since one of its changes. Never changed itself."""
+    """The text of a post as it was published, or as one of its changes left it. Revisions are never changed."""
 
     __tablename__ = "revisions"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -1,11 +1,11 @@
-"""All that differs between SQLite and MySQL/MariaDB, and all that guards data.
+"""Everything that differs between SQLite and MySQL/MariaDB, and everything that protects the data.
 
-1. Column types and keys     the types models are made of, alike on both engines
-2. Engine                    `db`, `migrate`, `init_db(app)`, what each engine is told on connecting
-3. Transactions              `@transactional`: one transaction, tried again as a whole
-4. Statements                what the engines spell differently
-5. Schema                    is it there, is it current, bring it up to date
-6. Full-text search          the words of a text, the index over them, what to ask it
+1. Column types and keys     the column types of the models, the same on both engines
+2. Engine                    `db`, `migrate`, `init_db(app)`, the settings of each connection
+3. Transactions              `@transactional`: one transaction, retried as a whole
+4. Statements                the SQL that the engines spell differently
+5. Schema                    whether the tables exist and are current, and how to upgrade them
+6. Full-text search          the words of a text, the index over them, and its queries
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 # == 1. Column types and keys ==========================================================================================
 # ======================================================================================================================
 
-# Text compares byte by byte on both engines: MySQL's default collations find 'Anna', 'anna ' and 'änna' equal, and
-# SQLite does not. What compares loosely has a key column, made by `fold` or `sort_key`. Migrations state the collation.
+# Text is compared byte by byte on both engines. MySQL's default collations treat 'Anna', 'anna ' and 'änna' as equal,
+# but SQLite does not. Text that is compared loosely has a key column, which `fold` or `sort_key` fills.
 MYSQL_TABLE = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 
 class TimestampType(sa.DateTime):
-    """A moment to the microsecond, which MySQL's DATETIME drops unless told otherwise."""
+    """A moment with microseconds, which MySQL's plain DATETIME drops."""
 
 
 class LongTextType(sa.Text):
-    """Text of up to 16 MB; MySQL's TEXT ends at 64 KB."""
+    """Text of up to 16 MB. MySQL's plain TEXT holds 64 KB."""
 
 
 @compiles(TimestampType, "mysql", "mariadb")
@@ -80,17 +80,17 @@ LongText = LongTextType()
 
 
 def utcnow() -> datetime:
-    """The time as it is stored: UTC without a zone, to the microsecond."""
+    """Return the time as it is stored: naive UTC with microseconds."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def fold(text: str) -> str:
-    """The key by which usernames and email addresses are the same: NFKC, casefold, strip (after RFC 8265)."""
+    """Return the key by which usernames and email addresses are compared: NFKC, casefold, strip (see RFC 8265)."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def sort_key(text: str, length: int = 200) -> str:
-    """The key by which titles and names are ordered and filtered: folded, and without accents."""
+    """Return the key by which titles and names are sorted and filtered: folded, and without accents."""
     decomposed = unicodedata.normalize("NFKD", fold(text))
     bare = "".join(char for char in decomposed if not unicodedata.combining(char))
     return unicodedata.normalize("NFC", bare)[:length]
@@ -102,7 +102,7 @@ def sort_key(text: str, length: int = 200) -> str:
 
 
 class Base(DeclarativeBase):
-    """What models are made of. Each constraint has a name, so that a migration can change it."""
+    """The base class of the models. Each constraint has a name, so that a migration can change it."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -118,22 +118,22 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 migrate = Migrate(directory=str(MIGRATIONS))
 
-BUSY_SECONDS = 5  # how long a writer waits for another one
+BUSY_SECONDS = 5  # how long a writer waits for another writer
 SQLITE_PRAGMAS = ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
-MYSQL_GREETING = (
+MYSQL_INIT_COMMAND = (
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
     f" innodb_lock_wait_timeout = {BUSY_SECONDS}, time_zone = '+00:00'"
 )
-DISCONNECTS = {1047, 2006, 2013}  # 1047: a Galera node without quorum answers every query with it, but passes a ping
-UNREACHABLE = DISCONNECTS | {1040, 1053, 1205, 2002, 2003}
+DISCONNECTS = {1047, 2006, 2013}  # a Galera node without quorum passes a ping, and answers every query with 1047
+UNAVAILABLE = DISCONNECTS | {1040, 1053, 1205, 2002, 2003}
 
 
 class DatabaseBusy(Exception):
-    """Another writer of this process kept the database for too long."""
+    """Another writer of this process held the write lock for too long."""
 
 
 class DatabaseState:
-    """What one application knows of its database: SQLite's write lock, and whether the schema was found current."""
+    """The state that one application keeps: its write lock for SQLite, and whether the schema is current."""
 
     def __init__(self) -> None:
         self.write_lock = threading.Lock()
@@ -142,43 +142,43 @@ class DatabaseState:
 
 
 def database_state() -> DatabaseState:
-    """The `DatabaseState` of the current application."""
+    """Return the `DatabaseState` of the current application."""
     return current_app.extensions["corkboard.database"]
 
 
 def is_sqlite() -> bool:
-    """Whether the current application's database is SQLite."""
+    """Whether the current application uses SQLite."""
     return current_app.config["DATABASE_URL"].startswith("sqlite")
 
 
 def init_db(app: Flask) -> None:
-    """Bind `db` to the application's DATABASE_URL. Opens no connection and touches no schema."""
+    """Bind `db` to the application's DATABASE_URL. This opens no connection and does not touch the schema."""
     url: str = app.config["DATABASE_URL"]
     sqlite = url.startswith("sqlite")
     options = _sqlite_options(app) if sqlite else _mysql_options(app)
     app.config["SQLALCHEMY_DATABASE_URI"] = url
-    # An error's text goes to the log, where what people typed and hashes of their passwords have no place.
+    # Errors are logged, and the log must not contain what people typed or the hashes of their passwords.
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"hide_parameters": True} | options
     app.extensions["corkboard.database"] = DatabaseState()
     db.init_app(app)
     migrate.init_app(app, db)
     with app.app_context():
         engine = db.engine
-    event.listen(engine, "connect", _greet_sqlite if sqlite else _greet_mysql)
+    event.listen(engine, "connect", _set_up_sqlite if sqlite else _set_up_mysql)
     event.listen(engine, "handle_error", _mark_disconnect)
     if sqlite:
         event.listen(engine, "begin", _begin_sqlite)
 
 
 def _sqlite_options(app: Flask) -> dict[str, Any]:
-    # isolation_level=None: the driver's own BEGINs break savepoints and transactional DDL; _begin_sqlite sends them.
+    # isolation_level=None, because the driver's own BEGIN breaks savepoints and transactional DDL: see _begin_sqlite.
     arguments = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
     return {"connect_args": arguments, "pool_size": app.config["THREADS"] + 1, "max_overflow": 8}
 
 
 def _mysql_options(app: Flask) -> dict[str, Any]:
     return {
-        "connect_args": {"connect_timeout": BUSY_SECONDS, "init_command": MYSQL_GREETING, "charset": "utf8mb4"},
+        "connect_args": {"connect_timeout": BUSY_SECONDS, "init_command": MYSQL_INIT_COMMAND, "charset": "utf8mb4"},
         "isolation_level": "READ COMMITTED",
         "pool_pre_ping": True,
         "pool_recycle": 1800,
@@ -188,25 +188,25 @@ def _mysql_options(app: Flask) -> dict[str, Any]:
     }
 
 
-def _greet_sqlite(raw: sqlite3.Connection, _record: object) -> None:
+def _set_up_sqlite(raw: sqlite3.Connection, _record: object) -> None:
     for pragma in SQLITE_PRAGMAS:
         raw.execute(f"PRAGMA {pragma}")
 
 
-def _greet_mysql(raw: Any, _record: object) -> None:
-    # The server may be configured for another collation of utf8mb4; literals would then not compare as columns do.
+def _set_up_mysql(raw: Any, _record: object) -> None:
+    # The server may be configured for another collation, and literals would then be compared differently from columns.
     with raw.cursor() as cursor:
         cursor.execute("SET NAMES utf8mb4 COLLATE utf8mb4_bin")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    # A deferred BEGIN that reads and then writes fails at once when another writer came between; IMMEDIATE waits.
+    # A transaction that reads first fails at its first write if another writer came between. IMMEDIATE waits instead.
     statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN"
     connection.exec_driver_sql(statement)
 
 
 def error_code(error: BaseException | None) -> int:
-    """The MySQL error number of a driver's exception, 0 where there is none."""
+    """Return the MySQL error number of a driver's exception, or 0 if it has none."""
     arguments = getattr(error, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else 0
 
@@ -217,7 +217,7 @@ def _mark_disconnect(context: Any) -> None:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether an exception says that the database cannot be reached or written now, so that trying later helps."""
+    """Whether an exception means that the database cannot be reached or written now, and may be later."""
     if isinstance(error, (DatabaseBusy, PoolTimeout)):
         return True
     if not isinstance(error, (OperationalError, InterfaceError)):
@@ -225,27 +225,28 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         name = getattr(error.orig, "sqlite_errorname", "")
         return name.startswith(("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_READONLY"))
-    return error.connection_invalidated or error_code(error.orig) in UNREACHABLE
+    return error.connection_invalidated or error_code(error.orig) in UNAVAILABLE
 
 
 # ======================================================================================================================
 # == 3. Transactions ===================================================================================================
 # ======================================================================================================================
 
-# Record changed since read, lock wait timeout, deadlock or Galera certification; and a unique key that another
-# transaction took first: the action, run again, finds that row.
+# MySQL's errors after which an action is retried. 1020: the record has changed since it was read. 1205: lock wait
+# timeout. 1213: deadlock, or a failed Galera certification. 1062: another transaction has just inserted the same unique
+# key, and the retried action finds that row.
 RETRIED = {1020, 1062, 1205, 1213}
 ATTEMPTS = 6
 
 
 def transactional(action: Callable[P, R]) -> Callable[P, R]:
-    """Run a model's action as one transaction, and again from the start when the engine asks for it.
+    """Run a model's action as one transaction, and retry the whole action after an error of `RETRIED`.
 
-    What the view has read is given up first, so that the action reads the present state: pass ids and plain values
-    (`current_user` may be passed, it is read again). An action called within another one joins it. A deadlock, a lock
-    wait timeout or a Galera certification failure, the commit's included, runs the whole action again.
+    The session is rolled back first, so that the action reads the current state. Pass it ids and plain values. You may
+    also pass `current_user`, because actions read the person again. An action that another action calls joins its
+    transaction. The commit is part of what is retried.
 
-    Raises whatever the action raises, with everything rolled back; `DatabaseBusy` when the write lock stays taken.
+    Raises what the action raises, after a rollback, and `DatabaseBusy` if the write lock stays taken.
     """
 
     @functools.wraps(action)
@@ -258,7 +259,7 @@ def transactional(action: Callable[P, R]) -> Callable[P, R]:
             except DBAPIError as error:
                 if error_code(error.orig) not in RETRIED:
                     raise
-                log.info("%s: attempt %d met %s", action.__qualname__, attempt, error_code(error.orig))
+                log.info("%s: attempt %d failed with error %s", action.__qualname__, attempt, error_code(error.orig))
             time.sleep(random.uniform(0, 0.01 * 2**attempt))
         return _run_once(action, *args, **kwargs)
 
@@ -267,7 +268,7 @@ def transactional(action: Callable[P, R]) -> Callable[P, R]:
 
 def _run_once(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     db.session.rollback()
-    with _turn_to_write():
+    with _sqlite_write_lock():
         db.session.info["in_transaction"] = True
         try:
             db.session.connection(execution_options={"writes": True})
@@ -282,8 +283,8 @@ def _run_once(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 @contextlib.contextmanager
-def _turn_to_write() -> Iterator[None]:
-    """Let this process write to SQLite one transaction after the other: SQLite's own waiting is not fair."""
+def _sqlite_write_lock() -> Iterator[None]:
+    """Let only one thread of this process write to SQLite, because SQLite does not serve waiting writers in order."""
     if not is_sqlite():
         yield
         return
@@ -302,20 +303,20 @@ def _turn_to_write() -> Iterator[None]:
 
 
 def unless_present(statement: sa.Insert) -> sa.Insert:
-    """Have an INSERT skip the rows whose unique key stands already."""
+    """Return an INSERT that skips rows whose unique key exists already."""
     statement = statement.prefix_with("OR IGNORE", dialect="sqlite")
     return statement.prefix_with("IGNORE", dialect="mysql").prefix_with("IGNORE", dialect="mariadb")
 
 
 def insert_if_absent(model: Any, **values: Any) -> bool:
-    """Insert a row unless one with the same unique key stands. Returns whether it was inserted."""
+    """Insert a row unless one with the same unique key exists. Returns whether the row was inserted."""
     db.session.flush()
     result = db.session.connection().execute(unless_present(sa.insert(model)), values)
     return result.rowcount == 1
 
 
 def upsert(model: Any, values: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> None:
-    """Insert rows, or change the ones that stand with the same unique `keys` (the primary key if none are given)."""
+    """Insert rows, and update those that exist with the same unique `keys` (by default the primary key)."""
     table: sa.Table = model.__table__
     keys = keys or [column.name for column in table.primary_key]
     changed = [name for name in values[0] if name not in keys]
@@ -330,10 +331,10 @@ def upsert(model: Any, values: Sequence[Mapping[str, Any]], keys: Sequence[str] 
 
 
 def in_table_order(statement: sa.Select[*tuple[Any, ...]], **indexes: Any) -> sa.Select[*tuple[Any, ...]]:
-    """Have MySQL join in the order written, and read some tables by these indexes: each the name of one, and its table.
+    """Return a select whose tables MySQL joins in the order written, reading some of them by the indexes named.
 
-    Its optimizer would start at the smallest table and then sort a million rows, or follow an index from its very
-    beginning to a page far down. SQLite, which follows the index that serves ORDER BY and LIMIT, needs no telling.
+    On its own MySQL starts with the smallest table and sorts every row, or follows an index from its very beginning to
+    a page far down. SQLite uses the index that fits ORDER BY and LIMIT, and needs no hint.
     """
     for dialect in ("mysql", "mariadb"):
         statement = statement.prefix_with("STRAIGHT_JOIN", dialect=dialect)
@@ -353,12 +354,12 @@ class SchemaError(click.ClickException):
     """The schema is missing, or older or newer than the code. The message names the command to run."""
 
 
-# The revisions of the time before the first release; their tables were others.
+# The revisions from before the first release. Their tables were different.
 DEVELOPMENT_REVISIONS = {"0001", "0002", "0003", "0004", "0005", "0006"}
 
 
 def _script_heads() -> tuple[set[str], set[str]]:
-    """The heads of the migrations folder, and every revision in it."""
+    """Return the heads of the migrations folder, and every revision in it."""
     scripts = ScriptDirectory(str(MIGRATIONS))
     return set(scripts.get_heads()), {script.revision for script in scripts.walk_revisions()}
 
@@ -369,7 +370,7 @@ def _current_heads() -> set[str]:
 
 
 def check_schema() -> None:
-    """Raise `SchemaError`, naming the command to run, unless the schema is exactly the one this code needs."""
+    """Raise `SchemaError` unless the schema is exactly the one that this code needs."""
     heads, known = _script_heads()
     current = _current_heads()
     if current == heads:
@@ -394,7 +395,7 @@ def _check_known(current: set[str], known: set[str]) -> None:
 
 
 def schema_problem() -> str | None:
-    """What is wrong with the schema, None when nothing is. Checked once, and while wrong again every few seconds."""
+    """Return what is wrong with the schema, or None. A sound schema is not checked again."""
     state = database_state()
     if state.schema_ok:
         return None
@@ -410,7 +411,7 @@ def schema_problem() -> str | None:
 
 
 def upgrade_schema() -> None:
-    """Create the tables or bring them up to date, on either engine. May be run again; one process at a time.
+    """Create the tables, or upgrade them. Only one process may do so at a time.
 
     Raises `SchemaError` for a database that this version cannot upgrade.
     """
@@ -419,10 +420,10 @@ def upgrade_schema() -> None:
     database_state().schema_ok = False
 
 
-def prepare_served_start(app: Flask) -> None:
-    """Before serving: create the schema where SQLite's file is fresh, else demand that it fits.
+def ensure_schema(app: Flask) -> None:
+    """Create the schema in a new SQLite file, and check any other one. A schema with data is never changed here.
 
-    Raises `SchemaError`. A schema with data in it is never changed unasked.
+    Raises `SchemaError` unless the schema is the one that this code needs.
     """
     with app.app_context():
         try:
@@ -438,57 +439,58 @@ def prepare_served_start(app: Flask) -> None:
 # == 6. Full-text search ===============================================================================================
 # ======================================================================================================================
 
-# Our own tokenizer makes words out of a text for both engines, so that both find the same: SQLite by FTS5, MySQL by
-# FULLTEXT. They get nothing but a-z, 0-9 and _, with three letters in front of each word. So no word is a stop word or
-# shorter than MySQL indexes (which a site cannot set), none is an operator, and none is what people typed.
+# Our own tokenizer finds the words of a text, so that SQLite's FTS5 and MySQL's FULLTEXT index find the same. A token
+# has only the characters a-z, 0-9 and _, and begins with a mark of three letters. The mark keeps MySQL from ignoring
+# stop words and short words, and no token can be a search operator.
 WORD_MARK, TITLE_MARK, FLAG_MARK = "zzz", "ttt", "qqq"
-WORD_MAX, TOKEN_MAX = 40, 72  # InnoDB ignores what is longer than 84 characters, marks included
+WORD_MAX, TOKEN_MAX = 40, 72  # InnoDB ignores tokens of more than 84 characters, the mark included
 QUERY_WORDS = 8
-MYSQL_BEGINNING = 4  # letters: MySQL takes too long to find the beginnings of words that are shorter
+MYSQL_PREFIX_MIN = 4  # letters: MySQL takes too long to search for shorter prefixes
 
+# Unicode does not decompose these letters.
 _UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
-_ACCENTS = re.compile("[\u0300-\u036f]")  # not the marks of kana or Hindi, which make other letters
+_ACCENTS = re.compile("[\u0300-\u036f]")  # without the marks of kana or Hindi, which make different letters
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x3000)) if unicodedata.category(char) in ("Mn", "Mc"))
-# Thai, Lao, Khmer; Chinese and Japanese.
+# The scripts without spaces: Thai, Lao, Khmer, Chinese and Japanese.
 _SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
 _SPACELESS += "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _PICTURES = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
 _LETTER = rf"[^\W_{_SPACELESS}{_PICTURES}]"
 _PIECE = re.compile(rf"(?P<run>[{_SPACELESS}]+)|[{_PICTURES}]|{_LETTER}(?:{_LETTER}|[{_MARKS}])*(?:(?:\+\+|\#)(?!\w))?")
-_NO_TOKEN = re.compile("[^a-z0-9]")
+_NOT_TOKEN = re.compile("[^a-z0-9]")
 
 
 class Word(NamedTuple):
-    """A folded word, and where it stands in its text."""
+    """A folded word, and its place in the text."""
 
     text: str
     start: int
     end: int
-    is_tail: bool = False  # the last character of a run without spaces, which its last pair holds already
+    is_tail: bool = False  # the last character of a run without spaces, which is also part of the last pair
 
     @property
     def is_letter(self) -> bool:
-        """Whether it is found only as it is: as the beginning of words a single letter would find everything."""
+        """Whether this is a single letter. It finds only itself, because as a prefix it would find almost all texts."""
         return len(self.text) == 1 and self.text.isascii()
 
 
-def spell(word: str) -> str:
-    """A word in the characters that both engines take for parts of a word."""
-    return _NO_TOKEN.sub(lambda found: f"_{ord(found[0]):05x}", word)[:TOKEN_MAX]
+def encode_word(word: str) -> str:
+    """Return a word in characters that both engines accept within a word."""
+    return _NOT_TOKEN.sub(lambda match: f"_{ord(match[0]):05x}", word)[:TOKEN_MAX]
 
 
 def words_of(text: str) -> Iterator[Word]:
-    """The words of a text. Where a script puts no spaces, each pair of characters is a word, and so is the last one."""
-    for found in _PIECE.finditer(text):
-        folded = _fold_word(found[0])
-        if found["run"]:
-            yield from _pairs(folded, *found.span())
+    """Yield the words of a text: in scripts without spaces each pair of characters, and then the last character."""
+    for match in _PIECE.finditer(text):
+        folded = _fold_word(match[0])
+        if match["run"]:
+            yield from _pairs(folded, *match.span())
         else:
-            yield Word(folded[:WORD_MAX] or found[0], *found.span())
+            yield Word(folded[:WORD_MAX] or match[0], *match.span())
 
 
 def _fold_word(word: str) -> str:
-    """A word without differences of case, accents and width."""
+    """Return a word without differences of case, accents and width."""
     if word.isascii():
         return word.lower()
     decomposed = unicodedata.normalize("NFD", fold(word).translate(_UNDECOMPOSED))
@@ -496,7 +498,7 @@ def _fold_word(word: str) -> str:
 
 
 def _pairs(run: str, start: int, end: int) -> Iterator[Word]:
-    is_same_length = len(run) == end - start  # otherwise folding joined characters, and no pair has a place of its own
+    is_same_length = len(run) == end - start  # else folding joined characters, and each pair stands for the whole run
     for place in range(len(run)):
         pair = run[place : place + 2]
         at, until = (start + place, start + place + len(pair)) if is_same_length else (start, end)
@@ -504,65 +506,65 @@ def _pairs(run: str, start: int, end: int) -> Iterator[Word]:
 
 
 def query_words(query: str) -> list[Word]:
-    """The words that somebody looks for, each once. All of them have to be found."""
+    """Return the words of a query, each once. A result has to contain all of them."""
     words = words_of(unicodedata.normalize("NFC", query))
     wanted = {word.text: word for word in words if not word.is_tail}
     return list(wanted.values())[:QUERY_WORDS]
 
 
 def places_of(wanted: Sequence[Word], text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each word in a text that is wanted, or begins like a wanted word."""
+    """Yield the start and end of each word in a text that is one of the wanted words, or begins with one."""
     exact = {word.text for word in wanted}
-    beginnings = tuple(word.text for word in wanted if not word.is_letter)
+    prefixes = tuple(word.text for word in wanted if not word.is_letter)
     for word in words_of(text):
-        if word.text in exact or word.text.startswith(beginnings):
+        if word.text in exact or word.text.startswith(prefixes):
             yield word.start, word.end
 
 
 def search_tokens(text: str, mark: str = WORD_MARK) -> list[str]:
-    """What is indexed of a text: its words, each once. 'C++' is also found as 'c', 'e-mail' also as 'email'."""
+    """Return the tokens under which a text is indexed, each once. 'C++' is also found as 'c', 'e-mail' as 'email'."""
     found: dict[str, None] = {}
     joined, end = "", -1
     for word in words_of(text):
-        goes_on = word.start == end + 1 and text[end] in "-'’‐‑" and len(joined) < WORD_MAX
-        joined, end = joined + word.text if goes_on else word.text, word.end
+        is_continued = word.start == end + 1 and text[end] in "-'’‐‑" and len(joined) < WORD_MAX
+        joined, end = joined + word.text if is_continued else word.text, word.end
         found[word.text] = found[word.text.rstrip("+#")] = found[joined] = None
-    return [mark + spell(word) for word in found]
+    return [mark + encode_word(word) for word in found]
 
 
 def search_flags(**flags: object) -> list[str]:
-    """What else an entry is found by, indexed as words are: `kind`, `author`."""
+    """Return the tokens of an entry's kind and author, by which a search can be filtered."""
     return [f"{FLAG_MARK}{name}{value}" for name, value in flags.items() if value]
 
 
-# -- Asking ------------------------------------------------------------------------------------------------------------
+# -- Queries -----------------------------------------------------------------------------------------------------------
 
 
 def search_query(words: Sequence[Word], flags: Sequence[str], mark: str = WORD_MARK) -> str:
-    """What to ask the engine for: all the flags, and all the words or longer ones that begin like them."""
-    asked = dict.fromkeys(flags, "")
+    """Return the engine's query for all flags and all words. A word also finds longer words that begin with it."""
+    tokens = dict.fromkeys(flags, "")
     for word in words:
-        spelt = spell(word.text)
-        is_beginning = not word.is_letter and (is_sqlite() or len(spelt) >= MYSQL_BEGINNING)
-        asked[mark + spelt] = "*" if is_beginning else ""
+        encoded = encode_word(word.text)
+        is_prefix = not word.is_letter and (is_sqlite() or len(encoded) >= MYSQL_PREFIX_MIN)
+        tokens[mark + encoded] = "*" if is_prefix else ""
     if is_sqlite():
-        return " AND ".join(f'"{token}"{star}' for token, star in asked.items())
-    return " ".join(f"+{token}{star}" for token, star in asked.items())
+        return " AND ".join(f'"{token}"{star}' for token, star in tokens.items())
+    return " ".join(f"+{token}{star}" for token, star in tokens.items())
 
 
-def newest_matches(found: Any, entries: Any, query: str, start: int, limit: int) -> Sequence[Any]:
-    """The newest rows of a select over entries that match a query, from the entry with the id `start` on.
+def newest_matches(statement: Any, entries: Any, query: str, start: int, limit: int) -> Sequence[Any]:
+    """Run a select for the newest entries that match a query, from the id `start` down. Returns its rows.
 
-    Neither engine is asked how well an entry matches: it would have to look at all of them.
+    Results are not ranked by relevance, because either engine would have to rank every match.
     """
     if is_sqlite():
         index = sa.table("search_fts", sa.column("rowid", sa.Integer))
         matches = sa.literal_column("search_fts").op("MATCH", is_comparison=True)(query)
-        found, entry_id = found.join(index, index.c.rowid == entries.id).where(matches), index.c.rowid
+        statement, entry_id = statement.join(index, index.c.rowid == entries.id), index.c.rowid
     else:
         matches = match_mysql(entries.tokens, against=query).in_boolean_mode()
-        found, entry_id = in_table_order(found).where(matches), entries.id
-    newest = found.where(entry_id <= start).order_by(entry_id.desc()).limit(limit)
+        statement, entry_id = in_table_order(statement), entries.id
+    newest = statement.where(matches, entry_id <= start).order_by(entry_id.desc()).limit(limit)
     return db.session.execute(newest).all()
 
 
@@ -570,7 +572,7 @@ def newest_matches(found: Any, entries: Any, query: str, start: int, limit: int)
 
 
 def create_search_index(connection: sa.Connection) -> None:
-    """Make the index over `search_entries` where it is missing. Part of a migration, and may be run again."""
+    """Create the index over `search_entries` unless it exists. Migrations call this."""
     if connection.dialect.name == "sqlite":
         for statement in _SQLITE_SEARCH:
             connection.exec_driver_sql(statement)
@@ -580,25 +582,25 @@ def create_search_index(connection: sa.Connection) -> None:
         connection.exec_driver_sql("CREATE FULLTEXT INDEX ft_search_entries_tokens ON search_entries (tokens)")
 
 
-_TAKE_OUT = "INSERT INTO search_fts (search_fts, rowid, tokens) VALUES ('delete', old.id, old.tokens);"
-_PUT_IN = "INSERT INTO search_fts (rowid, tokens) VALUES (new.id, new.tokens);"
-# No positions and no sizes, because nothing asks for them. Triggers keep the index in step with the entries.
+_FTS_DELETE = "INSERT INTO search_fts (search_fts, rowid, tokens) VALUES ('delete', old.id, old.tokens);"
+_FTS_INSERT = "INSERT INTO search_fts (rowid, tokens) VALUES (new.id, new.tokens);"
+# The index stores no positions or sizes, because no query needs them. Triggers keep it in step with the entries.
 _SQLITE_SEARCH = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS search_fts USING fts5(tokens, content='search_entries', content_rowid='id', "
     "detail=none, columnsize=0, prefix='5 6 7', tokenize=\"ascii tokenchars '_'\")",
-    f"CREATE TRIGGER IF NOT EXISTS search_inserted AFTER INSERT ON search_entries BEGIN {_PUT_IN} END",
-    f"CREATE TRIGGER IF NOT EXISTS search_deleted AFTER DELETE ON search_entries BEGIN {_TAKE_OUT} END",
+    f"CREATE TRIGGER IF NOT EXISTS search_inserted AFTER INSERT ON search_entries BEGIN {_FTS_INSERT} END",
+    f"CREATE TRIGGER IF NOT EXISTS search_deleted AFTER DELETE ON search_entries BEGIN {_FTS_DELETE} END",
     "CREATE TRIGGER IF NOT EXISTS search_updated AFTER UPDATE OF tokens ON search_entries "
-    f"BEGIN {_TAKE_OUT} {_PUT_IN} END",
+    f"BEGIN {_FTS_DELETE} {_FTS_INSERT} END",
 )
 
 
 def drop_search_index(connection: sa.Connection) -> None:
-    """Undo `create_search_index`, except for what goes with the table."""
+    """Drop the parts of the index that dropping `search_entries` leaves."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("DROP TABLE IF EXISTS search_fts")
 
 
 def is_search_index(name: str | None) -> bool:
-    """Whether a table or index is one that `create_search_index` makes: the models do not know these."""
+    """Whether `create_search_index` makes a table or index of this name. The models do not know these."""
     return bool(name) and str(name).startswith(("search_fts", "ft_search"))

@@ -49,7 +49,7 @@ def start() -> None:
     app = create_app()
     lock_file = lock_data_folder(app.config["DATA_DIR"]) if is_on_sqlite(app) else None
     try:
-        database.prepare_served_start(app)
+        database.ensure_schema(app)
         with listen(app.config["HOST"], app.config["PORT"]) as listener:
             tell(*greeting(app))
             serve(app, listener)

@@ -133,21 +133,6 @@ def test_roles_that_are_lower_may_less():
     assert Role.READER < Role.MEMBER < Role.EDITOR < Role.ADMIN
 
 
-# -- Headers -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", ["/login", "/static/app.css", "/healthz", "/nowhere"])
-def test_every_answer_forbids_what_no_page_needs(world, path):
-    answer = world.browser().get(path)
-    answer.close()
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "same-origin"
-    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-    assert "camera=()" in answer.headers["Permissions-Policy"]
-
-
 # -- Signing in and out ------------------------------------------------------------------------------------------------
 
 

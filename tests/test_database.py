@@ -812,18 +812,18 @@ def test_a_served_start_never_changes_a_schema_unasked(bare, monkeypatch, kind):
     before = columns_as_made()
     ruin(kind, monkeypatch)
     with pytest.raises(database.SchemaError, match="python -m flask init-db"):
-        database.prepare_served_start(bare)
+        database.ensure_schema(bare)
     assert columns_as_made() == before
 
 
 def test_a_served_start_makes_the_schema_on_a_fresh_sqlite_only(bare):
     without_schema()
     if database.is_sqlite():
-        database.prepare_served_start(bare)
+        database.ensure_schema(bare)
         database.check_schema()
     else:
         with pytest.raises(database.SchemaError, match="python -m flask init-db"):
-            database.prepare_served_start(bare)
+            database.ensure_schema(bare)
         assert not sa.inspect(db.engine).get_table_names()
 
 
@@ -834,7 +834,7 @@ def test_a_served_start_leaves_a_file_with_other_tables_alone(tmp_path):
     other.close()
     app = corkboard.create_app(settings(tmp_path, f"sqlite:///{path.as_posix()}"))
     with pytest.raises(database.SchemaError):
-        database.prepare_served_start(app)
+        database.ensure_schema(app)
     close(app)
 
 

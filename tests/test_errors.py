@@ -307,6 +307,14 @@ ANSWERS = [
 ]  # fmt: skip
 
 
+def test_browsers_know_the_headers_that_keep_answers_safe():
+    """A browser ignores a misspelt header without a word."""
+    assert {*corkboard.SECURITY_HEADERS} == {
+        "Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy", "Permissions-Policy",
+        "Cross-Origin-Opener-Policy",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("url", ["", "https://board.example.com"])
 def test_every_answer_bears_the_headers_that_keep_it_safe(tmp_path, url):
     app = made(tmp_path, **({"SITE_URL": url} if url else {}))

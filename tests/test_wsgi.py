@@ -87,7 +87,7 @@ SMALL_DATABASE = """
 import os
 import click
 
-def prepare_served_start(app):
+def ensure_schema(app):
     if os.environ.get("OLD_SCHEMA"):
         raise click.ClickException("The database is older. Run: python -m flask init-db")
 """
