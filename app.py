@@ -3880,25 +3880,22 @@ def ask_to_sign_in() -> ResponseReturnValue:
 
 
 class SiteForm(FlaskForm):
-    """Base of all forms. The CSRF token is checked once for every request by the extension, not again by the form."""
+    """The base of all forms. The extension checks the CSRF token of each request, so forms do not check it again."""
 
     class Meta(FlaskForm.Meta):
         csrf = False  # type: ignore[assignment]
 
         def wrap_formdata(self, form: Any, formdata: Any) -> Any:
-            """Only what was typed: FlaskForm's would put a file or JSON where a text belongs."""
+            """Return the fields of the form only. FlaskForm would also put files and JSON where text belongs."""
             return request.form or None if formdata is not None and form.is_submitted() else None
 
     def validate(self, extra_validators: Any = None) -> bool:
-        if not super().validate(extra_validators):
-            return False
-        return not self._previewing()
-
-    def _previewing(self) -> bool:
-        return "preview" in request.form and "body" in self._fields
+        """Whether the form can be saved. It cannot be while somebody only asks for a preview of its text."""
+        is_preview = "preview" in request.form and "body" in self._fields
+        return super().validate(extra_validators) and not is_preview
 
     def add_error(self, error: ValidationError) -> None:
-        """Show what an action refused beside the field it is about."""
+        """Show the error of an action beside its field, or above the form if there is no such field."""
         field = self._fields.get(error.field)
         if field is None:
             self.form_errors.append(error.message)
@@ -3907,7 +3904,7 @@ class SiteForm(FlaskForm):
 
     @contextlib.contextmanager
     def errors_from_model(self) -> Iterator[None]:
-        """Show what a model's action refuses beside the field it is about."""
+        """Turn the `ValidationError` of an action inside the block into an error of the form."""
         try:
             yield
         except ValidationError as error:
@@ -3917,7 +3914,7 @@ class SiteForm(FlaskForm):
 def string_field(
     label: str, longest: int, *validators: Any, shortest: int = 0, field: type[Field] = StringField, **kw: Any
 ) -> Any:
-    """A field of one line: tidied, required when it has a `shortest`, at most `longest` characters."""
+    """Return a field for one line of text of at most `longest` characters. It is required if it has a `shortest`."""
     needed = [DataRequired("Fill this in.")] if shortest else [Optional()]
     message = f"Use {shortest} to {longest} characters." if shortest > 1 else f"Use at most {longest} characters."
     length = Length(min=shortest or -1, max=longest, message=message)
@@ -3925,14 +3922,14 @@ def string_field(
 
 
 def textarea_field(label: str, longest: int, required: bool = True, **kw: Any) -> Any:
-    """A field of several lines, of Markdown or plain."""
+    """Return a field for several lines of text of at most `longest` characters."""
     needed = [DataRequired("Write something first.")] if required else [Optional()]
     length = Length(max=longest, message=f"This is too long: at most {longest:,} characters.")
     return TextAreaField(label, validators=[*needed, length], filters=[tidy_text], **kw)
 
 
 def new_password(label: str = "Password", required: bool = True, **kw: Any) -> Any:
-    """A password that somebody chooses."""
+    """Return a field for a password that somebody chooses."""
     length = Length(min=PASSWORD_MIN, max=PASSWORD_MAX, message=f"Use {PASSWORD_MIN} to {PASSWORD_MAX} characters.")
     needed = InputRequired("Choose a password.") if required else Optional()
     return PasswordField(
@@ -3944,19 +3941,19 @@ USERNAME_INPUT = {"autocomplete": "username", "autocapitalize": "none", "spellch
 
 
 def known_password(label: str) -> Any:
-    """The password somebody has already: whatever it is like, and not kept in the page."""
+    """Return a field for the password that somebody has already. Today's rules do not apply to it."""
     asked = [InputRequired(f"Enter your {label.lower()}."), Length(max=PASSWORD_MAX)]
     return PasswordField(label, validators=asked, render_kw={"autocomplete": "current-password"})
 
 
 def not_common(_form: Any, field: Field) -> None:
-    """Validator: no password that everybody tries first."""
+    """Validator: refuse a password that anyone would guess."""
     if not field.errors and (reason := weak_password(field.data)):
         raise validators.ValidationError(reason)
 
 
 def confirm_password() -> Any:
-    """The chosen password a second time."""
+    """Return a field for the chosen password a second time."""
     matches = [InputRequired("Enter the password again."), EqualTo("password", "Passwords don't match.")]
     return PasswordField("Confirm password", validators=matches, render_kw={"autocomplete": "new-password"})
 
@@ -3988,22 +3985,22 @@ def role_field() -> Any:
 
 
 def id_or_none(value: str | int | None) -> int | None:
-    """Read what was chosen where one may choose nothing."""
+    """Return the id that was chosen, or None if nothing was."""
     return int(value) if value else None
 
 
 def form_id_field() -> HiddenField:
-    """The random id of a form that creates: sent twice, it creates once."""
+    """Return a hidden field with a random id: a form that is sent twice creates one thing."""
     return HiddenField(default=lambda: secrets.token_hex(16), filters=[lambda value: (value or "").strip()])
 
 
 def version_field() -> Any:
-    """The version that was read, so that saving over somebody else's is noticed."""
+    """Return a hidden field with the version that was read, so that an edit conflict is noticed."""
     return HiddenField(default="0", filters=[lambda value: int(value) if re.fullmatch("[0-9]{1,9}", str(value)) else 0])
 
 
 def checked_form_id(field: Field) -> str:
-    """A form's id, or a new one where it was left out or made up."""
+    """Return the id of a form, or a new one if it is missing or malformed."""
     return field.data if field.data and FORM_ID.fullmatch(field.data) else secrets.token_hex(16)
 
 
@@ -4069,9 +4066,8 @@ class AppearanceForm(SiteForm):
 
 
 def way_field(kind: str) -> Any:
-    """Whether to hear of a kind of thing."""
-    ways = {"site": "On the site", "none": "Off"}
-    return SelectField(KINDS[kind], choices=[SelectChoice(way, label) for way, label in ways.items()])
+    """Return a field for whether to be notified of one kind."""
+    return SelectField(KINDS[kind], choices=[SelectChoice("site", "On the site"), SelectChoice("none", "Off")])
 
 
 class NotificationsForm(SiteForm):
@@ -4093,8 +4089,8 @@ class PasswordForm(SiteForm):
 # -- Forms of posts ----------------------------------------------------------------------------------------------------
 
 
-def within_reach(_form: Any, field: Field) -> None:
-    """Validator: a day that every time zone and database can tell."""
+def plausible_day(_form: Any, field: Field) -> None:
+    """Validator: a day that every time zone and database can represent."""
     if field.data and not 2000 <= field.data.year <= 2100:
         raise validators.ValidationError("Choose a day between 2000 and 2100.")
 
@@ -4111,24 +4107,24 @@ class PostForm(SiteForm):
     )  # fmt: skip
     kind = SelectField("Type", choices=[SelectChoice("news", "News"), SelectChoice("page", "Handbook")], default="news")
     scheduled_for = DateTimeLocalField(
-        "Publish on", format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], validators=[Optional(), within_reach],
+        "Publish on", format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], validators=[Optional(), plausible_day],
         description="Leave empty to publish now",
     )  # fmt: skip
     expires_at = DateField(
-        "Remove from Home after", validators=[Optional(), within_reach],
+        "Remove from Home after", validators=[Optional(), plausible_day],
         description="It stays in its topic, marked as expired",
     )  # fmt: skip
     form_id = form_id_field()
     version = version_field()
 
     def allow_gaps(self) -> None:
-        """Require neither a title nor a text: a draft may be unfinished."""
+        """Require neither a title nor a text, because a draft may be unfinished."""
         for field, longest in ((self.title, TITLE_MAX), (self.body, BODY_MAX)):
             field.validators = [Length(max=longest, message=f"Use at most {longest:,} characters.")]
 
 
 class AutosaveForm(PostForm):
-    """What is saved of a draft while it is typed: not when it is published, which may be half typed."""
+    """The part of the form that autosave saves. It leaves out the two times, which may be half typed."""
 
     scheduled_for = None
     expires_at = None
@@ -4142,7 +4138,7 @@ class MustReadForm(SiteForm):
     )
     roles = SelectMultipleField("By role", coerce=int)
     people = SelectMultipleField("By name", coerce=int)
-    due = DateField("Read by", validators=[Optional(), within_reach], description="Leave empty for no date")
+    due = DateField("Read by", validators=[Optional(), plausible_day], description="Leave empty for no date")
     again = BooleanField("Ask everyone to read it again as it is now")
 
     def validate_audience(self, field: Field) -> None:
@@ -4157,7 +4153,7 @@ class MustReadForm(SiteForm):
 
 
 class PinForm(SiteForm):
-    until = DateField("Until the end of", validators=[Optional(), within_reach])
+    until = DateField("Until the end of", validators=[Optional(), plausible_day])
 
 
 COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone."
@@ -4216,7 +4212,7 @@ class SignUpForm(SiteForm):
         ],
         description="Email addresses aren't verified. If others can reach this site, add people yourself.",
     )
-    # Not Optional: that would end the field's chain when it is empty, and the rule below is about just that.
+    # Not `Optional`, which would skip `validate_registration_domains` when the field is empty.
     registration_domains = StringField(
         "Email domains",
         validators=[Length(max=500)],
@@ -4251,22 +4247,22 @@ class BinForm(SiteForm):
 
 
 def current_site() -> Site:
-    """The site's settings, read once a request."""
+    """Return the site's settings, which are read once in a request."""
     if "site" not in g:
         g.site = Setting.read()
     return g.site
 
 
 class Page(NamedTuple):
-    """A page of a list."""
+    """One page of a list."""
 
     items: Sequence[Any]
     next: str | None  # the cursor of the next page
-    is_continued: bool  # whether this is a later page than the first
+    is_continued: bool  # whether it is not the first page
 
 
 def fetch(statement: Statement, **params: Any) -> Sequence[Any]:
-    """Run a read for the person who is signed in. Returns its rows, or its entities where it selects nothing else."""
+    """Run a select for the person who is signed in. Returns rows, or entities if it selects one model and no more."""
     known = {"viewer": current_user.id, "now": g.now, "since": current_user.new_since}
     rows = db.session.execute(statement, known | params).all()
     is_entity = len(statement.column_descriptions) == 1 and isinstance(statement.column_descriptions[0]["expr"], type)
@@ -4276,9 +4272,10 @@ def fetch(statement: Statement, **params: Any) -> Sequence[Any]:
 def paginate(
     statement: Statement, keys: Sequence[Any], before: str | None = None, size: int = PAGE_SIZE, **params: Any
 ) -> Page:
-    """A page of a list by keyset: the rows (or entities) beyond the cursor `before`, in the order of `keys`.
+    """Return a page of a list by keyset: the rows (or entities) that follow the cursor `before` in the order of `keys`.
 
-    Keys are columns of the statement with their directions; together they are unique. A made-up cursor is a 404.
+    Keys are columns of the statement with their directions; together they are unique. Aborts with 404 for a cursor that
+    is not valid.
     """
     if before:
         statement = statement.where(beyond(keys, decode_cursor(before, keys)))
@@ -4291,7 +4288,7 @@ def paginate(
 def beyond(keys: Sequence[Any], place: Sequence[Any]) -> sa.ColumnElement[bool]:
     """Whether a row comes after a place in the order of some keys.
 
-    Not as a comparison of rows, for which MariaDB would read the whole index.
+    It compares column by column, because MariaDB would read the whole index to compare tuples.
     """
     (first, *rest), (value, *values) = keys, place
     column, descending = first.element, first.modifier is desc_op
@@ -4303,22 +4300,22 @@ def beyond(keys: Sequence[Any], place: Sequence[Any]) -> sa.ColumnElement[bool]:
 
 
 def encode_cursor(values: Iterable[Any]) -> str:
-    """A place in a list as it stands in an address, opaque to those who pass it on."""
-    parts = [value.isoformat() if isinstance(value, date) else value for value in values]
-    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+    """Return a place in a list as an opaque cursor for an address."""
+    text = json.dumps([*values], default=str)  # dates have no form of their own in JSON
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, keys: Sequence[Any]) -> list[Any]:
-    """The place that a cursor names. Aborts with 404 for one that was made up."""
+    """Return the place that a cursor names. Aborts with 404 for a cursor that is not valid."""
     try:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
         return [read_key(key.element.type.python_type, part) for key, part in zip(keys, parts, strict=True)]
-    except (ValueError, TypeError, RecursionError):  # binascii's and json's errors are ValueErrors
+    except (ValueError, TypeError, RecursionError):  # the errors of binascii and json are ValueErrors
         abort(404)
 
 
 def read_key(kind: type, part: Any) -> Any:
-    """The value of a key in a cursor. Raises `ValueError` or `TypeError`."""
+    """Return the value of one key in a cursor. Raises `ValueError` or `TypeError`."""
     if issubclass(kind, date):
         return kind.fromisoformat(part)
     if type(part) is not kind or (kind is str and _CONTROL.search(part)) or (kind is int and abs(part) > ID_MAX):
@@ -4327,7 +4324,7 @@ def read_key(kind: type, part: Any) -> Any:
 
 
 def validation_words(field: Field) -> dict[str, str]:
-    """The messages of a field's validators as data attributes: the script shows them before anything is sent."""
+    """Return the messages of a field's validators as data attributes. The script shows them before a form is sent."""
     words = {}
     for rule in field.validators:
         if isinstance(rule, (DataRequired, InputRequired)):
@@ -4342,7 +4339,7 @@ def validation_words(field: Field) -> dict[str, str]:
 
 
 def as_id(given: str) -> int:
-    """Read an id. Raises `ValueError` for a number that is none."""
+    """Return an id as a number. Raises `ValueError` for what cannot be an id."""
     if not 0 < (number := int(given)) <= ID_MAX:
         raise ValueError(given)
     return number
@@ -4353,8 +4350,8 @@ def wants_json() -> bool:
 
 
 def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnValue:
-    """A form's page: 200 when it is asked for or previewed, 422 when it came back refused."""
-    refused = request.method == "POST" and (form.errors or form.form_errors)
+    """Return the page of a form, with status 422 if the form has errors, else 200."""
+    refused = request.method == "POST" and form.errors
     return render_template(template, form=form, **context), 422 if refused else 200
 
 
@@ -4364,20 +4361,20 @@ def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
 
 
 def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
-    """Answer a change that succeeded: 303 to a page of the site, with a word about it and perhaps a way back."""
+    """Redirect after a change that succeeded (303), with a message about it and perhaps the address that undoes it."""
     if message:
-        said: Any = {"text": message, "undo": undo} if undo else message
-        flash(said, "success")
+        content: Any = {"text": message, "undo": undo} if undo else message
+        flash(content, "success")
     return redirect(address, 303)
 
 
 def form_values(form: SiteForm, *names: str) -> dict[str, Any]:
-    """What was typed into some fields of a form, by their names."""
+    """Return the values of some fields of a form, by their names."""
     return {name: form[name].data for name in names}
 
 
 def names_of(statement: sa.Select[Any]) -> list[tuple[int, str]]:
-    """Id and name of the people or topics that a statement asks for."""
+    """Return id and name of the people or topics that a statement selects."""
     return [(thing.id, thing.name) for thing in db.session.scalars(statement)]
 
 
@@ -4388,17 +4385,16 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
 # -- Reactions, as a page shows them -----------------------------------------------------------------------------------
 
 
-def reactions_of(post_id: int | None, comment_ids: Iterable[int] = ()) -> dict[int | None, tuple[ReactionSummary, ...]]:
-    """The reactions to a post, under None, and to comments, under their ids, as `current_user` sees them."""
-    shown = [*comment_ids]
-    given: dict[int | None, dict[str, list[Any]]] = {comment_id: {} for comment_id in (None, *shown)}
-    for row in fetch(REACTIONS_GIVEN, post_id=post_id, comment_ids=shown):
+def reactions_of(post_id: int | None, comment_ids: Sequence[int] = ()) -> dict[int | None, tuple[ReactionSummary, ...]]:
+    """Return the reactions to a post, under None, and to comments, under their ids, as `current_user` sees them."""
+    given: dict[int | None, dict[str, list[Any]]] = {comment_id: {} for comment_id in (None, *comment_ids)}
+    for row in fetch(REACTIONS_GIVEN, post_id=post_id, comment_ids=comment_ids):
         given[row.comment_id].setdefault(row.kind, []).append(row)
     return {comment_id: summarise_reactions(kinds) for comment_id, kinds in given.items()}
 
 
 def summarise_reactions(given: Mapping[str, Sequence[Any]]) -> tuple[ReactionSummary, ...]:
-    """The reactions to one thing, by kind, in the order of the kinds."""
+    """Return a summary for each kind of reaction that one post or comment has, in the order of `REACTIONS`."""
     summaries = []
     for kind, (symbol, label) in REACTIONS.items():
         if kind in given:
@@ -4413,7 +4409,7 @@ def summarise_reactions(given: Mapping[str, Sequence[Any]]) -> tuple[ReactionSum
 
 
 def mark_read(post_id: int) -> None:
-    """Note that the person who is signed in has opened a post. A failure is logged, and the page is shown."""
+    """Record that the person who is signed in has opened a post. A failure is logged, and the page is shown anyway."""
     try:
         ReadMark.write(current_user.id, post_id, g.now)
     except (DBAPIError, database.DatabaseBusy):
@@ -4424,7 +4420,7 @@ def mark_read(post_id: int) -> None:
 
 
 def sidebar() -> SimpleNamespace:
-    """What stands beside the lists: who is away, what changed in the handbook, and the topics."""
+    """Return what lists have beside them: who is away, what changed in the handbook, and the topics."""
     day = today()
     away = fetch(AWAY, ended=day - DAYS_APART, begun=day + DAYS_APART)
     here = [person for person in away if is_away(person)][:AWAY_SHOWN]
@@ -4435,7 +4431,7 @@ def sidebar() -> SimpleNamespace:
 
 
 class StoredFile(NamedTuple):
-    """A file that is completely on the disk and has no row yet."""
+    """A file that is on the disk but has no row yet."""
 
     name: str
     ending: str
@@ -4451,12 +4447,12 @@ def files_folder() -> Path:
 
 
 def stored_path(stored: str, suffix: str = "") -> Path:
-    """Where a file lies: in one of 256 folders, because some systems are slow with many files in one."""
+    """Return where a file is kept: in one of 256 folders, so that no folder has too many files for the system."""
     return files_folder() / stored[:2] / (stored + suffix)
 
 
 def take_uploads(form: PostForm) -> Sequence[Attachment]:
-    """Store what a post's form brings. Returns that and what was uploaded before; the form's field gets the errors."""
+    """Store the uploads of a post's form. Returns them and the earlier ones; the form's field gets the errors."""
     ids = request.form.getlist("attached", type=as_id)
     form.upload.process_errors = errors = []
     for given in filter(None, request.files.getlist("upload")[:FILES_MOST]):
@@ -4468,7 +4464,7 @@ def take_uploads(form: PostForm) -> Sequence[Attachment]:
 
 
 def store_upload(given: FileStorage) -> StoredFile:
-    """Write an uploaded file to the disk. Raises `ValidationError`, or `NoRoom` when the disk is full."""
+    """Write an uploaded file to the disk. Raises `ValidationError`, or `NoRoom` if the disk is full."""
     name = tidy_filename(given.filename)
     ending = name.rpartition(".")[2] if "." in name else ""
     if ending not in PICTURES.keys() | OTHER_FILES:
@@ -4482,9 +4478,9 @@ def store_upload(given: FileStorage) -> StoredFile:
 
 
 def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> StoredFile:
-    """Write a file and its smaller versions, by suffix. `size` is a picture's width and height.
+    """Write a file and its smaller versions, by suffix. `size` is the width and height of a picture.
 
-    Raises `NoRoom` when the disk is full. A failure leaves nothing on the disk.
+    Raises `NoRoom` if the disk is full. A failure leaves nothing on the disk.
     """
     stored = secrets.token_hex(16)
     try:
@@ -4514,11 +4510,11 @@ def write_file(content: IO[bytes], path: Path) -> None:
 
 # -- Pictures: encoded again, so that only what they show is kept ------------------------------------------------------
 
-picture_lock = threading.Lock()  # one picture is decoded at a time, because each takes so much memory
+picture_lock = threading.Lock()  # pictures are decoded one at a time, because each takes much memory
 
 
 def store_picture(content: IO[bytes], name: str, ending: str) -> StoredFile:
-    """Write a picture and its smaller versions. Raises `ValidationError` when it cannot be read, and `NoRoom`."""
+    """Write a picture and its smaller versions. Raises `ValidationError` if it cannot be read, or `NoRoom`."""
     kind = PICTURES[ending]
     with open_picture(content, name) as image:
         is_animated = kind != "JPEG" and has_frames(image)
@@ -4531,7 +4527,7 @@ def store_picture(content: IO[bytes], name: str, ending: str) -> StoredFile:
 
 
 def store_avatar(given: FileStorage) -> StoredFile:
-    """Write a picture of a person, cropped to a small square. Raises `ValidationError` and `NoRoom`."""
+    """Write the picture of a person, cropped to a small square. Raises `ValidationError` or `NoRoom`."""
     size = (AVATAR_PIXELS, AVATAR_PIXELS)
     with open_picture(given.stream, tidy_filename(given.filename)) as image:
         image.draft("RGB", size)
@@ -4542,7 +4538,7 @@ def store_avatar(given: FileStorage) -> StoredFile:
 
 @contextlib.contextmanager
 def open_picture(content: IO[bytes], name: str) -> Iterator[Image.Image]:
-    """A picture to work on. What a broken or hostile one makes Pillow raise becomes a `ValidationError`."""
+    """Open a picture. What Pillow raises for a broken or hostile one becomes a `ValidationError`."""
     if not picture_lock.acquire(timeout=PICTURE_WAIT_SECONDS):
         raise ValidationError(
             "upload", f"{name} has to wait: other pictures are being processed. Try again in a minute."
@@ -4562,7 +4558,7 @@ def open_picture(content: IO[bytes], name: str) -> Iterator[Image.Image]:
 
 
 def has_frames(image: Any) -> bool:
-    """Whether a picture is animated. Raises a `DecompressionBombError` when its frames have too many pixels in all."""
+    """Whether a picture is animated. Raises `DecompressionBombError` if all frames together have too many pixels."""
     frames = getattr(image, "n_frames", 1)
     if frames > FRAMES_MOST or frames * image.width * image.height > PICTURE_PIXELS:
         raise Image.DecompressionBombError
@@ -4570,34 +4566,34 @@ def has_frames(image: Any) -> bool:
 
 
 def save_animated(image: Image.Image, kind: str) -> io.BytesIO:
-    """All frames of a picture, without the notes in it."""
+    """Return a picture with all its frames, but without its metadata."""
     made = encoded(image, kind, save_all=True)
     image.seek(0)
     return made
 
 
 def save_still(image: Image.Image, kind: str) -> io.BytesIO:
-    """A picture turned upright, without what the camera noted: place, time, device."""
+    """Return a picture turned upright, without what the camera recorded: place, time, device."""
     ImageOps.exif_transpose(image, in_place=True)
     fits = image.mode in ("L", "RGB") if kind == "JPEG" else image.mode != "CMYK"
     return encoded(image if fits else image.convert("RGB"), kind)
 
 
 def save_smaller(image: Image.Image, pixels: int) -> io.BytesIO:
-    """A smaller version, with its longer side of so many pixels at most."""
+    """Return a smaller version of a picture, whose longer side has at most so many pixels."""
     smaller = without_palette(image)
     smaller.thumbnail((pixels, pixels))
     return encoded(smaller, "WEBP", quality=80)
 
 
 def without_palette(image: Image.Image) -> Image.Image:
-    """A picture that looks good when it is made smaller."""
+    """Return a picture in full colour, because one with a palette looks bad when it is made smaller."""
     full = "RGBA" if image.has_transparency_data else "RGB"
     return image.convert(full) if image.mode in ("1", "P") else image
 
 
 def encoded(image: Image.Image, kind: str, quality: int = 90, **options: Any) -> io.BytesIO:
-    """A picture as a file in memory: writing straight to the disk, Pillow does not tell that it is full."""
+    """Return a picture as a file in memory, because Pillow does not report a full disk when it writes there itself."""
     made = io.BytesIO()
     image.save(made, kind, quality=quality, comment=b"", **options)
     made.seek(0)
