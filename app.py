@@ -1807,7 +1807,7 @@ class Post(SoftDelete, db.Model):
         if not author.is_active or not author.may_write_kind(post.kind) or not sees_it:
             post.scheduled_for = None
             activity = Activity.record(None, "post.unscheduled", post, post.title)
-            notify("unpublished", activity, post=post, who=User.id == post.author_id)
+            notify("unpublished", activity, post, who=User.id == post.author_id)
             return False
         if (body := link_pages(post.body, author)) != post.body:
             post.body, post.html = body, render_body(author, body)
@@ -1889,7 +1889,7 @@ class PageReview:
         for page in pages:
             page.review_told = page.review_by
             activity = Activity.record(None, "post.overdue", page, page.title)
-            notify("review", activity, post=page, who=User.id == page.owner_id)
+            notify("review", activity, page, who=User.id == page.owner_id)
         return len(pages)
 
     @classmethod
@@ -1952,7 +1952,7 @@ sa.Index("uq_revisions_post_id_number", Revision.post_id, Revision.number, uniqu
 
 
 class MustReadRole(db.Model):
-    """A role whose people are required to read a post."""
+    """A role whose people must read a post."""
 
     __tablename__ = "must_read_roles"
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True)
@@ -1960,7 +1960,7 @@ class MustReadRole(db.Model):
 
 
 class MustReadPerson(db.Model):
-    """Somebody who is required by name to read a post."""
+    """A person, chosen by name, who must read a post."""
 
     __tablename__ = "must_read_people"
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True)
@@ -1968,7 +1968,7 @@ class MustReadPerson(db.Model):
 
 
 class Acknowledgement(db.Model):
-    """Somebody confirmed that they have read a revision of a post. Never changed, never deleted."""
+    """A person's confirmation that they have read a revision of a post. It is never changed and never deleted."""
 
     __tablename__ = "acknowledgements"
     __table_args__ = (sa.UniqueConstraint("post_id", "user_id", "revision"),)
@@ -1983,14 +1983,15 @@ class Acknowledgement(db.Model):
 
     @classmethod
     def required_readers(cls, person: Any = User) -> sa.ColumnElement[bool]:
-        """Whether the person of a row is required to read the post of a row: by role or by name, active, and seeing it.
+        """Whether a person must read a post: active people who see it and were chosen, by role or by name.
 
-        Its author is not. Nobody is required to read what is deleted, not published yet, or expired.
+        Returns a condition on `Post` and `person`. The author of a post is never required to read it, and nobody is
+        required to read a post that is deleted, expired or not published yet.
         """
         by_role = sa.exists().where(MustReadRole.post_id == Post.id, MustReadRole.role == person.role)
         by_name = sa.exists().where(MustReadPerson.post_id == Post.id, MustReadPerson.user_id == person.id)
         return sa.and_(
-            Post.must_read_since > LONG_AGO,  # a range, for which SQLite uses the index
+            Post.must_read_since > LONG_AGO,  # a range, so that SQLite uses the index
             Post.listed(person=person),
             Post.current(),
             person.is_active,
@@ -2000,14 +2001,14 @@ class Acknowledgement(db.Model):
 
     @classmethod
     def pending(cls, person: Any = User) -> sa.ColumnElement[bool]:
-        """Whether the person of a row still has to read the post of a row."""
+        """Whether a person still has to read a post, as a condition on `Post` and `person`."""
         given = sa.exists().where(cls.post_id == Post.id, cls.user_id == person.id)
         given = given.where(cls.revision >= Post.must_read_revision).correlate(Post, person)
         return sa.and_(cls.required_readers(person), sa.not_(given))
 
     @classmethod
     def of_viewer(cls) -> tuple[Any, ...]:
-        """Whether the person bound as `viewer` must read the post of a row, what they read of it, and when."""
+        """Columns of a post: must the person bound as `viewer` read it, what revision did they confirm, and when?"""
         person, mine = aliased(User), (cls.post_id == Post.id, cls.user_id == VIEWER)
         required = sa.exists().where(person.id == VIEWER, cls.required_readers(person)).correlate(Post)
         revision = sa.select(sa.func.max(cls.revision)).where(*mine).correlate(Post).scalar_subquery()
@@ -2016,7 +2017,7 @@ class Acknowledgement(db.Model):
 
     @classmethod
     def report(cls, post: Post) -> Report:
-        """Who has read a post, who has not, and who confirmed it before they were no longer required to."""
+        """Return who has read a post, who has not, and who confirmed it but is no longer required to read it."""
         required = sa.select(User).join(Post, Post.id == post.id).where(cls.required_readers())
         given = sa.select(cls).where(cls.post_id == post.id).order_by(cls.at, cls.id).options(joinedload(cls.user))
         lines = {user.id: ReportLine(user, "pending") for user in db.session.scalars(required, {"now": utcnow()})}
@@ -2033,10 +2034,10 @@ class Acknowledgement(db.Model):
     @classmethod
     @transactional
     def acknowledge(cls, actor: User, post_id: int, revision: int) -> None:
-        """Write down that somebody has read a post in the revision that they saw (0: the present one).
+        """Record that a person has read a revision of a post (0: the newest). A second time, nothing happens.
 
-        Doing it again changes nothing. Raises `NotVisible`, or `ValidationError` where they are not required to read
-        it or it has changed since.
+        Raises `NotVisible`, or `ValidationError` where they are not required to read the post or have to read a newer
+        revision.
         """
         user = User.acting(actor.id)
         post = Post.get_visible(user, post_id)
@@ -2055,16 +2056,16 @@ class Acknowledgement(db.Model):
         cls, actor: User, post_id: int, roles: Iterable[Role] = (), people: Iterable[int] = (),
         due: date | None = None, again: bool = False,
     ) -> None:  # fmt: skip
-        """Require people of some roles, and some by name, to read a post. Editors only.
+        """Require people to read a post, by role and by name. Editors only.
 
-        With `again`, who has read an earlier version is asked again. Raises `ValidationError` where nobody is required.
+        With `again`, people who confirmed an earlier revision have to confirm once more. Raises `ValidationError` for a
+        draft, or when nobody is chosen.
         """
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
         if not (post.published_at or post.scheduled_for):
             raise ValidationError("audience", "Publish the post first, or schedule it.")
         roles = set(roles)
-        active = sa.select(User.id).where(User.id.in_(set(people)), User.is_active)
-        named = db.session.scalars(active).all()
+        named = db.session.scalars(sa.select(User.id).where(User.id.in_(set(people)), User.is_active)).all()
         if not roles and not named:
             raise ValidationError("audience", "Choose at least one role or one person.")
         if again or post.must_read_since is None:
@@ -2080,7 +2081,7 @@ class Acknowledgement(db.Model):
     @classmethod
     @transactional
     def stop_requiring(cls, actor: User, post_id: int) -> None:
-        """Require nobody to read a post any more. What was confirmed stays on record."""
+        """Stop requiring people to read a post. Their confirmations stay on record."""
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
         if post.must_read_since is not None:
             post.must_read_since = None
@@ -2089,9 +2090,9 @@ class Acknowledgement(db.Model):
     @classmethod
     @transactional
     def remind(cls, actor: User, post_id: int) -> int:
-        """Notify those who still have to read a post again, once a day at the most. Returns how many they are.
+        """Remind the people who still have to read a post, at most once a day. Returns how many there are.
 
-        Raises `ValidationError` where there is nobody to remind, or it is too soon.
+        Raises `ValidationError` when there is nobody to remind, or when the last reminder was less than a day ago.
         """
         post, now = Post.get_for_change(actor, post_id), utcnow()
         pending = sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id).where(cls.pending())
@@ -2106,12 +2107,12 @@ class Acknowledgement(db.Model):
         return count
 
 
-REPORT_STATES = ("pending", "read", "past")  # past: confirmed once, and no longer required
+REPORT_STATES = ("pending", "read", "past")  # past: they confirmed it, but are no longer required to
 
 
 @dataclass
 class ReportLine:
-    """A person in a report of who has read a post."""
+    """What a report says about one person."""
 
     person: User
     state: str  # one of REPORT_STATES
@@ -2137,7 +2138,7 @@ class Report:
 
 
 class Comment(SoftDelete, db.Model):
-    """What somebody said below a post."""
+    """A comment below a post."""
 
     __tablename__ = "comments"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -2155,19 +2156,19 @@ class Comment(SoftDelete, db.Model):
 
     @property
     def url(self) -> str:
-        """Where it stands below its post, on the page of the newest comments."""
+        """Its place on the page of its post, which shows the newest comments."""
         return f"/posts/{self.post_id}#comment-{self.id}"
 
     # -- queries
 
     @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a comment, deleted or not: with its post."""
+        """Whether the person bound as `viewer` may see a comment's post. The comment itself may be deleted."""
         return sa.exists().where(Post.id == cls.post_id, Post.visible())
 
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
-        """The comments that a person may see: those of the posts that they may see."""
+        """Select the comments that a person may see: those of the posts that they may see."""
         return (
             sa.select(cls)
             .join(Post, Post.id == cls.post_id)
@@ -2177,26 +2178,26 @@ class Comment(SoftDelete, db.Model):
 
     @classmethod
     def later_than(cls, comment: Comment) -> int | None:
-        """The id before which the page begins that shows a comment, None when the latest page does."""
+        """Return the cursor of the page with a comment: the id before which it begins, or None for the newest page."""
         later = sa.select(cls.id).where(cls.post_id == comment.post_id, cls.deleted_at.is_(None), cls.id > comment.id)
-        beyond = later.order_by(cls.id).offset(COMMENTS_PER_PAGE - 1).limit(1)  # bounded by a page, not by the list
+        beyond = later.order_by(cls.id).offset(COMMENTS_PER_PAGE - 1).limit(1)  # it never skips more than a page
         return db.session.scalar(beyond)
 
     # -- predicates
 
     def editable_by(self, user: User) -> bool:
-        """Whether a person who sees this comment may delete and restore it: its author, and editors."""
+        """Whether a person who sees this comment may delete and restore it: its author and editors may."""
         return user.is_editor or (user.may_write and self.author_id == user.id)
 
     # -- actions
 
     @classmethod
     def create(cls, actor: User, post_id: int, *, body: str, form_id: str) -> Comment:
-        """Comment on a post. Returns the comment; the same form sent again by the same person returns the first one.
+        """Comment on a post. Returns the comment; when a form is sent twice, it is the first one.
 
         Raises `NotVisible` or `Forbidden`.
         """
-        # Rendered out here: a long text takes a second, and inside the transaction nobody else could write.
+        # Rendered before the transaction: a long text takes a second, in which nobody else could write.
         body = link_pages(body, actor)
         return cls._create(actor, post_id, form_id, body, render_body(actor, body))
 
@@ -2208,14 +2209,15 @@ class Comment(SoftDelete, db.Model):
         if post.published_at is None:
             raise Forbidden
         first = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id)
-        return db.session.scalar(first) or cls._add(author, post, form_id=form_id, body=body, html=html)
-
-    @classmethod
-    def _add(cls, author: User, post: Post, **text: str) -> Comment:
-        comment = cls(post_id=post.id, author_id=author.id, renderer=RENDERER_VERSION, created_at=utcnow(), **text)
+        if (existing := db.session.scalar(first)) is not None:
+            return existing
+        comment = cls(
+            post_id=post.id, author_id=author.id, form_id=form_id, body=body, html=html,
+            renderer=RENDERER_VERSION, created_at=utcnow(),
+        )  # fmt: skip
         db.session.add(comment)
         cls.recount(post.id)
-        Attachment.attach(author, comment.body, comment=comment)
+        Attachment.attach(author, body, comment=comment)
         activity = Activity.record(author, "comment.created", comment)
         Follow.begin(author.id, post.id)
         notify_of_comment(activity, comment)
@@ -2223,7 +2225,7 @@ class Comment(SoftDelete, db.Model):
 
     @classmethod
     def edit(cls, actor: User, comment_id: int, *, body: str) -> None:
-        """Change what one's own comment says. Raises `NotVisible` or `Forbidden`."""
+        """Change the text of one's own comment. Raises `NotVisible` or `Forbidden`."""
         body = link_pages(body, actor)
         cls._edit(actor, comment_id, body, render_body(actor, body))
 
@@ -2240,47 +2242,48 @@ class Comment(SoftDelete, db.Model):
         comment.edited_at = utcnow()
         Attachment.attach(actor, body, comment=comment)
         activity = Activity.record(actor, "comment.edited", comment)
-        notify_mentioned(activity, added_names, post=comment.post, comment=comment)
+        notify_mentioned(activity, added_names, comment)
 
     def record_deletion(self, actor: User, action: str) -> None:
-        """Record it, and count the comments of the post again."""
+        """Record it, and count the comments of its post again."""
         self.recount(self.post_id)
         Activity.record(actor, action, self)
 
     @classmethod
     def recount(cls, post_id: int) -> None:
-        """Write down how many comments a post has, and when and by whom the newest one was made."""
+        """Update a post: how many comments it has, when the newest one was written, and by whom."""
         db.session.flush()
-        db.session.connection().execute(COMMENT_COUNTS, {"of": post_id})
+        db.session.connection().execute(COMMENT_COUNTS, {"commented_id": post_id})
 
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
 sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
-# Of those in the bin only, where the engine can: an index of all would be one more page for each comment to write.
+# SQLite's index holds deleted comments only, so that a new comment does not have to be written to it.
 sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
 
-STANDING_COMMENTS = sa.and_(Comment.post_id == sa.bindparam("of"), Comment.deleted_at.is_(None))
-NEWEST_COMMENT = sa.select(Comment.id).where(STANDING_COMMENTS).order_by(Comment.id.desc()).limit(1).scalar_subquery()
+COMMENTED_ID = sa.bindparam("commented_id")
+COMMENTS_LEFT = sa.select(Comment).where(Comment.post_id == COMMENTED_ID, Comment.deleted_at.is_(None))
+NEWEST_COMMENT = COMMENTS_LEFT.order_by(Comment.id.desc()).limit(1)
 COMMENT_COUNTS = (
     sa.update(Post)
-    .where(Post.id == sa.bindparam("of"))
+    .where(Post.id == COMMENTED_ID)
     .values(
-        comment_count=sa.select(sa.func.count()).where(STANDING_COMMENTS).scalar_subquery(),
-        last_comment_at=sa.select(Comment.created_at).where(Comment.id == NEWEST_COMMENT).scalar_subquery(),
-        last_comment_by_id=sa.select(Comment.author_id).where(Comment.id == NEWEST_COMMENT).scalar_subquery(),
+        comment_count=COMMENTS_LEFT.with_only_columns(sa.func.count()).scalar_subquery(),
+        last_comment_at=NEWEST_COMMENT.with_only_columns(Comment.created_at).scalar_subquery(),
+        last_comment_by_id=NEWEST_COMMENT.with_only_columns(Comment.author_id).scalar_subquery(),
     )
 )
 
 
 # -- Files -------------------------------------------------------------------------------------------------------------
 
-FILES_MOST = 200  # of one text, or one form
+FILES_MOST = 200  # in one text, or in one form
 
 
 class Attachment(SoftDelete, db.Model):
-    """A file that somebody uploaded: of a post, of a comment, a person's picture, or of nothing that is saved yet.
+    """An uploaded file. It belongs to a post, to a comment, to a person as their picture, or to nothing yet.
 
-    The file is written before its row, and its row goes first: a crash leaves a file without a row, never the contrary.
+    The file is written before its row and deleted after it: a crash leaves a file without a row, never the contrary.
     """
 
     __tablename__ = "attachments"
@@ -2309,9 +2312,9 @@ class Attachment(SoftDelete, db.Model):
 
     @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` may see a file, deleted or not: with its post or comment.
+        """Whether the person bound as `viewer` may see a file's post or comment. The file itself may be deleted.
 
-        Everybody sees the pictures of people. Only its uploader sees a file that belongs to nothing yet.
+        Everybody may see the pictures of people. Only its uploader may see a file that belongs to nothing yet.
         """
         of_comment = cls.comment.has(sa.and_(Comment.deleted_at.is_(None), Comment.reachable()))
         mine = sa.and_(cls.is_unused(), cls.uploader_id == VIEWER)
@@ -2319,24 +2322,24 @@ class Attachment(SoftDelete, db.Model):
 
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
-        """The files that a person may see."""
+        """Select the files that a person may see."""
         seen = sa.select(cls).where(cls.deleted_at.is_(None), cls.reachable())
         return seen.params(viewer=user.id, now=utcnow())
 
     @classmethod
     def unused_of(cls, user: User, ids: Iterable[int]) -> sa.Select[Self]:
-        """Those of some files that a person uploaded and that belong to nothing yet."""
+        """Select, among some files, those that a person uploaded and that belong to nothing yet."""
         mine = sa.select(cls).where(cls.uploader_id == user.id, cls.is_unused(), cls.deleted_at.is_(None))
         return mine.where(cls.id.in_(ids)).order_by(cls.id)
 
     @classmethod
     def ids_in(cls, body: str) -> set[int]:
-        """The ids of the files whose addresses a text names."""
+        """Return the ids of the files to which a text links."""
         return {int(number) for number in _OWN_FILE.findall(body)[:FILES_MOST]}
 
     @classmethod
     def sizes(cls, user: User, body: str) -> dict[int, tuple[int, int]]:
-        """Width and height of the pictures that a text shows, as far as its writer sees them."""
+        """Return width and height of the pictures in a text, by their ids, as far as its writer may see them."""
         ids = cls.ids_in(body)
         if not ids:
             return {}
@@ -2364,18 +2367,21 @@ class Attachment(SoftDelete, db.Model):
 
     @property
     def markdown(self) -> str:
-        """What shows a picture in a text, or links to any other file."""
+        """The Markdown that shows it in a text if it is a picture, and links to it if not."""
         return f"{'!' if self.is_picture else ''}[{escape_markdown(self.name)}]({self.url})"
 
     @property
     def thumb_size(self) -> tuple[int, int]:
-        """Width and height at which its small version is shown."""
+        """The width and height at which its small version is shown."""
         width, height = self.width or 1, self.height or 1
         scale = max(1, max(width, height) * 2 / THUMB_PIXELS)
         return math.ceil(width / scale), math.ceil(height / scale)
 
     def editable_by(self, user: User) -> bool:
-        """Whoever may change what it belongs to may remove it; a person's picture, they and administrators."""
+        """Whether a person may remove it: those who may change its post or comment, or its uploader if it has neither.
+
+        A person and administrators may remove that person's picture.
+        """
         if self.person_id:
             return self.person_id == user.id or user.is_admin
         owner = self.post or self.comment
@@ -2386,7 +2392,7 @@ class Attachment(SoftDelete, db.Model):
     @classmethod
     @transactional
     def create(cls, actor: User, stored: StoredFile) -> Self:
-        """Write down a file that is on the disk already."""
+        """Make the row of a file that is already on the disk."""
         user = User.acting(actor.id, Role.MEMBER)
         file = cls(uploader_id=user.id, **stored._asdict())
         db.session.add(file)
@@ -2397,7 +2403,7 @@ class Attachment(SoftDelete, db.Model):
     @classmethod
     @transactional
     def set_avatar(cls, actor: User, stored: StoredFile) -> None:
-        """Make a file on the disk one's picture, and delete the one before."""
+        """Make a file on the disk a person's picture, and delete their previous one."""
         user = User.acting(actor.id)
         before = sa.update(cls).where(cls.person_id == user.id, cls.deleted_at.is_(None))
         db.session.execute(before.values(deleted_at=utcnow(), deleted_by_id=user.id))
@@ -2409,7 +2415,7 @@ class Attachment(SoftDelete, db.Model):
         cls, user: User, body: str, file_ids: Iterable[int] = (), *,
         post: Post | None = None, comment: Comment | None = None,
     ) -> None:  # fmt: skip
-        """Give a post or a comment what its writer uploaded for it, as part of the caller's transaction."""
+        """Attach to a post or comment what its writer uploaded for it, as part of the caller's transaction."""
         ids = {*file_ids, *cls.ids_in(body)}
         if not ids:
             return
@@ -2424,13 +2430,13 @@ class Attachment(SoftDelete, db.Model):
     def prune(cls) -> int:
         """Delete old files that no row names. Returns how many.
 
-        A crash leaves such files, between writing them and their rows; so do rows that were deleted.
+        A file has no row after a crash that came before its row was written, or after its row was deleted.
         """
         cls._forget_unused()
         names = set(db.session.scalars(sa.select(cls.stored)))
         before, pruned = time.time() - ORPHAN_AGE.total_seconds(), 0
         for path in files_folder().glob(f"??/{'?' * 32}*"):
-            with contextlib.suppress(OSError):  # Windows deletes no file that is being sent
+            with contextlib.suppress(OSError):  # Windows cannot delete a file while it is being sent
                 if path.stem not in names and path.stat().st_mtime < before:
                     path.unlink()
                     pruned += 1
@@ -2439,7 +2445,7 @@ class Attachment(SoftDelete, db.Model):
     @classmethod
     @transactional
     def _forget_unused(cls) -> None:
-        """Delete the rows of what was uploaded long ago and never saved with anything."""
+        """Delete the rows of files that were uploaded long ago and never used."""
         old = sa.select(cls).where(cls.is_unused(), cls.created_at < utcnow() - UNUSED_AGE)
         for file in db.session.scalars(old.with_for_update()):
             db.session.delete(file)
@@ -2457,9 +2463,9 @@ sa.Index("ix_posts_called", Post.title_key, Post.kind)
 
 
 def pages_titled(user: User, titles: Iterable[str]) -> dict[str, int]:
-    """Return the pages of the handbook that have one of these titles and that a person sees.
+    """Return the ids of the handbook pages with these titles that a person may see, by the key of the title.
 
-    They are ids, by the keys of the titles. Of several pages with the same title it is the oldest.
+    Of several pages with the same title, it is the oldest.
     """
     keys = {sort_key(tidy(title)) for title in titles}
     pages = sa.select(Post.title_key, Post.id).where(Post.listed(), Post.kind == "page", Post.title_key.in_(keys))
@@ -2468,7 +2474,7 @@ def pages_titled(user: User, titles: Iterable[str]) -> dict[str, int]:
 
 
 def pages_suggested(user: User, typed: str) -> Sequence[Any]:
-    """Return the pages with a title in which a word begins like this; first those that begin so themselves."""
+    """Return the pages with a word in their title that begins like this: first those whose first word does."""
     key = sort_key(typed)
     begins = Post.title_key.startswith(key, autoescape=True)
     fits = sa.or_(begins, Post.title_key.contains(f" {key}", autoescape=True))
@@ -2476,11 +2482,11 @@ def pages_suggested(user: User, typed: str) -> Sequence[Any]:
     pages = pages.where(Post.listed(), Post.kind == "page", fits)
     ordered = pages.order_by(begins.desc(), Post.title_key, Post.id).limit(SUGGESTED_MOST)
     found = db.session.execute(ordered, {"viewer": user.id})
-    return [page for page in found if not re.search(r"[\[\]|]", page.title)]  # no brackets can name those
+    return [page for page in found if not re.search(r"[\[\]|]", page.title)]  # a link cannot name those
 
 
 def link_pages(body: str, user: User) -> str:
-    """Return a text with each `[[Title]]` of a page that this person sees as a link to it, which survives a rename.
+    """Return a text in which each `[[Title]]` of a page that this person sees is a link, which survives a rename.
 
     Code stays as it is, and so does the title of a page that does not exist.
     """
@@ -2498,37 +2504,37 @@ def link_pages(body: str, user: User) -> str:
 
 
 def render_body(writer: User, body: str) -> str:
-    """Render what somebody wrote, its pictures with their sizes and the people it mentions linked."""
+    """Return what somebody wrote as HTML: its pictures have their sizes, and it links to the people it mentions."""
     return render_markdown(body, Attachment.sizes(writer, body), User.usernames_among)
 
 
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
-    """Select the ids of the posts, or comments, that an older version of the renderer rendered."""
-    return sa.select(model.id).where(model.renderer < RENDERER_VERSION)
+    """Select the posts, or comments, that an older version of the renderer rendered."""
+    return sa.select(model).where(model.renderer < RENDERER_VERSION)
 
 
 def count_outdated_texts() -> int:
     """Return how many posts and comments an older version of the renderer rendered."""
-    counts = (sa.select(sa.func.count()).select_from(outdated_texts(model).subquery()) for model in (Post, Comment))
+    counts = (outdated_texts(model).with_only_columns(sa.func.count()) for model in (Post, Comment))
     return sum(db.session.scalar(count) or 0 for count in counts)
 
 
 @transactional
 def rerender_some(model: type[Post] | type[Comment]) -> int:
-    """Render some of the texts that an older version rendered. Returns how many."""
-    ids = db.session.scalars(outdated_texts(model).order_by(model.id).limit(50).with_for_update()).all()
-    for text in db.session.scalars(sa.select(model).where(model.id.in_(ids))):
+    """Render some of the texts again that an older version rendered. Returns how many."""
+    texts = db.session.scalars(outdated_texts(model).order_by(model.id).limit(50).with_for_update()).all()
+    for text in texts:
         text.html, text.renderer = render_body(text.author, text.body), RENDERER_VERSION
         if isinstance(text, Post):
             text.excerpt = plain_text(text.html)
-    return len(ids)
+    return len(texts)
 
 
 # -- Reactions ---------------------------------------------------------------------------------------------------------
 
 
 class Reaction(db.Model):
-    """What somebody said to a post or a comment without words: each kind once."""
+    """A person's reaction to a post or a comment. They can give each kind once."""
 
     __tablename__ = "reactions"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -2540,7 +2546,7 @@ class Reaction(db.Model):
 
     @classmethod
     def visible_to(cls, user: User, model: Any) -> sa.Select[Any]:
-        """The posts, or the comments, to which a person may react: those that others see, too."""
+        """Select the posts, or the comments, to which a person may react: those that others may see too."""
         seen = sa.select(model)
         if model is Comment:
             seen = seen.join(Post, Post.id == Comment.post_id).where(Comment.deleted_at.is_(None))
@@ -2553,7 +2559,7 @@ class Reaction(db.Model):
     ) -> None:
         """Give a reaction to a post or a comment, or take it back. A second time, nothing happens.
 
-        Raises `NotVisible`, or `ValidationError` for a kind that there is not.
+        Raises `NotVisible`, or `ValidationError` for a kind that does not exist.
         """
         if kind not in REACTIONS:
             raise ValidationError("kind", "Choose one of the reactions.")
@@ -2562,15 +2568,13 @@ class Reaction(db.Model):
         if thing is None:
             raise NotVisible
         mine = {"user_id": user.id, "kind": kind, "post_id": post_id, "comment_id": comment_id}
-        standing = db.session.scalar(sa.select(cls).filter_by(**mine).with_for_update())
-        if given and standing is None:
+        existing = db.session.scalar(sa.select(cls).filter_by(**mine).with_for_update())
+        if given and existing is None:
             db.session.add(cls(**mine, at=utcnow()))
             activity = Activity.record(user, "reaction.added", thing, kind)
-            comment = thing if isinstance(thing, Comment) else None
-            post: Any = comment.post if comment else thing
-            notify("reaction", activity, post=post, comment=comment, who=User.id == thing.author_id)
-        elif standing is not None and not given:
-            db.session.delete(standing)
+            notify("reaction", activity, thing, who=User.id == thing.author_id)
+        elif existing is not None and not given:
+            db.session.delete(existing)
             Notification.take_back(user, thing, kind)
             Activity.record(user, "reaction.removed", thing, kind)
 
@@ -2586,7 +2590,7 @@ class ReactionSummary(NamedTuple):
     symbol: str
     label: str
     is_mine: bool
-    names: tuple[str, ...]  # of all who gave it, one's own first
+    names: tuple[str, ...]  # of everybody who gave it; first "You", if the person did
 
     @property
     def count(self) -> int:
@@ -2594,7 +2598,7 @@ class ReactionSummary(NamedTuple):
 
     @property
     def who(self) -> str:
-        """The first of the names, and how many others there are."""
+        """The first names, and how many others there are."""
         more = self.count - WHO_MOST
         return ", ".join(self.names[:WHO_MOST]) + (f" and {plural(more, 'other')}" if more > 0 else "")
 
@@ -2606,9 +2610,9 @@ WHO_MOST = 10
 
 
 class Activity(db.Model):
-    """Who did what, on what, when and from where. Written by the actions themselves; nobody can edit it.
+    """Who did what, to what, when and from where. The actions themselves write it, and nobody can edit it.
 
-    It is a record and nothing else: it has no foreign keys, so it outlives what it is about.
+    It is a record and nothing else. Without foreign keys, it outlives what it is about.
     """
 
     __tablename__ = "activities"
@@ -2623,9 +2627,9 @@ class Activity(db.Model):
 
     @classmethod
     def record(cls, actor: User | None, action: str, thing: Any, detail: str = "") -> Activity:
-        """Record what an action does, as part of it, and return the record. Without an `actor`, the site itself acts.
+        """Record what an action does, in its transaction, and return the record. Without an `actor`, the site acts.
 
-        `thing` is a row of a model, or the pair of a kind and an id.
+        `thing` is a row of a model, or a pair of kind and id.
         """
         kind, thing_id = thing if isinstance(thing, tuple) else (type(thing).__name__.lower(), thing.id)
         activity = cls(
@@ -2646,9 +2650,9 @@ class Activity(db.Model):
 
 
 class Follow(db.Model):
-    """Somebody wants to hear of a topic's posts or of a post's comments, or has muted them.
+    """A person follows a topic (for new posts) or a post (for new comments), or has muted it.
 
-    Whoever writes a post or a comment follows that post from then on, unless they muted it.
+    Whoever writes a post, or a comment on it, follows that post from then on, unless they have muted it.
     """
 
     __tablename__ = "follows"
@@ -2662,7 +2666,7 @@ class Follow(db.Model):
 
     @classmethod
     def of_viewer(cls, thing: sa.ColumnElement[bool]) -> sa.Label[Any]:
-        """How the person bound as `viewer` follows what a condition names, or NULL: `Follow.post_id == Post.id`."""
+        """A column: how the person bound as `viewer` follows `thing`, such as `Follow.post_id == Post.id`, or NULL."""
         mine = sa.select(cls.state).where(cls.user_id == VIEWER, thing)
         return mine.correlate_except(cls).scalar_subquery().label("follows")
 
@@ -2671,7 +2675,7 @@ class Follow(db.Model):
     @classmethod
     @transactional
     def choose(cls, actor: User, state: str, *, topic_id: int | None = None, post_id: int | None = None) -> None:
-        """Follow a topic or a post, mute it, or with "none" neither. Raises `NotVisible`."""
+        """Follow a topic or a post, mute it, or with "none" stop doing either. Raises `NotVisible`."""
         user, model = User.acting(actor.id), Post if post_id else Topic
         thing = db.session.scalar(model.visible_to(user).where(model.id == (post_id or topic_id)))
         if thing is None:
@@ -2686,17 +2690,17 @@ class Follow(db.Model):
             db.session.delete(follow)
         else:
             follow.state = state
-        said = {"following": "followed", "muted": "muted", "none": "unfollowed"}[state]
-        Activity.record(user, f"{'post' if post_id else 'topic'}.{said}", thing)
+        verb = {"following": "followed", "muted": "muted", "none": "unfollowed"}[state]
+        Activity.record(user, f"{'post' if post_id else 'topic'}.{verb}", thing)
 
     @classmethod
     def begin(cls, user_id: int, post_id: int) -> None:
-        """Let a person follow a post unless they decided otherwise, as part of an action."""
+        """Let a person follow a post, unless they have muted it, as part of the caller's transaction."""
         database.insert_if_absent(cls, user_id=user_id, post_id=post_id, state="following")
 
     @classmethod
     def move(cls, topic_id: int, into_id: int) -> None:
-        """Let those who follow a topic, or have muted it, do the same with another, as part of an action."""
+        """Let those who follow a topic, or have muted it, do so with another, as part of the caller's transaction."""
         found = sa.select(cls.user_id, sa.literal(into_id), cls.state).where(cls.topic_id == topic_id)
         insert = sa.insert(cls).from_select([cls.user_id, cls.topic_id, cls.state], found, include_defaults=False)
         db.session.execute(database.unless_present(insert))
@@ -2708,7 +2712,7 @@ sa.Index("uq_follows_post_id_user_id", Follow.post_id, Follow.user_id, unique=Tr
 
 
 class ReadMark(db.Model):
-    """When somebody opened a post last."""
+    """When a person last opened a post."""
 
     __tablename__ = "read_marks"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
@@ -2717,14 +2721,14 @@ class ReadMark(db.Model):
 
     @classmethod
     def of_viewer(cls) -> sa.Label[Any]:
-        """When the person bound as `viewer` opened the post of a row last."""
+        """A column of a post: when the person bound as `viewer` last opened it."""
         mine = sa.select(cls.at).where(cls.user_id == VIEWER, cls.post_id == Post.id).correlate(Post)
         return mine.scalar_subquery().label("looked_at")
 
     @classmethod
     @transactional
     def write(cls, user_id: int, post_id: int, at: datetime) -> None:
-        """Note that somebody opened a post. What they were told about it until then is read."""
+        """Record that a person opened a post, and mark their notifications about it as read."""
         database.upsert(cls, [{"user_id": user_id, "post_id": post_id, "at": at}])
         Notification.read(user_id, at, Notification.post_id == post_id, Notification.created_at <= at)
 
@@ -2733,7 +2737,7 @@ class ReadMark(db.Model):
 
 
 class NotificationChoice(db.Model):
-    """Whether somebody wants to hear of one kind of thing on the site, or not at all."""
+    """Whether a person wants notifications of one kind: on the site, or not at all."""
 
     __tablename__ = "notification_choices"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
@@ -2741,7 +2745,7 @@ class NotificationChoice(db.Model):
     way: Mapped[str] = mapped_column(sa.String(4))  # site or none
 
 
-# What people can hear of, as their choices name it.
+# The kinds of notifications that people can switch off, in the words of that form.
 KINDS = {
     "mention": "Someone mentions you",
     "must_read": "You are asked to read something",
@@ -2751,7 +2755,7 @@ KINDS = {
     "reaction": "A reaction to something you wrote",
     "review": "A page you own is due for review",
 }
-# What a notification says between the person and the title.
+# What a notification of each kind says between the names of people and the title of the post.
 SAID = {
     "mention": "mentioned you in",
     "must_read": "asked you to read",
@@ -2763,12 +2767,12 @@ SAID = {
     "review": "Review due:",
     "unpublished": "Could not be published:",
 }
-# What people hear of although they muted the post or its topic.
+# The kinds that reach people even when they muted the post or its topic.
 PERSONAL = {"mention", "must_read", "reminder", "review", "unpublished"}
 
 
 class Notification(db.Model):
-    """Somebody is told of an activity. One row for each person and activity; shown by post and kind."""
+    """A person is notified of an activity. There is one row for each person and activity; pages group them."""
 
     __tablename__ = "notifications"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -2789,36 +2793,40 @@ class Notification(db.Model):
 
     @classmethod
     def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer`, or the one of a row, still sees what a notification is about."""
+        """Whether a `person`, or else the one bound as `viewer`, still sees what a notification is about."""
         post = sa.exists().where(Post.id == cls.post_id, Post.shown_to(person)).correlate_except(Post)
-        return sa.and_(post, cls.is_said())
+        return sa.and_(post, cls.has_its_comment())
 
     @classmethod
-    def is_said(cls) -> sa.ColumnElement[bool]:
+    def has_its_comment(cls) -> sa.ColumnElement[bool]:
         """Whether the comment that a notification is about, if any, is not deleted."""
-        said = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate_except(Comment)
-        return sa.or_(cls.comment_id.is_(None), said)
+        kept = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate_except(Comment)
+        return sa.or_(cls.comment_id.is_(None), kept)
 
     @classmethod
     def unread_of(cls, person: Any) -> sa.ScalarSelect[int]:
-        """How many groups of unread notifications the person of a row would see in their list."""
+        """A column of a person: how many groups of unread notifications their list shows."""
         groups = sa.func.count(sa.distinct(sa.cast(cls.post_id, sa.String(10)) + cls.kind))
         unread = sa.select(groups).where(cls.user_id == person.id, cls.read_at.is_(None), cls.visible(person))
         return unread.correlate(person).scalar_subquery()
 
     @classmethod
     def groups(cls) -> sa.Subquery:
-        """What the person bound as `viewer` was told, by post and kind: the newest, the oldest, and by how many."""
+        """The notifications of the person bound as `viewer`, grouped by post and kind, the unread ones apart."""
         is_unread = cls.read_at.is_(None).label("is_unread")
-        ends = (sa.func.max(cls.id).label("newest"), sa.func.min(cls.id).label("oldest"))
-        people = sa.func.count(sa.distinct(cls.actor_id)).label("people")
-        some = (sa.func.min(cls.actor_id).label("first_actor"), sa.func.max(cls.actor_id).label("last_actor"))
-        mine = sa.select(is_unread, *ends, people, *some).where(cls.user_id == VIEWER, cls.visible())
+        mine = sa.select(
+            is_unread,
+            sa.func.max(cls.id).label("newest"),
+            sa.func.min(cls.id).label("oldest"),
+            sa.func.count(sa.distinct(cls.actor_id)).label("people"),
+            sa.func.min(cls.actor_id).label("first_actor"),
+            sa.func.max(cls.actor_id).label("last_actor"),
+        ).where(cls.user_id == VIEWER, cls.visible())
         return mine.group_by(cls.post_id, cls.kind, is_unread).subquery()
 
     @classmethod
     def choices(cls, user: User) -> dict[str, str]:
-        """How a person wants to hear of each kind."""
+        """Return how a person wants to be notified of each kind: "site" or "none"."""
         chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
         return dict.fromkeys(KINDS, "site") | {choice.kind: choice.way for choice in chosen}
 
@@ -2827,7 +2835,7 @@ class Notification(db.Model):
     @classmethod
     @transactional
     def choose(cls, actor: User, **ways: str) -> None:
-        """Decide how to hear of each kind, from now on."""
+        """Save how a person wants to be notified of some kinds."""
         user = User.acting(actor.id)
         chosen = [{"user_id": user.id, "kind": kind, "way": way} for kind, way in ways.items()]
         database.upsert(NotificationChoice, chosen)
@@ -2836,20 +2844,20 @@ class Notification(db.Model):
     @classmethod
     @transactional
     def read_all(cls, actor: User) -> None:
-        """Mark everything that a person was told as read."""
+        """Mark all notifications of a person as read."""
         user = User.acting(actor.id)
         cls.read(user.id, utcnow())
         Activity.record(user, "person.read_all", user)
 
     @classmethod
     def read(cls, user_id: int, at: datetime, *which: sa.ColumnElement[bool]) -> None:
-        """Mark what a person was told, or some of it, as read, as part of an action."""
+        """Mark a person's notifications as read, or those for which `which` holds, in the caller's transaction."""
         unread = sa.update(cls).where(cls.user_id == user_id, cls.read_at.is_(None), *which).values(read_at=at)
         db.session.execute(unread, execution_options={"synchronize_session": False})
 
     @classmethod
     def take_back(cls, actor: User, thing: Post | Comment, reaction: str) -> None:
-        """Delete what is unread of a reaction that was taken back, as part of that."""
+        """Delete the unread notifications of a reaction that is taken back, in the caller's transaction."""
         about = cls.comment_id if isinstance(thing, Comment) else cls.post_id
         same = sa.exists().where(Activity.id == cls.activity_id, Activity.detail == reaction).correlate(cls)
         unread = sa.delete(cls).where(
@@ -2867,7 +2875,7 @@ sa.Index(
 
 
 class NotificationGroup(NamedTuple):
-    """What a person was told about a post, of one kind: the newest of it, the oldest, and who did it, in words."""
+    """A person's notifications of one kind about a post: the newest, the oldest, and in words who caused them."""
 
     newest: Notification
     oldest: Notification
@@ -2880,19 +2888,19 @@ class NotificationGroup(NamedTuple):
 
     @property
     def address(self) -> str:
-        """Where to read it: the first comment that is unread, or the newest one, or the post."""
-        told = self.oldest if self.is_unread else self.newest
-        return f"/comments/{told.comment_id}" if told.comment_id else f"/posts/{told.post_id}"
+        """The address it leads to: of the first unread comment, or the newest one, or the post."""
+        target = self.oldest if self.is_unread else self.newest
+        return f"/comments/{target.comment_id}" if target.comment_id else f"/posts/{target.post_id}"
 
     @property
     def words(self) -> str:
-        """How the newest comment begins."""
+        """The beginning of the newest comment."""
         comment = self.newest.comment if self.newest.kind in ("comment", "mention") else None
         return plain_text(comment.html, 140) if comment else ""
 
 
 def follows(state: str, thing: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Whether the `User` of a row follows, or has muted, what a condition on `Follow` names."""
+    """Whether a `User` has a `Follow` in this state for which `thing` holds, a condition on `Follow`."""
     return User.id.in_(sa.select(Follow.user_id).where(thing, Follow.state == state))
 
 
@@ -2901,19 +2909,19 @@ FOLLOWS_POST = follows("following", Follow.post_id == POST_ID)
 FOLLOWS_TOPIC = follows("following", Follow.topic_id == TOPIC_ID)
 MUTED_TOPIC = sa.and_(follows("muted", Follow.topic_id == TOPIC_ID), ~FOLLOWS_POST)
 MUTED = sa.or_(follows("muted", Follow.post_id == POST_ID), MUTED_TOPIC)
-# Who can be told of an activity: not its actor, nobody who does not see the post, and nobody who chose not to hear.
+# Who may be notified of an activity: active people who see the post and want this kind, except the one who acts.
 AUDIENCE = (
     sa.select(
         User.id.label("user_id"),
         Post.id.label("post_id"),
         sa.bindparam("comment_id", type_=sa.Integer).label("comment_id"),
         sa.bindparam("activity_id", type_=sa.Integer).label("activity_id"),
-        sa.func.nullif(ACTOR_ID, 0).label("actor_id"),
+        ACTOR_ID.label("actor_id"),
         sa.bindparam("kind", type_=sa.String).label("kind"),
         NOW.label("created_at"),
     )
     .join(Post, Post.id == POST_ID)
-    .where(User.is_active, User.id != ACTOR_ID, Post.shown_to(User))
+    .where(User.is_active, User.id.is_distinct_from(ACTOR_ID), Post.shown_to(User))
     .where(
         ~sa.exists().where(
             NotificationChoice.user_id == User.id,
@@ -2924,67 +2932,67 @@ AUDIENCE = (
 )
 
 
-def notify(
-    kind: str, activity: Activity, *, post: Post, comment: Comment | None = None, who: sa.ColumnElement[bool]
-) -> None:
-    """Tell the people for whom `who` holds, a condition on `User` and `Post`, of an activity, as part of its action.
+def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.ColumnElement[bool]) -> None:
+    """Notify people of an activity on a post or a comment, in the transaction of its action.
 
-    Nobody is told twice of one activity, of their own, of what they do not see, chose not to hear of, or muted.
+    They are those of the `AUDIENCE` for whom `who` holds, a condition on `User` and `Post`. Nobody is notified twice of
+    one activity, or of what they have muted.
     """
+    post = thing.post if isinstance(thing, Comment) else thing
     people = AUDIENCE.where(who) if kind in PERSONAL else AUDIENCE.where(who, ~MUTED)
     insert = sa.insert(Notification).from_select(AUDIENCE.selected_columns.keys(), people, include_defaults=False)
     values = {
         "kind": kind,
         "choice": "must_read" if kind == "reminder" else kind,
         "activity_id": activity.id,
-        "actor_id": activity.actor_id or 0,
+        "actor_id": activity.actor_id,
         "post_id": post.id,
         "topic_id": post.topic_id,
-        "comment_id": comment.id if comment else None,
+        "comment_id": None if thing is post else thing.id,
         "now": activity.at,
     }
     db.session.connection().execute(database.unless_present(insert), values)
 
 
-def notify_mentioned(activity: Activity, names: Iterable[str], *, post: Post, comment: Comment | None = None) -> None:
-    """Tell the people with some folded usernames that a text mentions them."""
+def notify_mentioned(activity: Activity, names: Iterable[str], thing: Post | Comment) -> None:
+    """Notify the people with these folded usernames that a text mentions them."""
     if names:
-        notify("mention", activity, post=post, comment=comment, who=User.username_key.in_(names))
+        notify("mention", activity, thing, who=User.username_key.in_(names))
 
 
 def notify_required(activity: Activity, post: Post, kind: str = "must_read") -> None:
-    """Tell the people who still have to read a post so."""
+    """Notify the people who still have to read a post."""
     if post.must_read_since is not None:
-        notify(kind, activity, post=post, who=Acknowledgement.pending())
+        notify(kind, activity, post, who=Acknowledgement.pending())
 
 
 def notify_of_post(activity: Activity, post: Post) -> None:
-    """Tell people of a post that is published: those it mentions, must read it, or follow its topic."""
-    notify_mentioned(activity, mentioned_names(post.html), post=post)
+    """Notify people that a post is published: those it mentions, those who must read it, and followers of its topic."""
+    notify_mentioned(activity, mentioned_names(post.html), post)
     notify_required(activity, post)
-    notify("post", activity, post=post, who=FOLLOWS_TOPIC)
+    notify("post", activity, post, who=FOLLOWS_TOPIC)
 
 
 def notify_of_comment(activity: Activity, comment: Comment) -> None:
-    """Tell people of a new comment: those it mentions, and those who follow its post."""
-    notify_mentioned(activity, mentioned_names(comment.html), post=comment.post, comment=comment)
-    notify("comment", activity, post=comment.post, comment=comment, who=FOLLOWS_POST)
+    """Notify people of a new comment: those it mentions, and followers of its post."""
+    notify_mentioned(activity, mentioned_names(comment.html), comment)
+    notify("comment", activity, comment, who=FOLLOWS_POST)
 
 
 def notify_again(activity: Activity, post: Post) -> None:
-    """Tell everybody who sees a post that it changed; those whom it did not mention before, that it does."""
+    """Notify everybody who sees a post that it changed; those it newly mentions, that it mentions them."""
+    about_post = (Notification.post_id == post.id, Notification.comment_id.is_(None))
     told = sa.select(User.username_key).join(Notification, Notification.user_id == User.id)
-    told = told.where(Notification.kind == "mention", Notification.post_id == post.id)
-    before = db.session.scalars(told.where(Notification.comment_id.is_(None)))
-    notify_mentioned(activity, mentioned_names(post.html).difference(before), post=post)
-    notify("shared_again", activity, post=post, who=sa.true())
+    told = told.where(Notification.kind == "mention", *about_post)
+    notify_mentioned(activity, mentioned_names(post.html).difference(db.session.scalars(told)), post)
+    notify("shared_again", activity, post, who=sa.true())
 
 
 # -- Settings ----------------------------------------------------------------------------------------------------------
 
 
 class Site(NamedTuple):
-    """What the team decides about its site in the browser: a row of `Setting` for each that was ever changed."""
+    """The settings that a team changes in the browser. Each one that was ever changed has a row of `Setting`."""
 
     name: str = "Corkboard"
     welcome: str = ""
@@ -2995,12 +3003,12 @@ class Site(NamedTuple):
 
     @property
     def domains(self) -> list[str]:
-        """The email domains whose people may sign up, folded."""
+        """The email domains whose people may sign up, in lower case."""
         return [fold(domain) for domain in self.registration_domains.replace(",", " ").split()]
 
 
 class Setting(db.Model):
-    """One of the site's settings, or something that the site notes about itself."""
+    """One of the site's settings, or something that the site has to remember about itself."""
 
     __tablename__ = "settings"
     name: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
@@ -3008,18 +3016,18 @@ class Setting(db.Model):
 
     @classmethod
     def read(cls) -> Site:
-        """The site's settings."""
+        """Return the site's settings."""
         return Site(**{row.name: row.value for row in db.session.execute(SETTINGS) if row.name in Site._fields})
 
     @classmethod
     def lock(cls) -> None:
-        """Let one transaction at a time decide over several rows, such as who is left as an administrator."""
+        """Let one transaction at a time check a rule over several rows, such as that an administrator is left."""
         db.session.execute(sa.select(cls.value).where(cls.name == "lock").with_for_update())
 
     @classmethod
     @transactional
     def change(cls, actor: User, **values: str) -> None:
-        """Change some of the site's settings; the others stay. Raises `TypeError` for a name that is none of them."""
+        """Change some of the site's settings. Raises `TypeError` for a name that is not one of them."""
         User.acting(actor.id, Role.ADMIN)
         Site(**values)
         database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
@@ -3028,7 +3036,7 @@ class Setting(db.Model):
     @classmethod
     @transactional
     def renew_setup_token(cls) -> str:
-        """Make a new one-time token for setting the site up. Raises `ValidationError` once people exist."""
+        """Return a new one-time token for setting up the site. Raises `ValidationError` when people exist already."""
         cls.lock()
         if User.exists():
             words = "The site is set up already. To rescue an account: python -m flask create-admin"
@@ -3044,7 +3052,7 @@ class Setting(db.Model):
     @classmethod
     @transactional
     def set_up(cls, token: str, *, site_name: str, password_hash: str, **profile: Any) -> User:
-        """Name the site and make its first administrator, with the token that the console printed; it works once.
+        """Name the site and return its first administrator. The token, which the console printed, works once.
 
         Raises `NotVisible` when the site is set up already, `Forbidden` for a wrong token.
         """
@@ -3065,7 +3073,7 @@ class Setting(db.Model):
 
 
 class SearchQuery(NamedTuple):
-    """What somebody looks for, and where: flags of kind and author, conditions on entries and posts."""
+    """What somebody searches for: words, flags for kind and author, and conditions on entries and posts."""
 
     words: Sequence[database.Word]
     flags: Sequence[str] = ()
@@ -3073,21 +3081,21 @@ class SearchQuery(NamedTuple):
 
 
 class SearchResults(NamedTuple):
-    """A page of what was found, and the id of the entry that the next page begins with, if there is one."""
+    """A page of hits, and the id of the entry with which the next page begins, if there is one."""
 
     hits: Sequence[Any] = ()  # rows of entities: SearchEntry, Post, Topic, Comment, Attachment; User is the author
     next_start: int | None = None
 
 
 class SearchEntry(db.Model):
-    """What the search finds of a post, a comment or a file: its words, as `database.search_tokens` makes them.
+    """The words by which a post, a comment or a file is found, as `database.search_tokens` makes them.
 
-    It is written in the transaction that writes the thing itself (see `index_changes`), and deleted with it by foreign
-    keys. It does not say who may see the thing: each search asks that of the thing itself.
+    An entry is written in the transaction that writes the thing itself (see `index_changes`), and foreign keys delete
+    it with the thing. It does not say who may see the thing: each search asks the thing itself.
     """
 
     __tablename__ = "search_entries"
-    id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time: the newest are found first
+    id: Mapped[int] = mapped_column(primary_key=True)  # in the order of time, because a search shows the newest first
     kind: Mapped[str] = mapped_column(sa.String(8))  # post, comment or file
     object_id: Mapped[int]
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), index=True)
@@ -3100,15 +3108,10 @@ class SearchEntry(db.Model):
     # -- queries
 
     @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Whether the person bound as `viewer` sees in lists what an entry is of, where a select joins that."""
-        return sa.and_(Post.listed(), Comment.deleted_at.is_(None), Attachment.deleted_at.is_(None))
-
-    @classmethod
     def find(cls, viewer: User, query: SearchQuery, start: int | None = None) -> SearchResults:
-        """A page of what this person may see: what has all the words in its title, then the newest others.
+        """Return a page of what this person may see: things with all the words in their titles, then the newest others.
 
-        A later page begins at `start`, and leaves out what the first page began with.
+        A later page begins at `start`. It leaves out the things with which the first page began.
         """
         found = cls._visible_to(viewer).where(*query.conditions)
         best = cls._matches(found, query, database.TITLE_MARK, ID_MAX, PAGE_SIZE)
@@ -3121,7 +3124,7 @@ class SearchEntry(db.Model):
 
     @classmethod
     def _visible_to(cls, viewer: User) -> sa.Select[Any]:
-        """The entries of what a person sees, each with what it is of."""
+        """Select the entries of things that a person sees, each with its thing."""
         author_id = sa.func.coalesce(Attachment.uploader_id, Comment.author_id, Post.author_id)
         is_expired = (Post.expires_at <= NOW).label("is_expired")
         return (
@@ -3131,18 +3134,18 @@ class SearchEntry(db.Model):
             .outerjoin(Comment, Comment.id == cls.comment_id)
             .outerjoin(Attachment, Attachment.id == cls.attachment_id)
             .join(User, User.id == author_id)
-            .where(cls.visible())
+            .where(Post.listed(), Comment.deleted_at.is_(None), Attachment.deleted_at.is_(None))
             .params(viewer=viewer.id, now=utcnow())
         )
 
     @classmethod
     def _matches(cls, found: sa.Select[Any], query: SearchQuery, mark: str, start: int, limit: int) -> Sequence[Any]:
-        """The newest of some entries that have all the words, as those of titles or of any text."""
+        """Return the newest of some entries that have all the words with this mark, each with its thing."""
         return database.newest_matches(found, cls, database.search_query(query.words, query.flags, mark), start, limit)
 
     @classmethod
     def all_things(cls) -> list[list[tuple[datetime, str, int]]]:
-        """Time, kind and id of all that there is to find, oldest first, in parts for `rewrite`."""
+        """Return time, kind and id of everything that can be found, oldest first, in parts for `rewrite`."""
         things: list[Any] = []
         for kind, (model, at) in SEARCHED.items():
             things += db.session.execute(sa.select(at, sa.literal(kind), model.id).where(at.is_not(None)))
@@ -3154,7 +3157,7 @@ class SearchEntry(db.Model):
     @classmethod
     @transactional
     def rewrite(cls, things: Sequence[tuple[datetime, str, int]]) -> None:
-        """Write the entries of a part of `all_things` anew, as the newest that there are."""
+        """Replace the entries of some things from `all_things` by new ones, which come after all other entries."""
         found: list[Any] = []
         for kind, (model, _at) in SEARCHED.items():
             ids = [thing_id for _time, of_kind, thing_id in things if of_kind == kind]
@@ -3166,7 +3169,7 @@ class SearchEntry(db.Model):
     def write(cls, things: Iterable[Any]) -> None:
         """Write the entries of posts, comments and files, in the caller's transaction.
 
-        A draft has none, nor has a file that belongs to no post.
+        Drafts have no entry, and neither have files that belong to no post.
         """
         entries = [search_entry(thing) for thing in things]
         entries = [entry for entry in entries if entry["at"] and entry["post_id"]]
@@ -3175,7 +3178,7 @@ class SearchEntry(db.Model):
 
 
 def search_entry(thing: Any) -> dict[str, Any]:
-    """The columns of the entry of a post, a comment or a file."""
+    """Return the columns of the entry of a post, a comment or a file."""
     if isinstance(thing, Post):
         place = {"kind": "post", "post_id": thing.id, "at": thing.published_at}
         tokens = entry_tokens(thing.kind, thing.author_id, thing.title, thing.html)
@@ -3184,38 +3187,38 @@ def search_entry(thing: Any) -> dict[str, Any]:
         tokens = entry_tokens("comment", thing.author_id, "", thing.html)
     else:
         post_id = thing.comment.post_id if thing.comment else thing.post_id
-        place = {"kind": "file", "post_id": post_id, "comment_id": thing.comment_id, "attachment_id": thing.id}
-        place["at"] = thing.created_at
+        place = {"kind": "file", "post_id": post_id, "comment_id": thing.comment_id, "at": thing.created_at}
+        place["attachment_id"] = thing.id
         tokens = entry_tokens("file", thing.uploader_id, thing.name, "")
-    return {"comment_id": None, "attachment_id": None, **place, "object_id": thing.id, "tokens": " ".join(tokens)}
+    return {"comment_id": None, "attachment_id": None, **place, "object_id": thing.id, "tokens": tokens}
 
 
-def entry_tokens(kind: str, author_id: int, title: str, rendered: str) -> list[str]:
-    """What is indexed of a thing: its flags, the words of its title marked as such, and all its words."""
-    text = f"{title} {plain_text(rendered, len(rendered))}"
+def entry_tokens(kind: str, author_id: int, title: str, rendered: str) -> str:
+    """Return what is indexed of a thing: its flags, the words of its title marked as such, and all its words."""
     flags = database.search_flags(kind=kind, author=author_id)
-    return [*flags, *database.search_tokens(title, database.TITLE_MARK), *database.search_tokens(text)]
+    in_title = database.search_tokens(title, database.TITLE_MARK)
+    return " ".join([*flags, *in_title, *database.search_tokens(f"{title} {plain_text(rendered, len(rendered))}")])
 
 
 @listens_for(db.session, "after_flush")
 def index_changes(session: Any, _context: Any) -> None:
-    """Write the search entries of what was changed, in the same transaction."""
-    SearchEntry.write([thing for thing in (*session.new, *session.dirty) if has_other_words(thing)])
+    """Write the search entries of the things that a flush changed, in its transaction."""
+    SearchEntry.write([thing for thing in (*session.new, *session.dirty) if needs_indexing(thing)])
 
 
-def has_other_words(thing: Any) -> bool:
-    """Whether a flush wrote what the search entry of a thing is made of."""
+def needs_indexing(thing: Any) -> bool:
+    """Whether a flush changed a column from which the search entry of a thing is made."""
     attributes = sa.inspect(thing).attrs
     return any(attributes[name].history.has_changes() for name in INDEXED.get(type(thing), ()))
 
 
 REWRITTEN_AT_ONCE = 500
-SEARCHED: dict[str, tuple[Any, Any]] = {  # by kind: the model, and the column that says since when it can be found
+SEARCHED: dict[str, tuple[Any, Any]] = {  # by kind: the model, and the time since when a thing can be found
     "post": (Post, Post.published_at),
     "comment": (Comment, Comment.created_at),
     "file": (Attachment, Attachment.created_at),
 }
-INDEXED = {  # what entries are made of
+INDEXED = {  # the columns from which entries are made
     Post: ("kind", "author_id", "title", "html", "published_at"),
     Comment: ("html",),
     Attachment: ("name", "post_id", "comment_id"),
@@ -3226,10 +3229,10 @@ INDEXED = {  # what entries are made of
 
 
 class Throttle(db.Model):
-    """How often something may be tried, counted in the database so that it holds across processes.
+    """A limit on how often something may be tried, counted in the database so that all processes share it.
 
-    The generic cell rate algorithm: a row keeps the time at which its allowance is whole again. Nobody is locked out
-    for ever, because that time never lies further ahead than the allowance itself.
+    This is the generic cell rate algorithm: a row keeps the time at which all tries will be available again. Nobody is
+    locked out for ever, because a refused try does not move that time.
     """
 
     __tablename__ = "throttles"
@@ -3241,7 +3244,7 @@ class Throttle(db.Model):
     def take(cls, key: str, burst: int, interval: timedelta) -> timedelta | None:
         """Use one of `burst` tries, each of which comes back after `interval`.
 
-        Returns None when it was free, else how long to wait.
+        Returns None, or how long to wait when no try is left.
         """
         now = utcnow()
         db.session.execute(sa.delete(cls).where(cls.whole_at < now - timedelta(hours=1)))
@@ -3257,7 +3260,7 @@ class Throttle(db.Model):
     @classmethod
     @transactional
     def give_back(cls, key: str, interval: timedelta) -> None:
-        """Return one try."""
+        """Make one try available again."""
         row = db.session.get(cls, hash_token(key), with_for_update=True)
         if row is not None:
             row.whole_at -= interval
@@ -3265,7 +3268,7 @@ class Throttle(db.Model):
     @classmethod
     @transactional
     def forget(cls, key: str) -> None:
-        """Return all tries."""
+        """Make all tries available again."""
         db.session.execute(sa.delete(cls).where(cls.key == hash_token(key)))
 
 
@@ -3273,24 +3276,24 @@ class Throttle(db.Model):
 
 
 class Bin:
-    """What was deleted and can be restored, with everything attached to it, until the bin is emptied."""
+    """The deleted things, which can be restored with all that belongs to them until the bin is emptied."""
 
     @classmethod
     def things(cls, kind: str) -> sa.Select[Any]:
-        """What is in the bin of one kind that the person bound as `viewer` may see."""
+        """Select the things of one kind in the bin that the person bound as `viewer` may see."""
         model = BIN_MODELS[kind]
         return sa.select(model).where(model.deleted_at.is_not(None), model.reachable(), cls.is_own(model))
 
     @staticmethod
     def is_own(model: Any) -> sa.ColumnElement[bool]:
-        """Whether a thing is in the bin by itself: a person's picture never is."""
+        """Whether the bin shows a thing: it never shows a person's picture."""
         return Attachment.person_id.is_(None) if model is Attachment else sa.true()
 
     @classmethod
     def empty(cls, actor: User | None, until: datetime) -> int:
-        """Delete permanently what was deleted up to a time: all that an admin may see of it, or without one all of it.
+        """Delete permanently what was deleted up to a time: what an administrator sees, or without one everything.
 
-        Returns how many things that were. It works in batches, so that nobody waits for long.
+        Returns how many things these were. It works in batches, so that nobody waits for long.
         """
         removed = 0
         for kind in BIN_MODELS:
@@ -3301,7 +3304,7 @@ class Bin:
     @classmethod
     @transactional
     def _empty_batch(cls, actor: User | None, kind: str, until: datetime) -> int:
-        """Delete up to `BIN_BATCH` things of a kind. What belongs to them goes by the foreign keys."""
+        """Delete up to `BIN_BATCH` things of a kind, and by foreign keys what belongs to them. Returns how many."""
         model = BIN_MODELS[kind]
         if actor is None:
             things = sa.select(model).where(model.deleted_at.is_not(None), cls.is_own(model))
@@ -3325,6 +3328,7 @@ class Bin:
 
 BIN_BATCH = 50
 BIN_MODELS: dict[str, Any] = {"post": Post, "comment": Comment, "file": Attachment, "topic": Topic}
+# How many posts are deleted permanently with a topic.
 Topic.post_count = column_property(
     sa.select(sa.func.count(Post.id)).where(Post.topic_id == Topic.id, Post.deleted_at.is_(None)).scalar_subquery(),
     deferred=True,
@@ -3332,7 +3336,7 @@ Topic.post_count = column_property(
 
 
 def without_files(rendered: str) -> str:
-    """The HTML of a deleted text without links to files, which nobody is sent any more. Pictures are named instead."""
+    """Return the HTML of a deleted text without its files, which nobody can open any more; pictures become names."""
     text = _FILE_LINK.sub(r"\1", rendered)
     return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", text)
 
@@ -3341,41 +3345,40 @@ def without_files(rendered: str) -> str:
 
 
 class JobRun(db.Model):
-    """When a job ran, and when it is due. Whoever runs it holds a lease on its row, so that no two processes do."""
+    """When a job ran, and when it is due. A process that runs it holds a lease, so that no other one runs it too."""
 
     __tablename__ = "jobs"
     name: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
     due_at: Mapped[datetime] = mapped_column(Timestamp)
-    lease: Mapped[str] = mapped_column(sa.String(32))  # empty while nobody runs it
+    lease: Mapped[str] = mapped_column(sa.String(32))  # empty while no process runs it
     leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
     started_at: Mapped[datetime | None] = mapped_column(Timestamp)
     ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
     result: Mapped[str] = mapped_column(sa.String(200))
-    failures: Mapped[int]  # since it went well last
+    failures: Mapped[int]  # since it last succeeded
 
     @classmethod
     @transactional
     def claim(cls, name: str, early: bool = False) -> str | None:
-        """Take a job that is due (or `early`, before that). Returns the lease, None where there is nothing to do."""
+        """Take a job that is due, or with `early` any job. Returns the lease, or None if it must not run now."""
         now, lease = utcnow(), secrets.token_hex(16)
-        first = {"due_at": now, "lease": "", "result": "", "failures": 0}
-        database.insert_if_absent(JobRun, name=name, **first)
+        database.insert_if_absent(cls, name=name, due_at=now, lease="", result="", failures=0)
         free = sa.or_(cls.lease == "", cls.leased_until < now)
         statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else cls.due_at <= now)
-        values = {"lease": lease, "leased_until": now + JOB_LEASE, "started_at": now, "ended_at": None}
-        taken: Any = db.session.execute(statement.values(values))
+        statement = statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None)
+        taken: Any = db.session.execute(statement)
         return lease if taken.rowcount == 1 else None
 
     @classmethod
     @transactional
     def finish(cls, name: str, lease: str, every: timedelta, result: str, failed: bool) -> None:
-        """Say how a job went, and when it is due again: after a failure soon, and later each time it fails."""
+        """Record how a job went and when it is due again: soon after a failure, and later after each further one."""
         now = utcnow()
-        mine = sa.and_(cls.name == name, cls.lease == lease)  # not when the lease ran out and somebody else took it
+        mine = sa.and_(cls.name == name, cls.lease == lease)  # not if another process took the job over
         failures = (db.session.scalar(sa.select(cls.failures).where(mine)) or 0) + 1 if failed else 0
         pause = min(every, JOB_RETRY * 2 ** min(failures - 1, 10)) if failed else every
-        ended = {"lease": "", "leased_until": None, "ended_at": now, "due_at": now + pause}
-        db.session.execute(sa.update(cls).where(mine).values(**ended, result=result[:200], failures=failures))
+        ended = sa.update(cls).where(mine).values(lease="", leased_until=None, ended_at=now, due_at=now + pause)
+        db.session.execute(ended.values(result=result[:200], failures=failures))
 
     @property
     def took(self) -> str:
@@ -3386,34 +3389,29 @@ class JobRun(db.Model):
 
     @classmethod
     def last_end(cls) -> datetime | None:
-        """When the newest run of any job ended."""
+        """Return when the newest run of any job ended."""
         return db.session.scalar(sa.select(sa.func.max(cls.ended_at)))
 
     @classmethod
     def are_late(cls) -> bool:
-        """Whether no job has run for so long that nothing seems to run them."""
+        """Whether no job has run for so long that probably no process runs them."""
         last = cls.last_end()
         return last is None or utcnow() - last > JOBS_LATE
 
     @classmethod
     def known(cls) -> dict[str, Any]:
-        """What is written down of each job that ever ran, by its name."""
+        """Return the rows of all jobs that ever ran, by their names."""
         return {run.name: run for run in db.session.scalars(sa.select(cls))}
 
 
-JOB_LEASE = timedelta(minutes=15)  # how long a process that was killed keeps its job from others
+JOB_LEASE = timedelta(minutes=15)  # how long a job waits for a process that was killed
 JOB_RETRY = timedelta(minutes=1)
 JOBS_LATE = timedelta(minutes=5)
 
 
-def hash_token(token: str) -> str:
-    """The only form in which a random token is stored (SHA-256: it has entropy enough to need no salt)."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
 # -- Hot reads ---------------------------------------------------------------------------------------------------------
 
-# What the pages show that people open most. `fetch` and `paginate` run them for the person who is signed in.
+# The statements of the pages that people open most. `fetch` and `paginate` run them for the person who is signed in.
 
 TODAY = sa.bindparam("today", type_=sa.Date)
 NEWEST_FIRST = (Post.published_at.desc(), Post.id.desc())
@@ -3435,7 +3433,7 @@ UNREAD_OF_POST = (
     Notification.user_id == VIEWER,
     Notification.read_at.is_(None),
     Notification.post_id == Post.id,
-    Notification.is_said(),
+    Notification.has_its_comment(),
 )
 NEW_COMMENTS = (
     sa.select(sa.func.count(Notification.comment_id))
@@ -3472,13 +3470,8 @@ POST_COLUMNS = [column for column in sa.inspect(Post).columns if column.key != "
 POST_PAGE = (
     sa.select(*POST_COLUMNS, *AUTHOR, *TOPIC)
     .add_columns(OWNER.name.label("owner_name"), OWNER.username.label("owner_username"))
-    .add_columns(
-        *Acknowledgement.of_viewer(),
-        ReadMark.of_viewer(),
-        Post.unseen().label("is_unseen"),
-        Follow.of_viewer(Follow.post_id == Post.id),
-    )
-    .add_columns(UNREAD_KINDS.label("unread_kinds"))
+    .add_columns(*Acknowledgement.of_viewer(), ReadMark.of_viewer(), Follow.of_viewer(Follow.post_id == Post.id))
+    .add_columns(Post.unseen().label("is_unseen"), UNREAD_KINDS.label("unread_kinds"))
     .join(Post.author)
     .join(Post.topic)
     .outerjoin(OWNER, OWNER_IS_HERE)
@@ -3514,7 +3507,7 @@ HANDBOOK = (
     .join(EDITOR, EDITOR.id == Post.editor_id)
     .where(Post.listed(), Post.kind == "page")
 )
-REVIEW_SOON = timedelta(days=30)  # a page is listed as due so long before its day
+REVIEW_SOON = timedelta(days=30)  # how long before its review is due a page is listed
 REVIEW_DAY = sa.func.coalesce(Post.review_by, sa.literal(date.max, sa.Date), type_=sa.Date).label("review_day")
 REVIEWS = (
     sa.select(Post.id, Post.title, Post.review_by, Post.owner_id, OWNER.name.label("owner_name"), REVIEW_DAY)
@@ -3549,7 +3542,7 @@ AWAY = (
     .where(User.away_until >= sa.bindparam("ended", type_=sa.Date), User.is_active)
     .where(sa.or_(User.away_from.is_(None), User.away_from <= sa.bindparam("begun", type_=sa.Date)))
     .order_by(User.away_until, User.id)
-    .limit(4 * AWAY_SHOWN)  # which day it is depends on where each person is: `is_away` decides
+    .limit(4 * AWAY_SHOWN)  # more than are shown: `is_away` asks what day it is where each person is
 )
 CHANGED_PAGES = (
     database.in_table_order(
@@ -3590,7 +3583,7 @@ _hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
 
 @contextlib.contextmanager
 def turn_to_hash() -> Iterator[None]:
-    """Wait for a turn: each hash takes 0.2 s and 32 MB. Raises 503 with Retry-After when that takes too long."""
+    """Wait for a turn to hash, which takes 32 MB of memory. Raises 503 with Retry-After after too long a wait."""
     if not _hashing.acquire(timeout=HASH_WAIT_SECONDS):
         raise ServiceUnavailable("Many people are signing in right now. Try again in a few seconds.", retry_after=3)
     try:
@@ -3600,24 +3593,24 @@ def turn_to_hash() -> Iterator[None]:
 
 
 def hash_password(password: str) -> str:
-    """Hash a password for storing. Call it before an action, never inside: it would hold the write lock for 0.2 s."""
+    """Return the hash of a password. Call it before an action, not inside: nobody else could write while it hashes."""
     with turn_to_hash():
         return generate_password_hash(normal_password(password), method=SCRYPT)
 
 
 def password_fits(stored: str, password: str) -> bool:
-    """Whether a password is the one behind a stored hash, compared in constant time."""
+    """Whether a password belongs to a stored hash. The comparison takes the same time whatever differs."""
     with turn_to_hash():
         return check_password_hash(stored, normal_password(password))
 
 
 def normal_password(password: str) -> str:
-    """The same on every keyboard (NIST SP 800-63B section 3.1.1.2)."""
+    """Return a password in the form that is the same on every keyboard (NIST SP 800-63B section 3.1.1.2)."""
     return unicodedata.normalize("NFKC", password)
 
 
 def weak_password(password: str) -> str | None:
-    """Why a password is refused, None when it is not (OWASP ASVS 5.0, 6.2.1, 6.2.4: length and the commonest only)."""
+    """Return why a password is refused: it is too short, long or common (OWASP ASVS 5.0, 6.2.1, 6.2.4). Else None."""
     normal = normal_password(password)
     if not PASSWORD_MIN <= len(normal) <= PASSWORD_MAX:
         return f"Use {PASSWORD_MIN} to {PASSWORD_MAX} characters."
@@ -3631,18 +3624,19 @@ ADDRESS_TRIES, ADDRESS_TRY_EVERY = 40, timedelta(seconds=10)
 
 
 def authenticate(name: str, password: str) -> User | None:
-    """Check a name (or email address) and password. Unknown, wrong and deactivated say the same, after the same time.
+    """Return the person with this username (or email address) and password.
 
-    Raises 429 with Retry-After when this account or this address tried too often.
+    Returns None for an unknown name, a wrong password and a deactivated account, after the same time. Raises 429 with
+    Retry-After when there were too many tries on this account or from this address.
     """
     user = User.by_username(name)
     account, address = _account_key(user, name), f"address:{client_network()}"
     refuse_too_often(account, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
     refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)
-    # A hash of nothing takes as long to compare with as a real one.
+    # Without an account, a hash that fits no password is compared, so that the answer takes as long.
     stored = user.password_hash if user and user.is_active else f"{SCRYPT}$nobody$"
     if not password_fits(stored, password) or user is None:
-        # Not the name: people type their password into that field, too.
+        # The name is not logged, because people sometimes type their password into that field.
         log.info("sign-in refused for %s", f"person {user.id}" if user else "an unknown name")
         return None
     Throttle.forget(account)
@@ -3653,10 +3647,10 @@ def authenticate(name: str, password: str) -> User | None:
 
 
 def _account_key(user: User | None, name: str) -> str:
-    """What tries on an account are counted by.
+    """Return the key under which tries to sign in to an account are counted.
 
-    From an address where that person has signed in before, their own tries are counted apart: nobody elsewhere can
-    keep them out by trying on their name.
+    Tries from a network where the person has signed in before have a key of their own, so that nobody elsewhere can
+    lock the person out.
     """
     if user is None:
         return f"account:{fold(name)[:USERNAME_MAX]}"
@@ -3666,7 +3660,7 @@ def _account_key(user: User | None, name: str) -> str:
 
 
 def refuse_too_often(key: str, burst: int, interval: timedelta) -> None:
-    """Count a try. Raises 429 with Retry-After where there were too many."""
+    """Count a try. Raises 429 with Retry-After when there were too many."""
     wait = Throttle.take(key, burst, interval)
     if wait is not None:
         seconds = max(1, round(wait.total_seconds()))
@@ -3674,12 +3668,12 @@ def refuse_too_often(key: str, burst: int, interval: timedelta) -> None:
 
 
 def client_address() -> str:
-    """Where a request comes from; empty on the command line. `believe_proxy` has set it behind TRUSTED_PROXY."""
+    """Return the address that a request comes from, or "" on the command line. Behind a proxy see `believe_proxy`."""
     return (request.remote_addr or "")[:45] if has_request_context() else ""
 
 
 def client_network() -> str:
-    """What tries are counted by: the address, or in IPv6 the /64 that a customer owns."""
+    """Return the network that a request comes from: its address, or in IPv6 the /64 that one customer has."""
     return network_of(client_address())
 
 
@@ -3702,8 +3696,13 @@ SIGNED_IN = (
 )
 
 
+def hash_token(token: str) -> str:
+    """Return the only form in which a random token is stored. It needs no salt, because nobody can guess it."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
 def load_sign_in() -> SignIn | None:
-    """Find the sign-in of this request by the token in its session, with the person; None without a valid one."""
+    """Return the sign-in, with its person, to which the token in the session belongs. None without a valid one."""
     token = session.get("token")
     parameters = {"token_hash": hash_token(token or ""), "now": g.now}
     found = db.session.execute(SIGNED_IN, parameters).first() if token else None
@@ -3714,9 +3713,9 @@ def load_sign_in() -> SignIn | None:
 
 
 def current_sign_in() -> SignIn | None:
-    """The sign-in of this request, found once."""
+    """Return the sign-in of this request, which is read once."""
     if "sign_in" not in g:
-        g.sign_in = g.user = None  # for whatever is asked while it is being found
+        g.sign_in = g.user = None  # for code that asks for them while the sign-in is read
         g.sign_in = load_sign_in()
         if g.sign_in is not None:
             g.user, g.user_id = g.sign_in.user, g.sign_in.user_id
@@ -3725,7 +3724,7 @@ def current_sign_in() -> SignIn | None:
 
 
 def signed_in_user() -> User | None:
-    """The person who is signed in."""
+    """Return the person who is signed in, or None."""
     return g.user if current_sign_in() else None
 
 
@@ -3733,7 +3732,7 @@ current_user: Any = LocalProxy(signed_in_user)
 
 
 def record_visit(response: Response) -> Response:
-    """Note, every few minutes, that the person of this request was here. A page that only lies open is no visit."""
+    """Record, every few minutes, when the person was last here. The polling of an open page does not count."""
     if not g.get("begins_visit") or g.get("sign_in") is None or request.endpoint == POLL_ENDPOINT:
         return response
     try:
@@ -3744,7 +3743,7 @@ def record_visit(response: Response) -> Response:
 
 
 def sign_in(user_id: int, remember: bool) -> None:
-    """Begin a session for a person: a new token, and the session before is ended and forgotten (ASVS 5.0, 7.2.4)."""
+    """Begin a session with a new token for a person, and end the one before (OWASP ASVS 5.0, 7.2.4)."""
     if (before := current_sign_in()) is not None:
         SignIn.end(before.user, before.id)
     token = SignIn.start(user_id, remember, device_name(), client_address())
@@ -3753,7 +3752,7 @@ def sign_in(user_id: int, remember: bool) -> None:
 
 
 def renew_session(token: str | None, remember: bool = False) -> None:
-    """Empty the cookie's session and give it a new CSRF token; with `token`, a sign-in."""
+    """Empty the session cookie, then put a new CSRF token into it, and the `token` of a sign-in if there is one."""
     session.clear()
     g.pop("csrf_token", None)
     generate_csrf()
@@ -3772,21 +3771,13 @@ def sign_out() -> None:
 
 
 def device_name() -> str:
-    """A browser in words people know, such as 'Firefox on Windows'."""
+    """Return the name of a browser and its system, such as 'Firefox on Windows'."""
     agent = request.user_agent.string
-    browsers = (
-        ("Edg/", "Edge"),
-        ("OPR/", "Opera"),
-        ("Firefox/", "Firefox"),
-        ("Chrome/", "Chrome"),
-        ("Safari/", "Safari"),
-    )
-    systems = (
-        *(("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows")),
-        *(("Mac OS X", "Mac"), ("CrOS", "ChromeOS"), ("Linux", "Linux")),
-    )
-    browser = next((name for mark, name in browsers if mark in agent), "A browser")
-    system = next((name for mark, name in systems if mark in agent), "an unknown system")
+    browsers = {"Edg/": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "Chrome/": "Chrome", "Safari/": "Safari"}
+    systems = {"Android": "Android", "iPhone": "iPhone", "iPad": "iPad", "Windows": "Windows", "Mac OS X": "Mac"}
+    systems |= {"CrOS": "ChromeOS", "Linux": "Linux"}
+    browser = next((name for mark, name in browsers.items() if mark in agent), "A browser")
+    system = next((name for mark, name in systems.items() if mark in agent), "an unknown system")
     return f"{browser} on {system}"
 
 
@@ -3797,23 +3788,23 @@ View = Callable[..., ResponseReturnValue]
 
 def _declare(view: View, access: str) -> None:
     if hasattr(view, "access"):
-        raise TypeError(f"{view.__qualname__} bears a second access decorator")
+        raise TypeError(f"{view.__qualname__} has a second access decorator")
     view.access = access  # type: ignore[attr-defined]
 
 
 def public(view: View) -> View:
-    """Anybody may ask for this view."""
+    """Let anybody open a view."""
     _declare(view, "public")
     return view
 
 
 def login_required(view: View) -> View:
-    """Whoever is signed in may ask for this view; others are asked to sign in, and come back."""
+    """Let everybody who is signed in open a view. Others are asked to sign in first."""
     return _requires(view, Role.READER)
 
 
 def role_required(role: Role) -> Callable[[View], View]:
-    """Only people of at least that role may ask for this view; others get 403, and strangers are asked to sign in."""
+    """Let people with this role, or a higher one, open a view. Others get 403, or are asked to sign in first."""
     return lambda view: _requires(view, role)
 
 
@@ -3832,11 +3823,11 @@ def _requires(view: View, role: Role) -> View:
 
 
 def refuse_undeclared_views(app: Flask) -> None:
-    """Raise `RuntimeError` naming each view that states no access."""
+    """Raise `RuntimeError` if any view has no access decorator."""
     views = app.view_functions.items()
     bare = [name for name, view in views if name not in STATIC_ENDPOINTS and not hasattr(view, "access")]
     if bare:
-        raise RuntimeError(f"these views bear no access decorator: {', '.join(sorted(bare))}")
+        raise RuntimeError(f"these views have no access decorator: {', '.join(sorted(bare))}")
 
 
 # -- Signing in on the way ---------------------------------------------------------------------------------------------
@@ -3845,7 +3836,7 @@ def refuse_undeclared_views(app: Flask) -> None:
 def is_local_path(target: str) -> bool:
     """Whether an address leads to a page of this site (CWE-601).
 
-    Browsers drop tabs and line ends from addresses and read a backslash as a slash, so these are refused first.
+    Browsers drop tabs and line breaks from addresses and read a backslash as a slash, so these are refused first.
     """
     if not target.startswith("/") or any(ord(char) <= 32 or ord(char) == 127 or char == "\\" for char in target):
         return False
@@ -3857,18 +3848,18 @@ def is_local_path(target: str) -> bool:
 
 
 def onward(default: str = "/") -> str:
-    """Where the person wanted to go (`next`), if that is here, else `default`."""
+    """Return where the person wanted to go (`next`) if that is on this site, else `default`."""
     target = request.args.get("next", "")
     return target if is_local_path(target) else default
 
 
 def ask_to_sign_in() -> ResponseReturnValue:
-    """Answer a request of nobody: a redirect to the sign-in and back, or a page with the text that was sent."""
+    """Answer somebody who is not signed in: send them to the sign-in page, or show the text that they sent."""
     if wants_json():
         abort(401)
     if request.method in ("GET", "HEAD"):
         query = request.query_string.decode("latin-1")
-        target = quote(request.path) + (f"?{query}" if query else "")  # quoted: a file's name may hold spaces
+        target = quote(request.path) + (f"?{query}" if query else "")  # the name of a file may have spaces
         return redirect(url_for("auth.login", next=target if target != "/" else None), 302)
     return error_page(401, *SIGNED_OUT)
 
@@ -3879,25 +3870,22 @@ def ask_to_sign_in() -> ResponseReturnValue:
 
 
 class SiteForm(FlaskForm):
-    """Base of all forms. The CSRF token is checked once for every request by the extension, not again by the form."""
+    """The base of all forms. The extension checks the CSRF token of each request, so forms do not check it again."""
 
     class Meta(FlaskForm.Meta):
         csrf = False  # type: ignore[assignment]
 
         def wrap_formdata(self, form: Any, formdata: Any) -> Any:
-            """Only what was typed: FlaskForm's would put a file or JSON where a text belongs."""
+            """Return the fields of the form only. FlaskForm would also put files and JSON where text belongs."""
             return request.form or None if formdata is not None and form.is_submitted() else None
 
     def validate(self, extra_validators: Any = None) -> bool:
-        if not super().validate(extra_validators):
-            return False
-        return not self._previewing()
-
-    def _previewing(self) -> bool:
-        return "preview" in request.form and "body" in self._fields
+        """Whether the form can be saved. It cannot be while somebody only asks for a preview of its text."""
+        is_preview = "preview" in request.form and "body" in self._fields
+        return super().validate(extra_validators) and not is_preview
 
     def add_error(self, error: ValidationError) -> None:
-        """Show what an action refused beside the field it is about."""
+        """Show the error of an action beside its field, or above the form if there is no such field."""
         field = self._fields.get(error.field)
         if field is None:
             self.form_errors.append(error.message)
@@ -3906,7 +3894,7 @@ class SiteForm(FlaskForm):
 
     @contextlib.contextmanager
     def errors_from_model(self) -> Iterator[None]:
-        """Show what a model's action refuses beside the field it is about."""
+        """Turn the `ValidationError` of an action inside the block into an error of the form."""
         try:
             yield
         except ValidationError as error:
@@ -3916,7 +3904,7 @@ class SiteForm(FlaskForm):
 def string_field(
     label: str, longest: int, *validators: Any, shortest: int = 0, field: type[Field] = StringField, **kw: Any
 ) -> Any:
-    """A field of one line: tidied, required when it has a `shortest`, at most `longest` characters."""
+    """Return a field for one line of text of at most `longest` characters. It is required if it has a `shortest`."""
     needed = [DataRequired("Fill this in.")] if shortest else [Optional()]
     message = f"Use {shortest} to {longest} characters." if shortest > 1 else f"Use at most {longest} characters."
     length = Length(min=shortest or -1, max=longest, message=message)
@@ -3924,14 +3912,14 @@ def string_field(
 
 
 def textarea_field(label: str, longest: int, required: bool = True, **kw: Any) -> Any:
-    """A field of several lines, of Markdown or plain."""
+    """Return a field for several lines of text of at most `longest` characters."""
     needed = [DataRequired("Write something first.")] if required else [Optional()]
     length = Length(max=longest, message=f"This is too long: at most {longest:,} characters.")
     return TextAreaField(label, validators=[*needed, length], filters=[tidy_text], **kw)
 
 
 def new_password(label: str = "Password", required: bool = True, **kw: Any) -> Any:
-    """A password that somebody chooses."""
+    """Return a field for a password that somebody chooses."""
     length = Length(min=PASSWORD_MIN, max=PASSWORD_MAX, message=f"Use {PASSWORD_MIN} to {PASSWORD_MAX} characters.")
     needed = InputRequired("Choose a password.") if required else Optional()
     return PasswordField(
@@ -3943,19 +3931,19 @@ USERNAME_INPUT = {"autocomplete": "username", "autocapitalize": "none", "spellch
 
 
 def known_password(label: str) -> Any:
-    """The password somebody has already: whatever it is like, and not kept in the page."""
+    """Return a field for the password that somebody has already. Today's rules do not apply to it."""
     asked = [InputRequired(f"Enter your {label.lower()}."), Length(max=PASSWORD_MAX)]
     return PasswordField(label, validators=asked, render_kw={"autocomplete": "current-password"})
 
 
 def not_common(_form: Any, field: Field) -> None:
-    """Validator: no password that everybody tries first."""
+    """Validator: refuse a password that anyone would guess."""
     if not field.errors and (reason := weak_password(field.data)):
         raise validators.ValidationError(reason)
 
 
 def confirm_password() -> Any:
-    """The chosen password a second time."""
+    """Return a field for the chosen password a second time."""
     matches = [InputRequired("Enter the password again."), EqualTo("password", "Passwords don't match.")]
     return PasswordField("Confirm password", validators=matches, render_kw={"autocomplete": "new-password"})
 
@@ -3987,22 +3975,22 @@ def role_field() -> Any:
 
 
 def id_or_none(value: str | int | None) -> int | None:
-    """Read what was chosen where one may choose nothing."""
+    """Return the id that was chosen, or None if nothing was."""
     return int(value) if value else None
 
 
 def form_id_field() -> HiddenField:
-    """The random id of a form that creates: sent twice, it creates once."""
+    """Return a hidden field with a random id: a form that is sent twice creates one thing."""
     return HiddenField(default=lambda: secrets.token_hex(16), filters=[lambda value: (value or "").strip()])
 
 
 def version_field() -> Any:
-    """The version that was read, so that saving over somebody else's is noticed."""
+    """Return a hidden field with the version that was read, so that an edit conflict is noticed."""
     return HiddenField(default="0", filters=[lambda value: int(value) if re.fullmatch("[0-9]{1,9}", str(value)) else 0])
 
 
 def checked_form_id(field: Field) -> str:
-    """A form's id, or a new one where it was left out or made up."""
+    """Return the id of a form, or a new one if it is missing or malformed."""
     return field.data if field.data and FORM_ID.fullmatch(field.data) else secrets.token_hex(16)
 
 
@@ -4068,9 +4056,8 @@ class AppearanceForm(SiteForm):
 
 
 def way_field(kind: str) -> Any:
-    """Whether to hear of a kind of thing."""
-    ways = {"site": "On the site", "none": "Off"}
-    return SelectField(KINDS[kind], choices=[SelectChoice(way, label) for way, label in ways.items()])
+    """Return a field for whether to be notified of one kind."""
+    return SelectField(KINDS[kind], choices=[SelectChoice("site", "On the site"), SelectChoice("none", "Off")])
 
 
 class NotificationsForm(SiteForm):
@@ -4092,8 +4079,8 @@ class PasswordForm(SiteForm):
 # -- Forms of posts ----------------------------------------------------------------------------------------------------
 
 
-def within_reach(_form: Any, field: Field) -> None:
-    """Validator: a day that every time zone and database can tell."""
+def plausible_day(_form: Any, field: Field) -> None:
+    """Validator: a day that every time zone and database can represent."""
     if field.data and not 2000 <= field.data.year <= 2100:
         raise validators.ValidationError("Choose a day between 2000 and 2100.")
 
@@ -4110,24 +4097,24 @@ class PostForm(SiteForm):
     )  # fmt: skip
     kind = SelectField("Type", choices=[SelectChoice("news", "News"), SelectChoice("page", "Handbook")], default="news")
     scheduled_for = DateTimeLocalField(
-        "Publish on", format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], validators=[Optional(), within_reach],
+        "Publish on", format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], validators=[Optional(), plausible_day],
         description="Leave empty to publish now",
     )  # fmt: skip
     expires_at = DateField(
-        "Remove from Home after", validators=[Optional(), within_reach],
+        "Remove from Home after", validators=[Optional(), plausible_day],
         description="It stays in its topic, marked as expired",
     )  # fmt: skip
     form_id = form_id_field()
     version = version_field()
 
     def allow_gaps(self) -> None:
-        """Require neither a title nor a text: a draft may be unfinished."""
+        """Require neither a title nor a text, because a draft may be unfinished."""
         for field, longest in ((self.title, TITLE_MAX), (self.body, BODY_MAX)):
             field.validators = [Length(max=longest, message=f"Use at most {longest:,} characters.")]
 
 
 class AutosaveForm(PostForm):
-    """What is saved of a draft while it is typed: not when it is published, which may be half typed."""
+    """The part of the form that autosave saves. It leaves out the two times, which may be half typed."""
 
     scheduled_for = None
     expires_at = None
@@ -4141,7 +4128,7 @@ class MustReadForm(SiteForm):
     )
     roles = SelectMultipleField("By role", coerce=int)
     people = SelectMultipleField("By name", coerce=int)
-    due = DateField("Read by", validators=[Optional(), within_reach], description="Leave empty for no date")
+    due = DateField("Read by", validators=[Optional(), plausible_day], description="Leave empty for no date")
     again = BooleanField("Ask everyone to read it again as it is now")
 
     def validate_audience(self, field: Field) -> None:
@@ -4156,7 +4143,7 @@ class MustReadForm(SiteForm):
 
 
 class PinForm(SiteForm):
-    until = DateField("Until the end of", validators=[Optional(), within_reach])
+    until = DateField("Until the end of", validators=[Optional(), plausible_day])
 
 
 COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone."
@@ -4215,7 +4202,7 @@ class SignUpForm(SiteForm):
         ],
         description="Email addresses aren't verified. If others can reach this site, add people yourself.",
     )
-    # Not Optional: that would end the field's chain when it is empty, and the rule below is about just that.
+    # Not `Optional`, which would skip `validate_registration_domains` when the field is empty.
     registration_domains = StringField(
         "Email domains",
         validators=[Length(max=500)],
@@ -4250,22 +4237,22 @@ class BinForm(SiteForm):
 
 
 def current_site() -> Site:
-    """The site's settings, read once a request."""
+    """Return the site's settings, which are read once in a request."""
     if "site" not in g:
         g.site = Setting.read()
     return g.site
 
 
 class Page(NamedTuple):
-    """A page of a list."""
+    """One page of a list."""
 
     items: Sequence[Any]
     next: str | None  # the cursor of the next page
-    is_continued: bool  # whether this is a later page than the first
+    is_continued: bool  # whether it is not the first page
 
 
 def fetch(statement: Statement, **params: Any) -> Sequence[Any]:
-    """Run a read for the person who is signed in. Returns its rows, or its entities where it selects nothing else."""
+    """Run a select for the person who is signed in. Returns rows, or entities if it selects one model and no more."""
     user: Any = signed_in_user()
     known = {"viewer": user.id, "now": g.now, "since": user.new_since}
     rows = db.session.execute(statement, known | params).all()
@@ -4276,9 +4263,10 @@ def fetch(statement: Statement, **params: Any) -> Sequence[Any]:
 def paginate(
     statement: Statement, keys: Sequence[Any], before: str | None = None, size: int = PAGE_SIZE, **params: Any
 ) -> Page:
-    """A page of a list by keyset: the rows (or entities) beyond the cursor `before`, in the order of `keys`.
+    """Return a page of a list by keyset: the rows (or entities) that follow the cursor `before` in the order of `keys`.
 
-    Keys are columns of the statement with their directions; together they are unique. A made-up cursor is a 404.
+    Keys are columns of the statement with their directions; together they are unique. Aborts with 404 for a cursor that
+    is not valid.
     """
     if before:
         statement = statement.where(beyond(keys, decode_cursor(before, keys)))
@@ -4291,7 +4279,7 @@ def paginate(
 def beyond(keys: Sequence[Any], place: Sequence[Any]) -> sa.ColumnElement[bool]:
     """Whether a row comes after a place in the order of some keys.
 
-    Not as a comparison of rows, for which MariaDB would read the whole index.
+    It compares column by column, because MariaDB would read the whole index to compare tuples.
     """
     (first, *rest), (value, *values) = keys, place
     column, descending = first.element, first.modifier is desc_op
@@ -4303,22 +4291,22 @@ def beyond(keys: Sequence[Any], place: Sequence[Any]) -> sa.ColumnElement[bool]:
 
 
 def encode_cursor(values: Iterable[Any]) -> str:
-    """A place in a list as it stands in an address, opaque to those who pass it on."""
-    parts = [value.isoformat() if isinstance(value, date) else value for value in values]
-    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+    """Return a place in a list as an opaque cursor for an address."""
+    text = json.dumps([*values], default=str)  # dates have no form of their own in JSON
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, keys: Sequence[Any]) -> list[Any]:
-    """The place that a cursor names. Aborts with 404 for one that was made up."""
+    """Return the place that a cursor names. Aborts with 404 for a cursor that is not valid."""
     try:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
         return [read_key(key.element.type.python_type, part) for key, part in zip(keys, parts, strict=True)]
-    except (ValueError, TypeError, RecursionError):  # binascii's and json's errors are ValueErrors
+    except (ValueError, TypeError, RecursionError):  # the errors of binascii and json are ValueErrors
         abort(404)
 
 
 def read_key(kind: type, part: Any) -> Any:
-    """The value of a key in a cursor. Raises `ValueError` or `TypeError`."""
+    """Return the value of one key in a cursor. Raises `ValueError` or `TypeError`."""
     if issubclass(kind, date):
         return kind.fromisoformat(part)
     if type(part) is not kind or (kind is str and _CONTROL.search(part)) or (kind is int and abs(part) > ID_MAX):
@@ -4327,7 +4315,7 @@ def read_key(kind: type, part: Any) -> Any:
 
 
 def validation_words(field: Field) -> dict[str, str]:
-    """The messages of a field's validators as data attributes: the script shows them before anything is sent."""
+    """Return the messages of a field's validators as data attributes. The script shows them before a form is sent."""
     words = {}
     for rule in field.validators:
         if isinstance(rule, (DataRequired, InputRequired)):
@@ -4342,7 +4330,7 @@ def validation_words(field: Field) -> dict[str, str]:
 
 
 def as_id(given: str) -> int:
-    """Read an id. Raises `ValueError` for a number that is none."""
+    """Return an id as a number. Raises `ValueError` for what cannot be an id."""
     if not 0 < (number := int(given)) <= ID_MAX:
         raise ValueError(given)
     return number
@@ -4353,8 +4341,8 @@ def wants_json() -> bool:
 
 
 def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnValue:
-    """A form's page: 200 when it is asked for or previewed, 422 when it came back refused."""
-    refused = request.method == "POST" and (form.errors or form.form_errors)
+    """Return the page of a form, with status 422 if the form has errors, else 200."""
+    refused = request.method == "POST" and form.errors
     return render_template(template, form=form, **context), 422 if refused else 200
 
 
@@ -4364,20 +4352,20 @@ def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
 
 
 def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
-    """Answer a change that succeeded: 303 to a page of the site, with a word about it and perhaps a way back."""
+    """Redirect after a change that succeeded (303), with a message about it and perhaps the address that undoes it."""
     if message:
-        said: Any = {"text": message, "undo": undo} if undo else message
-        flash(said, "success")
+        content: Any = {"text": message, "undo": undo} if undo else message
+        flash(content, "success")
     return redirect(address, 303)
 
 
 def form_values(form: SiteForm, *names: str) -> dict[str, Any]:
-    """What was typed into some fields of a form, by their names."""
+    """Return the values of some fields of a form, by their names."""
     return {name: form[name].data for name in names}
 
 
 def names_of(statement: sa.Select[Any]) -> list[tuple[int, str]]:
-    """Id and name of the people or topics that a statement asks for."""
+    """Return id and name of the people or topics that a statement selects."""
     return [(thing.id, thing.name) for thing in db.session.scalars(statement)]
 
 
@@ -4388,17 +4376,16 @@ def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
 # -- Reactions, as a page shows them -----------------------------------------------------------------------------------
 
 
-def reactions_of(post_id: int | None, comment_ids: Iterable[int] = ()) -> dict[int | None, tuple[ReactionSummary, ...]]:
-    """The reactions to a post, under None, and to comments, under their ids, as `current_user` sees them."""
-    shown = [*comment_ids]
-    given: dict[int | None, dict[str, list[Any]]] = {comment_id: {} for comment_id in (None, *shown)}
-    for row in fetch(REACTIONS_GIVEN, post_id=post_id, comment_ids=shown):
+def reactions_of(post_id: int | None, comment_ids: Sequence[int] = ()) -> dict[int | None, tuple[ReactionSummary, ...]]:
+    """Return the reactions to a post, under None, and to comments, under their ids, as `current_user` sees them."""
+    given: dict[int | None, dict[str, list[Any]]] = {comment_id: {} for comment_id in (None, *comment_ids)}
+    for row in fetch(REACTIONS_GIVEN, post_id=post_id, comment_ids=comment_ids):
         given[row.comment_id].setdefault(row.kind, []).append(row)
     return {comment_id: summarise_reactions(kinds) for comment_id, kinds in given.items()}
 
 
 def summarise_reactions(given: Mapping[str, Sequence[Any]]) -> tuple[ReactionSummary, ...]:
-    """The reactions to one thing, by kind, in the order of the kinds."""
+    """Return a summary for each kind of reaction that one post or comment has, in the order of `REACTIONS`."""
     summaries = []
     for kind, (symbol, label) in REACTIONS.items():
         if kind in given:
@@ -4413,7 +4400,7 @@ def summarise_reactions(given: Mapping[str, Sequence[Any]]) -> tuple[ReactionSum
 
 
 def mark_read(post_id: int) -> None:
-    """Note that the person who is signed in has opened a post. A failure is logged, and the page is shown."""
+    """Record that the person who is signed in has opened a post. A failure is logged, and the page is shown anyway."""
     try:
         ReadMark.write(current_user.id, post_id, g.now)
     except (DBAPIError, database.DatabaseBusy):
@@ -4424,7 +4411,7 @@ def mark_read(post_id: int) -> None:
 
 
 def sidebar() -> SimpleNamespace:
-    """What stands beside the lists: who is away, what changed in the handbook, and the topics."""
+    """Return what lists have beside them: who is away, what changed in the handbook, and the topics."""
     day = today()
     away = fetch(AWAY, ended=day - DAYS_APART, begun=day + DAYS_APART)
     here = [person for person in away if is_away(person)][:AWAY_SHOWN]
@@ -4435,7 +4422,7 @@ def sidebar() -> SimpleNamespace:
 
 
 class StoredFile(NamedTuple):
-    """A file that is completely on the disk and has no row yet."""
+    """A file that is on the disk but has no row yet."""
 
     name: str
     ending: str
@@ -4451,12 +4438,12 @@ def files_folder() -> Path:
 
 
 def stored_path(stored: str, suffix: str = "") -> Path:
-    """Where a file lies: in one of 256 folders, because some systems are slow with many files in one."""
+    """Return where a file is kept: in one of 256 folders, so that no folder has too many files for the system."""
     return files_folder() / stored[:2] / (stored + suffix)
 
 
 def take_uploads(form: PostForm) -> Sequence[Attachment]:
-    """Store what a post's form brings. Returns that and what was uploaded before; the form's field gets the errors."""
+    """Store the uploads of a post's form. Returns them and the earlier ones; the form's field gets the errors."""
     ids = request.form.getlist("attached", type=as_id)
     form.upload.process_errors = errors = []
     for given in filter(None, request.files.getlist("upload")[:FILES_MOST]):
@@ -4468,7 +4455,7 @@ def take_uploads(form: PostForm) -> Sequence[Attachment]:
 
 
 def store_upload(given: FileStorage) -> StoredFile:
-    """Write an uploaded file to the disk. Raises `ValidationError`, or `NoRoom` when the disk is full."""
+    """Write an uploaded file to the disk. Raises `ValidationError`, or `NoRoom` if the disk is full."""
     name = tidy_filename(given.filename)
     ending = name.rpartition(".")[2] if "." in name else ""
     if ending not in PICTURES.keys() | OTHER_FILES:
@@ -4482,9 +4469,9 @@ def store_upload(given: FileStorage) -> StoredFile:
 
 
 def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> StoredFile:
-    """Write a file and its smaller versions, by suffix. `size` is a picture's width and height.
+    """Write a file and its smaller versions, by suffix. `size` is the width and height of a picture.
 
-    Raises `NoRoom` when the disk is full. A failure leaves nothing on the disk.
+    Raises `NoRoom` if the disk is full. A failure leaves nothing on the disk.
     """
     stored = secrets.token_hex(16)
     try:
@@ -4514,11 +4501,11 @@ def write_file(content: IO[bytes], path: Path) -> None:
 
 # -- Pictures: encoded again, so that only what they show is kept ------------------------------------------------------
 
-picture_lock = threading.Lock()  # one picture is decoded at a time, because each takes so much memory
+picture_lock = threading.Lock()  # pictures are decoded one at a time, because each takes much memory
 
 
 def store_picture(content: IO[bytes], name: str, ending: str) -> StoredFile:
-    """Write a picture and its smaller versions. Raises `ValidationError` when it cannot be read, and `NoRoom`."""
+    """Write a picture and its smaller versions. Raises `ValidationError` if it cannot be read, or `NoRoom`."""
     kind = PICTURES[ending]
     with open_picture(content, name) as image:
         is_animated = kind != "JPEG" and has_frames(image)
@@ -4531,7 +4518,7 @@ def store_picture(content: IO[bytes], name: str, ending: str) -> StoredFile:
 
 
 def store_avatar(given: FileStorage) -> StoredFile:
-    """Write a picture of a person, cropped to a small square. Raises `ValidationError` and `NoRoom`."""
+    """Write the picture of a person, cropped to a small square. Raises `ValidationError` or `NoRoom`."""
     size = (AVATAR_PIXELS, AVATAR_PIXELS)
     with open_picture(given.stream, tidy_filename(given.filename)) as image:
         image.draft("RGB", size)
@@ -4542,7 +4529,7 @@ def store_avatar(given: FileStorage) -> StoredFile:
 
 @contextlib.contextmanager
 def open_picture(content: IO[bytes], name: str) -> Iterator[Image.Image]:
-    """A picture to work on. What a broken or hostile one makes Pillow raise becomes a `ValidationError`."""
+    """Open a picture. What Pillow raises for a broken or hostile one becomes a `ValidationError`."""
     if not picture_lock.acquire(timeout=PICTURE_WAIT_SECONDS):
         raise ValidationError(
             "upload", f"{name} has to wait: other pictures are being processed. Try again in a minute."
@@ -4562,7 +4549,7 @@ def open_picture(content: IO[bytes], name: str) -> Iterator[Image.Image]:
 
 
 def has_frames(image: Any) -> bool:
-    """Whether a picture is animated. Raises a `DecompressionBombError` when its frames have too many pixels in all."""
+    """Whether a picture is animated. Raises `DecompressionBombError` if all frames together have too many pixels."""
     frames = getattr(image, "n_frames", 1)
     if frames > FRAMES_MOST or frames * image.width * image.height > PICTURE_PIXELS:
         raise Image.DecompressionBombError
@@ -4570,34 +4557,34 @@ def has_frames(image: Any) -> bool:
 
 
 def save_animated(image: Image.Image, kind: str) -> io.BytesIO:
-    """All frames of a picture, without the notes in it."""
+    """Return a picture with all its frames, but without its metadata."""
     made = encoded(image, kind, save_all=True)
     image.seek(0)
     return made
 
 
 def save_still(image: Image.Image, kind: str) -> io.BytesIO:
-    """A picture turned upright, without what the camera noted: place, time, device."""
+    """Return a picture turned upright, without what the camera recorded: place, time, device."""
     ImageOps.exif_transpose(image, in_place=True)
     fits = image.mode in ("L", "RGB") if kind == "JPEG" else image.mode != "CMYK"
     return encoded(image if fits else image.convert("RGB"), kind)
 
 
 def save_smaller(image: Image.Image, pixels: int) -> io.BytesIO:
-    """A smaller version, with its longer side of so many pixels at most."""
+    """Return a smaller version of a picture, whose longer side has at most so many pixels."""
     smaller = without_palette(image)
     smaller.thumbnail((pixels, pixels))
     return encoded(smaller, "WEBP", quality=80)
 
 
 def without_palette(image: Image.Image) -> Image.Image:
-    """A picture that looks good when it is made smaller."""
+    """Return a picture in full colour, because one with a palette looks bad when it is made smaller."""
     full = "RGBA" if image.has_transparency_data else "RGB"
     return image.convert(full) if image.mode in ("1", "P") else image
 
 
 def encoded(image: Image.Image, kind: str, quality: int = 90, **options: Any) -> io.BytesIO:
-    """A picture as a file in memory: writing straight to the disk, Pillow does not tell that it is full."""
+    """Return a picture as a file in memory, because Pillow does not report a full disk when it writes there itself."""
     made = io.BytesIO()
     image.save(made, kind, quality=quality, comment=b"", **options)
     made.seek(0)
