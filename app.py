@@ -896,7 +896,7 @@ class User(db.Model):
         name, sees = sort_key(typed), cls.sees(topic_id).label("sees")
         begins = (cls.name_key.startswith(name, autoescape=True), cls.name_key.contains(f" {name}", autoescape=True))
         matches = sa.or_(*begins, cls.username_key.startswith(fold(typed), autoescape=True))
-        others = sa.select(cls.id, cls.name, cls.username, sees).where(cls.is_active, cls.id != user.id)
+        others = sa.select(cls.id, cls.name, cls.username, cls.picture_id, sees).where(cls.is_active, cls.id != user.id)
         statement = others.where(matches).order_by(sees.desc(), cls.name_key, cls.id).limit(SUGGESTED_MOST)
         return db.session.execute(statement).all()
 
@@ -4143,7 +4143,7 @@ class MustReadForm(SiteForm):
 
 
 class PinForm(SiteForm):
-    until = DateField("Until the end of", validators=[Optional(), plausible_day])
+    until = DateField("Pin until", validators=[Optional(), plausible_day])
 
 
 COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone."
@@ -4603,7 +4603,7 @@ auth = Blueprint("auth", __name__)
 @auth.route("/setup", methods=["GET", "POST"])
 @public
 def setup() -> ResponseReturnValue:
-    """Name the site and make its first administrator, with the link that the console printed."""
+    """Name the site and create its first administrator, with the link that the console printed."""
     token = request.args.get("token", "")
     _check_setup_token(token)
     form = SetupForm()
@@ -4618,12 +4618,12 @@ def setup() -> ResponseReturnValue:
 
 
 def _check_setup_token(token: str) -> None:
-    """Refuse the set-up page without the newest link: 404 when there is nothing to set up, 403, and at last 429."""
+    """Abort unless the link is the newest one: 404 if the site is set up, 403, or 429 after many attempts."""
     expected = Setting.setup_token_hash()
     if expected is None or User.exists():
         abort(404)
     if not hmac.compare_digest(expected, hash_token(token)):
-        # The one GET that writes: before there is anybody whose page it could slow down.
+        # This GET writes to the database. That does no harm while the site has no people.
         refuse_too_often(f"setup:{client_network()}", 10, timedelta(seconds=30))
         words = "This set-up link has expired or been replaced. Look at the console, or run: python -m flask setup-link"
         abort(403, words)
@@ -4632,7 +4632,7 @@ def _check_setup_token(token: str) -> None:
 @auth.route("/login", methods=["GET", "POST"])
 @public
 def login() -> ResponseReturnValue:
-    """Sign in, and go on to where one wanted to be."""
+    """Sign in, and go on to the page that was asked for."""
     form = LoginForm()
     if request.method != "POST" and current_user:
         return redirect(onward())
@@ -4657,7 +4657,7 @@ def logout() -> ResponseReturnValue:
 @auth.route("/register", methods=["GET", "POST"])
 @public
 def register() -> ResponseReturnValue:
-    """Add oneself to the team, where its settings allow it."""
+    """Create an account for oneself. 404 where the settings do not allow it."""
     site = current_site()
     if site.registration == "closed":
         abort(404)
@@ -4680,14 +4680,14 @@ account = Blueprint("account", __name__, url_prefix="/account")
 @account.route("", methods=["GET", "POST"])
 @login_required
 def profile() -> ResponseReturnValue:
-    """Edit one's own profile."""
+    """Edit one's own profile and picture."""
     form = ProfileForm(obj=current_user)
     others = User.active().where(User.id != current_user.id)
     form.stand_in_id.choices = choices([("", "Nobody in particular"), *names_of(others)])
     if form.validate_on_submit():
         given = request.files.get("upload")
         with form.errors_from_model():
-            picture = store_avatar(given) if given else None  # a file without a name was not chosen, and is false
+            picture = store_avatar(given) if given else None  # an upload without a name is false: no file was chosen
             absence = ("away_from", "away_until", "stand_in_id")
             User.edit_profile(current_user, **form_values(form, "name", "email", *PROFILE_FIELDS, *absence))
             if picture:
@@ -4699,7 +4699,7 @@ def profile() -> ResponseReturnValue:
 @account.route("/appearance", methods=["GET", "POST"])
 @login_required
 def appearance() -> ResponseReturnValue:
-    """Choose colours, time zone, and whether single keys do something."""
+    """Choose the colours, the time zone, and whether keyboard shortcuts work."""
     form = AppearanceForm(obj=current_user)
     default = f"The site's: {current_app.config['TIMEZONE']}"
     form.timezone.choices = choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
@@ -4712,7 +4712,7 @@ def appearance() -> ResponseReturnValue:
 @account.route("/notifications", methods=["GET", "POST"], endpoint="notifications")
 @login_required
 def notification_choices() -> ResponseReturnValue:
-    """Choose what to be told of, and how."""
+    """Choose what to be notified of, and how."""
     form = NotificationsForm(data=Notification.choices(current_user))
     if form.validate_on_submit():
         Notification.choose(current_user, **{kind: form[kind].data for kind in KINDS})
@@ -4721,21 +4721,21 @@ def notification_choices() -> ResponseReturnValue:
 
 
 def time_zones() -> list[str]:
-    """The time zones that people choose from: places, not the abbreviations and offsets of old."""
+    """Return the time zones that people choose from: places, without the old abbreviations and offsets."""
     return sorted(name for name in available_timezones() if "/" in name and not name.startswith(("Etc/", "SystemV/")))
 
 
 @account.route("/password", methods=["GET", "POST"])
 @login_required
 def password() -> ResponseReturnValue:
-    """Change one's own password; all other devices are signed out."""
-    form, me, key = PasswordForm(), current_user, f"password:{current_user.id}"
+    """Change one's own password. All other devices are signed out."""
+    form, key = PasswordForm(), f"password:{current_user.id}"
     if form.validate_on_submit():
         refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
-        if password_fits(me.password_hash, form.current.data):
-            User.set_password(current_user, me.id, hash_password(form.password.data))
+        if password_fits(current_user.password_hash, form.current.data):
+            User.set_password(current_user, current_user.id, hash_password(form.password.data))
             Throttle.forget(key)
-            sign_in(me.id, session.permanent)
+            sign_in(current_user.id, session.permanent)
             return redirect_with_flash("/account/password", "Password changed. All other devices have been signed out.")
         form.add_error(ValidationError("current", "This isn't your current password."))
     return form_page("account/password.html", form)
@@ -4744,14 +4744,14 @@ def password() -> ResponseReturnValue:
 @account.get("/sessions")
 @login_required
 def sessions() -> ResponseReturnValue:
-    """The devices one is signed in with."""
+    """Show the devices that the person is signed in on."""
     return render_template("account/sessions.html", sign_ins=SignIn.living(current_user), current_id=g.sign_in.id)
 
 
 @account.post("/sessions/<int:sign_in_id>/end")
 @login_required
 def end_session(sign_in_id: int) -> ResponseReturnValue:
-    """Sign one device out."""
+    """Sign out one device."""
     SignIn.end(current_user, sign_in_id)
     return redirect_with_flash("/account/sessions", "Device signed out.")
 
@@ -4759,7 +4759,7 @@ def end_session(sign_in_id: int) -> ResponseReturnValue:
 @account.post("/sessions/end-others")
 @login_required
 def end_others() -> ResponseReturnValue:
-    """Sign all other devices out."""
+    """Sign out all other devices."""
     SignIn.end_others(current_user, g.sign_in.id)
     return redirect_with_flash("/account/sessions", "All other devices have been signed out.")
 
@@ -4772,7 +4772,7 @@ posts = Blueprint("posts", __name__)
 @posts.get("/")
 @login_required
 def index() -> ResponseReturnValue:
-    """Home: what the person owes, pinned posts, then the news, newest first."""
+    """Show Home: what the person still has to read or review, the pinned posts, then the news, newest first."""
     before = request.args.get("before")
     if before:
         page = paginate(NEWS, NEWEST_FIRST, before)
@@ -4793,7 +4793,7 @@ def index() -> ResponseReturnValue:
 @posts.get("/handbook")
 @login_required
 def handbook() -> ResponseReturnValue:
-    """The handbook's pages by topic, alphabetically."""
+    """Show the pages of the handbook by topic, in alphabetical order."""
     page = paginate(HANDBOOK, HANDBOOK_ORDER, request.args.get("before"), HANDBOOK_PER_PAGE)
     shelves = [list(posts) for _topic, posts in itertools.groupby(page.items, attrgetter("topic_id"))]
     waiting = fetch(own_reviews().limit(1), until=today() + REVIEW_SOON)
@@ -4803,21 +4803,22 @@ def handbook() -> ResponseReturnValue:
 @posts.get("/posts/<int:post_id>")
 @login_required
 def show(post_id: int) -> ResponseReturnValue:
-    """A post, with the latest comments below it."""
+    """Show a post, with its latest comments below it."""
     return show_post(post_id)
 
 
-OUTLINE_LEAST = 3  # headings
+OUTLINE_LEAST = 3  # headings; a shorter text has no outline
 
 
 def show_post(post_id: int, comment_form: CommentForm | None = None) -> ResponseReturnValue:
-    """A post's page; what was new on it counts as read from then on."""
+    """Return the page of a post, and mark what was new on it as read. 404 if the person does not see the post."""
     post = next(iter(fetch(POST_PAGE, post_id=post_id)), None) or abort(404)
     before = request.args.get("before")
     comments = paginate(COMMENTS, (Comment.id.desc(),), before, COMMENTS_PER_PAGE, post_id=post_id)
     since = max(post.looked_at or current_user.new_since, g.now - NEW_FOR)
-    others = (comment for comment in comments.items if comment.author_id != current_user.id)
-    new_comments = {comment.id for comment in others if comment.created_at > since}
+    new_comments = {
+        comment.id for comment in comments.items if comment.author_id != current_user.id and comment.created_at > since
+    }
     text, headings = outlined(post.html)
     form = comment_form or CommentForm(formdata=None)
     context = {
@@ -4831,7 +4832,7 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
         "reactions": reactions_of(post_id, [comment.id for comment in comments.items]),
         "new_comments": new_comments,
     }
-    g.unread -= post.unread_kinds  # its header counts what is read with this page no longer
+    g.unread -= post.unread_kinds  # the header of this page no longer counts what the page shows
     page = form_page("posts/show.html", form, **context, **previewed(form, post.topic_id))
     if post.is_unseen or post.unread_kinds or new_comments:
         mark_read(post_id)
@@ -4839,7 +4840,7 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
 
 
 def files_below(post: Any) -> list[Attachment]:
-    """The files of a post that its text does not show already."""
+    """Return the files of a post that its text does not show already."""
     files = db.session.scalars(FILES_OF_POST, {"post_id": post.id})
     return [file for file in files if not (file.is_picture and f"/files/{file.id}/" in post.html)]
 
@@ -4850,7 +4851,7 @@ def files_below(post: Any) -> list[Attachment]:
 @posts.route("/posts/new", methods=["GET", "POST"])
 @role_required(Role.MEMBER)
 def new() -> ResponseReturnValue:
-    """Write news, or as an editor a page of the handbook."""
+    """Write news, or, as an editor, a page of the handbook."""
     kind = "page" if request.args.get("kind") == "page" else "news"
     if not current_user.may_write_kind(kind):
         abort(403)
@@ -4870,7 +4871,7 @@ def edit(post_id: int) -> ResponseReturnValue:
 
 
 def post_form(post: Post, **changes: Any) -> PostForm:
-    """Return the form of a post, filled in with what it says and some changes."""
+    """Return the form of a post, filled in with its values; `changes` replace some of them."""
     values = {name: getattr(post, name) for name in ("title", "body", "kind", "version")}
     values |= {"topic": post.topic_id, "owner": post.owner_id or 0, "review": post.review_every or 0}
     values |= {"scheduled_for": to_the_minute(post.scheduled_for), "expires_at": last_day(post.expires_at)}
@@ -4878,7 +4879,7 @@ def post_form(post: Post, **changes: Any) -> PostForm:
 
 
 def edit_post(form: PostForm, post: Post | None) -> ResponseReturnValue:
-    """Save what the form of a post, or of a new one, says; or show the form."""
+    """Save the form of an old or a new post if it was sent and is valid; show it otherwise."""
     offer_choices(form, post)
     files = take_uploads(form)
     was_published = post is not None and post.published_at is not None
@@ -4899,14 +4900,14 @@ def edit_post(form: PostForm, post: Post | None) -> ResponseReturnValue:
                     notify=notify,
                     require_again="require_again" in request.form,
                 )
-                return redirect_with_flash(f"/posts/{saved.id}", saved_words(saved, was_published, notify))
+                return redirect_with_flash(f"/posts/{saved.id}", saved_message(saved, was_published, notify))
         except EditConflict as conflict:
             return conflict_page(form, db.session.get_one(Post, conflict.post_id), files)
     return form_page("posts/edit.html", form, **editor_context(form, post, files))
 
 
 def offer_choices(form: PostForm, post: Post | None) -> None:
-    """Fill in the topics, each with who will see the post there, and the people who may own a page."""
+    """Fill in the topics, each with the people who will see the post there, and the possible owners of a page."""
     form.topic.choices = [topic_choice(topic) for topic in Topic.audiences(current_user).values()]
     if (post.kind if post else form.kind.data) != "page":
         del form.owner, form.review
@@ -4914,36 +4915,36 @@ def offer_choices(form: PostForm, post: Post | None) -> None:
     owners = db.session.scalars(User.active().where(User.sees(post.topic_id if post else None))).all()
     form.owner.choices = choices([(0, "Nobody"), *((user.id, user.name) for user in owners)])
     if not form.owner.raw_data and form.owner.data not in {user.id for user in owners}:
-        form.owner.data = 0  # who owned it is gone, or no longer sees its topic
+        form.owner.data = 0  # the owner has left, or no longer sees the topic
 
 
 def topic_choice(topic: Any) -> SelectChoice:
-    """Return a topic as an option that says who sees what is in it."""
+    """Return a topic as an option that says who will see the post."""
     people, kind = plural(topic.people, "person", "people"), "private" if topic.private else "open"
     seen_by = f"Will be seen by {people} in {topic.name}{', and by no one else' if topic.private else ''}."
     return SelectChoice(str(topic.id), f"{topic.name} ({kind}, {people})", {"data-seen-by": seen_by})
 
 
 def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = ()) -> PostData:
-    """Return what the form of a post says. Its times are those of the person's zone.
+    """Return what the form of a post says. Its times are in the person's time zone.
 
-    A time that nobody changed stays as it is, to the second.
+    The form shows no seconds. A time that nobody changed keeps the seconds that it has.
     """
-    said = form.data
-    begins, ends = said.get("scheduled_for"), said.get("expires_at")
+    values = form.data
+    begins, ends = values.get("scheduled_for"), values.get("expires_at")
     scheduled_for, expires_at = begins and as_utc(begins), ends and end_of_day(ends)
     if post and begins == to_the_minute(post.scheduled_for):
         scheduled_for = post.scheduled_for
     if post and ends == last_day(post.expires_at):
         expires_at = post.expires_at
-    is_page = said["kind"] == "page"
+    is_page = values["kind"] == "page"
     return PostData(
-        said["kind"],
-        said["topic"],
-        said["title"] or "",
-        said["body"] or "",
-        owner_id=said.get("owner") or None if is_page else None,
-        review_every=said.get("review") or None if is_page else None,
+        values["kind"],
+        values["topic"],
+        values["title"] or "",
+        values["body"] or "",
+        owner_id=values.get("owner") or None if is_page else None,
+        review_every=values.get("review") or None if is_page else None,
         scheduled_for=scheduled_for,
         expires_at=None if is_page else expires_at,
         file_ids=[file.id for file in files],
@@ -4951,13 +4952,13 @@ def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = (
 
 
 def to_the_minute(moment: datetime | None) -> datetime | None:
-    """Return a stored time as a form shows it."""
+    """Return a stored time in the person's zone, without its seconds, as a form shows it."""
     local = as_local(moment)
     return local and local.replace(second=0, microsecond=0)
 
 
-def saved_words(post: Post, was_published: bool, notified: bool) -> str:
-    """Say what was done with a post that was saved."""
+def saved_message(post: Post, was_published: bool, notified: bool) -> str:
+    """Return the message that says how a post was saved."""
     if was_published:
         return "Saved. Everyone who can see it is notified." if notified else "Saved."
     if post.scheduled_for:
@@ -4966,7 +4967,7 @@ def saved_words(post: Post, was_published: bool, notified: bool) -> str:
 
 
 def editor_context(form: PostForm, post: Post | None, files: Sequence[Attachment]) -> dict[str, Any]:
-    """Return what the page of a post's form shows beside the form."""
+    """Return what the page of a post's form shows besides the form."""
     context = {"post": post, "kind": post.kind if post else form.kind.data, "attached": files, "clock": as_local(g.now)}
     state = Post.state_of(post, utcnow()) if post else "draft"
     autosave_to = url_for("posts.autosave", post_id=post.id if post else None) if state == "draft" else None
@@ -4974,16 +4975,16 @@ def editor_context(form: PostForm, post: Post | None, files: Sequence[Attachment
 
 
 def conflict_page(form: PostForm, theirs: Post, files: Sequence[Attachment] = ()) -> ResponseReturnValue:
-    """Show what was saved in the meantime, how it differs, and the form: sent again, it is saved over that."""
+    """Return a page with the text that was saved first, the differences, and the form, which can be saved over it."""
     form.version.data = theirs.version
-    context = editor_context(form, theirs, files) | {"autosave_to": None}  # which would save over theirs by itself
+    context = editor_context(form, theirs, files) | {"autosave_to": None}  # autosave would replace their text unasked
     return render_template("posts/conflict.html", form=form, **context), 409
 
 
 @posts.post("/posts/<int:post_id>/delete")
 @role_required(Role.MEMBER)
 def delete(post_id: int) -> ResponseReturnValue:
-    """Delete a post; it can be brought back."""
+    """Delete a post. It can be restored."""
     Post.delete(current_user, post_id)
     return redirect_with_flash("/", "Post deleted.", undo=f"/posts/{post_id}/restore")
 
@@ -4991,7 +4992,7 @@ def delete(post_id: int) -> ResponseReturnValue:
 @posts.post("/posts/<int:post_id>/restore")
 @role_required(Role.MEMBER)
 def restore(post_id: int) -> ResponseReturnValue:
-    """Bring a deleted post back."""
+    """Restore a deleted post."""
     Post.restore(current_user, post_id)
     return redirect_with_flash(f"/posts/{post_id}", "Post restored.")
 
@@ -4999,7 +5000,7 @@ def restore(post_id: int) -> ResponseReturnValue:
 @posts.post("/posts/<int:post_id>/pin")
 @role_required(Role.EDITOR)
 def pin(post_id: int) -> ResponseReturnValue:
-    """Keep a post at the top of Home, or let it go."""
+    """Pin a post to the top of Home, or unpin it."""
     pinned, form = request.form.get("pinned") == "1", PinForm()
     if not form.validate_on_submit():
         raise ValidationError("until", "Choose a day that is not over.")
@@ -5018,13 +5019,13 @@ def comment(post_id: int) -> ResponseReturnValue:
     return redirect_with_flash(created.url)
 
 
-# -- posts: comments by themselves -------------------------------------------------------------------------------------
+# -- posts: comments ---------------------------------------------------------------------------------------------------
 
 
 @posts.get("/comments/<int:comment_id>")
 @login_required
 def show_comment(comment_id: int) -> ResponseReturnValue:
-    """A comment's own address: to where it stands below its post."""
+    """Redirect to a comment in its place below its post."""
     target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
     before = Comment.later_than(target)
     place = f"?before={encode_cursor([before])}" if before else ""
@@ -5048,7 +5049,7 @@ def edit_comment(comment_id: int) -> ResponseReturnValue:
 @posts.post("/comments/<int:comment_id>/delete")
 @role_required(Role.MEMBER)
 def delete_comment(comment_id: int) -> ResponseReturnValue:
-    """Delete a comment; it can be brought back."""
+    """Delete a comment. It can be restored."""
     post_id = Comment.delete(current_user, comment_id).post_id
     return redirect_with_flash(f"/posts/{post_id}#comments", "Comment deleted.", undo=f"/comments/{comment_id}/restore")
 
@@ -5056,7 +5057,7 @@ def delete_comment(comment_id: int) -> ResponseReturnValue:
 @posts.post("/comments/<int:comment_id>/restore")
 @role_required(Role.MEMBER)
 def restore_comment(comment_id: int) -> ResponseReturnValue:
-    """Bring a deleted comment back."""
+    """Restore a deleted comment."""
     return redirect_with_flash(Comment.restore(current_user, comment_id).url, "Comment restored.")
 
 
@@ -5066,7 +5067,7 @@ def restore_comment(comment_id: int) -> ResponseReturnValue:
 @posts.route("/posts/<int:post_id>/react", methods=["GET", "POST"])
 @login_required
 def react(post_id: int) -> ResponseReturnValue:
-    """React to a post, or see who did."""
+    """React to a post, or show who has reacted to it."""
     address = f"/posts/{post_id}"
     if request.method == "POST":
         return change_reaction(address, f"{address}#reactions-posts-{post_id}", post_id=post_id)
@@ -5077,7 +5078,7 @@ def react(post_id: int) -> ResponseReturnValue:
 @posts.route("/comments/<int:comment_id>/react", methods=["GET", "POST"])
 @login_required
 def react_comment(comment_id: int) -> ResponseReturnValue:
-    """React to a comment, or see who did."""
+    """React to a comment, or show who has reacted to it."""
     address = f"/comments/{comment_id}"
     if request.method == "POST":
         return change_reaction(address, address, comment_id=comment_id)
@@ -5086,7 +5087,7 @@ def react_comment(comment_id: int) -> ResponseReturnValue:
 
 
 def reactions_page(summaries: Iterable[ReactionSummary], address: str, to: str) -> ResponseReturnValue:
-    """Who reacted, kind by kind."""
+    """Return the page that shows who reacted, by kind."""
     given = {summary.kind: summary for summary in summaries}
     return render_template("posts/react.html", given=given, address=address, to=to)
 
@@ -5094,7 +5095,7 @@ def reactions_page(summaries: Iterable[ReactionSummary], address: str, to: str) 
 def change_reaction(
     address: str, back: str, post_id: int | None = None, comment_id: int | None = None
 ) -> ResponseReturnValue:
-    """Do what the button said: `add` or `remove` is the kind. The script gets the reactions, others go back."""
+    """Add or remove a reaction, as the button's name says. Return the reactions to the script, a redirect to others."""
     given = "add" in request.form
     kind = request.form.get("add" if given else "remove", "")
     Reaction.change(current_user, kind, given, post_id=post_id, comment_id=comment_id)
@@ -5104,13 +5105,13 @@ def change_reaction(
     return redirect_with_flash(back)
 
 
-# -- posts: what they said before, and keeping the handbook true -------------------------------------------------------
+# -- posts: history, and reviews of the handbook -----------------------------------------------------------------------
 
 
 @posts.get("/posts/<int:post_id>/history")
 @login_required
 def history(post_id: int) -> ResponseReturnValue:
-    """The revisions of a post, any two of which can be compared."""
+    """Show the revisions of a post. Any two of them can be compared."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     revisions = sa.select(Revision.number, Revision.created_at, Revision.body, User.name.label("editor_name"))
     revisions = revisions.join(Revision.editor).where(Revision.post_id == post.id)
@@ -5121,7 +5122,7 @@ def history(post_id: int) -> ResponseReturnValue:
 @posts.get("/posts/<int:post_id>/history/compare")
 @login_required
 def compare(post_id: int) -> ResponseReturnValue:
-    """How two revisions of a post differ."""
+    """Show how two revisions of a post differ."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     numbers = sorted(request.args.get(name, 0, as_id) for name in ("old", "new"))
     if not all(numbers):
@@ -5131,7 +5132,7 @@ def compare(post_id: int) -> ResponseReturnValue:
 
 
 def how_moved(old: Revision, new: Revision) -> list[str]:
-    """Return in words how a post was moved between two revisions, as far as the person sees both topics."""
+    """Return in words how a post moved between two revisions. Topics are named only if the person sees both."""
     words = []
     seen = Topic.visible_to(current_user).where(Topic.id.in_([old.topic_id, new.topic_id]))
     names: dict[Any, str] = {topic.id: topic.name for topic in db.session.scalars(seen)}
@@ -5145,7 +5146,7 @@ def how_moved(old: Revision, new: Revision) -> list[str]:
 @posts.get("/posts/<int:post_id>/history/<int:number>")
 @login_required
 def show_version(post_id: int, number: int) -> ResponseReturnValue:
-    """What a post said in one of its revisions."""
+    """Show a post as it was in one of its revisions."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     revision = db.one_or_404(Revision.of(post, number))
     return render_template("posts/version.html", post=post, revision=revision, html=preview_of(revision.body))
@@ -5154,7 +5155,7 @@ def show_version(post_id: int, number: int) -> ResponseReturnValue:
 @posts.post("/posts/<int:post_id>/history/<int:number>/restore")
 @role_required(Role.MEMBER)
 def restore_version(post_id: int, number: int) -> ResponseReturnValue:
-    """Save what an older revision said as the newest one."""
+    """Save the text of an older revision as the newest one."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     revision, before = db.one_or_404(Revision.of(post, number)), post.revision
     text = {"title": revision.title, "body": revision.body}
@@ -5174,21 +5175,21 @@ def restore_version(post_id: int, number: int) -> ResponseReturnValue:
 @posts.get("/handbook/review")
 @login_required
 def review() -> ResponseReturnValue:
-    """The pages due for review: for editors all of them, for others those that they own."""
+    """Show the pages due for review: all of them to an editor, their own to others."""
     keys, until = (REVIEW_DAY.asc(), Post.id.asc()), today() + REVIEW_SOON
     page = paginate(own_reviews(), keys, request.args.get("before"), until=until)
     return render_template("posts/review.html", page=page, day=today())
 
 
 def own_reviews() -> Statement:
-    """The reviews that concern this person: an editor all of them, others those of pages that they own."""
+    """Return the statement for reviews: all of them for an editor, those of their own pages for others."""
     return REVIEWS if current_user.is_editor else REVIEWS.where(Post.owner_id == VIEWER)
 
 
 @posts.post("/posts/<int:post_id>/still-accurate")
 @login_required
 def still_accurate(post_id: int) -> ResponseReturnValue:
-    """Confirm that a page of the handbook is still accurate until its next review."""
+    """Confirm that a page of the handbook is still accurate, and set its next review."""
     again = PageReview.verify(current_user, post_id, today())
     return redirect_with_flash(f"/posts/{post_id}", f"Thanks. The next review is due by {day_in_words(again)}.")
 
@@ -5199,14 +5200,14 @@ def still_accurate(post_id: int) -> ResponseReturnValue:
 @posts.post("/posts/preview")
 @role_required(Role.MEMBER)
 def preview() -> ResponseReturnValue:
-    """What a text will look like, as a fragment for the script."""
+    """Show what a text will look like, as a fragment for the script."""
     body, topic_id = tidy_text(request.form.get("body"))[:BODY_MAX], request.form.get("topic", type=as_id)
     html = preview_of(body)
     return render_template("posts/_preview.html", html=html, untold=mentioned_outside(html, topic_id))
 
 
 def previewed(form: Any, topic_id: int | None) -> dict[str, Any]:
-    """Return what the page of a form shows of its text, where a preview was asked for."""
+    """Return the preview of a form's text for its page, if a preview was asked for."""
     if "preview" not in request.form:
         return {"preview": None}
     html = preview_of((form.body.data or "")[:BODY_MAX])
@@ -5214,12 +5215,12 @@ def previewed(form: Any, topic_id: int | None) -> dict[str, Any]:
 
 
 def preview_of(body: str) -> str:
-    """Return a text as it will be shown."""
+    """Return the HTML of a text as it will be shown."""
     return render_body(current_user, link_pages(body, current_user))
 
 
 def mentioned_outside(html: str, topic_id: int | None) -> Sequence[str]:
-    """Return the names of people whom a rendered text mentions although they do not see its topic."""
+    """Return the names of the people whom a text mentions although they do not see its topic."""
     names = mentioned_names(html)
     if not topic_id or not names:
         return []
@@ -5230,7 +5231,7 @@ def mentioned_outside(html: str, topic_id: int | None) -> Sequence[str]:
 @posts.get("/pages")
 @login_required
 def find_page() -> ResponseReturnValue:
-    """To the page of the handbook with a title; where there is none, editors write it."""
+    """Redirect to the handbook page with a title. Where there is none, editors are led to write it; others get 404."""
     title = tidy(request.args.get("title"))[:TITLE_MAX]
     pages = pages_titled(current_user, [title])
     if pages:
@@ -5243,7 +5244,7 @@ def find_page() -> ResponseReturnValue:
 @posts.get("/pages/titles")
 @login_required
 def titles() -> ResponseReturnValue:
-    """The pages one may mean by what stands after two brackets, as a fragment for the script."""
+    """Suggest handbook pages for what was typed after two brackets, as a fragment for the script."""
     typed = tidy(request.args.get("q"))[:TITLE_MAX]
     return render_template("posts/_titles.html", pages=pages_suggested(current_user, typed))
 
@@ -5254,7 +5255,7 @@ def titles() -> ResponseReturnValue:
 @posts.get("/posts/drafts")
 @role_required(Role.MEMBER)
 def drafts() -> ResponseReturnValue:
-    """A person's drafts and scheduled posts."""
+    """Show the person's drafts and scheduled posts."""
     columns = (Post.id, Post.title, Post.kind, Post.excerpt, Post.scheduled_for, Post.updated_at)
     own = sa.select(*columns).where(Post.visible(), Post.author_id == VIEWER, Post.published_at.is_(None))
     page = paginate(own, (Post.updated_at.desc(), Post.id.desc()), request.args.get("before"))
@@ -5265,7 +5266,7 @@ def drafts() -> ResponseReturnValue:
 @posts.post("/posts/<int:post_id>/autosave")
 @role_required(Role.MEMBER)
 def autosave(post_id: int | None = None) -> ResponseReturnValue:
-    """Save a draft while it is typed, for the script: a new form begins one."""
+    """Save a draft while it is typed, for the script. A new form creates the draft."""
     form = AutosaveForm()
     form.allow_gaps()
     offer_choices(form, None)
@@ -5288,7 +5289,7 @@ def autosave(post_id: int | None = None) -> ResponseReturnValue:
 @posts.post("/posts/<int:post_id>/acknowledge")
 @login_required
 def acknowledge(post_id: int) -> ResponseReturnValue:
-    """Confirm that one has read a post."""
+    """Confirm having read a post."""
     Acknowledgement.acknowledge(current_user, post_id, request.form.get("revision", 0, type=as_id))
     return redirect_with_flash(f"/posts/{post_id}", "Thanks, your confirmation is recorded.")
 
@@ -5296,7 +5297,7 @@ def acknowledge(post_id: int) -> ResponseReturnValue:
 @posts.route("/posts/<int:post_id>/must-read", methods=["GET", "POST"])
 @role_required(Role.EDITOR)
 def must_read(post_id: int) -> ResponseReturnValue:
-    """Choose who is required to read a post, and until when."""
+    """Choose who is required to read a post, and by when."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     form = must_read_form(post)
     if form.validate_on_submit():
@@ -5309,7 +5310,7 @@ def must_read(post_id: int) -> ResponseReturnValue:
 
 
 def must_read_form(post: Post) -> MustReadForm:
-    """The form with the people who see the post's topic, and whoever is required so far."""
+    """Return the form. It offers the people who see the post's topic, and has the present readers chosen."""
     roles = db.session.scalars(sa.select(MustReadRole.role).where(MustReadRole.post_id == post.id)).all()
     named = db.session.scalars(sa.select(MustReadPerson.user_id).where(MustReadPerson.post_id == post.id)).all()
     everybody = len(roles) == len(Role) or not (roles or named)
@@ -5327,7 +5328,7 @@ def must_read_form(post: Post) -> MustReadForm:
 @posts.post("/posts/<int:post_id>/must-read/end")
 @role_required(Role.EDITOR)
 def end_must_read(post_id: int) -> ResponseReturnValue:
-    """Require nobody to read a post any more."""
+    """Stop requiring anybody to read a post."""
     Acknowledgement.stop_requiring(current_user, post_id)
     words = "Nobody is asked to read this any more. Confirmations stay on record."
     return redirect_with_flash(f"/posts/{post_id}", words)
@@ -5336,18 +5337,18 @@ def end_must_read(post_id: int) -> ResponseReturnValue:
 @posts.get("/posts/<int:post_id>/report")
 @login_required
 def report(post_id: int) -> ResponseReturnValue:
-    """Who has read a must-read post, and who has not."""
+    """Show who has read a must-read post, and who has not."""
     return report_page(reported_post(post_id))
 
 
 def reported_post(post_id: int) -> Post:
-    """A post whose report this person may see, else 404 or 403."""
+    """Return a post whose report this person may see. 404 if they do not see the post, else 403."""
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     return post if current_user.can_see_report(post) else abort(403)
 
 
 def report_page(post: Post, error: ValidationError | None = None) -> ResponseReturnValue:
-    """The report of a post, with what went wrong when somebody was to be reminded."""
+    """Return the report of a post, with the error of a reminder that was refused."""
     is_early = post.reminded_at is not None and utcnow() - post.reminded_at < REMIND_EVERY
     can_remind = post.editable_by(current_user) and not is_early
     context = {"post": post, "report": Acknowledgement.report(post), "error": error, "can_remind": can_remind}
@@ -5360,7 +5361,7 @@ REPORT_WORDS = {"read": "has read it", "pending": "has not read it", "past": "no
 @posts.get("/posts/<int:post_id>/report.csv")
 @login_required
 def report_csv(post_id: int) -> ResponseReturnValue:
-    """The report as a table for a spreadsheet; times are in the person's time zone."""
+    """Download the report as a table for a spreadsheet. Times are in the person's time zone."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, quoting=csv.QUOTE_ALL)
     writer.writerow(["Name", "Username", "Department", "State", "Version", "When", "Earlier versions"])
@@ -5376,7 +5377,7 @@ def report_csv(post_id: int) -> ResponseReturnValue:
 
 
 def harmless_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula (OWASP, CSV Injection)."""
+    """Return the text as a cell that no spreadsheet takes for a formula (OWASP, CSV Injection)."""
     is_formula = text.lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%"))
     return "'" + text if is_formula else text
 
@@ -5394,7 +5395,7 @@ def remind(post_id: int) -> ResponseReturnValue:
     return redirect_with_flash(f"/posts/{post_id}/report", words)
 
 
-# -- topics: their pages, and how editors keep them in order -----------------------------------------------------------
+# -- topics: their pages, and their administration ---------------------------------------------------------------------
 
 topics = Blueprint("topics", __name__)
 
@@ -5402,7 +5403,7 @@ topics = Blueprint("topics", __name__)
 @topics.get("/topics/<slug>", endpoint="show")
 @login_required
 def show_topic(slug: str) -> ResponseReturnValue:
-    """The news of one topic. A topic that was merged leads to the one it went into."""
+    """Show the news of a topic. A merged topic redirects to the one that it was merged into."""
     seen = Topic.visible_to(current_user)
     topic = db.session.scalar(seen.where(Topic.slug == slug))
     if topic is None:
@@ -5416,7 +5417,7 @@ def show_topic(slug: str) -> ResponseReturnValue:
 @topics.route("/admin/topics", methods=["GET", "POST"])
 @role_required(Role.EDITOR)
 def manage() -> ResponseReturnValue:
-    """All topics that one sees, and a form for a new one."""
+    """Show all topics that the person sees, and create a new one."""
     form = NewTopicForm()
     if form.validate_on_submit():
         values = form_values(form, "name", "description", "private")
@@ -5432,14 +5433,14 @@ def manage() -> ResponseReturnValue:
 @topics.route("/admin/topics/<int:topic_id>", methods=["GET", "POST"], endpoint="edit")
 @role_required(Role.EDITOR)
 def edit_topic(topic_id: int) -> ResponseReturnValue:
-    """Change a topic's name and description. Who sees it is changed by the small forms below."""
+    """Change a topic's name and description. The small forms below them change who sees it."""
     topic = _seen_topic(topic_id)
     form = TopicForm(obj=topic)
     if form.validate_on_submit():
         with form.errors_from_model():
             Topic.edit(current_user, topic_id, **form.data)
             return redirect_with_flash("/admin/topics", "Saved.")
-    outside = db.session.scalars(User.active().where(~User.sees(topic_id))).all()  # of an open topic nobody is
+    outside = db.session.scalars(User.active().where(~User.sees(topic_id))).all()  # nobody is outside an open topic
     return form_page("topics/edit.html", form, topic=topic, outside=outside)
 
 
@@ -5450,7 +5451,7 @@ def _seen_topic(topic_id: int) -> Topic:
 @topics.post("/admin/topics/<int:topic_id>/private")
 @role_required(Role.EDITOR)
 def make_private(topic_id: int) -> ResponseReturnValue:
-    """Show a topic to its members only; the person who does it is the first of them."""
+    """Make a topic private. The person who does it becomes its first member."""
     Topic.make_private(current_user, topic_id)
     return redirect_with_flash(
         f"/admin/topics/{topic_id}", "Only you can see this topic now. Add the people who need it."
@@ -5460,7 +5461,7 @@ def make_private(topic_id: int) -> ResponseReturnValue:
 @topics.post("/admin/topics/<int:topic_id>/open")
 @role_required(Role.EDITOR)
 def make_open(topic_id: int) -> ResponseReturnValue:
-    """Show a topic to everyone."""
+    """Make a topic open to everyone."""
     Topic.make_open(current_user, topic_id)
     return redirect_with_flash(f"/admin/topics/{topic_id}", "Everyone can see this topic now.")
 
@@ -5468,7 +5469,7 @@ def make_open(topic_id: int) -> ResponseReturnValue:
 @topics.post("/admin/topics/<int:topic_id>/members")
 @role_required(Role.EDITOR)
 def add_member(topic_id: int) -> ResponseReturnValue:
-    """Let a person see a private topic."""
+    """Add a person to a private topic."""
     user = Topic.add_member(current_user, topic_id, request.form.get("user", 0, type=as_id))
     return redirect_with_flash(f"/admin/topics/{topic_id}", f"{user.name} can see this topic now.")
 
@@ -5476,7 +5477,7 @@ def add_member(topic_id: int) -> ResponseReturnValue:
 @topics.post("/admin/topics/<int:topic_id>/members/<int:user_id>/remove")
 @role_required(Role.EDITOR)
 def remove_member(topic_id: int, user_id: int) -> ResponseReturnValue:
-    """Take a person out of a private topic."""
+    """Remove a person from a private topic."""
     Topic.remove_member(current_user, topic_id, user_id)
     return redirect_with_flash(f"/admin/topics/{topic_id}", "Removed.")
 
@@ -5484,7 +5485,7 @@ def remove_member(topic_id: int, user_id: int) -> ResponseReturnValue:
 @topics.post("/admin/topics/<int:topic_id>/move")
 @role_required(Role.EDITOR)
 def move(topic_id: int) -> ResponseReturnValue:
-    """Move a topic up or down."""
+    """Move a topic up or down in the list."""
     Topic.move(current_user, topic_id, up=request.form.get("direction") != "down")
     return redirect_with_flash("/admin/topics")
 
@@ -5492,7 +5493,7 @@ def move(topic_id: int) -> ResponseReturnValue:
 @topics.route("/admin/topics/<int:topic_id>/merge", methods=["GET", "POST"])
 @role_required(Role.EDITOR)
 def merge(topic_id: int) -> ResponseReturnValue:
-    """Put all posts of a topic into another, after saying what that means."""
+    """Merge a topic into another one. The page says first what that means."""
     topic = _seen_topic(topic_id)
     form = MergeForm()
     form.into.choices = choices(names_of(Topic.visible_to(current_user).where(Topic.id != topic_id)))
@@ -5508,7 +5509,7 @@ def merge(topic_id: int) -> ResponseReturnValue:
 @topics.post("/admin/topics/<int:topic_id>/delete", endpoint="delete")
 @role_required(Role.EDITOR)
 def delete_topic(topic_id: int) -> ResponseReturnValue:
-    """Put a topic with all that is in it into the bin."""
+    """Move a topic and everything in it to the bin."""
     Topic.delete(current_user, topic_id)
     undo = f"/admin/topics/{topic_id}/restore"
     return redirect_with_flash("/admin/topics", "Topic deleted, with everything in it.", undo=undo)
@@ -5517,7 +5518,7 @@ def delete_topic(topic_id: int) -> ResponseReturnValue:
 @topics.post("/admin/topics/<int:topic_id>/restore", endpoint="restore")
 @role_required(Role.EDITOR)
 def restore_topic(topic_id: int) -> ResponseReturnValue:
-    """Bring a topic back from the bin."""
+    """Restore a topic from the bin."""
     topic = Topic.restore(current_user, topic_id)
     return redirect_with_flash(f"/topics/{topic.slug}", "Topic restored, with everything in it.")
 
@@ -5525,7 +5526,7 @@ def restore_topic(topic_id: int) -> ResponseReturnValue:
 @topics.post("/admin/topics/<int:topic_id>/join")
 @role_required(Role.ADMIN)
 def join(topic_id: int) -> ResponseReturnValue:
-    """Join a private topic as an administrator, which is recorded."""
+    """Join a private topic as an administrator. The activity records it."""
     topic = Topic.join(current_user, topic_id)
     return redirect_with_flash(f"/topics/{topic.slug}", f"You've joined {topic.name}. This has been recorded.")
 
@@ -5536,14 +5537,14 @@ people = Blueprint("people", __name__)
 
 
 def people_page(statement: Statement, query: str) -> Page:
-    """A page of people by name, filtered by what was typed."""
+    """Return a page of the people who match the query, by name."""
     return paginate(statement.where(User.matching(query)), BY_NAME, request.args.get("before"), PEOPLE_PER_PAGE)
 
 
 @people.get("/people", endpoint="index")
 @login_required
 def list_people() -> ResponseReturnValue:
-    """Everybody, with how to reach them."""
+    """Show everybody, with how to reach them."""
     query = tidy(request.args.get("q"))[:NAME_MAX]
     return render_template("people/index.html", page=people_page(PEOPLE, query), q=query)
 
@@ -5551,7 +5552,7 @@ def list_people() -> ResponseReturnValue:
 @people.get("/people/<username>", endpoint="show")
 @login_required
 def show_person(username: str) -> ResponseReturnValue:
-    """One person, and what they wrote."""
+    """Show a person and what they have written."""
     person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
     page = paginate(AUTHOR_POSTS, NEWEST_FIRST, request.args.get("before"), author_id=person.id)
     return render_template("people/show.html", person=person, page=page)
@@ -5560,7 +5561,7 @@ def show_person(username: str) -> ResponseReturnValue:
 @people.get("/mentions")
 @login_required
 def suggest() -> ResponseReturnValue:
-    """Whom one may mean by what stands after an @, as a fragment for the script; those first who see the topic."""
+    """Suggest people for what was typed after an @, as a fragment. Those who see the topic come first."""
     topic_id = request.args.get("topic", type=as_id)
     if topic_id:
         db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
@@ -5576,7 +5577,7 @@ files = Blueprint("files", __name__)
 @files.get("/files/<int:file_id>/<file:name>", endpoint="show")
 @login_required
 def show_file(file_id: int, name: str) -> ResponseReturnValue:
-    """A file: a browser shows pictures and PDF, and saves anything else."""
+    """Send a file. Browsers show pictures and PDF, and save anything else."""
     seen = Attachment.visible_to(current_user)
     return _send(db.one_or_404(seen.where(Attachment.id == file_id, Attachment.name == name)))
 
@@ -5584,14 +5585,14 @@ def show_file(file_id: int, name: str) -> ResponseReturnValue:
 @files.get("/files/<int:file_id>/<any(medium, thumb):size>", endpoint="picture")
 @login_required
 def show_picture(file_id: int, size: str) -> ResponseReturnValue:
-    """A picture in a smaller size; as it is where it has none."""
+    """Send a picture in a smaller size, or as it is if it has none."""
     file = db.one_or_404(Attachment.visible_to(current_user).where(Attachment.id == file_id))
     suffix = f".{size}"
     return _send(file, suffix if stored_path(file.stored, suffix).exists() else "")
 
 
 def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
-    """Send a file, or its smaller version with that suffix. 404 when it is missing on the disk."""
+    """Send a file, or its smaller version with that suffix. 404 if it is missing on the disk."""
     path, etag = stored_path(file.stored, suffix), file.sha256 + suffix
     kind, name = SHOWN_TYPES.get(file.ending, "application/octet-stream"), file.name
     if suffix:
@@ -5607,7 +5608,7 @@ def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
 @files.post("/files")
 @role_required(Role.MEMBER)
 def upload() -> ResponseReturnValue:
-    """Take a file as soon as it is chosen, dropped or pasted. Answers the script with its line of a list."""
+    """Store a file that was chosen, dropped or pasted. The script gets its entry for the list of files."""
     try:
         file = Attachment.create(current_user, store_upload(request.files["upload"]))
     except ValidationError as error:
@@ -5618,7 +5619,7 @@ def upload() -> ResponseReturnValue:
 @files.post("/files/<int:file_id>/delete", endpoint="delete")
 @login_required
 def delete_file(file_id: int) -> ResponseReturnValue:
-    """Remove a file; it can be restored."""
+    """Remove a file. It can be restored."""
     file = Attachment.delete(current_user, file_id)
     return redirect_with_flash(file.home, "Removed.", undo=f"/files/{file_id}/restore")
 
@@ -5626,12 +5627,12 @@ def delete_file(file_id: int) -> ResponseReturnValue:
 @files.post("/files/<int:file_id>/restore", endpoint="restore")
 @login_required
 def restore_file(file_id: int) -> ResponseReturnValue:
-    """Bring a removed file back."""
+    """Restore a removed file."""
     file = Attachment.restore(current_user, file_id)
     return redirect_with_flash(file.home, "Restored.")
 
 
-# -- search: everything that one may read ------------------------------------------------------------------------------
+# -- search: everything that a person may read -------------------------------------------------------------------------
 
 search = Blueprint("search", __name__)
 
@@ -5642,7 +5643,7 @@ SEARCH_FILTERS = ("kind", "topic", "author", "since", "before")
 @search.get("/search", endpoint="index")
 @login_required
 def search_all() -> ResponseReturnValue:
-    """People who match what was typed; then posts, pages, comments and files that have all its words."""
+    """Show the people who match what was typed, then the posts, pages, comments and files that have all its words."""
     typed = tidy(request.args.get("q"))[:QUERY_MAX]
     asked = {name: request.args.get(name, "") for name in SEARCH_FILTERS}
     start = request.args.get("start", type=as_id)
@@ -5659,11 +5660,11 @@ def search_all() -> ResponseReturnValue:
 
 
 def asked_query(typed: str, asked: Mapping[str, str]) -> SearchQuery:
-    """What is looked for, and where. A kind, topic or author that does not exist, or not for this person, is 404."""
+    """Return the query. 404 for a kind, topic or author that does not exist or that this person may not see."""
     if asked["kind"] not in ("", *SEARCH_KINDS):
         abort(404)
     flags, conditions = {"kind": asked["kind"]}, []
-    if asked["author"]:  # people who have left can be asked for, too: their names stand on what they wrote
+    if asked["author"]:  # even one who has left: their posts still bear their name
         author = db.one_or_404(sa.select(User).where(User.username_key == fold(asked["author"])))
         flags["author"] = author.id
     if asked["topic"]:
@@ -5677,7 +5678,7 @@ def asked_query(typed: str, asked: Mapping[str, str]) -> SearchQuery:
 
 
 def midnight(day: str) -> datetime | None:
-    """When a day begins where this person is, as times are stored. None for what is no day."""
+    """Return when a day begins in this person's zone, as times are stored. None if the text is no day."""
     try:
         return as_utc(datetime.combine(date.fromisoformat(day), datetime.min.time()))
     except (ValueError, OverflowError):
@@ -5685,7 +5686,7 @@ def midnight(day: str) -> datetime | None:
 
 
 def found_people(typed: str, asked: Mapping[str, str]) -> Sequence[User]:
-    """The active people who match, by name: a few of them, or more where only people are asked for."""
+    """Return a few active people who match, by name; more of them if only people are searched for."""
     if asked["kind"] not in ("", "person") or any(asked[name] for name in SEARCH_FILTERS if name != "kind"):
         return []
     limit = PEOPLE_PER_PAGE if asked["kind"] else FOUND_PEOPLE
@@ -5693,7 +5694,7 @@ def found_people(typed: str, asked: Mapping[str, str]) -> Sequence[User]:
 
 
 def filter_choices(asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """What the filters offer: for each the values and their names."""
+    """Return what each filter offers: the values and their names."""
     topics = db.session.scalars(Topic.visible_to(current_user))
     chosen = User.username_key == fold(asked["author"])
     authors = db.session.scalars(sa.select(User).where(sa.or_(User.is_active, chosen)).order_by(User.name_key, User.id))
@@ -5705,7 +5706,7 @@ def filter_choices(asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def snippet(rendered: str, words: Sequence[database.Word]) -> Markup:
-    """The part of a text around the first of some words, or how the text begins; the words are marked."""
+    """Return the part of a text around the first of some words, or else its beginning, with the words marked."""
     text = plain_text(rendered[:SNIPPET_WITHIN], SNIPPET_WITHIN)
     place = next((start for start, _end in database.places_of(words, text)), 0)
     start, end = max(0, place - SNIPPET_BEFORE), place + SNIPPET_AFTER
@@ -5717,19 +5718,17 @@ def snippet(rendered: str, words: Sequence[database.Word]) -> Markup:
 
 
 def marked(text: str, words: Sequence[database.Word]) -> Markup:
-    """A text, escaped, with the words that were looked for marked."""
+    """Return a text, escaped, with the words marked that were searched for."""
     parts, done = [], 0
     for start, end in database.places_of(words, text):
         if end > done:
-            parts += [
-                escape(text[done : max(start, done)]),
-                Markup("<mark>{}</mark>").format(text[max(start, done) : end]),
-            ]
+            begin = max(start, done)  # places can overlap
+            parts += [text[done:begin], Markup("<mark>{}</mark>").format(text[begin:end])]
             done = end
-    return Markup().join([*parts, text[done:]])
+    return Markup().join([*parts, text[done:]])  # which escapes what is not Markup yet
 
 
-# -- notifications: what one was told, and what one follows ------------------------------------------------------------
+# -- notifications: reading them, and following ------------------------------------------------------------------------
 
 notifications = Blueprint("notifications", __name__)
 
@@ -5737,14 +5736,14 @@ notifications = Blueprint("notifications", __name__)
 @notifications.get("/notifications", endpoint="index")
 @login_required
 def list_notifications() -> ResponseReturnValue:
-    """What one was told, the newest first."""
+    """Show the person's notifications, newest first."""
     groups = Notification.groups()
     page = paginate(sa.select(groups), (groups.c.newest.desc(),), request.args.get("before"))
     return render_template("notifications/index.html", page=page, groups=notification_groups(page.items))
 
 
 def notification_groups(rows: Sequence[Any]) -> list[NotificationGroup]:
-    """The notifications of a page of groups. What was removed in the meantime is left out."""
+    """Return the groups of a page with their notifications. A group that was removed in the meantime is left out."""
     ids = {row.newest for row in rows} | {row.oldest for row in rows}
     about = (joinedload(Notification.post).load_only(Post.title), joinedload(Notification.comment))
     ends = sa.select(Notification).options(*about, joinedload(Notification.actor)).where(Notification.id.in_(ids))
@@ -5758,14 +5757,12 @@ def notification_groups(rows: Sequence[Any]) -> list[NotificationGroup]:
 
 
 def person_names(user_ids: Iterable[int | None]) -> dict[int, str]:
-    """The names of some people by their ids."""
-    return {
-        user.id: user.name for user in db.session.execute(sa.select(User.id, User.name).where(User.id.in_(user_ids)))
-    }
+    """Return the names of some people by their ids."""
+    return dict(names_of(sa.select(User).where(User.id.in_(user_ids))))
 
 
 def who_did(group: Any, newest: Notification, names: Mapping[int, str]) -> str:
-    """The people of a group in words: the last of them, and the other one or how many others."""
+    """Return the people of a group in words: the newest of them, and the other one or how many others."""
     if newest.actor is None:
         return ""
     if group.people == 1:
@@ -5777,7 +5774,7 @@ def who_did(group: Any, newest: Notification, names: Mapping[int, str]) -> str:
 @notifications.get("/notifications/poll")
 @login_required
 def poll() -> ResponseReturnValue:
-    """How much is unread, for the script, which asks again and again."""
+    """Return the number of unread notifications to the script, which polls it."""
     response = jsonify(unread=g.unread)
     response.add_etag()
     return response.make_conditional(request)
@@ -5786,21 +5783,21 @@ def poll() -> ResponseReturnValue:
 @notifications.post("/notifications/read")
 @login_required
 def read_all() -> ResponseReturnValue:
-    """Mark everything as read."""
+    """Mark all notifications as read."""
     Notification.read_all(current_user)
     return redirect_with_flash("/notifications", "All notifications marked as read.")
 
 
-FOLLOWED = {
+FOLLOW_MESSAGES = {
     "following": "Following: you'll be notified about anything new here.",
     "muted": "Muted: you'll only be notified if someone mentions you or asks you to read something.",
     "none": "You're no longer following this.",
 }
 
 
-def _wanted_state() -> str:
+def _chosen_state() -> str:
     state = request.form.get("state", "")
-    if state not in FOLLOWED:
+    if state not in FOLLOW_MESSAGES:
         raise ValidationError("state", "Choose whether to follow this, mute it, or neither.")
     return state
 
@@ -5809,21 +5806,21 @@ def _wanted_state() -> str:
 @login_required
 def follow_post(post_id: int) -> ResponseReturnValue:
     """Follow a post, mute it, or neither."""
-    wanted = _wanted_state()
-    Follow.choose(current_user, wanted, post_id=post_id)
-    return redirect_with_flash(f"/posts/{post_id}", FOLLOWED[wanted])
+    state = _chosen_state()
+    Follow.choose(current_user, state, post_id=post_id)
+    return redirect_with_flash(f"/posts/{post_id}", FOLLOW_MESSAGES[state])
 
 
 @notifications.post("/topics/<slug>/follow")
 @login_required
 def follow_topic(slug: str) -> ResponseReturnValue:
     """Follow a topic, mute it, or neither."""
-    wanted, topic = _wanted_state(), db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
-    Follow.choose(current_user, wanted, topic_id=topic.id)
-    return redirect_with_flash(f"/topics/{slug}", FOLLOWED[wanted])
+    state, topic = _chosen_state(), db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
+    Follow.choose(current_user, state, topic_id=topic.id)
+    return redirect_with_flash(f"/topics/{slug}", FOLLOW_MESSAGES[state])
 
 
-# -- admin: people, settings, what to do next --------------------------------------------------------------------------
+# -- admin: overview, people, settings, recycle bin --------------------------------------------------------------------
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
 
@@ -5831,7 +5828,7 @@ admin = Blueprint("admin", __name__, url_prefix="/admin")
 @admin.get("", endpoint="index")
 @role_required(Role.ADMIN)
 def overview() -> ResponseReturnValue:
-    """Administration: what there is to do next, and the ways to everything else."""
+    """Show Administration: what to do next, and links to everything else."""
     config = current_app.config
     return render_template(
         "admin/index.html",
@@ -5847,7 +5844,7 @@ def overview() -> ResponseReturnValue:
 @admin.get("/people", endpoint="people")
 @role_required(Role.ADMIN)
 def manage_people() -> ResponseReturnValue:
-    """Everybody with role and state, the deactivated too."""
+    """Show everybody with their role and state, even the deactivated."""
     query = tidy(request.args.get("q"))[:NAME_MAX]
     return render_template("admin/people.html", page=people_page(ALL_PEOPLE, query), q=query)
 
@@ -5855,7 +5852,7 @@ def manage_people() -> ResponseReturnValue:
 @admin.route("/people/new", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
 def new_person() -> ResponseReturnValue:
-    """Add a person; a password that was generated for them is shown once."""
+    """Add a person. A password that was generated for them is shown once."""
     form = NewPersonForm()
     if form.validate_on_submit():
         generated = None if form.password.data else generate_password()
@@ -5870,7 +5867,7 @@ def new_person() -> ResponseReturnValue:
 
 
 def generate_password() -> str:
-    """A password to pass on: easy to read out, 77 bits."""
+    """Return a random password of 79 bits that is easy to read out."""
     alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
     return "-".join("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(4))
 
@@ -5878,7 +5875,7 @@ def generate_password() -> str:
 @admin.route("/people/<int:user_id>", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
 def edit_person(user_id: int) -> ResponseReturnValue:
-    """Correct a person's name and email address. What they may do is changed by the small forms below."""
+    """Change a person's name and email address. The small forms below them change what the person may do."""
     person = _person(user_id)
     form = PersonForm(obj=person)
     if form.validate_on_submit():
@@ -5893,7 +5890,7 @@ def _person(user_id: int) -> User:
 
 
 def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
-    """The page on which a person is managed; `form` is the one of its forms that was sent."""
+    """Return the page that manages a person. `form` is the one of its forms that was sent."""
     person_form = form if isinstance(form, PersonForm) else PersonForm(formdata=None, obj=person)
     role_form = form if isinstance(form, RoleForm) else RoleForm(formdata=None, obj=person)
     return form_page("admin/edit_person.html", form, person=person, person_form=person_form, role_form=role_form)
@@ -5902,7 +5899,7 @@ def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
 @admin.post("/people/<int:user_id>/role")
 @role_required(Role.ADMIN)
 def set_role(user_id: int) -> ResponseReturnValue:
-    """Give a person another role."""
+    """Change a person's role."""
     person, form = _person(user_id), RoleForm()
     if form.validate_on_submit():
         with form.errors_from_model():
@@ -5914,7 +5911,7 @@ def set_role(user_id: int) -> ResponseReturnValue:
 @admin.post("/people/<int:user_id>/deactivate")
 @role_required(Role.ADMIN)
 def deactivate(user_id: int) -> ResponseReturnValue:
-    """Sign a person out and let them in no more."""
+    """Sign a person out, and stop them from signing in again."""
     User.deactivate(current_user, user_id)
     undo = f"/admin/people/{user_id}/reactivate"
     return redirect_with_flash(f"/admin/people/{user_id}", "Deactivated and signed out everywhere.", undo=undo)
@@ -5931,7 +5928,7 @@ def reactivate(user_id: int) -> ResponseReturnValue:
 @admin.post("/people/<int:user_id>/password")
 @role_required(Role.ADMIN)
 def reset_password(user_id: int) -> ResponseReturnValue:
-    """Generate a new password for somebody who forgot theirs, shown once; it signs them out everywhere."""
+    """Generate a new password for somebody and show it once. They are signed out everywhere."""
     person, generated = _person(user_id), generate_password()
     User.set_password(current_user, user_id, hash_password(generated))
     return render_template("admin/new_password.html", person=person, password=generated)
@@ -5940,12 +5937,12 @@ def reset_password(user_id: int) -> ResponseReturnValue:
 @admin.get("/settings")
 @role_required(Role.ADMIN)
 def settings() -> ResponseReturnValue:
-    """What the team decides about its site: three forms, each saved by itself."""
+    """Show the settings: three forms, each of which is saved by itself."""
     return _settings_page(SiteForm())
 
 
 def _settings_page(form: SiteForm) -> ResponseReturnValue:
-    """The page of the settings; `form` is the one of its forms that was sent."""
+    """Return the page of the settings. `form` is the one of its forms that was sent."""
     forms = {
         kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
         for kind in (SiteNameForm, SignUpForm, BinForm)
@@ -5977,14 +5974,14 @@ def save_sign_up() -> ResponseReturnValue:
 @admin.post("/settings/bin")
 @role_required(Role.ADMIN)
 def save_bin_days() -> ResponseReturnValue:
-    """Save when deleted things are deleted permanently."""
+    """Save how long deleted things stay in the recycle bin."""
     return _save_settings(BinForm())
 
 
 @admin.get("/bin", endpoint="bin")
 @role_required(Role.EDITOR)
 def recycle_bin() -> ResponseReturnValue:
-    """What was deleted and can come back."""
+    """Show what was deleted and can be restored."""
     kind = request.args.get("kind", "post")
     if kind not in BIN_MODELS:
         abort(404)
@@ -5994,7 +5991,7 @@ def recycle_bin() -> ResponseReturnValue:
     return render_template("admin/bin.html", kind=kind, page=page, days=int(current_site().bin_days))
 
 
-# What the list says of a thing besides its own columns.
+# What the list shows of a thing besides its own columns.
 BIN_OPTIONS: dict[str, tuple[Any, ...]] = {
     "post": (joinedload(Post.topic),),
     "comment": (joinedload(Comment.post),),
@@ -6006,7 +6003,7 @@ BIN_OPTIONS: dict[str, tuple[Any, ...]] = {
 @admin.get("/bin/posts/<int:post_id>")
 @role_required(Role.EDITOR)
 def show_binned(post_id: int) -> ResponseReturnValue:
-    """What a deleted post says."""
+    """Show a deleted post."""
     post = db.one_or_404(binned("post").where(Post.id == post_id))
     files = db.session.scalars(FILES_OF_POST, {"post_id": post_id}).all()
     return render_template("admin/binned.html", kind="post", thing=post, post=post, files=files)
@@ -6015,7 +6012,7 @@ def show_binned(post_id: int) -> ResponseReturnValue:
 @admin.get("/bin/comments/<int:comment_id>")
 @role_required(Role.EDITOR)
 def show_binned_comment(comment_id: int) -> ResponseReturnValue:
-    """What a deleted comment says."""
+    """Show a deleted comment."""
     comment = db.one_or_404(binned("comment").where(Comment.id == comment_id))
     kept = sa.select(Attachment).where(Attachment.comment_id == comment_id, Attachment.deleted_at.is_(None))
     files = db.session.scalars(kept.order_by(Attachment.id)).all()
@@ -6023,14 +6020,14 @@ def show_binned_comment(comment_id: int) -> ResponseReturnValue:
 
 
 def binned(kind: str) -> sa.Select[Any]:
-    """The things of one kind in the bin that this person may see."""
+    """Return the statement of the things of a kind in the bin that this person may see."""
     return Bin.things(kind).params(viewer=current_user.id, now=utcnow())
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
 @role_required(Role.ADMIN)
 def empty_bin_now() -> ResponseReturnValue:
-    """Remove for good what is in the bin, after saying what that means."""
+    """Delete everything in the bin permanently. The page says first what that means."""
     form = SiteForm()
     if form.validate_on_submit():
         removed = Bin.empty(current_user, utcnow())
@@ -6043,7 +6040,7 @@ def is_loopback(host: str) -> bool:
 
 
 def reach_advice(config: Mapping[str, Any]) -> str:
-    """How others get to open the site, in one sentence or three."""
+    """Return what has to be done so that others can open the site."""
     if not is_loopback(config["HOST"]) or config["TRUSTED_PROXY"]:
         return "Share one of the addresses below."
     port = config["PORT"]
@@ -6056,7 +6053,7 @@ def reach_advice(config: Mapping[str, Any]) -> str:
 
 
 def addresses(config: Mapping[str, Any]) -> list[str]:
-    """The addresses by which colleagues will reach the site: by this computer's name first, then by number."""
+    """Return the addresses at which colleagues reach the site: by the computer's name first, then by number."""
     if config["SITE_URL"]:
         return [config["SITE_URL"]]
     hosts = {socket.gethostname().lower()}
@@ -6076,14 +6073,14 @@ health = Blueprint("health", __name__)
 @health.get("/healthz")
 @public
 def live() -> ResponseReturnValue:
-    """The process lives; asks nothing of the database."""
+    """Answer 200 while the process lives. This does not ask the database."""
     return jsonify(status="ok")
 
 
 @health.get("/readyz")
 @public
 def ready() -> ResponseReturnValue:
-    """The database answers and is migrated; else 503 with Retry-After."""
+    """Answer 200 while the database answers and is migrated, else 503 with Retry-After."""
     try:
         database.check_schema()
     except database.SchemaError as error:
@@ -6102,19 +6099,19 @@ MONTHS = tuple(calendar.month_name)
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """A time zone by its name; without one, the site's."""
+    """Return a time zone by its name, or the site's for an empty name."""
     return ZoneInfo(name or current_app.config["TIMEZONE"])
 
 
 def ago(moment: datetime | None) -> Markup | str:
-    """A stored time in words ('2 hours ago', 'yesterday', 'Monday'), with the full date in the viewer's zone."""
+    """Return a stored time in words ('2 hours ago', 'yesterday', 'Monday') that show the full date as a tooltip."""
     if moment is None:
         return "never"
     return _ago(moment, *clock())
 
 
 def clock() -> tuple[datetime, ZoneInfo]:
-    """The minute it is, and the zone in which this request's person reads times."""
+    """Return the current minute in UTC, and the time zone of this request's person."""
     if "clock" not in g:
         viewer = signed_in_user()
         g.clock = g.now.replace(second=0, microsecond=0), viewer.zone if viewer else zone_of("")
@@ -6122,19 +6119,19 @@ def clock() -> tuple[datetime, ZoneInfo]:
 
 
 def today() -> date:
-    """The day it is where this request's person is."""
+    """Return today's date in the person's zone."""
     minute, zone = clock()
     return minute.replace(tzinfo=UTC).astimezone(zone).date()
 
 
 def is_away(person: Any) -> bool:
-    """Whether a person is away today, by the day it is where they are."""
+    """Return whether a person is away today, by the date in their own zone."""
     day = day_in(person.timezone)
     return (person.away_from is None or person.away_from <= day) and day <= person.away_until
 
 
 def absence(person: Any) -> str:
-    """'Away from 3 to 14 August' before a person is away, 'Away until 14 August' while they are, and '' otherwise."""
+    """Return 'Away from 3 to 14 August' before an absence, 'Away until 14 August' during it, and '' otherwise."""
     first, last = person.away_from, person.away_until
     if last is None or last < (day := day_in(person.timezone)):
         return ""
@@ -6147,33 +6144,33 @@ def absence(person: Any) -> str:
 
 
 def day_in(zone: str) -> date:
-    """The day it is for somebody who chose that time zone."""
+    """Return today's date for somebody who chose that time zone."""
     return clock()[0].replace(tzinfo=UTC).astimezone(zone_of(zone)).date()
 
 
 def as_local(moment: datetime | None) -> datetime | None:
-    """A stored time as the clock of this request's person shows it."""
+    """Return a stored time in this person's zone."""
     return moment and moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
 
 
 def as_utc(moment: datetime) -> datetime:
-    """What a person typed, in their own zone, as it is stored."""
+    """Return a time that a person typed in their own zone as it is stored."""
     return moment.replace(tzinfo=clock()[1]).astimezone(UTC).replace(tzinfo=None)
 
 
 def end_of_day(day: date) -> datetime:
-    """When a day is over where this request's person is, as it is stored."""
+    """Return the end of a day in this person's zone, as it is stored."""
     return as_utc(datetime.combine(day + timedelta(days=1), datetime.min.time()))
 
 
 def last_day(moment: datetime | None) -> date | None:
-    """The day that is over at a stored time: what `end_of_day` was given."""
+    """Return the day that ends at a stored time: the inverse of `end_of_day`."""
     local = as_local(moment)
     return (local - timedelta(microseconds=1)).date() if local else None
 
 
 def moment_in_words(moment: datetime) -> str:
-    """A time to come as people say it: 'Thursday 3 December, 12:30'."""
+    """Return a time to come in words: 'Thursday 3 December, 12:30'."""
     local = as_local(moment)
     assert local is not None
     return f"{WEEKDAYS[local.weekday()]} {_day(local.date(), g.now.year)}, {local:%H:%M}"
@@ -6181,7 +6178,7 @@ def moment_in_words(moment: datetime) -> str:
 
 @functools.lru_cache(maxsize=2048)
 def _ago(moment: datetime, minute: datetime, zone: ZoneInfo) -> Markup:
-    """The same words for a whole minute, so that a minute's pages share them."""
+    """Return the words that `ago` shows. They are the same for a whole minute, so they can be kept."""
     local, now = (time.replace(tzinfo=UTC).astimezone(zone) for time in (moment, minute))
     full = f"{WEEKDAYS[local.weekday()]} {local.day} {MONTHS[local.month]} {local.year}, {local:%H:%M}"
     words = _in_words(now - local, (now.date() - local.date()).days, local.date(), now.year)
@@ -6206,24 +6203,24 @@ def _day(day: date, this_year: int) -> str:
 
 
 def day_in_words(day: date) -> str:
-    """A date as people say it: '2 December', with the year when it is another one."""
+    """Return a date in words: '2 December', with the year unless it is this one."""
     return _day(day, g.now.year)
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
-    """A count as words: '1 comment', '3 comments', 'no comments'."""
+    """Return a count in words: '1 comment', '3 comments', 'no comments'."""
     return f"{'no' if count == 0 else f'{count:,}'} {one if count == 1 else many or one + 's'}"
 
 
 def initials(name: str) -> str:
-    """What an avatar shows: the first letters of the first and the last name."""
+    """Return what an avatar shows: the first letters of the first and the last name."""
     words = name.split()
     letters = [word[0] for word in (words[:1] + words[1:][-1:])]
     return "".join(letters).upper()[:2]
 
 
 def file_size(count: int) -> str:
-    """How large a file is, as people say it: '640 bytes', '12 KB', '3.4 MB'."""
+    """Return the size of a file in words: '640 bytes', '12 KB', '3.4 MB'."""
     if count < 1000:
         return plural(count, "byte")
     name, one = next(named for named in (("KB", 1e3), ("MB", 1e6), ("GB", 1e9)) if count < named[1] * 999.5)
@@ -6231,19 +6228,14 @@ def file_size(count: int) -> str:
     return f"{size:.{1 if size < 9.95 else 0}f} {name}"
 
 
-def picture_of(user_id: int) -> int | None:
-    """The id of a person's picture, None where they have none and their initials stand for it."""
-    return db.session.scalar(sa.select(User.picture_id).where(User.id == user_id))
-
-
 def hue(number: int) -> int:
-    """Which of the avatars' colors belongs to an id."""
+    """Return which of the avatars' colours belongs to an id."""
     return number % HUES
 
 
 @functools.cache
 def icon(name: str) -> Markup:
-    """An icon of Bootstrap's font, for the eye only."""
+    """Return an icon of Bootstrap's font, which screen readers skip."""
     return Markup('<i class="bi bi-{}" aria-hidden="true"></i>').format(name)
 
 
@@ -6256,35 +6248,35 @@ def _draw_part(template: str, values: tuple[tuple[str, Any], ...]) -> Markup:
 
 
 def cached_part(template: str, **values: Any) -> Markup:
-    """Draw a card, a comment or the header, once for the same values: it shows these and knows nothing else."""
+    """Return a card, a comment or the header. It is drawn once for the same values, because it shows nothing else."""
     draw = _draw_part.__wrapped__ if current_app.debug else _draw_part
     return draw(template, tuple(values.items()))
 
 
 def page_header() -> Markup:
-    """The header for whoever is signed in, with the place they are at marked."""
+    """Return the header for the person who is signed in, with the current place marked."""
     if not current_user:
         return cached_part("_header.html", site_name=current_site().name, id=None)
     person = {name: getattr(current_user, name) for name in ("id", "username", "name", "role", "picture_id")}
-    here = "/" + request.path.split("/")[1]  # of a person's page: "/people"
+    here = "/" + request.path.split("/")[1]  # "/people" on the page of a person, too
     return cached_part("_header.html", site_name=current_site().name, here=here, unread=g.unread, **person)
 
 
 class Key(NamedTuple):
-    """A key, what it does, and the role from which on it does it."""
+    """A key, what it does, and the lowest role that can use it."""
 
     keys: str
     does: str
     role: Role = Role.READER
 
 
-# The keys of the site, none of which does anything in a text field, and those that help while one writes in one.
+# The first keys work everywhere but in a text field, the others only in one.
 KEYS = (
     Key("/", "Search"),
-    Key("j", "The next one of a list, or of the comments"),
-    Key("k", "The one before it"),
+    Key("j", "Next item or comment"),
+    Key("k", "Previous item or comment"),
     Key("n", "Write something new", Role.MEMBER),
-    Key("e", "Edit what you look at", Role.MEMBER),
+    Key("e", "Edit what you're looking at", Role.MEMBER),
     Key("?", "Show these keys"),
     Key("Esc", "Close or cancel"),
 )
@@ -6292,12 +6284,12 @@ WRITING_KEYS = (
     Key("Ctrl B", "Bold"),
     Key("Ctrl I", "Italic"),
     Key("Ctrl K", "Link"),
-    Key("Enter", "Goes on with a list; in an empty item, ends it"),
+    Key("Enter", "Continue a list; in an empty item, end it"),
 )
 
 
 def asset(endpoint: str, filename: str) -> str:
-    """The address of a static file, with a hash of its content, so that browsers may keep it for a year."""
+    """Return the address of a static file. A hash of its content lets browsers keep it for a year."""
     holder = current_app.blueprints[endpoint.partition(".")[0]] if "." in endpoint else current_app
     digest = static_hash.__wrapped__ if current_app.debug else static_hash
     return url_for(endpoint, filename=filename, v=digest(Path(str(holder.static_folder), filename)))
@@ -6309,16 +6301,16 @@ def static_hash(path: Path) -> str:
 
 
 def template_context() -> dict[str, Any]:
-    """What every template may use."""
+    """Return what every template can use."""
     return {"current_user": signed_in_user(), "site": current_site(), "today": today}
 
 
 def register_template_helpers(app: Flask) -> None:
-    """Give the templates their filters and functions, each under its own name."""
+    """Register filters and functions for the templates, most of them under their own names."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
-    filters = (ago, absence, plural, initials, hue, file_size, picture_of, without_files, validation_words)
+    filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(marked=marked, snippet=snippet)
@@ -6334,7 +6326,7 @@ def register_template_helpers(app: Flask) -> None:
 
 
 class PlainCommand(click.Command):
-    """A command that says in one line when the database does not answer."""
+    """A command that fails with a one-line message when the database does not answer."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -6350,7 +6342,7 @@ commands.command_class = PlainCommand
 
 
 def site_address(config: Mapping[str, Any]) -> str:
-    """The address to print: SITE_URL, or where this computer finds the site."""
+    """Return the address to print: SITE_URL, or the site's address on this computer."""
     host = config["HOST"] if config["HOST"] not in ("0.0.0.0", "::") else "localhost"
     return config["SITE_URL"] or f"http://{f'[{host}]' if ':' in host else host}:{config['PORT']}"
 
@@ -6365,9 +6357,9 @@ def remove_setup_file(app: Flask) -> None:
 
 
 def announce_setup(app: Flask, terminal: bool) -> str | None:
-    """What a start says about setting up: nothing once people exist, the link on a terminal, else where it is written.
+    """Return what to print about setting up: the link on a terminal, else the file that has it. None once people exist.
 
-    A service's output ends up in logs that many can read, so there the link goes to a file for its owner only.
+    Many people can read the logs that a service prints to, so there the link goes to a file for its owner only.
     """
     with app.app_context():
         if User.exists():
@@ -6384,7 +6376,7 @@ def announce_setup(app: Flask, terminal: bool) -> str | None:
 
 @commands.command("setup-link")
 def setup_link_command() -> None:
-    """Make a new set-up link; the previous one stops working."""
+    """Make a new set-up link. The previous one stops working."""
     database.check_schema()
     with errors_for_command():
         token = Setting.renew_setup_token()
@@ -6394,7 +6386,7 @@ def setup_link_command() -> None:
 
 @contextlib.contextmanager
 def errors_for_command() -> Iterator[None]:
-    """Say in one line what a model's action refuses."""
+    """Turn the `ValidationError` of a model's action into a `ClickException` with the same message."""
     try:
         yield
     except ValidationError as error:
@@ -6403,7 +6395,7 @@ def errors_for_command() -> Iterator[None]:
 
 @commands.command("init-db")
 def init_db_command() -> None:
-    """Create the tables, or bring them up to date. May be run again."""
+    """Create the tables, or bring them up to date. It can be run again."""
     database.upgrade_schema()
     rerender_texts()
     click.echo("The database is ready.")
@@ -6433,7 +6425,7 @@ def create_admin_command(username: str, email: str, name: str, password_stdin: b
 
 
 def add_admin(username: str, name: str, email: str, password_stdin: bool) -> None:
-    """Add an administrator. What the form of a new person refuses is refused here too."""
+    """Add an administrator, with the checks of the form for a new person. Raises `ClickException` for a bad value."""
     typed = {"username": username, "name": name, "email": email, "role": str(int(Role.ADMIN))}
     with current_app.test_request_context(method="POST", data=typed):
         form = NewPersonForm()
@@ -6450,7 +6442,7 @@ def add_admin(username: str, name: str, email: str, password_stdin: bool) -> Non
 
 
 def ask_password(from_stdin: bool) -> str:
-    """Read a new password from standard input, or ask for it twice."""
+    """Return a new password from standard input, or ask for it twice. Raises `ClickException` for a weak one."""
     if from_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     elif sys.stdin.isatty():
@@ -6464,7 +6456,7 @@ def ask_password(from_stdin: bool) -> str:
 
 @commands.command("check", cls=click.Command)
 def check_command() -> None:
-    """Check this installation: each finding, and what to do about it."""
+    """Check this installation: print each finding, and what to do about it."""
     findings = [*current_app.config["FINDINGS"], *machine_findings(), *database_findings()]
     for finding in findings:
         click.echo(finding)
@@ -6473,7 +6465,7 @@ def check_command() -> None:
 
 
 def machine_findings() -> Iterator[Finding]:
-    """Look at the disk, at who can read the secret key, and at who can open the site."""
+    """Check the disk, who can read the secret key, and who can open the site."""
     config = current_app.config
     free = shutil.disk_usage(config["DATA_DIR"]).free // 2**20
     yield Finding(free >= 500, "disk", f"{free:,} MB free", "Make room: the data folder needs at least 500 MB.")
@@ -6487,7 +6479,7 @@ def machine_findings() -> Iterator[Finding]:
 
 
 def database_findings() -> Iterator[Finding]:
-    """Look at the database; at the schema if it answers, and at what is in it if the schema fits."""
+    """Check the database, then its schema if it answers, then its content if the schema fits."""
     url = db.engine.url.render_as_string(hide_password=True)
     try:
         database.check_schema()
@@ -6505,7 +6497,7 @@ def database_findings() -> Iterator[Finding]:
 
 
 def content_findings() -> Iterator[Finding]:
-    """Look at what is in the database."""
+    """Check what is in the database."""
     texts = count_outdated_texts()
     words = f"{plural(texts, 'text')} rendered by an older version" if texts else "current"
     yield Finding(not texts, "texts", words, "Run: python -m flask rerender")
@@ -6519,7 +6511,7 @@ def content_findings() -> Iterator[Finding]:
 
 
 def site_time(moment: datetime) -> str:
-    """A stored time as the site's clock shows it."""
+    """Return a stored time in words, in the site's zone."""
     return f"{moment.replace(tzinfo=UTC).astimezone(zone_of('')):%d %B %Y, %H:%M}"
 
 
@@ -6540,14 +6532,14 @@ def rebuild_search_index() -> None:
 
 @commands.command("rerender")
 def rerender_command() -> None:
-    """Render the texts again that an older version rendered."""
+    """Render the texts again that an older version of Corkboard rendered."""
     database.check_schema()
     count = rerender_texts()
     click.echo(f"{plural(count, 'text')} rendered." if count else "Nothing to render.")
 
 
 def rerender_texts() -> int:
-    """Render the texts again that an older version rendered, with a progress bar. Returns how many."""
+    """Render outdated texts again, with a progress bar. Returns how many there were."""
     count = count_outdated_texts()
     if count:
         with click.progressbar(length=count, label="Rendering texts") as bar:
@@ -6563,8 +6555,8 @@ DEMO = Path(__file__).resolve().parent / "templates" / "demo"
 
 
 @commands.command("seed-demo")
-@click.option("--posts", "wanted", default=0, metavar="N", help="Make N posts, for measuring.")
-@click.option("--force", is_flag=True, help="Even where there are people already; nobody should use the site then.")
+@click.option("--posts", "wanted", default=0, metavar="N", help="Make N posts, to measure with.")
+@click.option("--force", is_flag=True, help="Add it to a site that has people. Nobody should be using it at the time.")
 def seed_demo_command(wanted: int, force: bool) -> None:
     """Fill the site with a small company: 12 people, 5 topics, 60 posts, a handbook and comments."""
     database.check_schema()
@@ -6573,11 +6565,11 @@ def seed_demo_command(wanted: int, force: bool) -> None:
     demo = Demo()
     passwords = [generate_password() for _ in demo.company["people"]]
     with errors_for_command():
-        demo.happen(3650, demo.found, [hash_password(password) for password in passwords])
+        demo.backdate(3650, demo.set_up, [hash_password(password) for password in passwords])
     with click.progressbar(demo.events(), label="Writing posts") as events:
         for post, event in events:
-            demo.happen(event["days"], demo.carry_out, post, event)
-    demo.happen(7, demo.read_notifications)
+            demo.backdate(event["days"], demo.carry_out, post, event)
+    demo.backdate(7, demo.read_notifications)
     demo.repeat(wanted)
     remove_setup_file(current_app)
     click.echo(f"Sign in at {site_address(current_app.config)}/login. The passwords are shown this once:")
@@ -6586,11 +6578,11 @@ def seed_demo_command(wanted: int, force: bool) -> None:
 
 
 class Demo:
-    """The company in `templates/demo/`. Its people do by the models' actions what people do on pages."""
+    """The company in `templates/demo/`. Its people call the models' actions, as pages do."""
 
     def __init__(self) -> None:
         self.company = tomllib.loads((DEMO / "company.toml").read_text(encoding="utf-8"))
-        # The ages in the file fall into working hours when they are counted from two in the afternoon.
+        # Counted back from two in the afternoon, the ages in the file fall into working hours.
         now = utcnow()
         self.now = now.replace(hour=14, minute=0) - timedelta(days=now.hour < 14)
         self.people: dict[str, User] = {}
@@ -6602,13 +6594,13 @@ class Demo:
         return self.now - timedelta(days=days)
 
     def events(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """What is done to posts, each with its post, in the order of time."""
+        """Return what happens to posts, as pairs of post and event, in the order of time."""
         found = [(post, event) for post in self.company["posts"] for event in (post, *post.get("events", ()))]
         return sorted(found, key=lambda pair: -pair[1]["days"])
 
     @transactional
-    def happen(self, days: float, action: Callable[..., None], *args: Any) -> None:
-        """Carry out an action, and have everything that it wrote be of so many days ago."""
+    def backdate(self, days: float, action: Callable[..., None], *args: Any) -> None:
+        """Carry out an action, and set every time that it wrote back by so many days."""
         begun = utcnow()
         action(*args)
         db.session.flush()
@@ -6617,7 +6609,7 @@ class Demo:
             db.session.execute(written.values({column: self.ago(days)}))
         db.session.expire_all()
 
-    def found(self, hashes: list[str]) -> None:
+    def set_up(self, hashes: list[str]) -> None:
         """Add the people, with hashes of their passwords, and the topics."""
         is_new_site = not User.exists()
         for person, password_hash in zip(self.company["people"], hashes, strict=True):
@@ -6645,7 +6637,7 @@ class Demo:
         return topic.id
 
     def carry_out(self, post: dict[str, Any], event: dict[str, Any]) -> None:
-        """Do to a post what an event says."""
+        """Carry out what an event says about a post."""
         actor, post_id = self.people[event["by"]], post.get("id", 0)
         match event["do"]:
             case "write":
@@ -6675,12 +6667,15 @@ class Demo:
         self, author: User, *, kind: str, topic: str, title: str, body: str, how: str = "publish", owner: str = "",
         review_every: int | None = None, appears: float | None = None, files: Sequence[str] = (), **_more: Any,
     ) -> int:  # fmt: skip
-        """Publish a post, or leave it a draft. Returns its id."""
+        """Publish a post, schedule it, or leave it as a draft. Returns its id."""
         uploads = [Attachment.create(author, stored_demo_file(name, store_upload)) for name in files]
         for file in uploads:
             body = body.replace(f"(/files/{file.name})", f"({file.url})")
         data = PostData(
-            *(kind, self.topics[topic], title, body),
+            kind,
+            self.topics[topic],
+            title,
+            body,
             file_ids=[file.id for file in uploads],
             owner_id=self.people[owner].id if owner else None,
             review_every=review_every,
@@ -6689,30 +6684,30 @@ class Demo:
         return Post.save(author, data, how=how, form_id=secrets.token_hex(16)).id
 
     def react(self, event: dict[str, Any], **thing: int) -> None:
-        """Give the reactions that an event brings: of each kind, by whom."""
+        """Add the reactions that an event lists by kind."""
         for kind, names in event.get("reactions", {}).items():
             for username in names.split():
                 Reaction.change(self.people[username], kind, True, **thing)
 
     def read_notifications(self) -> None:
-        """Mark what people were told more than a week ago as read."""
+        """Mark the notifications that are more than a week old as read."""
         for user in self.people.values():
             Notification.read(user.id, utcnow(), Notification.created_at < self.ago(7))
 
     def repeat(self, wanted: int) -> None:
-        """Write more news with the same texts, further and further back, until there are so many."""
+        """Write more news with the same texts, each older than the last, until there are that many."""
         news = [post for post in self.company["posts"] if post["kind"] == "news"]
         more = range(wanted - len(news))
         texts = [post["id"] for post in news if post["topic"] != "Management" and "how" not in post]
         with click.progressbar(more[::REPEATED_AT_ONCE], label="Writing more") as starts:
             for start in starts:
                 self.write_again(texts, more[start : start + REPEATED_AT_ONCE])
-        if more:  # what is older than the posts before comes after them in the index
+        if more:  # the new posts are the oldest, and the index wants those first
             rebuild_search_index()
 
     @transactional
     def write_again(self, texts: Sequence[int], numbers: Sequence[int]) -> None:
-        """Write the posts with these ids once more, in turn."""
+        """Copy the posts with these ids in turn, once for each number."""
         columns = sa.select(*(getattr(Post, name) for name in REPEATED)).where(Post.id.in_(texts))
         same = [row._asdict() for row in db.session.execute(columns)]
         posts = []
@@ -6734,12 +6729,12 @@ def stored_demo_file(name: str, store: Callable[[FileStorage], StoredFile]) -> S
         return store(FileStorage(content, filename=name))
 
 
-# -- jobs: what the site does by itself --------------------------------------------------------------------------------
+# -- jobs: what the site does automatically ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something that the site does again and again. `run` returns to how many things."""
+    """Something that the site does at intervals. `run` returns how many things it dealt with."""
 
     name: str
     every: timedelta
@@ -6768,7 +6763,7 @@ def delete_old_read_marks() -> int:
 
 
 def delete_old(model: Any, condition: sa.ColumnElement[bool]) -> int:
-    """Delete old rows, one person's after the other, so that nobody waits long. Returns how many."""
+    """Delete old rows, one person's at a time, so that no lock is held for long. Returns how many there were."""
     people = db.session.scalars(sa.select(User.id)).all()
     return sum(delete_old_of(user_id, model, condition) for user_id in people)
 
@@ -6782,7 +6777,7 @@ HOUR = timedelta(hours=1)
 JOBS = (
     Job("publish", HOUR / 240, "Publishes scheduled posts.", Post.publish_due, "post", "published"),
     Job("reviews", HOUR, "Tells owners which pages are overdue for review.", notify_overdue_reviews, "page", "overdue"),
-    Job("empty-bin", 6 * HOUR, "Empties the recycle bin of what is old.", empty_bin, "thing", "deleted permanently"),
+    Job("empty-bin", 6 * HOUR, "Deletes old things from the recycle bin.", empty_bin, "thing", "deleted permanently"),
     Job("prune-files", 24 * HOUR, "Deletes files that belong to nothing.", Attachment.prune, "file", "deleted"),
     Job("sign-ins", 24 * HOUR, "Deletes sign-ins that ended long ago.", SignIn.forget_ended, "sign-in", "deleted"),
     Job("notifications", 24 * HOUR, "Deletes old notifications.", delete_old_notifications, "notification", "deleted"),
@@ -6793,7 +6788,7 @@ JOB_SECONDS = 10  # how often to look for what is due
 
 
 def run_job(job: Job, early: bool = False) -> str | None:
-    """Run a job if it is due (or `early`) and nobody else runs it. Returns its result in words; a failure is logged."""
+    """Run a job if it is due (or `early`) and no other process runs it. Returns its result in words, or None."""
     lease = JobRun.claim(job.name, early)
     if lease is None:
         return None
@@ -6810,7 +6805,7 @@ def run_job(job: Job, early: bool = False) -> str | None:
 
 
 def run_due_jobs() -> list[str]:
-    """Run what is due, one after the other. Returns the names of what ran."""
+    """Run the due jobs, one after the other. Returns the names of those that ran."""
     runs = JobRun.known()
     db.session.rollback()
     due = [job for job in JOBS if job.name not in runs or runs[job.name].due_at <= utcnow()]
@@ -6818,7 +6813,7 @@ def run_due_jobs() -> list[str]:
 
 
 def run_jobs(app: Flask, stopping: threading.Event) -> None:
-    """Run jobs as they become due, until it is to stop."""
+    """Run jobs as they become due, until `stopping` is set."""
     while not stopping.wait(JOB_SECONDS):
         try:
             with app.app_context():
@@ -6829,12 +6824,12 @@ def run_jobs(app: Flask, stopping: threading.Event) -> None:
 
 @commands.group("jobs")
 def jobs_group() -> None:
-    """What the site does by itself: look at it, or do it now."""
+    """List what the site does automatically, or do it now."""
 
 
 @jobs_group.command("list")
 def list_jobs_command() -> None:
-    """Show each job: what it does, when it ran last and how that went, and when it is due."""
+    """Show each job: what it does, when it last ran, its result, and when it is due."""
     runs = JobRun.known()
     for job in JOBS:
         click.echo(f"{job.name}: {job.about}")
@@ -6847,7 +6842,7 @@ def list_jobs_command() -> None:
 
 @jobs_group.command("run")
 @click.argument("name", type=click.Choice([job.name for job in JOBS]), required=False)
-@click.option("--due", is_flag=True, help="Run once what is due.")
+@click.option("--due", is_flag=True, help="Run what is due once, and stop.")
 def run_jobs_command(name: str | None, due: bool) -> None:
     """Run the job NAME now; without it, run jobs as they become due until stopped.
 
@@ -6859,7 +6854,7 @@ def run_jobs_command(name: str | None, due: bool) -> None:
     if name:
         run_job_now(next(job for job in JOBS if job.name == name))
     elif due:
-        click.echo(f"Ran: {', '.join(run_due_jobs()) or 'nothing, for nothing is due'}.")
+        click.echo(f"Ran: {', '.join(run_due_jobs()) or 'nothing, because nothing is due'}.")
     else:
         click.echo("Jobs run as they become due. To stop, press Ctrl+C.")
         run_jobs(current_app, stop_event())
@@ -6875,7 +6870,7 @@ def run_job_now(job: Job) -> None:
 
 
 def stop_event() -> threading.Event:
-    """An event that is set when the process is asked to stop."""
+    """Return an event that is set when the process is asked to stop."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stopping.set())
@@ -6886,7 +6881,7 @@ def stop_event() -> threading.Event:
 # == 10. Error handlers ================================================================================================
 # ======================================================================================================================
 
-# By status: the title and the text of a page. They say nothing of what went on inside.
+# The title and the text of a page, by status. They reveal nothing about the cause.
 ERROR_WORDS = {
     400: ("That didn't work", "Your browser sent something this page doesn't understand. Go back and try again."),
     401: ("Please sign in", "You need to be signed in for this."),
@@ -6903,7 +6898,7 @@ ERROR_WORDS = {
 }
 SIGNED_OUT = ("You've been signed out", "Nothing was saved. Sign in again, then send it once more.")
 OPEN_TOO_LONG = ("This page was open too long", "Nothing was saved. Go back, reload the page and try again.")
-OWN_WORDS = {403, 413, 422, 429, 503}  # statuses that our views `abort` with a text of their own
+OWN_WORDS = {403, 413, 422, 429, 503}  # statuses for which our views give `abort` a text of their own
 BARE = {500, 503}  # pages that are drawn without the database or the session
 SENT_FIELDS = ("title", "body")
 
@@ -6930,7 +6925,7 @@ def answer_http_error(error: HTTPException) -> ResponseReturnValue:
 
 
 def answer_lost_token(error: CSRFError) -> ResponseReturnValue:
-    """Answer a form whose token is missing or belongs to an earlier session. It is not carried out."""
+    """Answer 400 to a form whose token is missing or belongs to an earlier session. Nothing was carried out."""
     log.info("csrf: %s", error.description)
     view = current_app.view_functions[request.endpoint or ""]
     signed_out = not current_user and getattr(view, "access", "public") != "public"
@@ -6938,7 +6933,7 @@ def answer_lost_token(error: CSRFError) -> ResponseReturnValue:
 
 
 def answer_database_error(error: Exception) -> ResponseReturnValue:
-    """Answer 503 while the database is gone or busy. Any other error of the database is a defect."""
+    """Answer 503 while the database is gone or busy. Any other error of the database is a bug."""
     if not database.is_unavailable(error):
         return answer_crash(error)
     log.error("%s database unavailable: %s", g.get("request_id", ""), error)
@@ -6972,12 +6967,12 @@ def problem_details(code: int, title: str, text: str, request_id: str) -> Respon
 
 
 def draw_error(context: dict[str, Any]) -> str:
-    """The HTML of an error. A page that cannot be drawn with the site's header is drawn without it."""
+    """Return the HTML of an error. A page that cannot be drawn with the site's header is drawn without it."""
     context["sent"] = sent_text()
     if context["code"] not in BARE:
         try:
-            onward = {"Home": "/", "Handbook": "/handbook", "People": "/people"}
-            onward = onward if current_user else {"Sign in": "/login"}
+            places = {"Home": "/", "Handbook": "/handbook", "People": "/people"}
+            onward = places if current_user else {"Sign in": "/login"}
             return render_template("errors/error.html", onward=onward, **context)
         except Exception as error:
             log.warning("error page rendered bare: %r", error)
@@ -6985,18 +6980,18 @@ def draw_error(context: dict[str, Any]) -> str:
 
 
 def sent_text() -> dict[str, str]:
-    """The title and the text that somebody sent from a page of this site, so that the error page can show them."""
+    """Return the title and the text that a page of this site sent, so that the error page can show them."""
     try:
         if request.method != "POST" or not is_from_this_site():
             return {}
-        request.max_content_length = 2 * current_app.config["MAX_CONTENT_LENGTH"]  # as wsgi.py has it
+        request.max_content_length = 2 * current_app.config["MAX_CONTENT_LENGTH"]  # as in wsgi.py
         return {name: request.form[name] for name in SENT_FIELDS if request.form.get(name)}
     except HTTPException:  # an untrusted host, or a body that cannot be read
         return {}
 
 
 def is_from_this_site() -> bool:
-    """Whether the browser says that a page of this site sent the request."""
+    """Return whether the browser says that a page of this site sent the request."""
     origin = request.headers.get("Origin", "").partition("://")[2]
     return request.headers.get("Sec-Fetch-Site") == "same-origin" or origin == request.host
 
@@ -7009,8 +7004,8 @@ def is_from_this_site() -> bool:
 def create_app(config: Config | str | None = None) -> Flask:
     """Build the application; touch no schema, lock or token.
 
-    `config` is a `Config`, the name of one ('testing'), or None for what the environment says.
-    Raises `ConfigError` where the settings are not sound.
+    `config` is a `Config`, the name of one ('testing'), or None for the one that APP_ENV names.
+    Raises `ConfigError` if the settings are not sound.
     """
     settings = configurations[config]() if isinstance(config, str) else config or load()
     settings.require_sound()
@@ -7022,7 +7017,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     configure_logging(app)
     database.init_db(app)
     bootstrap.init_app(app)
-    app.before_request(begin_request)  # before CSRFProtect's own, which may refuse the request
+    app.before_request(begin_request)  # before that of CSRFProtect, which may refuse the request
     csrf.init_app(app)
     app.after_request(finish_response)
     app.after_request(record_visit)
@@ -7036,7 +7031,7 @@ def create_app(config: Config | str | None = None) -> Flask:
 
 
 def believe_proxy(app: Flask) -> None:
-    """Take a visitor's address, scheme and host from the headers of TRUSTED_PROXY, and from nobody else's."""
+    """Take a visitor's address, scheme and host from the headers of TRUSTED_PROXY, and from those of nobody else."""
     proxy, direct = app.config["TRUSTED_PROXY"], app.wsgi_app
     behind_proxy = ProxyFix(direct, x_for=1, x_proto=1, x_host=1)
 
@@ -7051,7 +7046,7 @@ def believe_proxy(app: Flask) -> None:
 
 
 def begin_request() -> ResponseReturnValue | None:
-    """Give the request its time and id, and refuse it while the database does not fit the code."""
+    """Give the request its time and id. Answer 503 while the database does not fit the code."""
     g.now = utcnow()
     g.started = time.perf_counter()
     g.request_id = secrets.token_hex(8)
@@ -7066,20 +7061,20 @@ def begin_request() -> ResponseReturnValue | None:
 
 
 def finish_response(response: Response) -> Response:
-    """Set the headers of every answer, and log the request."""
+    """Set the headers that every response has, and log the request."""
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)  # a file has a stricter policy of its own
     response.headers["X-Request-ID"] = g.get("request_id", "")
     if current_app.config["SESSION_COOKIE_SECURE"]:
         response.headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
     set_cache_control(response)
-    if request.endpoint != POLL_ENDPOINT or response.status_code != 304:  # every open page asks three times a minute
+    if request.endpoint != POLL_ENDPOINT or response.status_code != 304:  # every open page polls three times a minute
         log_request(response.status_code)
     return response
 
 
 def set_cache_control(response: Response) -> None:
-    """Let browsers keep a static file for a year, if its address has the right hash, and no page at all."""
+    """Let browsers keep a static file for a year if its address has the right hash, and keep no page at all."""
     if request.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
         kept = request.endpoint in KEPT_ENDPOINTS and response.status_code in (200, 206, 304)
         response.headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"
@@ -7088,9 +7083,9 @@ def set_cache_control(response: Response) -> None:
 
 
 def logged_path() -> str:
-    """A path without secrets: no query, and of an address that carries a token only its pattern.
+    """Return the path without secrets: it has no query, and an address with a token is logged as its pattern.
 
-    It is quoted, or a line end in it would begin a line of the log that somebody made up (CWE-117).
+    The path is quoted. Otherwise a line break in it could forge a line of the log (CWE-117).
     """
     rule = request.url_rule
     return rule.rule if rule is not None and "token" in rule.arguments else quote(request.path)
@@ -7105,14 +7100,14 @@ def log_request(status: int) -> None:
 
 
 class IdConverter(IntegerConverter):
-    """An id in an address; a number that no row can have is 404 before any view."""
+    """An id in an address. A number that no row can have is 404 before any view."""
 
     def __init__(self, url_map: Map) -> None:
         super().__init__(url_map, max=ID_MAX)
 
 
 class FileNameConverter(BaseConverter):
-    """The name of a file, which has an ending; what is done to a file (`/files/5/delete`) has none."""
+    """The name of a file. It has an ending, unlike what is done to a file (`/files/5/delete`)."""
 
     regex = r"[^/]+\.[^/]+"
     part_isolating = True

@@ -1,9 +1,9 @@
 """Settings: read once from the environment and from `.env`, checked, and handed to Flask as one object.
 
-`load()` picks the class that APP_ENV names; without it the site runs as production, because safe is the default and
-development is asked for. A bad value stops nothing here: it becomes a `Finding`, the default stands in for it, and
-reading goes on, so that `require_sound()` (called by `create_app`) can tell everything that is wrong in one go.
-Each setting is explained, with its default, in `.env.example`. `configure_logging()` writes the log they ask for.
+`load()` returns an object of the class that APP_ENV names. The default is production, because that is the safe one.
+A bad value stops nothing here. It becomes a `Finding`, and the default takes its place, so that `require_sound()`
+(which `create_app` calls) can list everything that is wrong. `.env.example` explains each setting with its default.
+`configure_logging()` sets up the log.
 """
 
 import json
@@ -52,7 +52,7 @@ Value = TypeVar("Value")
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at: whether it is right, what was found and, if it is wrong, what to do."""
+    """One thing that was checked: whether it is right, what was found and, if it is wrong, what to do."""
 
     ok: bool
     name: str
@@ -65,7 +65,7 @@ class Finding(NamedTuple):
 
 
 class ConfigError(click.ClickException):
-    """The settings are not sound. Its text lists every finding; the commands and `wsgi.py` print it and exit with 1."""
+    """The settings are not sound. Its text lists every finding. The commands and `wsgi.py` print it and exit with 1."""
 
     def __init__(self, findings: Iterable[Finding]):
         self.findings = list(findings)
@@ -92,7 +92,7 @@ class Config:
     SESSION_REFRESH_EACH_REQUEST = False
     PERMANENT_SESSION_LIFETIME = timedelta(days=30)
     SEND_FILE_MAX_AGE_DEFAULT = 365 * 24 * 60 * 60
-    # A token lives as long as its session: with a time limit, whoever writes for more than an hour could not save.
+    # A token lives as long as its session. With Flask-WTF's limit, nobody could write for more than an hour.
     WTF_CSRF_TIME_LIMIT = None
     BOOTSTRAP_SERVE_LOCAL = True
 
@@ -128,7 +128,7 @@ class Config:
         self.DATABASE_URL: str = self._read("DATABASE_URL", default_url, read_url, without_password)
 
     def _check_data_dir(self) -> None:
-        """Make the folder, for its owner only, where it does not exist yet."""
+        """Make the folder, for its owner only, if it does not exist yet."""
         trouble = ""
         try:
             self.DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ class Config:
             self._check_secret_key("SECRET_KEY_FALLBACKS", key)
 
     def _kept_secret_key(self) -> str:
-        """The key of the data folder; empty where it cannot be kept, and the site does not start."""
+        """Return the key of the data folder. If it cannot be kept there, it is empty, and the site does not start."""
         path = self.DATA_DIR / "secret_key"
         try:
             key = keep_secret_key(path)
@@ -209,7 +209,7 @@ class Config:
     def _read(
         self, name: str, default: Value, parse: Callable[[str], Value], show: Callable[[Any], str] = str
     ) -> Value:
-        """The value of a setting. `parse` refuses by a ValueError that says what would be right."""
+        """Return the value of a setting. `parse` raises a ValueError that says what would be right."""
         given = self._given(name)
         try:
             value = parse(given) if given else default
@@ -224,7 +224,7 @@ class Config:
 
 
 class DevelopmentConfig(Config):
-    """On the machine of whoever works on the code: the debugger, and templates read anew."""
+    """For work on the code: it has the debugger, and reloads templates."""
 
     APP_ENV = "development"
     DEBUG = True
@@ -232,7 +232,7 @@ class DevelopmentConfig(Config):
 
 
 class TestingConfig(Config):
-    """For the tests: exceptions reach them."""
+    """For the tests: exceptions reach them instead of becoming error pages."""
 
     __test__ = False  # pytest would take it for a test class
     APP_ENV = "testing"
@@ -240,7 +240,7 @@ class TestingConfig(Config):
 
 
 class ProductionConfig(Config):
-    """Where a team works: refuses whatever would put their data at risk."""
+    """For a team's site: it refuses whatever would put their data at risk."""
 
 
 config: dict[str, type[Config]] = {
@@ -251,23 +251,23 @@ config: dict[str, type[Config]] = {
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
-    """The settings of the environment that APP_ENV names; an unknown name is refused as a finding of production."""
+    """Return the settings for APP_ENV. For an unknown name they are those of production, with a finding about it."""
     environ = read_environment() if environ is None else environ
     return config.get(environ.get("APP_ENV", "").strip(), ProductionConfig)(environ)
 
 
 def read_environment(dotenv: Path = PROJECT_DIR / ".env") -> dict[str, str]:
-    """The variables of the process over those of `.env`."""
+    """Return the variables of the process and those of `.env`. The former win."""
     if not dotenv.is_file():
         return dict(os.environ)
     from dotenv import dotenv_values
 
-    # utf-8-sig: Notepad may put a byte order mark first. No interpolation: a password may well contain a dollar sign.
+    # utf-8-sig: Notepad can begin a file with a byte order mark. No interpolation: a password can have a dollar sign.
     kept = dotenv_values(dotenv, encoding="utf-8-sig", interpolate=False)
     return {name: value for name, value in kept.items() if value is not None} | dict(os.environ)
 
 
-# == Readers: each takes the text of a setting, and refuses by saying what would be right ==============================
+# == Readers: each returns the value of a text, or raises a ValueError that says what would be right ===================
 
 OFF = {"", "0", "false", "no", "off"}
 HOST_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -304,7 +304,7 @@ def words(given: str) -> list[str]:
 
 
 def how_many(values: list[str] | str) -> str:
-    """For secrets: says that they are there, and nothing of what they are."""
+    """Return how many secrets there are, which reveals none of them."""
     return f"{len(values)} set"
 
 
@@ -342,7 +342,7 @@ def trusted_hosts(given: str) -> list[str] | None:
 
 
 def site_url(given: str) -> str:
-    """`scheme://host[:port]`, in lower case and without a slash at the end. The site stands at the root of its host."""
+    """Return `scheme://host[:port]`, in lower case and without a slash at the end. A path is refused."""
     url = given.removesuffix("/").lower()
     try:
         parts = urlsplit(url)
@@ -369,7 +369,7 @@ def time_zone(given: str) -> str:
 def data_folder(given: str) -> Path:
     if "\0" in given or "?" in given:  # a question mark would end the path in a database address
         raise ValueError("Use the path of a folder, without a question mark in it.")
-    # Not resolved: on Windows that turns the letter of a mapped drive into a UNC path.
+    # Not resolved: on Windows that would turn the letter of a mapped drive into a UNC path.
     return Path(os.path.abspath(PROJECT_DIR / Path(given).expanduser()))
 
 
@@ -381,7 +381,7 @@ def reason(error: Exception) -> str:
 
 
 def keep_secret_key(path: Path) -> str:
-    """The key in the file, made at the first call. Processes that start together end up with one and the same key."""
+    """Return the key in the file, and make it at the first call. Processes that start together get the same key."""
     if not path.exists():
         make_secret_key(path)
     return path.read_text(encoding="utf-8").strip()
@@ -390,7 +390,7 @@ def keep_secret_key(path: Path) -> str:
 def make_secret_key(path: Path) -> None:
     import secrets
 
-    # mkstemp makes the file readable for its owner only; it gets its name when complete, so nobody reads half a key.
+    # mkstemp lets only the owner read the file. It gets its name when it is complete, so nobody reads half a key.
     descriptor, draft = tempfile.mkstemp(prefix="secret_key.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -403,7 +403,7 @@ def make_secret_key(path: Path) -> None:
 
 
 def name_unless_taken(draft: str, path: Path) -> None:
-    """Let the first of several processes win: os.link refuses a taken name everywhere, os.rename on Windows only."""
+    """Name the file unless another process was first: os.link always refuses a taken name, os.rename on Windows."""
     try:
         os.link(draft, path)
     except FileExistsError:
@@ -417,7 +417,7 @@ def name_unless_taken(draft: str, path: Path) -> None:
 
 
 def database_url_in(data_dir: Path) -> Callable[[str], str]:
-    """A reader that takes the usual spellings; a relative SQLite path starts at the data folder."""
+    """Return a reader that takes the usual spellings. A relative SQLite path starts at the data folder."""
 
     def parse(given: str) -> str:
         scheme, separator, rest = given.partition("://")
@@ -443,7 +443,7 @@ def sqlite_url(rest: str, data_dir: Path) -> str:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite database; None for any other, and for one in memory."""
+    """Return the file of an SQLite database. None for any other, and for one in memory."""
     path = url.removeprefix("sqlite:///")
     return None if path in (url, ":memory:") else Path(path)
 
@@ -453,7 +453,7 @@ def without_password(url: str) -> str:
 
 
 def sqlite_trouble(url: str) -> tuple[str, str]:
-    """What makes this place unfit for a SQLite database, and the remedy; both empty when nothing does."""
+    """Return what is wrong with the place of an SQLite database, and the remedy. Both are empty if it is fine."""
     if url == "sqlite:///:memory:":
         return "in memory, where everything is lost at the end", "Leave DATABASE_URL out, or name a file."
     path = sqlite_path(url)
@@ -464,21 +464,21 @@ def sqlite_trouble(url: str) -> tuple[str, str]:
 
 
 def on_network_drive(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    resolved = path.resolve()  # on Windows also turns a mapped drive into its UNC path
+    resolved = path.resolve()  # on Windows this turns a mapped drive into its UNC path
     if str(resolved).startswith(("\\\\", "//")):
         return not str(resolved).startswith(("\\\\?\\", "\\\\.\\")) or str(resolved).startswith("\\\\?\\UNC\\")
     return filesystem_of(resolved, mounts) in NETWORK_FILESYSTEMS
 
 
 def filesystem_of(path: Path, mounts: Path) -> str:
-    """The type of the file system at the path on Linux; empty elsewhere."""
+    """Return the type of the file system at the path on Linux, and '' elsewhere."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return ""
     best, kind = Path("/"), ""
     for _, point, this_kind, *_ in (line.split(" ") for line in lines if line.count(" ") > 2):
-        # A space in a mount point is written as \040. A later line covers an earlier one at the same point.
+        # A space in a mount point is written as \040. A later line hides an earlier one for the same point.
         folder = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point))
         if path.is_relative_to(folder) and len(folder.parts) >= len(best.parts):
             best, kind = folder, this_kind
@@ -492,7 +492,7 @@ LOG_LINE = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 def configure_logging(app: "Flask") -> None:
-    """Write to `DATA_DIR/logs/corkboard.log`, as text or JSON. The last application made in a process has the log."""
+    """Log to `DATA_DIR/logs/corkboard.log`, as text or JSON. The last application made in a process has the log."""
     folder = app.config["DATA_DIR"] / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "corkboard.log"
@@ -508,13 +508,13 @@ def configure_logging(app: "Flask") -> None:
 
 
 class LogFile(RotatingFileHandler):
-    """Starts a new file at a certain size; on Windows only when no other process has the file open."""
+    """A log that starts a new file at a certain size, on Windows only if no other process has the file open."""
 
     def doRollover(self) -> None:
-        """Move the files on by one.
+        """Rename the files, and start a new one.
 
         Windows refuses to rename a file that another process has open. The inherited method would notice that only
-        after it had moved the older files. This one tries first, and writes on in the same file.
+        after it had renamed the older files. This one tries first, and keeps writing to the same file if it fails.
         """
         try:
             if self.stream:
@@ -527,7 +527,7 @@ class LogFile(RotatingFileHandler):
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record. Named arguments, such as those of a request, become fields of their own."""
+    """Writes one line of JSON a record. Named arguments, such as those of a request, become fields of their own."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {

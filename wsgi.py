@@ -1,4 +1,4 @@
-"""`app` for any WSGI server; run as a script (`python wsgi.py`), Corkboard serves itself through Waitress.
+"""`app` for any WSGI server. Run as a script (`python wsgi.py`), this file serves Corkboard through Waitress.
 
 Contents: 1 the start, 2 one server for each data folder, 3 the address, 4 ambiguous requests, 5 serving and stopping,
 6 jobs.
@@ -34,13 +34,13 @@ log = logging.getLogger("corkboard")
 
 
 def main() -> int:
-    """Serve until asked to stop. Returns the exit code; what prevents the start is told without a traceback."""
+    """Serve until asked to stop. Returns the exit code. What prevents the start is printed without a traceback."""
     try:
         start()
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except KeyboardInterrupt:  # during the start; later Ctrl+C has a handler
+    except KeyboardInterrupt:  # during the start; after that Ctrl+C has a handler
         return 130
     return 0
 
@@ -51,7 +51,7 @@ def start() -> None:
     try:
         database.ensure_schema(app)
         with listen(app.config["HOST"], app.config["PORT"]) as listener:
-            tell(*greeting(app))
+            print_lines(*greeting(app))
             serve(app, listener)
     finally:
         if lock_file:
@@ -59,7 +59,7 @@ def start() -> None:
 
 
 def greeting(app: Flask) -> list[str]:
-    """The lines that a start prints: where the site is, how to set it up, and how to stop it."""
+    """Return the lines that the start prints: where the site is, how to set it up, and how to stop it."""
     settings, terminal = app.config, is_terminal()
     lines = [f"Corkboard is running at {site_address(settings)}"]
     if settings["SITE_URL"]:
@@ -73,14 +73,14 @@ def is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()  # None under pythonw, which has no console
 
 
-def tell(*lines: str) -> None:
-    with suppress(OSError):  # the terminal may be closed, and the site still serves
+def print_lines(*lines: str) -> None:
+    with suppress(OSError):  # the site serves even if the terminal is closed
         print(*lines, sep="\n", flush=True)
 
 
 # == 2. One server for each data folder ================================================================================
 
-# On Windows nobody else can read a locked byte. The lock lies far behind the process number, which others must read.
+# On Windows nobody else can read a locked byte, so the lock lies far behind the process id, which others read.
 LOCKED_BYTE = 1 << 20
 
 
@@ -90,9 +90,9 @@ def is_on_sqlite(app: Flask) -> bool:
 
 
 def lock_data_folder(folder: Path) -> IO[str]:
-    """Lock `serve.lock` and return the open file; the system ends the lock with the process.
+    """Lock `serve.lock` and return the open file. The system releases the lock when the process ends.
 
-    Raises a `ClickException` when another process has it.
+    Raises a `ClickException` if another process holds it.
     """
     path = folder / "serve.lock"
     try:
@@ -114,7 +114,7 @@ def lock_data_folder(folder: Path) -> IO[str]:
 
 
 def lock(file: IO[str]) -> bool:
-    """Lock the file without waiting. Returns False when another process has locked it."""
+    """Lock the file without waiting. Returns False if another process has locked it."""
     try:
         import fcntl
     except ImportError:
@@ -143,7 +143,7 @@ def lock_on_windows(file: IO[str]) -> bool:
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises a `ClickException` that says what to change."""
     try:
-        # A name may have both kinds of address. IPv4 comes first, because browsers expect localhost there.
+        # A name can have addresses of both kinds. IPv4 is preferred, because browsers expect localhost there.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
@@ -160,7 +160,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def claim(listener: socket.socket) -> None:
-    """Let nobody else listen at this address, and let the next start use it at once."""
+    """Keep other programs from this address, and let the next start use it at once."""
     # On Windows SO_REUSEADDR would let any program share the address. SO_EXCLUSIVEADDRUSE exists only there.
     exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR if exclusive is None else exclusive, 1)
@@ -182,7 +182,7 @@ def address_trouble(error: OSError, host: str, port: int) -> str:
 # == 4. Ambiguous requests =============================================================================================
 
 TRANSFER_ENCODING = re.compile(rb"^transfer-encoding:[ \t]*([^\r]*)", re.IGNORECASE | re.MULTILINE)
-CHUNK_LINE_MAX, TRAILER_MAX = 1024, 16 * 1024  # bytes; Waitress itself sets no limit
+CHUNK_LINE_MAX, TRAILER_MAX = 1024, 16 * 1024  # bytes; Waitress itself has no limit
 
 
 class RequestParser(HTTPRequestParser):
@@ -191,7 +191,7 @@ class RequestParser(HTTPRequestParser):
     Waitress rewrites such headers, so the application could not see that anything was wrong.
     """
 
-    body_rcv: Any  # its published type lacks the receivers
+    body_rcv: Any  # the published type has no receivers
 
     def received(self, data: bytes) -> int:
         consumed = super().received(data)
@@ -200,15 +200,15 @@ class RequestParser(HTTPRequestParser):
             self.error = BadRequest("a line of a chunked body is too long")
             self.completed = True
         if self.error:
-            self.expect_continue = False  # otherwise Waitress asks for the body of a refused request
+            self.expect_continue = False  # otherwise Waitress would ask for the body of a refused request
         return consumed
 
     def parse_header(self, header_plus: bytes) -> None:
         super().parse_header(header_plus)
         if self.header_bytes_received >= self.adj.max_request_header_size:
-            return  # refused already: Waitress has parsed a line of its own instead
+            return  # Waitress has refused it, and has parsed a line of its own instead
         host = self.headers.get("HOST", "")
-        if not host or "," in host:  # Waitress joins repeated headers by a comma
+        if not host or "," in host:  # Waitress joins repeated headers with a comma
             raise ParsingError("exactly one Host header is needed")
         encodings = TRANSFER_ENCODING.findall(header_plus)
         if encodings and not self._is_plainly_chunked(encodings):
@@ -225,12 +225,12 @@ class Channel(HTTPChannel):
 
 # == 5. Serving and stopping ===========================================================================================
 
-GRACE_SECONDS = 25  # for requests that a thread has begun
+GRACE_SECONDS = 25  # for requests that a thread is working on
 OPEN_FILES = 4096
 
 
 def serve(app: Flask, listener: socket.socket) -> None:
-    """Serve until a signal asks to stop, then let the requests end that a thread has begun."""
+    """Serve until a signal asks to stop. Then wait for the requests that a thread is working on."""
     allow_open_files()
     # Waitress logs one line for every request that waits for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -240,7 +240,7 @@ def serve(app: Flask, listener: socket.socket) -> None:
     jobs.start()
     stop_on_signals(listener)
     try:
-        server.run()  # at the end it waits five seconds for its threads
+        server.run()  # which ends by waiting five seconds for its threads
         server.task_dispatcher.shutdown(timeout=GRACE_SECONDS)
     finally:
         jobs.stop()
@@ -259,12 +259,12 @@ def stop_on_signals(listener: socket.socket) -> None:
 
 
 def options(settings: dict[str, Any]) -> dict[str, Any]:
-    """Waitress's options. Proxies are `create_app`'s matter, so Waitress passes their headers on."""
+    """Return Waitress's options. `create_app` deals with proxies, so Waitress passes their headers on."""
     return {
         "threads": settings["THREADS"],
         "ident": None,
         "clear_untrusted_proxy_headers": False,
-        # The application answers 413 with a page. Beyond twice its limit, Waitress does not even read the body.
+        # The application answers 413 with a page. Waitress does not read a body beyond twice that limit.
         "max_request_body_size": 2 * settings["MAX_CONTENT_LENGTH"],
         "inbuf_overflow": 512 * 1024,  # larger bodies go to a file
         "asyncore_use_poll": True,
@@ -277,7 +277,7 @@ def options(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def allow_open_files() -> None:
-    """Raise this process's limit of open files, of which each connection takes one, as far as the system allows."""
+    """Raise this process's limit of open files as far as the system allows. Each connection takes one."""
     with suppress(ImportError, OSError, ValueError):  # Windows has no such limit
         import resource
 
@@ -293,7 +293,7 @@ JOB_GRACE_SECONDS = 5
 
 
 class JobRunner:
-    """The thread that runs the jobs of app.py when they are due."""
+    """The thread that runs the jobs of app.py as they become due."""
 
     def __init__(self, app: Flask) -> None:
         self.stopping = threading.Event()
@@ -303,7 +303,7 @@ class JobRunner:
         self.thread.start()
 
     def stop(self) -> None:
-        """Wait some seconds for the job at work. One that takes longer is left: its lease runs out by itself."""
+        """Wait a few seconds for a running job. One that takes longer is abandoned, and its lease expires."""
         self.stopping.set()
         self.thread.join(timeout=JOB_GRACE_SECONDS)
 

@@ -1,7 +1,7 @@
-"""How Alembic runs here: on the application's engine, with its metadata, one process at a time.
+"""How Alembic runs here: on the application's engine, with its metadata, in one process at a time.
 
-`flask db migrate` writes revisions that run as they are, on a database with rows of either engine: they are numbered,
-a new column that may not be NULL has a default for the rows that are there, and the file can be read.
+`flask db migrate` writes revisions that need no editing. They are numbered, they run on both engines, and a new column
+that may not be NULL has a default for the rows that exist already.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from alembic.script.write_hooks import register
 
 import database
 
-# How MySQL says that a table, column, index or key stands already, or is gone already.
+# The errors by which MySQL says that a table, column, index or key exists already, or is gone already.
 DONE_ALREADY = {1050, 1051, 1060, 1061, 1091, 1826}
 DONE_ALREADY_ON_MARIADB = "errno: 121"
 
@@ -28,7 +28,7 @@ rewriter = Rewriter()
 
 @rewriter.rewrites(AddColumnOp)
 def add_default(_context, _revision, operation):
-    """Give a column that may not be NULL a default, or no engine would add it to a table that has rows."""
+    """Give a column that may not be NULL a default. Without one, no engine adds it to a table that has rows."""
     column = operation.column
     if not column.nullable and column.server_default is None:
         value = default_of(column)
@@ -39,7 +39,7 @@ def add_default(_context, _revision, operation):
 
 
 def default_of(column):
-    """The column's own default where that is one value, else 0, '', false, or a date long ago."""
+    """Return the column's own default if it is one value, else 0, '', false, or a date long ago."""
     if column.default is not None and column.default.is_scalar:
         value = column.default.arg
     elif issubclass(column.type.python_type, date):
@@ -51,13 +51,13 @@ def default_of(column):
 
 @rewriter.rewrites(CreateTableOp)
 def add_table_options(_context, _revision, operation):
-    """Have MySQL keep a table as it keeps all others."""
+    """Give a new table the same MySQL options as all others."""
     operation.kw.update(database.MYSQL_TABLE)
     return operation
 
 
 def number_revision(_context, _revision, directives):
-    """Name a revision by its number and its message, as in 0002_shoe_size; write none where nothing has changed."""
+    """Name a revision by its number and message, as in 0002_shoe_size. Write none if nothing has changed."""
     script = directives[0]
     if script.upgrade_ops.is_empty() and hasattr(context.config.cmd_opts, "autogenerate"):
         directives.clear()
@@ -69,7 +69,7 @@ def number_revision(_context, _revision, directives):
 
 
 def render_item(kind, item, _context):
-    """Name our own column types as revisions do; write any other as what it is stored as."""
+    """Return how a revision writes a column type: ours by name, any other decorated type as it is stored."""
     if kind != "type":
         return False
     if isinstance(item, database.TimestampType):
@@ -81,7 +81,7 @@ def render_item(kind, item, _context):
 
 @register("tidy")
 def tidy_revision(path, _options):
-    """Leave out of a new revision what says nothing, and format it where ruff is installed."""
+    """Remove Alembic's empty phrases from a new revision, and format it if ruff is installed."""
     file = Path(path)
     text = re.sub(r"\n *# ### .*|, schema=None", "", file.read_text(encoding="utf-8"))
     file.write_text(text, encoding="utf-8")
@@ -89,8 +89,8 @@ def tidy_revision(path, _options):
         subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", path], check=True)
 
 
-def pass_over_what_is_done(cursor, statement, parameters, _context):
-    """Let an upgrade that was interrupted run again: MySQL commits each statement that changes the schema by itself."""
+def skip_what_is_done(cursor, statement, parameters, _context):
+    """Let an interrupted upgrade run again, although MySQL commits after each statement that changes the schema."""
     try:
         cursor.execute(statement, parameters)
     except Exception as error:
@@ -100,7 +100,7 @@ def pass_over_what_is_done(cursor, statement, parameters, _context):
 
 
 def run():
-    """Do what was asked: on SQLite in one transaction, on MySQL while no other process does."""
+    """Run the migrations: on SQLite in one transaction, on MySQL under a lock."""
     with database.db.engine.connect() as connection:
         connection.execution_options(writes=True)
         try:
@@ -109,12 +109,12 @@ def run():
             else:
                 migrate_mysql(connection)
         finally:
-            connection.invalidate()  # closed, so that nobody else is given it without its foreign keys or with its lock
+            connection.invalidate()  # its foreign keys are off, or it holds the lock: the pool must not reuse it
 
 
 def migrate_sqlite(connection):
-    # A table that is made again is dropped for a moment, which would delete what refers to it
-    # (sqlite.org/lang_altertable.html, section 7). The pragma does nothing once a transaction has begun.
+    # Alembic changes a table by making it again. Dropping the old one would delete what refers to it
+    # (sqlite.org/lang_altertable.html, section 7). The pragma has no effect once a transaction has begun.
     connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
     configure(connection, transactional_ddl=True)
     with context.begin_transaction():
@@ -131,12 +131,12 @@ def migrate_mysql(connection):
         raise database.SchemaError("Another process is upgrading this database. Try again in a minute.")
     connection.commit()
     configure(connection)
-    sa.event.listen(connection.engine, "do_execute", pass_over_what_is_done)
+    sa.event.listen(connection.engine, "do_execute", skip_what_is_done)
     try:
         with context.begin_transaction():
             context.run_migrations()
     finally:
-        sa.event.remove(connection.engine, "do_execute", pass_over_what_is_done)
+        sa.event.remove(connection.engine, "do_execute", skip_what_is_done)
 
 
 def configure(connection, **options):

@@ -1,17 +1,17 @@
-// What every page uses. Each page works without it; it reads data attributes and makes some things quicker.
-//   data-swap="#id"      this form or button is sent in the background, and that region is replaced
-//   data-along           this region is replaced whenever another one is
+// Every page uses this file, and works without it. It reads data attributes:
+//   data-swap="#id"      this form or button is sent in the background, and that region is replaced by the answer
+//   data-along           this region is replaced whenever another one is replaced
 //   data-confirm="…"     this button asks first
-//   data-chooses="#id"   what is ticked in here ticks that too
-//   data-missing, data-length, data-mismatch   the words for a field that is empty, too short or long, or malformed
-//   data-same-as="id"    this field repeats that one; data-differs has the words for when it does not
+//   data-chooses="#id"   ticking a box in here ticks that one too
+//   data-missing, data-length, data-mismatch   the message for a field that is empty, too short or long, or malformed
+//   data-same-as="id"    this field repeats that one; data-differs has the message for when it does not
 //   data-reveal="id"     this button shows and hides that password
-//   data-react           this link opens the reactions to choose from
-//   data-filter="#id"    this search replaces that region while somebody types; data-item counts what it found
-//   data-live="#id"      this search shows its first results there while somebody types
-//   data-key="e"         this key opens, presses or focuses it
-//   data-poll="/…"       the bell: where to ask how much is unread
-// On the body, data-shortcuts="off" switches the keys off, and data-person says who is signed in.
+//   data-react           this link opens the list of reactions
+//   data-filter="#id"    this search replaces that region while somebody types; each result has data-item
+//   data-live="#id"      this search shows its first results there while somebody types; data-count says how many
+//   data-key="e"         this key clicks or focuses it
+//   data-poll="/…"       the bell: the address that says how many notifications are unread
+// On the body, data-shortcuts="off" disables the keys, and data-person says who is signed in.
 (() => {
   "use strict";
   const $ = (selector, root = document) => root.querySelector(selector);
@@ -21,7 +21,7 @@
   document.documentElement.classList.add("js");
 
   // == Messages ==
-  function announce(words) { // to screen readers; they only hear a change
+  function announce(words) { // to screen readers, which only notice a change
     $("#announce").textContent = "";
     setTimeout(() => { $("#announce").textContent = words; }, 50);
   }
@@ -46,7 +46,7 @@
     showMessages([message]);
   }
 
-  // == Drafts that were sent: editor.js keeps them, but the page that tells what became of one may have no editor ==
+  // == Drafts that were sent: editor.js stores them, but the page after the form may have no editor ==
   function settleDrafts(accepted) {
     const { person } = document.body.dataset;
     for (const key of Object.keys(sessionStorage).filter((name) => name.startsWith("draft:"))) {
@@ -56,10 +56,10 @@
       else sessionStorage.setItem(key, JSON.stringify({ ...draft, sent: false }));
     }
   }
-  // A form that was accepted leads on by a redirect. One that was refused is answered at once.
+  // A form that was accepted is answered by a redirect, one that was refused by a page.
   settleDrafts(performance.getEntriesByType("navigation")[0]?.redirectCount > 0);
 
-  // == Sending forms: asking first, never twice, and in the background where a region can be replaced ==
+  // == Sending forms: ask first, never send twice, and stay on the page where a region can be replaced ==
   const question = $("#question");
   let askedAbout = null; // the button that the question is about
   on("click", (event) => {
@@ -107,7 +107,7 @@
       setBusy(form, button, false);
       const fresh = page.getElementById(region.id);
       if (fresh) replace(region, fresh, page, form, button, answer);
-      else if (page.body.dataset.person === "") sendAsPage(form, button); // signed out: the page says so
+      else if (page.body.dataset.person === "") sendAsPage(form, button); // signed out: the page that answers says so
       else complain(`${$("main h1", page)?.textContent.trim() || "That didn't work"}. What you wrote is still here.`);
     } catch {
       setBusy(form, button, false);
@@ -132,7 +132,7 @@
     fresh.dispatchEvent(new CustomEvent("replaced", { bubbles: true })); // for editor.js
   }
 
-  function focusOn(fresh, form, button, known) { // the field with a mistake, what is new, or what was pressed
+  function focusOn(fresh, form, button, known) { // the field with a mistake, a new comment, the pressed reaction, or the heading
     const bad = $("[aria-invalid=true]", fresh);
     const added = form.id !== "act" && $$("article[id]", fresh).find((node) => !known.has(node.id));
     if (bad) return bad.focus();
@@ -147,10 +147,10 @@
     heading.focus({ preventScroll: true });
   }
 
-  // == Fields: mistakes in words beside them, passwords repeated and shown, choices that imply another ==
+  // == Fields: messages beside them, passwords that are repeated or shown, choices that imply another ==
   const MISTAKES = { valueMissing: "missing", tooShort: "length", tooLong: "length", patternMismatch: "mismatch", typeMismatch: "mismatch" };
 
-  function wordsFor(field) { // the server's words for the same mistake, where the page has them
+  function wordsFor(field) { // the server's message for the same mistake, if the page has one
     const mistake = Object.keys(MISTAKES).find((name) => field.validity[name]);
     return field.dataset[MISTAKES[mistake]] || field.validationMessage;
   }
@@ -191,7 +191,7 @@
     $("i", button).className = reveals ? "bi bi-eye-slash" : "bi bi-eye";
   });
 
-  // == Reactions: one list to choose from, for whatever has "React" below it ==
+  // == Reactions: one list for every post and comment ==
   on("click", (event) => {
     const opener = event.target.closest("[data-react]");
     const picker = $("#picker");
@@ -215,8 +215,8 @@
     announce(given ? given.title : "Reaction removed.");
   }
 
-  // == Searching while somebody types ==
-  let asking = new AbortController(); // one question at a time: a newer one ends the one before
+  // == Search while somebody types ==
+  let asking = new AbortController(); // of the request under way: a newer one aborts it
 
   async function ask(address) {
     asking.abort();
@@ -241,7 +241,7 @@
     announce(words ? `${counted($$("[data-item]", fresh).length, "person", "people")} found` : "Everyone is shown");
   });
 
-  // == The search in the header: its results in a list, which arrow keys go through ==
+  // == The search in the header: arrow keys move through its results ==
   const find = $("[data-live] input");
   const live = find && $(find.form.dataset.live);
 
@@ -294,7 +294,7 @@
     live.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the field until the click
   }
 
-  // == Keys: one by itself, outside of every field and of whatever is open ==
+  // == Keys: a single key, outside of fields, dialogs and menus ==
   const STEPS = ".post :is(h2, h3) a, .rows a.row-main, .rows .row-main > a, .listing tbody th a, .card-person :is(h2, h3) a, .comment";
 
   function step(by) { // to the next or the previous thing that the page lists
@@ -321,7 +321,7 @@
     else target.click();
   });
 
-  // == The bell: how much is unread, asked now and then while somebody looks ==
+  // == The bell: how many notifications are unread, while the page is visible ==
   const POLL_EVERY = 20000;
   const bell = $("[data-poll]");
   const title = document.title;
@@ -347,7 +347,7 @@
     schedulePoll();
   }
 
-  function schedulePoll() { // not every page at the same moment, and less often while the site doesn't answer
+  function schedulePoll() { // pages poll at different moments, and less often while the site doesn't answer
     clearTimeout(polling);
     polling = setTimeout(poll, POLL_EVERY * 2 ** failures * (0.8 + Math.random() * 0.4));
   }

@@ -1,13 +1,14 @@
-// Where somebody writes. Each form works without it; it reads data attributes and makes some things quicker.
-//   data-draft           the unsent words of this form are kept in this tab, and leaving with them asks first
-//   data-autosave="/…"   they are kept on the site too, as a draft, a few seconds after each change
+// Pages with an editor use this file, and their forms work without it. It reads data attributes:
+//   data-draft           this form's unsent text is kept in this tab, and leaving the page asks first
+//   data-autosave="/…"   it is saved on the site too, as a draft, a few seconds after each change
 //   data-audience="id"   the chosen option's data-seen-by is shown there: who will see the post
 //   data-schedules="id"  a time later than data-clock in this field changes that button from data-now to data-later
-//   data-editor="/…"     where this form gets its preview: into #preview-panel, in the place of #write-panel
-//   data-format="bold"   this button formats what is chosen in the text
-//   data-mentions="id"   an @ in this form offers people, first those of that topic or of the one chosen in the form
-//   data-upload="25"     files chosen, dropped or pasted in this form (up to so many MB) are uploaded at once
-//   data-uploads         the field for files of such a form; data-markdown is what an uploaded one puts into the text
+//   data-editor="/…"     the address of this form's preview; #preview-panel shows it in place of #write-panel
+//   data-format="bold"   this button formats the selected text
+//   data-mentions="id"   an @ in this form offers people: first those of that topic, or of the one chosen in the form
+//   data-upload="25"     files chosen, dropped or pasted in this form (up to that many MB) are uploaded immediately
+//   data-uploads         the file field of such a form; data-markdown is what an uploaded file adds to the text
+//   data-username, data-title   what an offered person or page inserts
 // On the body, data-person says whose drafts these are.
 (() => {
   "use strict";
@@ -20,14 +21,14 @@
   const post = (address, body) => fetch(address, { method: "POST", body, headers }).catch(() => null);
   const announce = (words) => { $("#announce").textContent = words; }; // to screen readers
 
-  // == Drafts in this tab: what is typed and not yet sent ==
+  // == Drafts in this tab: what was typed and not sent yet ==
   const draftKey = (form) => `draft:${document.body.dataset.person}:${form.getAttribute("action")}`;
   const fieldsOf = (form) => $$("input[type=text], textarea, [name=version]", form).filter((field) => field.name);
   const isTyped = (field) => field.type !== "hidden" && field.value.trim() !== field.defaultValue.trim();
   const isDirty = (form) => fieldsOf(form).some(isTyped);
-  let leaving = false; // a form is being sent: nobody needs to be asked
+  let leaving = false; // a form is being sent: don't ask before leaving the page
 
-  function keepDraft(form, sent = false) { // app.js removes what was sent once it has arrived
+  function keepDraft(form, sent = false) { // app.js removes a sent draft once it was accepted
     if (!sent && !isDirty(form)) return sessionStorage.removeItem(draftKey(form));
     const fields = Object.fromEntries(fieldsOf(form).map((field) => [field.name, field.value]));
     sessionStorage.setItem(draftKey(form), JSON.stringify({ fields, sent }));
@@ -35,7 +36,7 @@
 
   function restoreDraft(form) {
     const draft = JSON.parse(sessionStorage.getItem(draftKey(form)));
-    if (!draft || $("[aria-invalid=true]", form)) return; // with a mistake in it, the site has given back what was sent
+    if (!draft || $("[aria-invalid=true]", form)) return; // after a mistake, the site has put the text back itself
     const fields = fieldsOf(form).filter((field) => field.name in draft.fields);
     const before = fields.map((field) => field.value);
     if (fields.every((field) => field.type === "hidden" || field.value === draft.fields[field.name])) return;
@@ -58,9 +59,9 @@
   addEventListener("pageshow", () => { leaving = false; });
   addEventListener("beforeunload", (event) => { if (!leaving && $$("[data-draft]").some(isDirty)) event.preventDefault(); });
 
-  // == Drafts on the site: saved a few seconds after a change, so that they survive a closed browser ==
+  // == Drafts on the site: saved a few seconds after a change, so that they outlive the browser ==
   const AUTOSAVE_AFTER = 4000;
-  let [timer, saving] = [0, Promise.resolve()]; // one is saved after the other
+  let [timer, saving] = [0, Promise.resolve()]; // one after the other
 
   function scheduleAutosave(form, after = AUTOSAVE_AFTER) {
     clearTimeout(timer);
@@ -78,7 +79,7 @@
     if (answer?.status === 429) scheduleAutosave(form, 1000 * (Number(answer.headers.get("Retry-After")) || 30));
   }
 
-  function becomeDraft(form, sent, { id, version }) { // the form is the one of this draft from now on
+  function becomeDraft(form, sent, { id, version }) { // from now on the form edits this draft
     for (const [field, value] of sent) field.defaultValue = value;
     sessionStorage.removeItem(draftKey(form));
     $("[name=version]", form).value = version;
@@ -96,7 +97,7 @@
   // == Who will see it, and when ==
   const showAudience = (select) => { document.getElementById(select.dataset.audience).textContent = select.selectedOptions[0].dataset.seenBy; };
 
-  function nameButton(field) { // the time is one of the person's own zone, and so is the clock
+  function nameButton(field) { // the time and the clock are both in the person's own zone
     const button = document.getElementById(field.dataset.schedules);
     button.textContent = field.value > field.dataset.clock ? button.dataset.later : button.dataset.now;
   }
@@ -121,10 +122,10 @@
     if (button) panel.focus();
   }
 
-  // == Formatting: by execCommand, the one way of changing a text that the browser can undo ==
+  // == Formatting: by execCommand, because browsers can undo no other change ==
   const type = (words) => document.execCommand("insertText", false, words);
 
-  function replace(field, start, end, words, from = words.length, to = from) { // and choose a part of the words
+  function replace(field, start, end, words, from = words.length, to = from) { // and select a part of the words
     field.focus();
     field.setSelectionRange(start, end);
     if (words) type(words);
@@ -132,25 +133,25 @@
     field.setSelectionRange(start + from, start + to);
   }
 
-  function wrap(field, mark, blank) { // the mark on both sides, or off again
+  function wrap(field, mark, blank) { // add the mark on both sides, or remove it
     const { value, selectionStart: start, selectionEnd: end } = field;
     const [width, chosen] = [mark.length, value.slice(start, end)];
-    const isIts = (text) => mark !== "*" || !/^\*\*(?!\*)/.test(text); // one star beside another is bold, not italic
-    const outside = value.slice(0, start).endsWith(mark) && value.slice(end).startsWith(mark) && isIts(value.slice(end));
-    const inside = chosen.length >= 2 * width && chosen.startsWith(mark) && chosen.endsWith(mark) && isIts(chosen);
+    const isMark = (text) => mark !== "*" || !/^\*\*(?!\*)/.test(text); // two stars are bold, not italic
+    const outside = value.slice(0, start).endsWith(mark) && value.slice(end).startsWith(mark) && isMark(value.slice(end));
+    const inside = chosen.length >= 2 * width && chosen.startsWith(mark) && chosen.endsWith(mark) && isMark(chosen);
     if (outside) return replace(field, start - width, end + width, chosen, 0, chosen.length);
     if (inside) return replace(field, start, end, chosen.slice(width, -width), 0, chosen.length - 2 * width);
     const words = chosen || blank;
     replace(field, start, end, mark + words + mark, width, width + words.length);
   }
 
-  const LINES = { // how a line of each kind begins, and what it is given
+  const LINES = { // for each kind of line: how to find its beginning, and what to put there
     heading: [/^#{1,6}\s+/, () => "## "], quote: [/^>\s?/, () => "> "], list: [/^[-*+]\s+(?!\[[ xX]\]\s)/, () => "- "],
     numbers: [/^\d+[.)]\s+/, (i) => `${i + 1}. `], tasks: [/^[-*+]\s+\[[ xX]\]\s+/, () => "- [ ] "],
   };
-  const BEGINNING = /^(#{1,6}\s+|[-*+]\s+\[[ xX]\]\s+|[-*+]\s+|\d+[.)]\s+)/; // what another kind takes the place of
+  const BEGINNING = /^(#{1,6}\s+|[-*+]\s+\[[ xX]\]\s+|[-*+]\s+|\d+[.)]\s+)/; // what a line of another kind replaces
 
-  function begin(field, kind) { // whole lines, each with its beginning, or without it when all have it
+  function begin(field, kind) { // give whole lines the beginning of a kind, or remove it if all of them have it
     const [pattern, beginning] = LINES[kind];
     const start = field.value.lastIndexOf("\n", field.selectionStart - 1) + 1;
     const last = field.selectionEnd - (field.selectionEnd > field.selectionStart);
@@ -176,10 +177,10 @@
     const chosen = field.value.slice(start, end).trim();
     if (ADDRESS.test(chosen)) return linkWords(field, "", chosen);
     linkWords(field, chosen, "https://");
-    if (chosen) field.setSelectionRange(start + chosen.length + 3, start + chosen.length + 11); // the address is still to come
+    if (chosen) field.setSelectionRange(start + chosen.length + 3, start + chosen.length + 11); // the address comes next
   }
 
-  function linkWords(field, words, address) { // words that are still to come are chosen
+  function linkWords(field, words, address) { // without words, select a placeholder for them
     const { selectionStart: start, selectionEnd: end } = field;
     if (words) replace(field, start, end, `[${words}](${address})`);
     else replace(field, start, end, `[words](${address})`, 1, 6);
@@ -194,7 +195,7 @@
     replace(field, start, end, `${gap}${fence}\n${chosen.replace(/\n$/, "")}\n${fence}\n`);
   }
 
-  function gapBefore(field, place) { // what makes a paragraph of its own out of what comes next
+  function gapBefore(field, place) { // returns the line breaks that start a new paragraph
     const before = field.value.slice(0, place);
     return !before || before.endsWith("\n\n") ? "" : before.endsWith("\n") ? "\n" : "\n\n";
   }
@@ -205,7 +206,7 @@
     replace(field, place, place, `${gap}| Heading | Heading |\n|---|---|\n|  |  |\n|  |  |\n\n`, gap.length + 2, gap.length + 9);
   }
 
-  function mention(field) { // people are offered after an @
+  function mention(field) { // typing an @ offers people
     const { value, selectionStart: start, selectionEnd: end } = field;
     const gap = /[^\s(]$/.test(value.slice(0, start)) ? " " : "";
     replace(field, start, end, `${gap}@${value.slice(start, end).trim()}`);
@@ -228,7 +229,7 @@
     showPreview(form, $("#preview-panel").hidden);
   });
 
-  on("keydown", (event) => { // tabs and toolbar are one stop each for the Tab key; arrows move in them
+  on("keydown", (event) => { // the Tab key stops once at the tabs and once at the toolbar; arrows move in them
     const bar = event.target.closest("[role=tablist], [role=toolbar]");
     if (!bar || event.ctrlKey || event.altKey || event.metaKey) return;
     const buttons = $$("button", bar);
@@ -241,10 +242,10 @@
     if (bar.matches("[role=toolbar]")) buttons.forEach((button) => { button.tabIndex = button === next ? 0 : -1; });
   });
 
-  // == What a text does while somebody types: Ctrl+B, I and K, lists that go on, addresses that are pasted ==
+  // == While somebody types: Ctrl+B, I and K, lists that continue, addresses that are pasted ==
   const ITEM = /^(\s*)(?:([-*+])|(\d{1,9})([.)]))(\s+)(\[[ xX]\]\s+)?/;
 
-  function continueList(field) { // with its next item; returns whether there is one
+  function continueList(field) { // with its next item; returns whether the caret is in a list
     const { value, selectionStart: place } = field;
     const start = value.lastIndexOf("\n", place - 1) + 1;
     const line = value.slice(start, `${value}\n`.indexOf("\n", place));
@@ -265,7 +266,7 @@
     event.preventDefault();
   });
 
-  on("paste", (event) => { // an address of this site loses its host; over words, an address links them
+  on("paste", (event) => { // an address of this site loses its host; an address pasted over words links them
     const field = event.target;
     const address = event.clipboardData.getData("text/plain").trim();
     if (!field.matches("textarea.prose") || !ADDRESS.test(address)) return;
@@ -280,13 +281,13 @@
     else linkWords(field, chosen.trim(), target);
   });
 
-  // == Uploading: files go at once, one after the other, and what shows or links them goes into the text ==
-  let uploads = Promise.resolve(); // those on their way
+  // == Uploads: files are sent immediately, one after the other, and the text gets a picture or a link ==
+  let uploads = Promise.resolve(); // those under way
 
   function upload(event, form, files) {
     if (!form || !files.length) return;
     event.preventDefault();
-    const chosen = [...files]; // the browser empties its own list
+    const chosen = [...files]; // the browser will empty its own list
     uploads = uploads.then(() => uploadAll(form, chosen));
   }
 
@@ -304,8 +305,8 @@
     else announce(`${counted(files.length, "file", "files")} uploaded.`);
   }
 
-  async function uploadOne(form, file) { // returns why it was refused, when it was
-    const isTooLarge = file.size > form.dataset.upload * 1024 * 1024 - 2000; // the request is larger than the file
+  async function uploadOne(form, file) { // returns why the file was refused, if it was
+    const isTooLarge = file.size > form.dataset.upload * 1024 * 1024 - 2000; // a request is larger than its file
     const body = new FormData();
     body.append("upload", file, file.name || "picture.png");
     const answer = isTooLarge ? { status: 413 } : await post("/files", body);
@@ -316,11 +317,11 @@
     return `${file.name} wasn't uploaded. Try again in a moment.`;
   }
 
-  function refuse(form, words) { // beside the field for files, or below the text where there is none
+  function refuse(form, words) { // beside the file field, or below the text if the form has none
     const field = $("[data-uploads] input[type=file]", form) || $("textarea", form);
     field.setCustomValidity(words);
     field.reportValidity();
-    field.setCustomValidity(""); // the form can be sent without the file
+    field.setCustomValidity(""); // so that the form can be sent without the file
     announce(words);
   }
 
@@ -345,10 +346,10 @@
   on("change", (event) => {
     if (event.target.type !== "file" || !uploadForm(event)) return;
     upload(event, uploadForm(event), event.target.files);
-    event.target.value = ""; // or they would be sent a second time with the form
+    event.target.value = ""; // otherwise the form would send them a second time
   });
   on("paste", (event) => {
-    const isText = event.clipboardData.types.includes("text/plain"); // office programs add a picture of the words
+    const isText = event.clipboardData.types.includes("text/plain"); // office programs add a picture of the text
     if (!isText) upload(event, uploadForm(event), event.clipboardData.files);
   });
   for (const kind of ["dragover", "dragleave", "drop"]) {
@@ -361,13 +362,13 @@
     });
   }
 
-  // == Names: people are offered while one is typed after an @, pages of the handbook after [[ ==
+  // == Names: people are offered while one types after an @, pages of the handbook after [[ ==
   const NAME_BEGUN = /(?:^|[^\p{L}\p{N}.@/\\=&#%+_-])@([\p{L}\p{N}._-]{0,32})$/u;
   const TITLE_BEGUN = /\[\[([^[\]|\n]{1,100})$/;
-  let offers = null; // what is open: the field, the list, and where the @ or the brackets stand
-  let refusedAt = -1; // where somebody closed the list
+  let offers = null; // the open list, its field, and where the @ or the brackets are
+  let refusedAt = -1; // where the @ is whose list was closed
 
-  function nameBegun(field) { // what is typed at the caret: where that begins, and who knows what it may become
+  function nameBegun(field) { // returns where the name at the caret begins, and the address of its offers
     const end = field.selectionEnd;
     const before = field.value.slice(Math.max(0, end - 102), end);
     const title = TITLE_BEGUN.exec(before)?.[1];
@@ -400,7 +401,7 @@
     announce(`${counted(offers.list.children.length, one, many)}. Use arrow keys to choose, Enter to insert.`);
   }
 
-  function placeOffers() { // below the @ and within the field, by a copy of it: browsers don't tell where a character stands
+  function placeOffers() { // below the @ and within the field; measured in a copy, as browsers don't say where a character is
     const { field, list, at } = offers;
     const [copy, mark, look] = [document.createElement("div"), document.createElement("span"), getComputedStyle(field)];
     for (const name of ["font", "letterSpacing", "padding", "borderWidth"]) copy.style[name] = look[name];
@@ -460,7 +461,7 @@
   on("click", (event) => { if (event.target.closest(".offer")) takeOffer(event.target.closest(".offer")); });
   on("focusout", (event) => { if (event.target === offers?.field) closeOffers(); });
 
-  // == What happens after each change, on each page, and in each region that app.js replaces ==
+  // == After each change; and on each page, and in each region that app.js replaces ==
   on("input", ({ target: field }) => {
     const form = field.form;
     if (!form) return;

@@ -1,10 +1,28 @@
-"""What all tests share: an application on each engine, five people, and browsers that they are signed in with.
+"""What all tests share. It is best read before any of them.
 
-Every test that asks for `app` (or for anything made of it) runs on SQLite, and on MySQL/MariaDB where TEST_MYSQL_URL
-names an empty database that the tests may fill and clear. With CORKBOARD_TEST_REQUIRE=all a skip is a failure.
+A test is named by a sentence about what the site does, and asks for what it needs:
 
-A folder of tests runs in as many processes as there are cores (pytest-xdist), each with databases of its own; a single
-file, which is sooner done in one, does not. `-n 0` or `-p no:xdist` keeps everything in one process.
+    def test_a_member_comments_on_a_post(people, topics, sign_in):
+        post = add_post(people.editor, topics.open)
+        answer = sign_in(people.member).submit(f"/posts/{post.id}/comments", {"body": "Good to know."})
+        assert answer.status_code == 303
+
+`app`          the application with an empty database and an application context. It runs the test once on SQLite, and
+               once on MySQL or MariaDB if TEST_MYSQL_URL names a database that the tests may fill and clear
+`people`       five users: `reader`, `member`, `editor`, `admin`, and `stranger`, a member who is in no private topic
+`topics`       `topics.open`, and `topics.private`, which everybody but the stranger is in
+`sign_in`      `sign_in(people.member)` returns a `Browser`, in which the member is signed in; `sign_in()` one of a
+               visitor. A `Browser` is Flask's test client; its `submit` posts a form together with the CSRF token
+`add_post` …   `add_person`, `add_topic`, `add_comment` and `edit_post` call the models' actions, as the views do
+`together`     runs actions at the same moment, each in a thread of its own
+
+Two more words: a scene is the rows that `people` or `topics` begin with. They are made once for each engine, and then
+only put back (snapshot.py). The world is a larger site with one of everything that somebody may or may not see
+(world.py). The tests of access ask for it.
+
+A folder of tests runs in as many processes as there are cores (pytest-xdist), each with databases of its own. A single
+file runs in one process, and so does everything with `-n 0` or `-p no:xdist`. With CORKBOARD_TEST_REQUIRE=all, a test
+that is skipped counts as failed.
 """
 
 from __future__ import annotations
@@ -38,23 +56,23 @@ from config import TestingConfig
 from database import db
 
 PASSWORD = "seven green bottles"
-CHEAP_SCRYPT = "scrypt:1024:1:1"  # what a real hash costs is asked in test_access.py, and nowhere else
+CHEAP_SCRYPT = "scrypt:1024:1:1"  # only test_access.py tests a hash at its real cost
 PASSWORD_HASH = generate_password_hash(PASSWORD, method=CHEAP_SCRYPT)
 REQUIRE_ALL = os.environ.get("CORKBOARD_TEST_REQUIRE") == "all"
 MYSQL_URL = os.environ.get("TEST_MYSQL_URL", "")
 NO_MYSQL = "TEST_MYSQL_URL is not set (Debian: apt-get install mariadb-server)"
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, …; empty where there is one process
-PROCESSES_MAX = 8  # each has to read the libraries and make two databases first
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, …; empty if there is one process
+PROCESSES_MAX = 8  # each one has to import the libraries and make two databases first
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command that a test starts would compile the application anew
-gc.disable()  # until all is imported: see `pytest_collection_finish`
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each command that a test starts would compile the application
+gc.disable()  # until everything is imported: see `pytest_collection_finish`
 
 
 # -- The run -----------------------------------------------------------------------------------------------------------
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Without pytest-xdist the options that pyproject.toml gives it mean nothing."""
+    """Accept the options in pyproject.toml that are for pytest-xdist, even if that is not installed."""
     if not pluginmanager.hasplugin("xdist"):
         parser.addoption("--numprocesses", help="needs pytest-xdist")
         parser.addoption("--dist", help="needs pytest-xdist")
@@ -62,7 +80,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One for each core where folders are asked for and each can have a database; 0 is: all in this one."""
+    """Return one process for each core if folders are tested and each can have a database, else 0: only this one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     whole = any(Path(argument).is_dir() for argument in config.args)
     return min(cores, PROCESSES_MAX) if whole and cores > 1 and (not MYSQL_URL or may_create_databases()) else 0
@@ -70,7 +88,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What loads the whole machine by itself stays in one process; all else goes wherever there is room."""
+    """Keep the tests that load the whole machine in one process. All others run wherever there is room."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
@@ -82,7 +100,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
-    """Where everything is required, something left out is a failure."""
+    """Count a skipped test as failed if everything is required."""
     outcome = yield
     report = outcome.get_result()
     if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
@@ -90,7 +108,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported by now is no garbage, and to look for some in it again and again is a tenth of the run."""
+    """Exclude everything that was imported from garbage collection: it stays until the end."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
@@ -101,12 +119,12 @@ def pytest_collection_finish() -> None:
 
 
 def given_database() -> sa.URL:
-    """The address that TEST_MYSQL_URL names, as SQLAlchemy takes it."""
+    """Return TEST_MYSQL_URL as SQLAlchemy takes it."""
     return sa.make_url(MYSQL_URL.replace("mysql://", "mysql+pymysql://", 1))
 
 
 def on_server(statement: str) -> list[Any]:
-    """What a statement gives in the database that TEST_MYSQL_URL names, sent by a connection of its own."""
+    """Run a statement on the database of TEST_MYSQL_URL, on a new connection, and return its rows."""
     engine = sa.create_engine(given_database())
     try:
         with engine.connect() as connection:
@@ -117,7 +135,7 @@ def on_server(statement: str) -> list[Any]:
 
 
 def create_database(name: str) -> str:
-    """An empty database beside the one that TEST_MYSQL_URL names. Returns its address."""
+    """Create an empty database beside that of TEST_MYSQL_URL. Returns its address."""
     drop_database(name)
     url = given_database()
     url = url.set(database=f"{url.database}_{name}")
@@ -147,7 +165,7 @@ def settings(folder: Path, url: str, **more: str) -> TestingConfig:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A template is compiled once in a run, whichever process and application need it first."""
+    """Let all processes and applications share the compiled templates."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if WORKER else folder) / "templates"
     folder.mkdir(exist_ok=True)
@@ -158,7 +176,7 @@ def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @contextmanager
 def made_app(folder: Path, url: str) -> Iterator[Flask]:
-    """An application with its schema, closed at the end."""
+    """An application that has its schema. It is closed at the end."""
     if url.startswith("sqlite"):
         lay_schema(Path(url.removeprefix("sqlite:///")))
     app = corkboard.create_app(settings(folder, url))
@@ -174,16 +192,16 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
 
 
 def lay_schema(path: Path) -> None:
-    """Make an SQLite database as the migrations do, by a copy: they take longer than most tests.
+    """Make an SQLite database by copying a migrated one, because the migrations take longer than most tests.
 
-    Before the application is made that is to use it, or the log would be that of the one that ran the migrations.
+    Call this before the application is made. The application that runs the migrations also takes over the log.
     """
     path.write_bytes(migrated_database())
 
 
 @functools.cache
 def migrated_database() -> bytes:
-    """An SQLite file with the schema, in which nobody has written anything yet."""
+    """Return the content of an SQLite file with the schema and no rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "corkboard.db")
         app = corkboard.create_app(settings(path.parent, f"sqlite:///{path.as_posix()}"))
@@ -208,7 +226,7 @@ def drop_everything() -> None:
 
 @pytest.fixture(scope="session", params=["sqlite", "mysql"])
 def engine_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    """One application an engine, for the whole run; `app` gives it to a test with an empty database."""
+    """One application for each engine and for the whole run. `app` hands it to a test with an empty database."""
     folder = tmp_path_factory.mktemp(request.param)
     url = f"sqlite:///{(folder / 'corkboard.db').as_posix()}"
     if request.param == "mysql":
@@ -224,7 +242,7 @@ def engine_app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session")
 def mysql_url() -> Iterator[str]:
-    """The database that this process may fill and clear."""
+    """The address of the MySQL database that this process may fill and clear."""
     if not MYSQL_URL:
         pytest.skip(NO_MYSQL)
     if not WORKER:
@@ -236,9 +254,9 @@ def mysql_url() -> Iterator[str]:
 
 @pytest.fixture
 def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
-    """The application on one engine, its database empty, with a context pushed that lasts as long as the test."""
+    """The application on one engine with an empty database. Its context lasts as long as the test."""
     with engine_app.app_context():
-        if "world" not in request.fixturenames:  # which puts its own rows back
+        if "world" not in request.fixturenames:  # the world puts its own rows back
             put_back(scene(engine_app, next((name for name in SCENES if name in request.fixturenames), "")))
         forget(engine_app)
         corkboard.g.now = database.utcnow()
@@ -247,19 +265,19 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
 
 
 def forget(app: Flask) -> None:
-    """What a process keeps in memory, as if it had just started."""
+    """Forget what a process keeps in memory, as if it had just started."""
     corkboard.g.pop("site", None)
 
 
 # -- Scenes ------------------------------------------------------------------------------------------------------------
 
-# What many tests begin with is made once an engine, as a site makes it, and then only put back.
-SCENES: dict[str, Callable[[], object]] = {}  # filled below, that first which has the others in it
+# What many tests begin with is made once for each engine, by the models' actions, and then only put back.
+SCENES: dict[str, Callable[[], object]] = {}  # filled below; a scene comes before those that it contains
 _scenes: dict[tuple[int, str], Rows] = {}
 
 
 def scene(app: Flask, name: str) -> Rows:
-    """The rows of a scene; of the one without a name, those of a site that nobody has used yet."""
+    """Return the rows of a scene. The scene without a name is a site that nobody has used yet."""
     if (id(app), name) not in _scenes:
         if name:
             empty_database(app)
@@ -288,7 +306,7 @@ ROLES = {
 def people(app: Flask) -> SimpleNamespace:
     """A reader, a member, an editor and an admin, who are in every private topic; and a stranger, who is in none."""
     everybody = {user.username: user for user in db.session.scalars(sa.select(User).order_by(User.id))}
-    if everybody["reader"].password_hash != PASSWORD_HASH:  # of tests that sign in by password
+    if everybody["reader"].password_hash != PASSWORD_HASH:  # a test that signs in by password has replaced it
         db.session.execute(sa.update(User).values(password_hash=PASSWORD_HASH))
     db.session.commit()
     return SimpleNamespace(**everybody)
@@ -305,7 +323,7 @@ def add_person(username: str, role: Role = Role.MEMBER, **profile: Any) -> User:
 
 @pytest.fixture
 def sign_in(app: Flask) -> Callable[..., Browser]:
-    """Sign a person in without their password: `sign_in(people.member)` is their browser; without one, a stranger's."""
+    """Sign a person in without a password. `sign_in(people.member)` returns their browser, `sign_in()` a visitor's."""
 
     def make(user: User | None = None, remember: bool = False) -> Browser:
         browser = app.test_client()
@@ -320,10 +338,10 @@ def sign_in(app: Flask) -> Callable[..., Browser]:
 
 
 class Browser(FlaskClient):
-    """A test client that sends forms as a browser does: with the token that a page of the site carries."""
+    """A test client that sends forms as a browser does, with the CSRF token."""
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
-        """Every request in a context of its own: inside the test's it would meet the `g` of the request before."""
+        """Give every request a context of its own. In the test's, it would find the `g` of the last request."""
         with self.application.app_context():
             return super().open(*args, **kwargs)
 
@@ -331,7 +349,7 @@ class Browser(FlaskClient):
         return self.post(path, data={"csrf_token": self.csrf_token(), **(data or {})}, **kwargs)
 
     def csrf_token(self) -> str:
-        """What stands in the forms that this browser is shown: it hangs on the session, that is on the cookie."""
+        """Return the CSRF token of this browser's forms. It depends on the session, and so on the cookie."""
         app = self.application
         cookie = self.get_cookie(app.config["SESSION_COOKIE_NAME"])
         known = (id(app), cookie.value) if cookie else None
@@ -364,24 +382,24 @@ _tokens: dict[tuple[int, str] | None, str] = {}
 
 @pytest.fixture
 def topics(people: SimpleNamespace) -> SimpleNamespace:
-    """An open topic, and a private one that everybody but the stranger is in."""
+    """An open topic, and a private one with everybody but the stranger."""
     both = {topic.name: topic for topic in db.session.scalars(sa.select(Topic))}
     db.session.commit()
     return SimpleNamespace(open=both["Everyone"], private=both["Management"])
 
 
-def found_topics() -> None:
+def make_topics() -> None:
     people = hire()
     inside = [user.id for name, user in people.items() if name != "stranger"]
     add_topic(people["editor"], "Everyone")
     add_topic(people["editor"], "Management", members=inside)
 
 
-SCENES |= {"topics": found_topics, "people": hire}
+SCENES |= {"topics": make_topics, "people": hire}
 
 
 def add_topic(actor: User, name: str, members: Iterable[int] = (), **values: Any) -> Topic:
-    """Make a topic; a private one where it has `members`."""
+    """Create a topic, a private one if it has `members`."""
     values = {"private": bool(members)} | values
     topic = Topic.create(actor, form_id=secrets.token_hex(16), name=name, **values)
     for user_id in members:
@@ -396,7 +414,7 @@ def add_post(author: User, topic: Topic, title: str = "The crane is back", how: 
 
 
 def edit_post(actor: User, post: Post, how: str = "publish", **values: Any) -> Post:
-    """Save a post as it stands now, with some changes; `values` are those of its form and of the action."""
+    """Save a post as it is now, with some changes. `values` are those of `PostData` and of `Post.save`."""
     db.session.rollback()
     now = db.session.get(Post, post.id, populate_existing=True)
     assert now is not None
@@ -411,7 +429,7 @@ def add_comment(author: User, post: Post, body: str = "Good to know.", **values:
 
 @pytest.fixture
 def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passwords hashed in no time, for tests that sign in by password and ask something else."""
+    """Hash passwords cheaply, for tests that sign in by password but are about something else."""
     monkeypatch.setattr(corkboard, "SCRYPT", CHEAP_SCRYPT)
 
 
@@ -419,9 +437,9 @@ def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def together(app: Flask, *actions: Callable[[], Any]) -> list[Any]:
-    """Run actions at the same moment, each in a thread and a context of its own; what each returned, or raised.
+    """Run actions at the same moment, each in a thread and context of its own. Returns what each returned or raised.
 
-    Give them ids: a model's row belongs to the session of the test's own thread.
+    Give them ids, not entities: an entity belongs to the session of the test's own thread.
     """
     barrier = threading.Barrier(len(actions))
 
