@@ -3123,7 +3123,7 @@ class SearchEntry(db.Model):
         return SearchResults(hits[:PAGE_SIZE], next_start)
 
     @classmethod
-    def _visible_to(cls, viewer: User) -> sa.Select[Any]:
+    def _visible_to(cls, viewer: User) -> Statement:
         """Select the entries of things that a person sees, each with its thing."""
         author_id = sa.func.coalesce(Attachment.uploader_id, Comment.author_id, Post.author_id)
         is_expired = (Post.expires_at <= NOW).label("is_expired")
@@ -3139,7 +3139,7 @@ class SearchEntry(db.Model):
         )
 
     @classmethod
-    def _matches(cls, found: sa.Select[Any], query: SearchQuery, mark: str, start: int, limit: int) -> Sequence[Any]:
+    def _matches(cls, found: Statement, query: SearchQuery, mark: str, start: int, limit: int) -> Sequence[Any]:
         """Return the newest of some entries that have all the words with this mark, each with its thing."""
         return database.newest_matches(found, cls, database.search_query(query.words, query.flags, mark), start, limit)
 
