@@ -1,9 +1,9 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions  limits, security headers, roles, exceptions, Markdown, differences of texts
- 2. Models                    SoftDelete, User, SignIn, Topic, TopicMember, Post, Revision, MustReadRole,
-                              MustReadPerson, Acknowledgement, Comment, Attachment, Reaction, Activity, Follow,
-                              ReadMark, NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
+ 2. Models                    SoftDelete, User, SignIn, VisitCount, Topic, TopicMember, Post, Revision,
+                              MustReadRole, MustReadPerson, Acknowledgement, Comment, Attachment, Reaction, Activity,
+                              Follow, ReadMark, NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers              lists, reactions, read marks, the sidebar, uploads, pictures
@@ -39,11 +39,13 @@ import json
 import logging
 import math
 import os
+import platform
 import re
 import secrets
 import shutil
 import signal
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -97,6 +99,18 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 from PIL import Image, ImageOps
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -112,6 +126,7 @@ from sqlalchemy.orm import (
     relationship,
     undefer,
 )
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.operators import desc_op
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
@@ -151,6 +166,8 @@ from database import LongText, Timestamp, db, fold, sort_key, transactional, utc
 
 T = TypeVar("T")
 Statement = sa.Select[*tuple[Any, ...]]
+
+VERSION = "1.0.dev"
 
 log = logging.getLogger("corkboard")
 access_log = logging.getLogger("corkboard.access")
@@ -230,6 +247,8 @@ COMMON_PASSWORDS = frozenset(
     summer2025 summer2026 winter2025 winter2026 monday123 mynoob00 aa123456 aaaaaaaa abcdefgh abcdefg1 iloveyou1
     """.split()  # noqa: SIM905
 )
+
+SLOW_SECONDS = 1.0  # a request that takes longer is logged as a warning
 
 STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
 HUES = 6  # the colors of initials: see app.css
@@ -1065,9 +1084,11 @@ class User(db.Model):
     @transactional
     def record_visit(cls, user_id: int, sign_in_id: int, now: datetime) -> None:
         """Store when a person was last active. After a break of `VISIT_GAP`, a new visit begins."""
-        user, sign_in = db.session.get(cls, user_id), db.session.get(SignIn, sign_in_id)
+        user, sign_in = db.session.get(cls, user_id, with_for_update=True), db.session.get(SignIn, sign_in_id)
         if user is None or sign_in is None:
             return
+        if user.last_active_at is None or site_day(user.last_active_at) < site_day(now):
+            VisitCount.add(site_day(now))
         if user.last_active_at is None or user.last_active_at < now - VISIT_GAP:
             user.previous_visit_at = user.last_active_at
         user.last_active_at = sign_in.last_used_at = now
@@ -1199,10 +1220,35 @@ class SignIn(db.Model):
         return result.rowcount
 
     @classmethod
+    def lives(cls) -> sa.ColumnElement[bool]:
+        """Return whether a sign-in has neither ended nor expired."""
+        return sa.and_(cls.ended_at.is_(None), cls.expires_at > utcnow())
+
+    @classmethod
     def living(cls, user: User) -> Sequence[SignIn]:
         """Return a person's own sign-ins that have not ended or expired, the last used first."""
-        own = sa.select(cls).where(cls.user_id == user.id, cls.ended_at.is_(None), cls.expires_at > utcnow())
+        own = sa.select(cls).where(cls.user_id == user.id, cls.lives())
         return db.session.scalars(own.order_by(cls.last_used_at.desc(), cls.id.desc()).limit(100)).all()
+
+
+class VisitCount(db.Model):
+    """How many people were here on a day of the site's time zone."""
+
+    __tablename__ = "visit_counts"
+    day: Mapped[date] = mapped_column(sa.Date, primary_key=True)
+    people: Mapped[int]
+
+    @classmethod
+    def add(cls, day: date) -> None:
+        """Count one more person, as part of the caller's transaction."""
+        database.insert_if_absent(cls, day=day, people=0)
+        db.session.execute(sa.update(cls).where(cls.day == day).values(people=cls.people + 1))
+
+    @classmethod
+    def since(cls, day: date) -> dict[date, int]:
+        """Return how many people were here on each day from that one on. Days on which nobody was are left out."""
+        counted = db.session.execute(sa.select(cls.day, cls.people).where(cls.day >= day))
+        return {row.day: row.people for row in counted}
 
 
 # -- Topics ------------------------------------------------------------------------------------------------------------
@@ -2257,6 +2303,7 @@ class Comment(SoftDelete, db.Model):
 
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
+sa.Index("ix_comments_created", Comment.created_at)
 sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
 # SQLite's index holds deleted comments only, so that a new comment does not have to be written to it.
 sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
@@ -3359,14 +3406,19 @@ class JobRun(db.Model):
 
     @classmethod
     @transactional
-    def claim(cls, name: str, early: bool = False) -> str | None:
-        """Take a job that is due, or with `early` any job. Returns the lease, or None if it must not run now."""
+    def claim(cls, name: str, early: bool = False, actor: User | None = None) -> str | None:
+        """Take a job that is due, or with `early` any job. Returns the lease, or None if it must not run now.
+
+        An `actor` is the administrator who asked for it.
+        """
         now, lease = utcnow(), secrets.token_hex(16)
         database.insert_if_absent(cls, name=name, due_at=now, lease="", result="", failures=0)
         free = sa.or_(cls.lease == "", cls.leased_until < now)
         statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else cls.due_at <= now)
         statement = statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None)
         taken: Any = db.session.execute(statement)
+        if taken.rowcount == 1 and actor is not None:
+            Activity.record(User.acting(actor.id, Role.ADMIN), "job.run", ("job", 0), name)
         return lease if taken.rowcount == 1 else None
 
     @classmethod
@@ -3379,6 +3431,11 @@ class JobRun(db.Model):
         pause = min(every, JOB_RETRY * 2 ** min(failures - 1, 10)) if failed else every
         ended = sa.update(cls).where(mine).values(lease="", leased_until=None, ended_at=now, due_at=now + pause)
         db.session.execute(ended.values(result=result[:200], failures=failures))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process runs it now."""
+        return bool(self.lease) and self.leased_until is not None and self.leased_until > utcnow()
 
     @property
     def took(self) -> str:
@@ -3719,7 +3776,8 @@ def current_sign_in() -> SignIn | None:
         g.sign_in = load_sign_in()
         if g.sign_in is not None:
             g.user, g.user_id = g.sign_in.user, g.sign_in.user_id
-            g.begins_visit = not g.user.last_active_at or g.now - g.sign_in.last_used_at > VISIT_NOTED_EVERY
+            noted = min(g.user.last_active_at or LONG_AGO, g.sign_in.last_used_at)
+            g.begins_visit = g.now - noted > VISIT_NOTED_EVERY
     return g.sign_in
 
 
@@ -5828,17 +5886,43 @@ admin = Blueprint("admin", __name__, url_prefix="/admin")
 @admin.get("", endpoint="index")
 @role_required(Role.ADMIN)
 def overview() -> ResponseReturnValue:
-    """Show Administration: what to do next, and links to everything else."""
+    """Show Administration: whether everything is OK, what to do next, and how the site is used."""
     config = current_app.config
+    findings = sorted(site_findings(), key=lambda finding: (finding.ok, not finding.is_fault))
     return render_template(
         "admin/index.html",
+        findings=findings,
+        verdict=verdict(findings),
+        charts=(people_chart(), posts_chart()),
+        slowest=metrics().slowest(),
+        errors=metrics().errors(),
         is_reachable=not is_loopback(config["HOST"]) or config["TRUSTED_PROXY"],
         advice=reach_advice(config),
         has_colleagues=db.session.scalar(sa.select(User.id).where(User.id != current_user.id).limit(1)) is not None,
         has_posts=db.session.scalar(sa.select(Post.id).where(Post.published_at > LONG_AGO).limit(1)) is not None,
         addresses=addresses(config),
-        jobs_are_late=JobRun.are_late(),
     )
+
+
+@admin.get("/jobs")
+@role_required(Role.ADMIN)
+def jobs() -> ResponseReturnValue:
+    """Show what the site does by itself: when each job ran, how that went, and when it runs again."""
+    return render_template("admin/jobs.html", jobs=JOBS, runs=JobRun.known(), now=g.now)
+
+
+@admin.post("/jobs/<job>/run", endpoint="run_job")
+@role_required(Role.ADMIN)
+def run_job_by_hand(job: str) -> ResponseReturnValue:
+    """Run a job now, unless it is being run already."""
+    wanted = next((one for one in JOBS if one.name == job), None) or abort(404)
+    result = run_job(wanted, early=True, actor=current_user)
+    if result is None:
+        flash(f"The job {job} is being run already.", "info")
+    else:
+        failed = JobRun.known()[job].failures
+        flash(f"{job}: {result}", "danger" if failed else "success")
+    return redirect_with_flash("/admin/jobs")
 
 
 @admin.get("/people", endpoint="people")
@@ -6035,6 +6119,140 @@ def empty_bin_now() -> ResponseReturnValue:
     return form_page("admin/empty_bin.html", form)
 
 
+# -- admin: is everything OK, and how the site is used -----------------------------------------------------------------
+
+BACKUP_LATE = timedelta(days=2)
+
+
+def site_findings() -> Iterator[Finding]:
+    """Check all that an administrator wants to know about the site."""
+    yield mail_finding()
+    yield jobs_finding()
+    yield backup_finding()
+    yield database_finding()
+    yield files_finding()
+    others = (*machine_findings(), texts_finding())
+    yield from (finding for finding in others if finding.name == "disk" or not finding.ok)
+    yield Finding(True, "version", f"Corkboard {VERSION} on Python {platform.python_version()}.")
+
+
+def mail_finding() -> Finding:
+    return Finding(True, "email", "Not set up. Invitations and new passwords are handed over by you.")
+
+
+def jobs_finding() -> Finding:
+    """Check whether anything runs the jobs, and whether they succeed."""
+    runs, last = JobRun.known(), JobRun.last_end()
+    failing = [job.name for job in JOBS if job.name in runs and runs[job.name].failures]
+    if last is None:
+        words = "None has run yet. Where wsgi.py serves the site, they begin within half a minute."
+        remedy = "Beside another server, keep running: python -m flask jobs run"
+        return Finding(False, "jobs", words, remedy, is_fault=False)
+    if JobRun.are_late():
+        words = "Nothing has run this site's jobs for five minutes, so scheduled posts aren't published."
+        remedy = "Keep running, beside a server other than wsgi.py: python -m flask jobs run"
+        return Finding(False, "jobs", words, remedy, "/admin/jobs")
+    if failing:
+        words, remedy = (
+            f"Failed when last run: {', '.join(failing)}.",
+            "See the result there, and the traceback in the log.",
+        )
+        return Finding(False, "jobs", words, remedy, "/admin/jobs")
+    return Finding(True, "jobs", f"They run on time, the last one on {site_time(last)}.")
+
+
+def newest_backup() -> datetime | None:
+    """Return when the newest backup was made, or None without one."""
+    with contextlib.suppress(OSError):
+        times = [path.stat().st_mtime for path in (current_app.config["DATA_DIR"] / "backups").glob("*.zip")]
+        return datetime.fromtimestamp(max(times), UTC).replace(tzinfo=None) if times else None
+    return None
+
+
+def backup_finding() -> Finding:
+    """Check how old the newest backup is."""
+    newest = newest_backup()
+    words = f"The last one was made on {site_time(newest)}." if newest else "There is none yet."
+    fresh = newest is not None and utcnow() - newest < BACKUP_LATE
+    return Finding(fresh, "backups", words, "Make one now.", "/admin/backups", is_fault=False)
+
+
+def database_finding() -> Finding:
+    """Say what the database is, how large it is, and how soon it answers."""
+    began = time.perf_counter()
+    name = database.server_name()
+    words = f"{name} answers in {(time.perf_counter() - began) * 1000:.0f} ms; {file_size(database.database_size())}."
+    return Finding(True, "database", words)
+
+
+def files_finding() -> Finding:
+    count, size = db.session.execute(sa.select(sa.func.count(), sa.func.sum(Attachment.size))).one()
+    return Finding(True, "files", f"{plural(count, 'file').capitalize()}, {file_size(int(size or 0))}.")
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Return the answer to "Is everything OK?", in one sentence or two."""
+    faults = [finding.name for finding in findings if not finding.ok and finding.is_fault]
+    others = [finding.name for finding in findings if not finding.ok and not finding.is_fault]
+    if faults:
+        return f"No. This needs your attention: {', '.join(faults)}."
+    if others:
+        return f"Almost. Have a look at this: {', '.join(others)}."
+    return "Yes. Everything is in order."
+
+
+CHART_DAYS, CHART_WEEKS = 28, 4
+
+
+class Chart(NamedTuple):
+    """Numbers of days or weeks, for a drawing and a table: one or two of them in each row."""
+
+    title: str
+    said: Sequence[str]  # what each number is now
+    more: str
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[int]]]
+
+    @property
+    def top(self) -> int:
+        """The highest column, at least 1."""
+        return max(1, *(sum(numbers) for _, numbers in self.rows))
+
+
+def people_chart() -> Chart:
+    """Return how many people were here on each of the last days."""
+    last = site_day(g.now)
+    days = [last - timedelta(days=ago) for ago in range(CHART_DAYS - 1, -1, -1)]
+    counts = VisitCount.since(days[0])
+    team = db.session.scalar(sa.select(sa.func.count()).select_from(User).where(User.is_active))
+    usual = statistics.median(count for day, count in counts.items() if day < last) if len(counts) > 1 else 0
+    rows = [("Today" if day == last else day_in_words(day), (counts.get(day, 0),)) for day in days]
+    said, more = f"{counts.get(last, 0)} of {team} today", f"{usual:.0f} on an ordinary day" if usual else ""
+    return Chart("People here each day", (said,), more, ("Day", "People"), rows)
+
+
+def posts_chart() -> Chart:
+    """Return how many posts and comments were written in each of the last weeks, of those that this person may see."""
+    monday = today() - timedelta(days=today().weekday())
+    days = [monday - timedelta(weeks=ago) for ago in range(CHART_WEEKS - 1, -1, -1)]
+    starts = [as_utc(datetime.combine(day, datetime.min.time())) for day in days]
+    posts = per_week(Post.published_at, sa.select().select_from(Post).where(Post.listed()), starts)
+    said = sa.select().select_from(Comment).join(Post, Post.id == Comment.post_id)
+    comments = per_week(Comment.created_at, said.where(Comment.deleted_at.is_(None), Post.listed()), starts)
+    names = [*(f"From {day_in_words(day)}" for day in days[:-1]), "This week"]
+    rows = [(name, counts) for name, *counts in zip(names, posts, comments, strict=True)]
+    now = (plural(posts[-1], "post"), plural(comments[-1], "comment"))
+    return Chart("Posts and comments each week", now, "this week", ("Week", "Posts", "Comments"), rows)
+
+
+def per_week(at: Any, statement: sa.Select[Any], starts: Sequence[datetime]) -> list[int]:
+    """Return how many rows of a statement fall into each week, by their time `at`."""
+    week = sa.case(*((at < start, number) for number, start in enumerate(starts[1:])), else_=len(starts) - 1)
+    counted = statement.add_columns(week.label("week"), sa.func.count().label("rows")).where(at >= starts[0])
+    found = {row.week: row.rows for row in fetch(counted.group_by("week"))}
+    return [found.get(number, 0) for number in range(len(starts))]
+
+
 def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
@@ -6088,6 +6306,132 @@ def ready() -> ResponseReturnValue:
     except DBAPIError:
         return jsonify(status="unready", reason="The database does not answer."), 503, {"Retry-After": "5"}
     return jsonify(status="ok")
+
+
+# -- Metrics: what this process counts, for a program that watches the site --------------------------------------------
+
+
+class Metrics(Collector):
+    """What this process counts of its requests, and what the site says of itself when it is asked."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()
+        self.registry = CollectorRegistry()
+        self.requests = self._count("requests", "Requests answered", "method", "route", "status")
+        self.statements = self._count("database_statements", "Statements that requests sent to the database", "route")
+        self.database = self._count("database_seconds", "Seconds that these statements took", "route")
+        name, about = "corkboard_request_seconds", "Seconds that requests took"
+        self.seconds = Histogram(name, about, ["route"], registry=self.registry)
+        ProcessCollector(registry=self.registry)
+        self.registry.register(self)
+
+    def _count(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"corkboard_{name}", about, labels, registry=self.registry)
+
+    def observe(self, status: int, seconds: float) -> None:
+        """Count this request."""
+        route = route_of_request()
+        # A method is one of a few only where there is a route: without one it may be any word.
+        self.requests.labels(request.method if request.url_rule else "-", route, status).inc()
+        self.seconds.labels(route).observe(seconds)
+        self.statements.labels(route).inc(g.database_work.statements)
+        self.database.labels(route).inc(g.database_work.seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what all processes share, as it is now; without what the database says while it does not answer."""
+        engine = db.engine
+        about = {"version": VERSION, "python": platform.python_version(), "database": engine.dialect.name}
+        yield InfoMetricFamily("corkboard_build", "What this is", about)
+        if isinstance(engine.pool, QueuePool):
+            connections = {"used": engine.pool.checkedout(), "idle": engine.pool.checkedin()}
+            yield gauge("database_connections", "Connections of this process", connections, "state")
+        if newest := newest_backup():
+            yield gauge("last_backup_timestamp_seconds", "When the newest backup was made", {"": unix_time(newest)})
+        shared = []
+        with contextlib.suppress(DBAPIError, PoolTimeout):
+            shared = [*shared_gauges()]
+        yield from shared
+        yield gauge("database_up", "Whether the database answers", {"": bool(shared)})
+
+    def slowest(self) -> list[tuple[str, float, str]]:
+        """Return the routes that take longest on average: each with its milliseconds, as a number and in words."""
+        samples = [sample for metric in self.seconds.collect() for sample in metric.samples]
+        seconds = {one.labels["route"]: one.value for one in samples if one.name.endswith("_sum")}
+        counts = {one.labels["route"]: int(one.value) for one in samples if one.name.endswith("_count")}
+        means = [(route, seconds[route] / count * 1000, count) for route, count in counts.items()]
+        worst = sorted(means, key=itemgetter(1), reverse=True)[:RANKS]
+        return [(plain_route(name), mean, f"{mean:,.0f} ms, {plural(count, 'request')}") for name, mean, count in worst]
+
+    def errors(self) -> list[tuple[str, int, str]]:
+        """Return the routes that failed most often: each with how often, as a number and in words."""
+        samples = [sample for metric in self.requests.collect() for sample in metric.samples]
+        failed: dict[str, int] = {}
+        for one in samples:
+            if one.name.endswith("_total") and one.labels["status"].startswith("5"):
+                failed[one.labels["route"]] = failed.get(one.labels["route"], 0) + int(one.value)
+        worst = sorted(failed.items(), key=itemgetter(1), reverse=True)[:RANKS]
+        return [(plain_route(name), count, f"{count:,}") for name, count in worst]
+
+
+RANKS = 5
+
+
+def metrics() -> Metrics:
+    """Return the `Metrics` of the current application."""
+    return current_app.extensions["corkboard.metrics"]
+
+
+def route_of_request() -> str:
+    """Return the pattern of the requested address, "-" where there is none."""
+    return request.url_rule.rule if request.url_rule else "-"
+
+
+def plain_route(rule: str) -> str:
+    """Return a pattern as people read it: '/posts/…/edit'."""
+    return re.sub(r"<[^>]*>", "…", rule)
+
+
+def gauge(name: str, about: str, values: Mapping[str, float], label: str = "") -> GaugeMetricFamily:
+    """Return a number as it is now, or one for each value of a label."""
+    family = GaugeMetricFamily(f"corkboard_{name}", about, labels=[label] if label else [])
+    for value, number in values.items():
+        family.add_metric([value] if label else [], number)
+    return family
+
+
+def unix_time(moment: datetime) -> float:
+    return moment.replace(tzinfo=UTC).timestamp()
+
+
+def shared_gauges() -> Iterator[GaugeMetricFamily]:
+    """Yield what the database knows of the site: sign-ins, and how the jobs went."""
+    living = db.session.scalar(sa.select(sa.func.count()).select_from(SignIn).where(SignIn.lives()))
+    yield gauge("sign_ins", "Browsers that are signed in", {"": living or 0})
+    runs = JobRun.known()
+    ended = {name: unix_time(run.ended_at) for name, run in runs.items() if run.ended_at}
+    yield gauge("job_last_end_timestamp_seconds", "When the job ended last", ended, "job")
+    failures = {name: run.failures for name, run in runs.items()}
+    yield gauge("job_failures", "How often the job failed since it last succeeded", failures, "job")
+
+
+@health.get("/metrics", endpoint="metrics")
+@public
+def show_metrics() -> ResponseReturnValue:
+    """Show Prometheus the metrics, if it bears METRICS_TOKEN; if none is set, to programs on this computer."""
+    if not may_read_metrics():
+        abort(403)
+    return Response(generate_latest(metrics().registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def may_read_metrics() -> bool:
+    """Return whether a request bears METRICS_TOKEN; if none is set, whether it comes straight from this computer."""
+    config, headers = current_app.config, request.headers
+    if config["METRICS_TOKEN"]:
+        expected = f"Bearer {config['METRICS_TOKEN']}".encode()
+        return hmac.compare_digest(headers.get("Authorization", "").encode(), expected)
+    # Behind a proxy on this computer everybody seems to come from here.
+    is_passed_on = config["TRUSTED_PROXY"] or "X-Forwarded-For" in headers or "Forwarded" in headers
+    return not is_passed_on and is_loopback(client_address())
 
 
 # ======================================================================================================================
@@ -6146,6 +6490,11 @@ def absence(person: Any) -> str:
 def day_in(zone: str) -> date:
     """Return today's date for somebody who chose that time zone."""
     return clock()[0].replace(tzinfo=UTC).astimezone(zone_of(zone)).date()
+
+
+def site_day(moment: datetime) -> date:
+    """Return the day of a stored time in the site's zone."""
+    return moment.replace(tzinfo=UTC).astimezone(zone_of("")).date()
 
 
 def as_local(moment: datetime | None) -> datetime | None:
@@ -6468,7 +6817,8 @@ def machine_findings() -> Iterator[Finding]:
     """Check the disk, who can read the secret key, and who can open the site."""
     config = current_app.config
     free = shutil.disk_usage(config["DATA_DIR"]).free // 2**20
-    yield Finding(free >= 500, "disk", f"{free:,} MB free", "Make room: the data folder needs at least 500 MB.")
+    words = f"{free // 1024:,} GB free" if free >= 10240 else f"{free:,} MB free"
+    yield Finding(free >= 500, "disk", words, "Make room: the data folder needs at least 500 MB.")
     key_file = config["DATA_DIR"] / "secret_key"
     if os.name != "nt" and key_file.exists():
         private = not key_file.stat().st_mode & 0o077
@@ -6498,9 +6848,7 @@ def database_findings() -> Iterator[Finding]:
 
 def content_findings() -> Iterator[Finding]:
     """Check what is in the database."""
-    texts = count_outdated_texts()
-    words = f"{plural(texts, 'text')} rendered by an older version" if texts else "current"
-    yield Finding(not texts, "texts", words, "Run: python -m flask rerender")
+    yield texts_finding()
     some = db.session.scalar(User.active().where(User.role == Role.ADMIN).limit(1)) is not None
     words = "there is one" if some else "there is none"
     yield Finding(some, "administrator", words, "Open the link of: python -m flask setup-link")
@@ -6508,6 +6856,12 @@ def content_findings() -> Iterator[Finding]:
     words = f"one ran last on {site_time(last)}" if last else "none has run yet; the site runs them while it is served"
     ok = last is None or not JobRun.are_late()
     yield Finding(ok, "jobs", words, "Start the site, or run beside another server: python -m flask jobs run")
+
+
+def texts_finding() -> Finding:
+    texts = count_outdated_texts()
+    words = f"{plural(texts, 'text')} rendered by an older version" if texts else "current"
+    return Finding(not texts, "texts", words, "Run: python -m flask rerender")
 
 
 def site_time(moment: datetime) -> str:
@@ -6750,7 +7104,7 @@ def empty_bin() -> int:
 
 
 def notify_overdue_reviews() -> int:
-    return PageReview.notify_overdue(utcnow().replace(tzinfo=UTC).astimezone(zone_of("")).date())
+    return PageReview.notify_overdue(site_day(utcnow()))
 
 
 def delete_old_notifications() -> int:
@@ -6787,9 +7141,9 @@ JOBS = (
 JOB_SECONDS = 10  # how often to look for what is due
 
 
-def run_job(job: Job, early: bool = False) -> str | None:
+def run_job(job: Job, early: bool = False, actor: User | None = None) -> str | None:
     """Run a job if it is due (or `early`) and no other process runs it. Returns its result in words, or None."""
-    lease = JobRun.claim(job.name, early)
+    lease = JobRun.claim(job.name, early, actor)
     if lease is None:
         return None
     failed = False
@@ -7019,6 +7373,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     bootstrap.init_app(app)
     app.before_request(begin_request)  # before that of CSRFProtect, which may refuse the request
     csrf.init_app(app)
+    app.extensions["corkboard.metrics"] = Metrics()
     app.after_request(finish_response)
     app.after_request(record_visit)
     for blueprint in (auth, account, posts, topics, people, files, search, notifications, admin, health):
@@ -7049,6 +7404,7 @@ def begin_request() -> ResponseReturnValue | None:
     """Give the request its time and id. Answer 503 while the database does not fit the code."""
     g.now = utcnow()
     g.started = time.perf_counter()
+    g.database_work = SimpleNamespace(statements=0, seconds=0.0)  # database.py adds to it
     g.request_id = secrets.token_hex(8)
     if request.method == "TRACE":
         abort(405)
@@ -7068,8 +7424,10 @@ def finish_response(response: Response) -> Response:
     if current_app.config["SESSION_COOKIE_SECURE"]:
         response.headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
     set_cache_control(response)
+    seconds = time.perf_counter() - g.started
+    metrics().observe(response.status_code, seconds)
     if request.endpoint != POLL_ENDPOINT or response.status_code != 304:  # every open page polls three times a minute
-        log_request(response.status_code)
+        log_request(response.status_code, seconds)
     return response
 
 
@@ -7091,12 +7449,14 @@ def logged_path() -> str:
     return rule.rule if rule is not None and "token" in rule.arguments else quote(request.path)
 
 
-def log_request(status: int) -> None:
-    """Log one line for the request, without anything that a person typed."""
-    milliseconds = (time.perf_counter() - g.started) * 1000
+def log_request(status: int, seconds: float) -> None:
+    """Log one line for the request, without anything that a person typed, and another one when it took too long."""
     fields = {"request": g.request_id, "method": request.method, "path": logged_path(), "status": status}
-    fields |= {"ms": round(milliseconds, 1), "user": g.get("user_id") or "-"}
+    fields |= {"ms": round(seconds * 1000, 1), "user": g.get("user_id") or "-"}
     access_log.info("%(request)s %(method)s %(path)s %(status)s %(ms)sms user=%(user)s", fields)
+    if seconds > SLOW_SECONDS:
+        fields |= {"route": route_of_request(), "statements": g.database_work.statements}
+        log.warning("%(request)s slow: %(method)s %(route)s took %(ms)sms and %(statements)s statements", fields)
 
 
 class IdConverter(IntegerConverter):

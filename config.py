@@ -58,6 +58,8 @@ class Finding(NamedTuple):
     name: str
     text: str
     remedy: str = ""
+    link: str = ""  # the page where one does it
+    is_fault: bool = True  # where it is not right: False for what only wants to be looked at
 
     def __str__(self) -> str:
         line = f"{'ok' if self.ok else 'FAILED':<6}  {self.name}: {self.text}"
@@ -188,6 +190,7 @@ class Config:
         levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
         self.LOG_LEVEL: str = self._read("LOG_LEVEL", "INFO", choice(*levels))
         self.LOG_FORMAT: str = self._read("LOG_FORMAT", "text", choice("text", "json"))
+        self.METRICS_TOKEN: str = self._read("METRICS_TOKEN", "", bearer_token, hidden)
         self.TIMEZONE: str = self._read("TIMEZONE", "UTC", time_zone)
 
     def _check_production(self) -> None:
@@ -306,6 +309,16 @@ def words(given: str) -> list[str]:
 def how_many(values: list[str] | str) -> str:
     """Return how many secrets there are, which reveals none of them."""
     return f"{len(values)} set"
+
+
+def hidden(_secret: str) -> str:
+    return "a secret"
+
+
+def bearer_token(given: str) -> str:
+    if not re.fullmatch(r"[!-~]{16,}", given):
+        raise ValueError("Use 16 or more letters and digits, without spaces.")
+    return given
 
 
 def is_host(name: str) -> bool:

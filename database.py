@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import random
 import re
 import sqlite3
@@ -28,7 +29,7 @@ import click
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from flask import Flask, current_app
+from flask import Flask, current_app, g, has_app_context
 from flask_migrate import Migrate, upgrade
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
@@ -166,6 +167,8 @@ def init_db(app: Flask) -> None:
         engine = db.engine
     event.listen(engine, "connect", _set_up_sqlite if sqlite else _set_up_mysql)
     event.listen(engine, "handle_error", _mark_disconnect)
+    event.listen(engine, "before_cursor_execute", _begin_statement)
+    event.listen(engine, "after_cursor_execute", _end_statement)
     if sqlite:
         event.listen(engine, "begin", _begin_sqlite)
 
@@ -203,6 +206,34 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     # A transaction that reads first fails at its first write if another writer came between. IMMEDIATE waits instead.
     statement = "BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN"
     connection.exec_driver_sql(statement)
+
+
+def _begin_statement(*event: Any) -> None:
+    event[4].began_at = time.perf_counter()  # the fifth argument: the context of this execution
+
+
+def _end_statement(*event: Any) -> None:
+    if has_app_context() and (work := g.get("database_work")):
+        work.statements += 1
+        work.seconds += time.perf_counter() - event[4].began_at
+
+
+def server_name() -> str:
+    """The engine and its version, such as 'SQLite 3.45.1' or 'MariaDB 10.11.6'."""
+    if is_sqlite():
+        return f"SQLite {sqlite3.sqlite_version}"
+    version = db.session.scalar(sa.select(sa.func.version())) or ""
+    return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
+
+
+def database_size() -> int:
+    """How many bytes the database takes on its disk."""
+    if is_sqlite():
+        return os.stat(db.engine.url.database or "").st_size
+    names = ("table_schema", "data_length", "index_length")
+    tables = sa.table("tables", *map(sa.column, names), schema="information_schema").c
+    taken = sa.select(sa.func.sum(tables.data_length + tables.index_length))
+    return int(db.session.scalar(taken.where(tables.table_schema == sa.func.database())) or 0)
 
 
 def error_code(error: BaseException | None) -> int:

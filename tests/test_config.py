@@ -129,6 +129,8 @@ REFUSED = [
     ("DATABASE_URL", "mysql://user:hunter2@host"),
     ("DATABASE_URL", "mysql:///name"),
     ("DATA_DIR", "what?"),
+    ("METRICS_TOKEN", "hunter2"),
+    ("METRICS_TOKEN", "hunter2 with spaces in it"),
 ]
 
 
@@ -160,6 +162,7 @@ ACCEPTED = [
     ("DATABASE_URL", "mysql://a:b@host/name", "mysql+pymysql://a:b@host/name"),
     ("DATABASE_URL", "mariadb://a:b@host:3307/name?ssl=1", "mysql+pymysql://a:b@host:3307/name?ssl=1"),
     ("DATABASE_URL", "mysql+pymysql://a:b@host/name", "mysql+pymysql://a:b@host/name"),
+    ("METRICS_TOKEN", "sixteen-letters!", "sixteen-letters!"),
     ("DATABASE_URL", "mysql://a:p%40ss%2Fword@host/name", "mysql+pymysql://a:p%40ss%2Fword@host/name"),
 ]
 
@@ -210,6 +213,7 @@ def test_no_secret_is_ever_said(read):
     settings = read(
         SECRET_KEY="tell-nobody-" * 3,
         SECRET_KEY_FALLBACKS="tell-nobody-either-" * 3,
+        METRICS_TOKEN="tell-nobody-about-it",
         DATABASE_URL="mysql://corkboard:tell-nobody@host/name",
     )
     text = "\n".join(map(str, settings.findings()))

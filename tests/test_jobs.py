@@ -149,12 +149,17 @@ def test_jobs_are_run_again_and_again_whatever_goes_wrong(app, monkeypatch, capl
 
 def test_administration_says_when_nothing_runs_the_jobs(app, people, sign_in):
     browser = sign_in(people.admin)
-    assert "Nothing has run" in browser.get("/admin").text
+    assert "None has run yet" in browser.get("/admin").text
     corkboard.run_job(job())
-    assert "Nothing has run" not in browser.get("/admin").text
+    page = browser.get("/admin").text
+    assert "They run on time" in page
+    assert "has run yet" not in page
     with db.engine.begin() as connection:
         connection.execute(sa.update(JobRun).values(ended_at=utcnow() - timedelta(minutes=6)))
-    assert "flask jobs run" in browser.get("/admin").text
+    page = browser.get("/admin").text
+    assert "Nothing has run" in page
+    assert "flask jobs run" in page
+    assert "No. This needs your attention: jobs." in page
 
 
 @pytest.mark.parametrize("wrong", [["jobs", "run", "nothing"], ["jobs", "run", "empty-bin", "--due"]])

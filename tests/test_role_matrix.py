@@ -25,6 +25,7 @@ bootstrap.static      GET    style                                  200       20
 bootstrap.static      GET    missing                                404       404    404    404    404   404
 health.live           GET    -                                      200       200    200    200    200   200
 health.ready          GET    -                                      200       200    200    200    200   200
+health.metrics        GET    -                                      200       200    200    200    200   200
 
 auth.setup            GET    -                                      404       404    404    404    404   404
 auth.setup            POST   -                                      404       404    404    404    404   404
@@ -252,6 +253,9 @@ notifications.follow_topic POST private                             in        30
 notifications.follow_topic POST secret,binned,merged,missing        in        404    404    404    404   404
 
 admin.index           GET    -                                      in        403    403    403    200   403
+admin.jobs            GET    -                                      in        403    403    403    200   403
+admin.run_job         POST   empty-bin                              in        403    403    403    303   403
+admin.run_job         POST   missing                                in        403    403    403    404   403
 admin.people          GET    -                                      in        403    403    403    200   403
 admin.new_person      GET    -                                      in        403    403    403    200   403
 admin.new_person      POST   -                                      in        403    403    403    303   403
@@ -341,6 +345,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "number": 1,
         "file_id": world.files.get(named),
         "name": "a file.png",
+        "job": named,
         "size": "medium",
         "sign_in_id": world.sign_ins.get(named, MISSING),
         "filename": SHARED_STATIC.get(endpoint) if named == "style" else "missing.css",

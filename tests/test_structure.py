@@ -225,7 +225,7 @@ def test_what_the_code_imports_is_required():
     modules = {
         "alembic": "alembic", "flask": "Flask", "flask_bootstrap": "Bootstrap-Flask", "flask_migrate": "Flask-Migrate",
         "flask_sqlalchemy": "Flask-SQLAlchemy", "flask_wtf": "Flask-WTF", "markdown_it": "markdown-it-py",
-        "nh3": "nh3", "PIL": "Pillow", "diff_match_patch": "diff-match-patch",
+        "nh3": "nh3", "PIL": "Pillow", "prometheus_client": "prometheus-client", "diff_match_patch": "diff-match-patch",
         "sqlalchemy": "SQLAlchemy", "waitress": "waitress", "werkzeug": "Werkzeug", "wtforms": "WTForms",
         "jinja2": "Flask", "dotenv": "python-dotenv", "click": "Flask", "itsdangerous": "Flask", "markupsafe": "Flask",
     }  # fmt: skip

@@ -109,6 +109,14 @@ sa.Table(
 )
 
 sa.Table(
+    "visit_counts",
+    tables,
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("people", sa.Integer, nullable=False),
+    **MYSQL,
+)
+
+sa.Table(
     "notification_choices",
     tables,
     sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
@@ -248,6 +256,7 @@ sa.Table(
     sa.Column("deleted_at", Timestamp, nullable=True),
     sa.Column("deleted_by_id", sa.Integer, sa.ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     sa.Index("ix_comments_bin", "deleted_at", "id", sqlite_where=sa.text("deleted_at IS NOT NULL")),
+    sa.Index("ix_comments_created", "created_at"),
     sa.Index("ix_comments_post", "post_id", "deleted_at", "id"),
     sa.Index("uq_comments_author_id_form_id", "author_id", "form_id", unique=True),
     **MYSQL,

@@ -27,7 +27,7 @@ EXAMPLES = {
     "username": sa.select(User.username).where(User.username == "nia"),
 }
 NOT_PAGES = {
-    *("static", "bootstrap.static", "health.live", "health.ready"),
+    *("static", "bootstrap.static", "health.live", "health.ready", "health.metrics"),
     *("posts.find_page", "posts.titles", "posts.report_csv", "people.suggest"),
     *("files.show", "files.picture", "notifications.poll"),
 }

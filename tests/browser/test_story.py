@@ -61,13 +61,15 @@ def set_up(page: Page, link: str) -> None:
     page.get_by_label("Confirm password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Create site").click()
     expect(page).to_have_url(re.compile("/admin$"))
-    expect(page.get_by_role("heading", name="Administration")).to_be_visible()
+    expect(page.get_by_role("heading", name="Is everything OK?")).to_be_visible()
     expect(page.get_by_text("Only this computer can open the site so far.")).to_be_visible()
     expect(page.get_by_text("HOST=0.0.0.0")).to_be_visible()
     expect(page.get_by_role("heading", name=re.compile("of this site"))).to_be_visible()
 
 
 def make_topic(page: Page, name: str) -> None:
+    if (fold := page.locator(".admin-fold summary")).is_visible():
+        fold.click()
     page.get_by_label("Administration").get_by_role("link", name="Topics").click()
     page.get_by_label("Name", exact=True).fill(name)
     page.get_by_role("button", name="Create topic").click()
