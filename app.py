@@ -1,7 +1,7 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions  limits, security headers, roles, exceptions, Markdown, differences of texts
- 2. Models                    SoftDelete, User, SignIn, VisitCount, Topic, TopicMember, Post, Revision,
+ 2. Models                    SoftDelete, User, SignIn, VisitCount, ApiToken, Topic, TopicMember, Post, Revision,
                               MustReadRole, MustReadPerson, Acknowledgement, Comment, Attachment, Reaction, Activity,
                               Follow, ReadMark, NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
@@ -1045,6 +1045,7 @@ class User(db.Model):
         if user.deactivated_at is None:
             user.deactivated_at = utcnow()
             SignIn.end_all(user.id)
+            ApiToken.revoke_all(user.id)
             Activity.record(actor, "person.deactivated", user)
 
     @classmethod
@@ -1249,6 +1250,102 @@ class VisitCount(db.Model):
         """Return how many people were here on each day from that one on. Days on which nobody was are left out."""
         counted = db.session.execute(sa.select(cls.day, cls.people).where(cls.day >= day))
         return {row.day: row.people for row in counted}
+
+
+# -- Tokens of programs ------------------------------------------------------------------------------------------------
+
+SCOPES = ("read", "write", "admin")  # each may do what the ones before it may
+TOKENS_MOST = 20  # of one person
+TOKEN_PREFIX = 10  # characters by which people know a token again
+
+
+class ApiToken(db.Model):
+    """What a program shows to act for a person. Only a hash of it is kept."""
+
+    __tablename__ = "api_tokens"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"))
+    form_id: Mapped[str] = mapped_column(sa.String(32))
+    name: Mapped[str] = mapped_column(sa.String(NAME_MAX))
+    scope: Mapped[str] = mapped_column(sa.String(5))
+    prefix: Mapped[str] = mapped_column(sa.String(TOKEN_PREFIX))
+    token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
+    last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    expires_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    user: Mapped[User] = relationship()
+
+    # -- queries
+
+    @classmethod
+    def find(cls, raw: str) -> Self | None:
+        """The token with its person; None where it is unknown, revoked or expired, or its person is deactivated."""
+        living = sa.select(cls).join(cls.user).options(contains_eager(cls.user))
+        living = living.where(sa.or_(cls.expires_at.is_(None), cls.expires_at > utcnow()), User.is_active)
+        return db.session.scalar(living.where(cls.token_hash == hash_token(raw)))
+
+    @classmethod
+    def of(cls, user: User) -> Sequence[ApiToken]:
+        """A person's own tokens, the newest first."""
+        return db.session.scalars(sa.select(cls).where(cls.user_id == user.id).order_by(cls.id.desc())).all()
+
+    # -- predicates
+
+    def allows(self, scope: str) -> bool:
+        """Whether this token is good for what needs a scope. Its person's role counts besides."""
+        return SCOPES.index(self.scope) >= SCOPES.index(scope)
+
+    # -- actions
+
+    @classmethod
+    @transactional
+    def create(cls, actor: User, *, form_id: str, name: str, scope: str, expires_at: datetime | None) -> str:
+        """Make a token. Returns it as it is shown once; the same form sent again replaces the first one.
+
+        Raises `ValidationError` for a scope above the person's role, or too many tokens.
+        """
+        # The person's row is locked first, so that they make one token at a time.
+        db.session.execute(sa.select(User.id).where(User.id == actor.id).with_for_update())
+        user = User.acting(actor.id)
+        if scope not in SCOPES or (scope == "admin" and not user.is_admin):
+            raise ValidationError("scope", "Choose what the program may do.")
+        mine = cls.of(user)
+        made = next((token for token in mine if token.form_id == form_id), None)
+        if made is None and len(mine) >= TOKENS_MOST:
+            raise ValidationError("name", f"You have {TOKENS_MOST} tokens. Revoke one first.")
+        raw = f"ck_{secrets.token_urlsafe(32)}"
+        token = made or cls(user_id=user.id, form_id=form_id)
+        token.name, token.scope, token.expires_at = name, scope, expires_at
+        token.prefix, token.token_hash = raw[:TOKEN_PREFIX], hash_token(raw)
+        db.session.add(token)
+        db.session.flush()
+        Activity.record(user, "token.created", token, f"{name} ({scope})")
+        return raw
+
+    @classmethod
+    @transactional
+    def revoke(cls, actor: User, token_id: int) -> None:
+        """Delete one of a person's own tokens. Raises `NotVisible` for anybody else's."""
+        user = User.acting(actor.id)
+        token = db.session.scalar(sa.select(cls).where(cls.id == token_id, cls.user_id == user.id).with_for_update())
+        if token is None:
+            raise NotVisible
+        db.session.delete(token)
+        Activity.record(user, "token.revoked", token, token.name)
+
+    @classmethod
+    def revoke_all(cls, user_id: int) -> None:
+        """Delete a person's tokens, as part of the caller's transaction."""
+        db.session.execute(sa.delete(cls).where(cls.user_id == user_id))
+
+    @classmethod
+    @transactional
+    def record_use(cls, token_id: int, now: datetime) -> None:
+        """Note that a token was used."""
+        db.session.execute(sa.update(cls).where(cls.id == token_id).values(last_used_at=now))
+
+
+sa.Index("uq_api_tokens_user_id_form_id", ApiToken.user_id, ApiToken.form_id, unique=True)
 
 
 # -- Topics ------------------------------------------------------------------------------------------------------------
@@ -3790,11 +3887,14 @@ current_user: Any = LocalProxy(signed_in_user)
 
 
 def record_visit(response: Response) -> Response:
-    """Record, every few minutes, when the person was last here. The polling of an open page does not count."""
-    if not g.get("begins_visit") or g.get("sign_in") is None or request.endpoint == POLL_ENDPOINT:
-        return response
+    """Record, every few minutes, when the person or the token was last here. Polling by an open page does not count."""
+    token = g.get("api_token")
+    is_visit = g.get("begins_visit") and g.get("sign_in") is not None and request.endpoint != POLL_ENDPOINT
     try:
-        User.record_visit(g.user_id, g.sign_in.id, g.now)
+        if token and (not token.last_used_at or g.now - token.last_used_at > VISIT_NOTED_EVERY):
+            ApiToken.record_use(token.id, g.now)
+        elif is_visit:
+            User.record_visit(g.user_id, g.sign_in.id, g.now)
     except (DBAPIError, database.DatabaseBusy):
         log.warning("a visit could not be noted", exc_info=True)
     return response
@@ -4132,6 +4232,30 @@ class PasswordForm(SiteForm):
     current = known_password("Current password")
     password = new_password("New password")
     confirm = confirm_password()
+
+
+class TokenForm(SiteForm):
+    name = string_field("Name", NAME_MAX, shortest=1, description="What it is for, e.g. the display in the canteen")
+    scope = RadioField(
+        "What it may do",
+        choices=[SelectChoice("read", "Read what you can read"), SelectChoice("write", "Read and write as you can")],
+        default="read",
+    )
+    days = SelectField(
+        "Expires", coerce=int, default=90,
+        choices=[*(SelectChoice(str(days), f"After {days} days") for days in (7, 30, 90, 365)),
+                 SelectChoice("0", "Never")],
+    )  # fmt: skip
+    form_id = form_id_field()
+
+    def offer_scopes(self, user: User) -> None:
+        """Let administrators choose what only they may do."""
+        if user.is_admin:
+            admin = SelectChoice("admin", "Read, write, and read the activity as an administrator")
+            self.scope.choices = [*self.scope.choices, admin]
+
+    def expires_at(self) -> datetime | None:
+        return utcnow() + timedelta(days=self.days.data) if self.days.data else None
 
 
 # -- Forms of posts ----------------------------------------------------------------------------------------------------
@@ -4820,6 +4944,31 @@ def end_others() -> ResponseReturnValue:
     """Sign out all other devices."""
     SignIn.end_others(current_user, g.sign_in.id)
     return redirect_with_flash("/account/sessions", "All other devices have been signed out.")
+
+
+@account.route("/tokens", methods=["GET", "POST"])
+@login_required
+def tokens() -> ResponseReturnValue:
+    """One's tokens for programs, and a form for a new one, which is shown once."""
+    form, made = TokenForm(), None
+    form.offer_scopes(current_user)
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            made = ApiToken.create(
+                current_user, form_id=checked_form_id(form.form_id), **form_values(form, "name", "scope"),
+                expires_at=form.expires_at(),
+            )  # fmt: skip
+            form = TokenForm(formdata=None)
+            form.offer_scopes(current_user)
+    return form_page("account/tokens.html", form, tokens=ApiToken.of(current_user), made=made)
+
+
+@account.post("/tokens/<int:token_id>/revoke")
+@login_required
+def revoke_token(token_id: int) -> ResponseReturnValue:
+    """Revoke one of one's own tokens."""
+    ApiToken.revoke(current_user, token_id)
+    return redirect_with_flash("/account/tokens", "Token revoked.")
 
 
 # -- posts: Home, news, the handbook -----------------------------------------------------------------------------------

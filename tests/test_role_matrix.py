@@ -47,6 +47,10 @@ account.sessions      GET    -                                      in        20
 account.end_others    POST   -                                      in        303    303    303    303   303
 account.end_session   POST   own                                    in        303    303    303    303   303
 account.end_session   POST   other,missing                          in        404    404    404    404   404
+account.tokens        GET    -                                      in        200    200    200    200   200
+account.tokens        POST   -                                      in        200    200    200    200   200
+account.revoke_token  POST   own                                    in        303    303    303    303   303
+account.revoke_token  POST   other,missing                          in        404    404    404    404   404
 
 posts.index           GET    -                                      in        200    200    200    200   200
 posts.handbook        GET    -                                      in        200    200    200    200   200
@@ -348,6 +352,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "job": named,
         "size": "medium",
         "sign_in_id": world.sign_ins.get(named, MISSING),
+        "token_id": world.api_tokens.get(named, MISSING),
         "filename": SHARED_STATIC.get(endpoint) if named == "style" else "missing.css",
     }
     chosen = {name: known[name] for name in wanted if known[name] is not None}

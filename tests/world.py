@@ -30,7 +30,7 @@ from snapshot import dump, put_back
 
 import app as corkboard
 import database
-from app import Acknowledgement, Attachment, Comment, Post, Role, Setting, SignIn, StoredFile, Topic, User
+from app import Acknowledgement, ApiToken, Attachment, Comment, Post, Role, Setting, SignIn, StoredFile, Topic, User
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
@@ -52,6 +52,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
                         "location": "Hall B", "away_from": "", "away_until": "", "stand_in_id": ""},
     "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
+    "account.tokens": {"name": "A display", "scope": "read", "days": "30"},
     "posts.new": {"title": "A new title", "body": "A new text", "topic": "{open}", "kind": "news"},
     "posts.edit": {"title": "Another title", "body": "Another text", "topic": "{open}", "kind": "news", "version": "1"},
     "posts.autosave": {"title": "A begun title", "body": "A begun text", "topic": "{open}", "kind": "news",
@@ -110,7 +111,18 @@ class World:
             set_columns(SignIn, self._sign_in_id(self.tokens[name]), last_used_at=later)
         self.cookies: dict[str, str] = {}
         self.sign_ins = {name: self._sign_in_id(token) for name, token in self.tokens.items()}
+        self._tokens()
         self.people = {name: user.id for name, user in self.users.items()} | {"missing": MISSING}
+
+    def _tokens(self) -> None:
+        """A token of each person, good for all that they may do."""
+        self.raw_tokens, self.api_tokens = {}, {}
+        for name, user in self.users.items():
+            made = {"form_id": "e" * 32, "name": "A program", "expires_at": None}
+            scope = "admin" if name == "admin" else "write"
+            self.raw_tokens[name] = ApiToken.create(user, scope=scope, **made)
+            self.api_tokens[name] = value(sa.select(ApiToken.id).where(ApiToken.user_id == user.id))
+            set_columns(ApiToken, self.api_tokens[name], last_used_at=database.utcnow() + timedelta(days=1))
 
     @staticmethod
     def _sign_in_id(token: str) -> int:

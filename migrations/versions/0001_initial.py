@@ -117,6 +117,24 @@ sa.Table(
 )
 
 sa.Table(
+    "api_tokens",
+    tables,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("form_id", sa.String(32), nullable=False),
+    sa.Column("name", sa.String(80), nullable=False),
+    sa.Column("scope", sa.String(5), nullable=False),
+    sa.Column("prefix", sa.String(10), nullable=False),
+    sa.Column("token_hash", sa.String(64), nullable=False),
+    sa.Column("created_at", Timestamp, nullable=False),
+    sa.Column("last_used_at", Timestamp, nullable=True),
+    sa.Column("expires_at", Timestamp, nullable=True),
+    sa.UniqueConstraint("token_hash"),
+    sa.Index("uq_api_tokens_user_id_form_id", "user_id", "form_id", unique=True),
+    **MYSQL,
+)
+
+sa.Table(
     "notification_choices",
     tables,
     sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
