@@ -8,7 +8,7 @@
  4. Forms
  5. View helpers              lists, reactions, read marks, the sidebar, uploads, pictures
  6. Routes                    auth, account, posts, topics, people, files, search, notifications, admin
- 7. JSON API                  health
+ 7. JSON API                  api, docs, health
  8. Template filters and context  dates and times, cached parts of pages, assets
  9. Commands                  set-up, checks, search index, demo, jobs
 10. Error handlers
@@ -66,6 +66,7 @@ from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
+import marshmallow as ma
 import nh3
 import sqlalchemy as sa
 from diff_match_patch import diff_match_patch
@@ -90,6 +91,10 @@ from flask import (
 from flask.cli import AppGroup
 from flask.typing import ResponseReturnValue
 from flask_bootstrap import Bootstrap5
+from flask_limiter import Limiter
+from flask_smorest import Api
+from flask_smorest import Blueprint as ApiBlueprint
+from flask_smorest.fields import Upload
 from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
 from jinja2 import StrictUndefined
@@ -98,6 +103,7 @@ from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markupsafe import Markup, escape
+from marshmallow import validate
 from PIL import Image, ImageOps
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
@@ -121,6 +127,7 @@ from sqlalchemy.orm import (
     column_property,
     contains_eager,
     declared_attr,
+    defer,
     joinedload,
     mapped_column,
     relationship,
@@ -128,6 +135,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.operators import desc_op
+from swagger_ui_bundle import swagger_ui_path
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.local import LocalProxy
@@ -283,7 +291,8 @@ FILE_NAME_MAX = 255  # bytes of UTF-8: a limit of file systems
 ENDING_MAX = 8
 FILE_ENDPOINTS = frozenset({"files.show", "files.picture"})
 POLL_ENDPOINT = "notifications.poll"
-KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT}  # browsers may cache the response, and must revalidate it
+# Browsers may cache the response, and must revalidate it.
+KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT, "docs.swagger"}
 # A file may not run, load or frame anything. PDFs get no sandbox, because browsers show none in it. Scripts in a PDF
 # cannot reach the site.
 FILE_POLICY = "default-src 'none'; sandbox"
@@ -1255,7 +1264,6 @@ class VisitCount(db.Model):
 # -- Tokens of programs ------------------------------------------------------------------------------------------------
 
 SCOPES = ("read", "write", "admin")  # each may do what the ones before it may
-TOKENS_MOST = 20  # of one person
 TOKEN_PREFIX = 10  # characters by which people know a token again
 
 
@@ -1270,7 +1278,6 @@ class ApiToken(db.Model):
     scope: Mapped[str] = mapped_column(sa.String(5))
     prefix: Mapped[str] = mapped_column(sa.String(TOKEN_PREFIX))
     token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
-    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp)
     user: Mapped[User] = relationship()
@@ -1289,30 +1296,21 @@ class ApiToken(db.Model):
         """A person's own tokens, the newest first."""
         return db.session.scalars(sa.select(cls).where(cls.user_id == user.id).order_by(cls.id.desc())).all()
 
-    # -- predicates
-
-    def allows(self, scope: str) -> bool:
-        """Whether this token is good for what needs a scope. Its person's role counts besides."""
-        return SCOPES.index(self.scope) >= SCOPES.index(scope)
-
     # -- actions
 
     @classmethod
     @transactional
     def create(cls, actor: User, *, form_id: str, name: str, scope: str, expires_at: datetime | None) -> str:
-        """Make a token. Returns it as it is shown once; the same form sent again replaces the first one.
+        """Make a token. Returns it as it is shown once; the same form sent again replaces it.
 
-        Raises `ValidationError` for a scope above the person's role, or too many tokens.
+        Raises `ValidationError` for a scope above the person's role.
         """
         # The person's row is locked first, so that they make one token at a time.
         db.session.execute(sa.select(User.id).where(User.id == actor.id).with_for_update())
         user = User.acting(actor.id)
-        if scope not in SCOPES or (scope == "admin" and not user.is_admin):
-            raise ValidationError("scope", "Choose what the program may do.")
-        mine = cls.of(user)
-        made = next((token for token in mine if token.form_id == form_id), None)
-        if made is None and len(mine) >= TOKENS_MOST:
-            raise ValidationError("name", f"You have {TOKENS_MOST} tokens. Revoke one first.")
+        if scope == "admin" and not user.is_admin:
+            raise ValidationError("scope", "Only administrators can let a program do that.")
+        made = next((token for token in cls.of(user) if token.form_id == form_id), None)
         raw = f"ck_{secrets.token_urlsafe(32)}"
         token = made or cls(user_id=user.id, form_id=form_id)
         token.name, token.scope, token.expires_at = name, scope, expires_at
@@ -1774,6 +1772,14 @@ class Post(SoftDelete, db.Model):
 
     def is_pinned(self, now: datetime) -> bool:
         return self.pinned_at is not None and (self.pinned_until is None or self.pinned_until > now)
+
+    @property
+    def state(self) -> str:
+        return self.state_of(self, utcnow())
+
+    @property
+    def url(self) -> str:
+        return f"/posts/{self.id}"
 
     @staticmethod
     def state_of(post: Any, now: datetime) -> str:
@@ -3878,8 +3884,26 @@ def current_sign_in() -> SignIn | None:
     return g.sign_in
 
 
+def is_program() -> bool:
+    """Whether a request of the API brings a token, so that no browser's session counts."""
+    return request.path.startswith("/api/v1/") and "Authorization" in request.headers
+
+
+def current_token() -> ApiToken | None:
+    """The token that this request of a program brings, found once; None where it brings none that is valid."""
+    if "api_token" not in g:
+        given = request.authorization if is_program() else None
+        g.api_token = ApiToken.find(given.token or "") if given and given.type == "bearer" else None
+        if g.api_token is not None:
+            g.user_id = g.api_token.user_id
+    return g.api_token
+
+
 def signed_in_user() -> User | None:
-    """Return the person who is signed in, or None."""
+    """Return the person who is signed in, or whose token this is, or None."""
+    if is_program():
+        token = current_token()
+        return token.user if token else None
     return g.user if current_sign_in() else None
 
 
@@ -3975,9 +3999,18 @@ def _requires(view: View, role: Role) -> View:
             return ask_to_sign_in()
         if current_user.role < role:
             abort(403)
+        token, needed = current_token(), needed_scope(role)
+        if token and SCOPES.index(token.scope) < SCOPES.index(needed):
+            abort(403, f"This token may not do that: it needs the scope {needed}.")
         return view(*args, **kwargs)
 
     return guarded
+
+
+def needed_scope(role: Role) -> str:
+    """The scope that this request asks of a token, for a view that needs a role."""
+    changes = request.method not in ("GET", "HEAD", "OPTIONS")
+    return "admin" if role is Role.ADMIN else "write" if changes else "read"
 
 
 def refuse_undeclared_views(app: Flask) -> None:
@@ -4238,7 +4271,11 @@ class TokenForm(SiteForm):
     name = string_field("Name", NAME_MAX, shortest=1, description="What it is for, e.g. the display in the canteen")
     scope = RadioField(
         "What it may do",
-        choices=[SelectChoice("read", "Read what you can read"), SelectChoice("write", "Read and write as you can")],
+        choices=[
+            SelectChoice("read", "Read what you can read"),
+            SelectChoice("write", "Read and write as you can"),
+            SelectChoice("admin", "Read, write, and read the activity (administrators only)"),
+        ],
         default="read",
     )
     days = SelectField(
@@ -4247,12 +4284,6 @@ class TokenForm(SiteForm):
                  SelectChoice("0", "Never")],
     )  # fmt: skip
     form_id = form_id_field()
-
-    def offer_scopes(self, user: User) -> None:
-        """Let administrators choose what only they may do."""
-        if user.is_admin:
-            admin = SelectChoice("admin", "Read, write, and read the activity as an administrator")
-            self.scope.choices = [*self.scope.choices, admin]
 
     def expires_at(self) -> datetime | None:
         return utcnow() + timedelta(days=self.days.data) if self.days.data else None
@@ -4429,7 +4460,7 @@ class Page(NamedTuple):
     """One page of a list."""
 
     items: Sequence[Any]
-    next: str | None  # the cursor of the next page
+    next: str | int | None  # the cursor of the next page
     is_continued: bool  # whether it is not the first page
 
 
@@ -4951,7 +4982,6 @@ def end_others() -> ResponseReturnValue:
 def tokens() -> ResponseReturnValue:
     """One's tokens for programs, and a form for a new one, which is shown once."""
     form, made = TokenForm(), None
-    form.offer_scopes(current_user)
     if form.validate_on_submit():
         with form.errors_from_model():
             made = ApiToken.create(
@@ -4959,7 +4989,6 @@ def tokens() -> ResponseReturnValue:
                 expires_at=form.expires_at(),
             )  # fmt: skip
             form = TokenForm(formdata=None)
-            form.offer_scopes(current_user)
     return form_page("account/tokens.html", form, tokens=ApiToken.of(current_user), made=made)
 
 
@@ -6434,6 +6463,722 @@ def addresses(config: Mapping[str, Any]) -> list[str]:
 # == 7. JSON API =======================================================================================================
 # ======================================================================================================================
 
+Given = dict[str, Any]  # what a request says, as its schema has read it
+
+api = ApiBlueprint("api", __name__, url_prefix="/api/v1")
+docs = Blueprint("docs", __name__, url_prefix="/api")
+
+API_LIMIT = "300 per minute"  # of one token, or of one person in a browser
+API_ABOUT = """Everything that people read and write on this site, for programs.
+
+Make a token under Account, Tokens, and send it with each request: `Authorization: Bearer ck_…`. It may do what its
+scope and its person's role allow: `read` only reads, `write` also changes things, `admin` also reads the activity. The
+browser in which you are signed in may ask, too, with the `X-CSRFToken` of its page.
+
+Lists come in pages: follow the `Link` with `rel="next"` until there is none. Every answer has an `ETag`: send it as
+`If-None-Match` to be told by 304 that nothing changed. A post is changed or deleted with its `ETag` as `If-Match`; 412
+says that it changed since. With an `Idempotency-Key`, a POST that is sent again answers with what the first one made.
+Errors are problem details (RFC 9457), which name each wrong field. Times are in UTC.
+"""
+
+
+class RestApi(Api):
+    """Describes the API. Errors are answered by section 10 alone."""
+
+    def _register_error_handlers(self) -> None:
+        """Register none: flask-smorest's would answer for the pages too."""
+
+    def _register_responses(self) -> None:
+        self.DEFAULT_RESPONSE_CONTENT_TYPE = "application/problem+json"
+        super()._register_responses()
+        del self.DEFAULT_RESPONSE_CONTENT_TYPE
+
+
+def describe_api(app: Flask) -> None:
+    """Register the API, and write its description."""
+    bearer = {"type": "http", "scheme": "bearer", "description": "A token of yours, from Account, Tokens"}
+    rest_api = RestApi(app, spec_kwargs={
+        "title": "Corkboard", "version": "v1", "openapi_version": "3.0.3", "info": {"description": API_ABOUT},
+        "components": {"securitySchemes": {"token": bearer}}, "security": [{"token": []}],
+    })  # fmt: skip
+    rest_api.register_blueprint(api)
+    app.config["API_SPEC"] = rest_api.spec
+
+
+# -- api: who asks, how often, and how it is answered ------------------------------------------------------------------
+
+csrf.exempt(api)  # `check_request` asks for the token where a browser's session is what signs in
+
+
+def api_caller() -> str:
+    """What requests are counted by: the token, else the person, else the address."""
+    if (token := current_token()) is not None:
+        return f"token:{token.id}"
+    return f"person:{g.user_id}" if current_user else client_network()
+
+
+limiter = Limiter(api_caller, in_memory_fallback_enabled=True)
+limiter.shared_limit(lambda: API_LIMIT, scope="api")(api)
+
+
+@api.before_request
+def check_request() -> None:
+    """Refuse a change that a browser's session sends without its token, and a body of another kind than JSON."""
+    if not is_program() and current_user:
+        csrf.protect()
+    if request.content_length and not request.is_json and request.endpoint != "api.upload_attachment":
+        abort(415)
+
+
+@api.after_request
+def tell_limit(response: Response) -> Response:
+    """Say how many requests are left."""
+    if limit := limiter.current_limit:
+        response.headers["RateLimit-Limit"] = str(limit.limit.amount)
+        response.headers["RateLimit-Remaining"] = str(limit.remaining)
+        response.headers["RateLimit-Reset"] = seconds = str(max(1, math.ceil(limit.reset_at - time.time())))
+        if limit.breached:
+            response.headers["Retry-After"] = seconds
+    return response
+
+
+def answer(body: Any, status: int = 200, following: str | None = None) -> Response:
+    """Return JSON under an ETag; where the program has it already, 304."""
+    response = jsonify(body)
+    response.status_code = status
+    if following:
+        response.headers["Link"] = f'<{following}>; rel="next"'
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+def shown(schema: type[ma.Schema], model: Any, thing_id: int, status: int = 200) -> Response:
+    """Answer with a thing as it is now. Aborts with 404 where the person does not see it."""
+    return answer(schema().dump(seen(model, thing_id)), status)
+
+
+def seen(model: Any, thing_id: int) -> Any:
+    """Return a thing as it is now. Aborts with 404 where the person does not see it."""
+    found = model.visible_to(current_user).where(model.id == thing_id)
+    return db.one_or_404(found.execution_options(populate_existing=True))
+
+
+def listed(schema: type[ma.Schema], statement: Statement, keys: Sequence[Any], query: Given, **params: Any) -> Response:
+    """Answer with a page of what a statement selects and the query asks for."""
+    before, model = query.pop("before", None), statement.column_descriptions[0]["entity"]
+    wanted = (getattr(model, name) == value for name, value in query.items())
+    return answer_page(schema, paginate(statement.where(*wanted), keys, before, **params))
+
+
+def answer_page(schema: type[ma.Schema], page: Page, cursor: str = "before") -> Response:
+    """Answer with a page of a list, and the address of the next one."""
+    place = {**(request.view_args or {}), **request.args.to_dict(), cursor: page.next}
+    following = url_for(str(request.endpoint), **place) if page.next else None
+    return answer({"items": schema(many=True).dump(page.items), "next": following}, following=following)
+
+
+def check_match(response: Response) -> None:
+    """Abort with 428 without If-Match, and with 412 where that is not the ETag of an answer."""
+    if not request.if_match:
+        abort(428)
+    if not request.if_match.contains(str(response.get_etag()[0])):
+        abort(412)
+
+
+def new_form_id() -> str:
+    """Return the id of what is to be made: the same one for the same Idempotency-Key."""
+    key = request.headers.get("Idempotency-Key")
+    return hash_token(f"{request.path} {key}")[:32] if key else secrets.token_hex(16)
+
+
+# -- api: the fields of what is sent and answered ----------------------------------------------------------------------
+
+
+class Moment(ma.fields.NaiveDateTime):
+    """A time as it is stored, in UTC."""
+
+    def _serialize(self, value: datetime | None, *_given: Any, **_kw: Any) -> str | None:
+        return value and f"{value.isoformat()}Z"
+
+
+# The fields of answers that are no text, by their names.
+ANSWERED = {
+    ma.fields.Integer: "id post_id comment_id actor_id object_id attachment_id comment_count revision review_every size"
+    " width height status",
+    ma.fields.Boolean: "private is_unread",
+    ma.fields.Date: "must_read_due review_by away_from away_until",
+    Moment: "at created_at published_at updated_at edited_at scheduled_for expires_at pinned_at pinned_until",
+    ma.fields.Dict: "errors",  # by the names of the fields
+}
+FIELD_KINDS: dict[str, Any] = {name: kind for kind, names in ANSWERED.items() for name in names.split()}
+
+
+def shape(name: str, names: str) -> Any:
+    """Make the schema of an answer of its fields' names, each with `=` and an attribute where that is called otherwise.
+
+    It is the kind of the fields of that name from then on.
+    """
+    fields = {}
+    for word in names.split():
+        field, _, attribute = word.partition("=")
+        kind = FIELD_KINDS.get(field, ma.fields.String)
+        fields[field] = kind(attribute=attribute or None, allow_none=True)
+    schema = ma.Schema.from_dict(fields, name=name)
+    FIELD_KINDS[name] = functools.partial(ma.fields.Nested, schema)
+    return schema
+
+
+def list_of(name: str) -> type[ma.Schema]:
+    """Make the schema of a page of a list of a shape."""
+    items = ma.fields.List(FIELD_KINDS[name](), required=True)
+    return ma.Schema.from_dict({"items": items, "next": ma.fields.String(allow_none=True)}, name=f"{name}s")
+
+
+def gives(schema: type[ma.Schema] | None, status: int = 200) -> Callable[[View], View]:
+    """Describe what a view answers with."""
+    return api.response(status, schema)
+
+
+def takes(schema: type[ma.Schema]) -> Callable[[View], View]:
+    """Read a request's query by a schema; what that does not name is refused."""
+    return api.arguments(schema, location="query", unknown=ma.RAISE)
+
+
+def header(name: str, words: str, required: bool = False) -> Callable[[View], View]:
+    """Describe a header that a view reads."""
+    told = {"name": name, "in": "header", "description": words, "required": required, "schema": {"type": "string"}}
+    return api.doc(parameters=[told])
+
+
+def words(longest: int, shortest: int = 0, clean: Callable[[str], str] = tidy, **kw: Any) -> Any:
+    """A field of text, tidied as the forms do."""
+    length = validate.Length(shortest, longest, error="Use {min} to {max} characters.")
+    return ma.fields.String(pre_load=lambda text: clean(text) if isinstance(text, str) else text, validate=length, **kw)
+
+
+def moment() -> Any:
+    """A field of a time that every time zone and database can tell, or none."""
+    return ma.fields.NaiveDateTime(timezone=UTC, allow_none=True, pre_load=in_this_century)
+
+
+def in_this_century(given: Any) -> Any:
+    """Refuse other centuries, as the forms do: a time zone could lead out of the calendar."""
+    if isinstance(given, str) and not given.startswith("20"):
+        raise ma.ValidationError("Choose a day between 2000 and 2099.")
+    return given
+
+
+def one_id(strict: bool = True, **kw: Any) -> Any:
+    """A field of an id; not `strict` in a query, where all is text."""
+    return ma.fields.Integer(strict=strict, validate=validate.Range(1, ID_MAX), **kw)
+
+
+def one_of(*values: Any, **kw: Any) -> Any:
+    kind = ma.fields.String if isinstance(values[0], str) else ma.fields.Integer
+    return kind(validate=validate.OneOf(values), **kw)
+
+
+class PlaceSchema(ma.Schema):
+    before = words(500, metadata={"description": "Where the page begins: the link to it says so"})
+
+
+ProblemSchema = RestApi.ERROR_SCHEMA = shape("Problem", "type title status detail request_id errors")
+PersonRefSchema = shape("PersonRef", "id username name")
+TopicRefSchema = shape("TopicRef", "id name slug")
+FIELD_KINDS |= dict.fromkeys(("author", "owner", "person"), FIELD_KINDS["PersonRef"])
+FIELD_KINDS["topic"] = FIELD_KINDS["TopicRef"]
+if_match = header("If-Match", "The ETag of what is changed", required=True)
+idempotent = header("Idempotency-Key", "The same key again makes nothing twice")
+
+
+# -- api: posts, of news and of the handbook ---------------------------------------------------------------------------
+
+PostBriefSchema = shape(
+    "PostBrief",
+    "id kind title excerpt topic author published_at updated_at expires_at comment_count url",
+)
+PostSchema = shape(
+    "Post",
+    "id kind title excerpt topic author published_at updated_at expires_at comment_count url body html state revision"
+    " edited_at scheduled_for pinned_at pinned_until must_read_due owner review_every review_by",
+)
+
+
+class PostChangeSchema(ma.Schema):
+    """What one may say of a post."""
+
+    topic_id = one_id()
+    title = words(TITLE_MAX)
+    body = words(BODY_MAX, clean=tidy_text, metadata={"description": "Markdown"})
+    kind = one_of("news", "page")
+    draft = ma.fields.Boolean(metadata={"description": "Keep it to oneself for now"})
+    scheduled_for = moment()
+    expires_at = moment()
+    owner_id = one_id(allow_none=True)
+    review_every = one_of(*REVIEW_MONTHS[1:], allow_none=True)
+    attachment_ids = ma.fields.List(one_id(), validate=validate.Length(max=FILES_MOST))
+    notify = ma.fields.Boolean(metadata={"description": "Notify everyone who can see it of the change"})
+    require_again = ma.fields.Boolean(metadata={"description": "Ask required readers to confirm it again"})
+
+
+class NewPostSchema(PostChangeSchema):
+    topic_id = one_id(required=True)
+
+
+class PostsQuerySchema(PlaceSchema):
+    topic_id = one_id(strict=False)
+    author_id = one_id(strict=False)
+
+
+POST_LIST = list_of("PostBrief")
+API_POSTS = (
+    database.in_table_order(sa.select(Post), PRIMARY=Topic)
+    .join(Post.author)
+    .join(Post.topic)
+    .options(contains_eager(Post.author), contains_eager(Post.topic), defer(Post.body), defer(Post.html))
+    .where(Post.listed())
+)
+
+
+@api.get("/posts")
+@login_required
+@takes(PostsQuerySchema)
+@gives(POST_LIST)
+def get_posts(query: Given) -> ResponseReturnValue:
+    """The news, newest first."""
+    return listed(PostBriefSchema, API_POSTS, NEWEST_FIRST, query | {"kind": "news"})
+
+
+@api.get("/pages")
+@login_required
+@takes(PostsQuerySchema)
+@gives(POST_LIST)
+def get_pages(query: Given) -> ResponseReturnValue:
+    """The pages of the handbook, the latest changed first."""
+    return listed(PostBriefSchema, API_POSTS, (Post.updated_at.desc(), Post.id.desc()), query | {"kind": "page"})
+
+
+@api.post("/posts")
+@role_required(Role.MEMBER)
+@idempotent
+@api.arguments(NewPostSchema, example={"topic_id": 1, "title": "The crane is back", "body": "From **Monday** on."})
+@gives(PostSchema, 201)
+def create_post(given: Given) -> ResponseReturnValue:
+    """Write news or, with the kind `page`, a page of the handbook: published, scheduled, or as a draft."""
+    data = changed_data(PostData("news", 0, "", ""), given)
+    saved = Post.save(current_user, data, how="draft" if given.get("draft") else "publish", form_id=new_form_id())
+    return shown(PostSchema, Post, saved.id, 201)
+
+
+def changed_data(data: PostData, given: Given) -> PostData:
+    """Return what a post says, with what is given of it changed: news have no reviews, and pages do not expire."""
+    changes = {name: given[name] for name in POST_DATA if name in given}
+    data = replace(data, **changes, file_ids=given.get("attachment_ids", ()))
+    is_page = data.kind == "page"
+    return replace(data, expires_at=None) if is_page else replace(data, owner_id=None, review_every=None)
+
+
+@api.get("/posts/<int:post_id>")
+@login_required
+@gives(PostSchema)
+def get_post(post_id: int) -> ResponseReturnValue:
+    """A post or a page, with its text."""
+    return shown(PostSchema, Post, post_id)
+
+
+@api.patch("/posts/<int:post_id>")
+@role_required(Role.MEMBER)
+@if_match
+@api.arguments(PostChangeSchema, example={"title": "The crane is back at work"})
+@gives(PostSchema)
+def change_post(given: Given, post_id: int) -> ResponseReturnValue:
+    """Change a post; a draft is published by `"draft": false`."""
+    check_match(shown(PostSchema, Post, post_id))
+    post = seen(Post, post_id)
+    is_draft = not post.published_at and given.get("draft", post.state == "draft")
+    Post.save(
+        current_user, changed_data(PostData.of(post), given), how="draft" if is_draft else "publish", post_id=post_id,
+        version=post.version, notify=given.get("notify", False), require_again=given.get("require_again", False),
+    )  # fmt: skip
+    return shown(PostSchema, Post, post_id)
+
+
+@api.delete("/posts/<int:post_id>")
+@role_required(Role.MEMBER)
+@if_match
+@gives(None, 204)
+def remove_post(post_id: int) -> ResponseReturnValue:
+    """Delete a post; it waits in the recycle bin."""
+    check_match(shown(PostSchema, Post, post_id))
+    Post.delete(current_user, post_id)
+    return "", 204
+
+
+# -- api: comments -----------------------------------------------------------------------------------------------------
+
+CommentSchema = shape("Comment", "id post_id author body html created_at edited_at url")
+
+
+class CommentInSchema(ma.Schema):
+    body = words(COMMENT_MAX, 1, clean=tidy_text, required=True, metadata={"description": "Markdown"})
+
+
+@api.get("/posts/<int:post_id>/comments")
+@login_required
+@takes(PlaceSchema)
+@gives(list_of("Comment"))
+def get_comments(query: Given, post_id: int) -> ResponseReturnValue:
+    """The comments on a post, newest first."""
+    below = Comment.visible_to(current_user).options(joinedload(Comment.author))
+    return listed(CommentSchema, below, (Comment.id.desc(),), query | {"post_id": seen(Post, post_id).id})
+
+
+@api.post("/posts/<int:post_id>/comments")
+@role_required(Role.MEMBER)
+@idempotent
+@api.arguments(CommentInSchema, example={"body": "Good to know. Thanks!"})
+@gives(CommentSchema, 201)
+def create_comment(given: Given, post_id: int) -> ResponseReturnValue:
+    """Comment on a post."""
+    created = Comment.create(current_user, post_id, **given, form_id=new_form_id())
+    return shown(CommentSchema, Comment, created.id, 201)
+
+
+@api.get("/comments/<int:comment_id>")
+@login_required
+@gives(CommentSchema)
+def get_comment(comment_id: int) -> ResponseReturnValue:
+    """A comment."""
+    return shown(CommentSchema, Comment, comment_id)
+
+
+@api.patch("/comments/<int:comment_id>")
+@role_required(Role.MEMBER)
+@api.arguments(CommentInSchema, example={"body": "Good to know. Thank you!"})
+@gives(CommentSchema)
+def change_comment(given: Given, comment_id: int) -> ResponseReturnValue:
+    """Change one's own comment."""
+    Comment.edit(current_user, comment_id, **given)
+    return shown(CommentSchema, Comment, comment_id)
+
+
+@api.delete("/comments/<int:comment_id>")
+@role_required(Role.MEMBER)
+@gives(None, 204)
+def remove_comment(comment_id: int) -> ResponseReturnValue:
+    """Delete a comment; it waits in the recycle bin."""
+    Comment.delete(current_user, comment_id)
+    return "", 204
+
+
+# -- api: topics -------------------------------------------------------------------------------------------------------
+
+TopicSchema = shape("Topic", "id name slug description private created_at")
+
+
+class TopicChangeSchema(ma.Schema):
+    name = words(TOPIC_MAX, 1)
+    description = words(DESCRIPTION_MAX)
+
+
+class NewTopicSchema(TopicChangeSchema):
+    name = words(TOPIC_MAX, 1, required=True)
+    private = ma.fields.Boolean(metadata={"description": "Only its members see it: at first only you"})
+
+
+@api.get("/topics")
+@login_required
+@takes(PlaceSchema)
+@gives(list_of("Topic"))
+def get_topics(query: Given) -> ResponseReturnValue:
+    """The topics, in the team's order."""
+    return listed(TopicSchema, Topic.visible_to(current_user), (Topic.position.asc(), Topic.id.asc()), query)
+
+
+@api.post("/topics")
+@role_required(Role.EDITOR)
+@idempotent
+@api.arguments(NewTopicSchema, example={"name": "Canteen", "description": "What there is to eat"})
+@gives(TopicSchema, 201)
+def create_topic(given: Given) -> ResponseReturnValue:
+    """Make a topic."""
+    return shown(TopicSchema, Topic, Topic.create(current_user, form_id=new_form_id(), **given).id, 201)
+
+
+@api.get("/topics/<int:topic_id>")
+@login_required
+@gives(TopicSchema)
+def get_topic(topic_id: int) -> ResponseReturnValue:
+    """A topic."""
+    return shown(TopicSchema, Topic, topic_id)
+
+
+@api.patch("/topics/<int:topic_id>")
+@role_required(Role.EDITOR)
+@api.arguments(TopicChangeSchema, example={"description": "What there is to eat, and when"})
+@gives(TopicSchema)
+def change_topic(given: Given, topic_id: int) -> ResponseReturnValue:
+    """Change a topic's name and description."""
+    topic = seen(Topic, topic_id)
+    Topic.edit(current_user, topic_id, **{"name": topic.name, "description": topic.description} | given)
+    return shown(TopicSchema, Topic, topic_id)
+
+
+@api.delete("/topics/<int:topic_id>")
+@role_required(Role.EDITOR)
+@gives(None, 204)
+def remove_topic(topic_id: int) -> ResponseReturnValue:
+    """Delete a topic with everything in it; it waits in the recycle bin."""
+    Topic.delete(current_user, topic_id)
+    return "", 204
+
+
+# -- api: people -------------------------------------------------------------------------------------------------------
+
+PersonSchema = shape("Person", "id username name email title department phone location away_from away_until")
+MeSchema = shape("Me", "id username name email role=role.label scope")
+
+
+class PeopleQuerySchema(PlaceSchema):
+    q = words(NAME_MAX, metadata={"description": "Words of a name, username, profile or phone number"})
+
+
+@api.get("/people")
+@login_required
+@takes(PeopleQuerySchema)
+@gives(list_of("Person"))
+def get_people(query: Given) -> ResponseReturnValue:
+    """The active people, by name."""
+    return listed(PersonSchema, User.active().where(User.matching(query.pop("q", ""))), BY_NAME, query)
+
+
+@api.get("/people/<int:user_id>")
+@login_required
+@gives(PersonSchema)
+def get_person(user_id: int) -> ResponseReturnValue:
+    """A person."""
+    return shown(PersonSchema, User, user_id)
+
+
+@api.get("/me")
+@login_required
+@gives(MeSchema)
+def get_me() -> ResponseReturnValue:
+    """Who one is here, and the scope of one's token."""
+    token = current_token()
+    return answer({**MeSchema().dump(current_user), "scope": token.scope if token else None})
+
+
+# -- api: attachments --------------------------------------------------------------------------------------------------
+
+AttachmentSchema = shape("Attachment", "id name size width height sha256 created_at post_id comment_id markdown url")
+
+
+class AttachmentsQuerySchema(PlaceSchema):
+    post_id = one_id(strict=False)
+
+
+class UploadSchema(ma.Schema):
+    upload = Upload(required=True)
+
+
+@api.get("/attachments")
+@login_required
+@takes(AttachmentsQuerySchema)
+@gives(list_of("Attachment"))
+def get_attachments(query: Given) -> ResponseReturnValue:
+    """The files of posts and comments, and one's own that belong to nothing yet; newest first."""
+    files = Attachment.visible_to(current_user).where(Attachment.person_id.is_(None))
+    return listed(AttachmentSchema, files, (Attachment.id.desc(),), query)
+
+
+@api.post("/attachments")
+@role_required(Role.MEMBER)
+@api.arguments(UploadSchema, location="files", unknown=ma.RAISE)
+@gives(AttachmentSchema, 201)
+def upload_attachment(given: Given) -> ResponseReturnValue:
+    """Upload a file, for a post or a comment that names it in its text or in `attachment_ids`."""
+    if request.form:
+        abort(422, "Send the file as upload, and nothing else.")
+    file = Attachment.create(current_user, store_upload(given["upload"]))
+    return shown(AttachmentSchema, Attachment, file.id, 201)
+
+
+@api.get("/attachments/<int:file_id>")
+@login_required
+@gives(AttachmentSchema)
+def get_attachment(file_id: int) -> ResponseReturnValue:
+    """What is known of a file."""
+    return shown(AttachmentSchema, Attachment, file_id)
+
+
+@api.get("/attachments/<int:file_id>/content")
+@login_required
+@api.response(200, {"type": "string", "format": "binary"}, content_type="*/*")
+def get_content(file_id: int) -> ResponseReturnValue:
+    """The file itself."""
+    return _send(seen(Attachment, file_id))
+
+
+@api.delete("/attachments/<int:file_id>")
+@login_required
+@gives(None, 204)
+def remove_attachment(file_id: int) -> ResponseReturnValue:
+    """Remove a file; it waits in the recycle bin."""
+    Attachment.delete(current_user, file_id)
+    return "", 204
+
+
+# -- api: acknowledgements ---------------------------------------------------------------------------------------------
+
+OwedSchema = shape("Owed", "id title must_read_due")
+ReportLineSchema = shape("ReportLine", "person state")
+
+
+class AcknowledgeSchema(ma.Schema):
+    revision = one_id(metadata={"description": "The one that was read; the present one where it is left out"})
+
+
+@api.get("/acknowledgements")
+@login_required
+@gives(list_of("Owed"))
+def get_owed() -> ResponseReturnValue:
+    """The posts that one still has to read and confirm."""
+    return answer_page(OwedSchema, Page(fetch(OWED), None, False))
+
+
+@api.get("/posts/<int:post_id>/acknowledgements")
+@login_required
+@gives(list_of("ReportLine"))
+def get_acknowledgements(post_id: int) -> ResponseReturnValue:
+    """Who has read a post, and who has not: for its author and editors."""
+    lines = Acknowledgement.report(reported_post(post_id)).lines
+    return answer_page(ReportLineSchema, Page(lines, None, False))
+
+
+@api.post("/posts/<int:post_id>/acknowledgements")
+@login_required
+@api.arguments(AcknowledgeSchema, example={"revision": 1})
+@gives(None, 204)
+def create_acknowledgement(given: Given, post_id: int) -> ResponseReturnValue:
+    """Confirm that one has read a post. A second time, nothing happens."""
+    Acknowledgement.acknowledge(current_user, post_id, given.get("revision", 0))
+    return "", 204
+
+
+# -- api: notifications ------------------------------------------------------------------------------------------------
+
+NotificationSchema = shape(
+    "Notification",
+    "id=newest.id kind=newest.kind post_id=newest.post_id title=newest.post.title at=newest.created_at"
+    " who said words is_unread url=address",
+)
+
+
+@api.get("/notifications")
+@login_required
+@takes(PlaceSchema)
+@gives(list_of("Notification"))
+def get_notifications(query: Given) -> ResponseReturnValue:
+    """What one was told, newest first."""
+    groups = Notification.groups()
+    page = paginate(sa.select(groups), (groups.c.newest.desc(),), query.get("before"))
+    return answer_page(NotificationSchema, page._replace(items=notification_groups(page.items)))
+
+
+@api.post("/notifications/read")
+@login_required
+@gives(None, 204)
+def read_notifications() -> ResponseReturnValue:
+    """Mark everything as read."""
+    Notification.read_all(current_user)
+    return "", 204
+
+
+# -- api: search -------------------------------------------------------------------------------------------------------
+
+HitSchema = shape(
+    "Hit",
+    "kind=SearchEntry.kind at=SearchEntry.at post_id=SearchEntry.post_id comment_id=SearchEntry.comment_id"
+    " attachment_id=SearchEntry.attachment_id title=Post.title file_name=Attachment.name author=User topic=Topic",
+)
+
+
+class SearchQuerySchema(ma.Schema):
+    """What to look for, and where."""
+
+    q = words(QUERY_MAX, 1, required=True)
+    kind = one_of("news", "page", "comment", "file")
+    topic = words(TOPIC_MAX + 8, metadata={"description": "A topic's slug"})
+    author = words(USERNAME_MAX, metadata={"description": "A username"})
+    since = ma.fields.Date()
+    before = ma.fields.Date()
+    start = one_id(strict=False, metadata={"description": "Where the page begins: the link to it says so"})
+
+
+@api.get("/search")
+@login_required
+@takes(SearchQuerySchema)
+@gives(list_of("Hit"))
+def get_hits(query: Given) -> ResponseReturnValue:
+    """The posts, pages, comments and files that have all the words; first those that have them in their title."""
+    wanted = asked_query(query["q"], {name: str(query.get(name, "")) for name in SEARCH_FILTERS})
+    found = SearchEntry.find(current_user, wanted, query.get("start")) if wanted.words else SearchResults()
+    return answer_page(HitSchema, Page(found.hits, found.next_start, False), "start")
+
+
+# -- api: activity -----------------------------------------------------------------------------------------------------
+
+ActivitySchema = shape("Activity", "id at actor_id action object_type object_id detail address")
+ACTIVITY_MODELS: dict[str, Any] = {"post": Post, "comment": Comment, "attachment": Attachment, "topic": Topic}
+# The details of activities name what is in private topics, too.
+MAY_BE_NAMED = sa.or_(
+    Activity.object_type.not_in(ACTIVITY_MODELS),
+    *(
+        sa.and_(Activity.object_type == kind, sa.exists().where(model.id == Activity.object_id, model.reachable()))
+        for kind, model in ACTIVITY_MODELS.items()
+    ),
+)
+DETAIL = sa.case((MAY_BE_NAMED, Activity.detail), else_="").label("detail")
+ACTIVITIES = sa.select(*(column for column in sa.inspect(Activity).columns if column.key != "detail"), DETAIL)
+
+
+@api.get("/activity")
+@role_required(Role.ADMIN)
+@takes(PlaceSchema)
+@gives(list_of("Activity"))
+def get_activity(query: Given) -> ResponseReturnValue:
+    """What everybody did, newest first, without the words of what one may not see."""
+    return answer_page(ActivitySchema, paginate(ACTIVITIES, (Activity.id.desc(),), query.get("before")))
+
+
+# -- docs: what there is in the API ------------------------------------------------------------------------------------
+
+
+@docs.get("/openapi.json")
+@public
+def openapi() -> ResponseReturnValue:
+    """The API in the words of OpenAPI, for programs."""
+    return answer(current_app.config["API_SPEC"].to_dict())
+
+
+@docs.get("/docs", endpoint="show")
+@public
+def show_docs() -> ResponseReturnValue:
+    """The API, to read and to try out."""
+    return render_template("docs/show.html", spec=current_app.config["API_SPEC"].to_dict())
+
+
+@docs.get("/docs/<any('swagger-ui.css', 'swagger-ui-bundle.js'):filename>")
+@public
+def swagger(filename: str) -> ResponseReturnValue:
+    """A file of Swagger UI, which draws the page."""
+    return send_from_directory(swagger_ui_path, filename)
+
+
+# -- health ------------------------------------------------------------------------------------------------------------
+
 health = Blueprint("health", __name__)
 
 
@@ -7392,12 +8137,15 @@ ERROR_WORDS = {
     404: ("Page not found", "It doesn't exist, or you don't have access. It may have been moved or deleted."),
     405: ("This address doesn't accept that", "Go back and use the button on the page."),
     409: ("Changed in the meantime", "Somebody else changed this at the same time. Go back, reload and try again."),
+    412: ("Changed in the meantime", "It changed since the version that If-Match names. Read it again."),
     413: ("Too large", "The file is larger than this site accepts."),
     415: ("Not accepted", "This site doesn't accept that kind of content."),
     422: ("Please check", "Something you sent isn't right. Go back and correct it."),
+    428: ("If-Match is missing", "Send the ETag of the version that you change, as If-Match."),
     429: ("Too many attempts", "Wait a moment and try again."),
     500: ("Something went wrong", "It's our fault, not yours. Try again, or tell an administrator."),
     503: ("Back in a moment", "The site can't answer right now. Wait a moment and reload this page."),
+    507: ("No room", "The server's disk is full. Tell an administrator."),
 }
 SIGNED_OUT = ("You've been signed out", "Nothing was saved. Sign in again, then send it once more.")
 OPEN_TOO_LONG = ("This page was open too long", "Nothing was saved. Go back, reload the page and try again.")
@@ -7411,20 +8159,32 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(NotVisible, lambda _error: error_page(404))
     app.register_error_handler(Forbidden, lambda _error: error_page(403))
     app.register_error_handler(EditConflict, lambda _error: error_page(409))
-    app.register_error_handler(ValidationError, lambda error: error_page(422, text=error.message))
+    app.register_error_handler(ValidationError, answer_refused)
     app.register_error_handler(CSRFError, answer_lost_token)
     for unavailable in (DBAPIError, PoolTimeout, database.DatabaseBusy):
         app.register_error_handler(unavailable, answer_database_error)
     app.register_error_handler(Exception, answer_crash)
 
 
+def answer_refused(error: ValidationError) -> ResponseReturnValue:
+    """Answer with what the rule of an action says, for programs under the name of the field."""
+    name = API_NAMES.get(error.field, error.field)
+    return error_page(507 if isinstance(error, NoRoom) else 422, text=error.message, errors={name: [error.message]})
+
+
+API_NAMES = {"topic": "topic_id", "owner": "owner_id"}  # of what forms call otherwise
+
+
 def answer_http_error(error: HTTPException) -> ResponseReturnValue:
+    """Answer a refusal of the framework's or of a view's, for programs with what a schema says of each field."""
     if error.response is not None:
         return error.response
     code = error.code or 500
     is_ours = code in OWN_WORDS and error.description != type(error).description
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
-    return error_page(code, text=error.description if is_ours else None, headers=headers)
+    said = getattr(error, "data", {}).get("messages", {})  # what a schema says of the body, the query or the files
+    errors = next((told for told in said.values() if isinstance(told, dict)), said)
+    return error_page(code, text=error.description if is_ours else None, headers=headers, errors=errors)
 
 
 def answer_lost_token(error: CSRFError) -> ResponseReturnValue:
@@ -7452,20 +8212,26 @@ def answer_crash(error: Exception) -> ResponseReturnValue:
 
 
 def error_page(
-    code: int, title: str | None = None, text: str | None = None, headers: Mapping[str, str] | None = None
-) -> Response:
+    code: int, title: str | None = None, text: str | None = None, headers: Mapping[str, str] | None = None,
+    errors: Mapping[str, Sequence[str]] | None = None,
+) -> Response:  # fmt: skip
     """Return an error as a page of the site, or as problem details (RFC 9457) for programs."""
     words = ERROR_WORDS.get(code, ERROR_WORDS[400])
     context = {"code": code, "title": title or words[0], "text": text or words[1], "request_id": g.get("request_id")}
-    answer = problem_details(**context) if wants_json() else make_response(draw_error(context), code)
+    answer = problem_details(errors, **context) if wants_json() else make_response(draw_error(context), code)
     answer.headers.update(headers or {})
+    if code == 401 and wants_json():
+        answer.headers["WWW-Authenticate"] = "Bearer"
     if code == 503:
         answer.headers.setdefault("Retry-After", "5")
     return answer
 
 
-def problem_details(code: int, title: str, text: str, request_id: str) -> Response:
+def problem_details(
+    errors: Mapping[str, Sequence[str]] | None, code: int, title: str, text: str, request_id: str
+) -> Response:
     problem = {"type": "about:blank", "title": title, "status": code, "detail": text, "request_id": request_id}
+    problem |= {"errors": errors} if errors else {}
     return Response(json.dumps(problem), code, content_type="application/problem+json")
 
 
@@ -7523,10 +8289,12 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.before_request(begin_request)  # before that of CSRFProtect, which may refuse the request
     csrf.init_app(app)
     app.extensions["corkboard.metrics"] = Metrics()
+    limiter.init_app(app)
     app.after_request(finish_response)
     app.after_request(record_visit)
-    for blueprint in (auth, account, posts, topics, people, files, search, notifications, admin, health):
+    for blueprint in (auth, account, posts, topics, people, files, search, notifications, admin, docs, health):
         app.register_blueprint(blueprint)
+    describe_api(app)
     register_template_helpers(app)
     register_error_handlers(app)
     app.cli.commands.update(commands.commands)

@@ -192,6 +192,11 @@ class Config:
         self.LOG_FORMAT: str = self._read("LOG_FORMAT", "text", choice("text", "json"))
         self.METRICS_TOKEN: str = self._read("METRICS_TOKEN", "", bearer_token, hidden)
         self.TIMEZONE: str = self._read("TIMEZONE", "UTC", time_zone)
+        self.RATELIMIT_STORAGE_URI: str = self._read(
+            "RATELIMIT_STORAGE_URI", "memory://", storage_uri, without_password
+        )
+        in_redis = self.RATELIMIT_STORAGE_URI.startswith("redis")
+        self.RATELIMIT_STORAGE_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 1} if in_redis else {}
 
     def _check_production(self) -> None:
         asked = [name for name in ("FLASK_DEBUG", "APP_DEBUG") if self._given(name).lower() not in OFF]
@@ -376,6 +381,18 @@ def time_zone(given: str) -> str:
         zoneinfo.ZoneInfo(given)
     except (KeyError, ValueError, OSError):  # unknown, not a name at all, the folder of a continent
         raise ValueError("Use a name from the list of time zones, such as Europe/Berlin or UTC.") from None
+    return given
+
+
+def storage_uri(given: str) -> str:
+    import importlib.util
+
+    if given == "memory://":
+        return given
+    if not re.match(r"rediss?://.", given):
+        raise ValueError("Use memory://, or redis:// with a host, such as redis://127.0.0.1:6379/0.")
+    if importlib.util.find_spec("redis") is None:
+        raise ValueError("Install the package redis beside the others, with pip install redis, or use memory://.")
     return given
 
 

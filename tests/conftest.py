@@ -267,6 +267,7 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
 def forget(app: Flask) -> None:
     """Forget what a process keeps in memory, as if it had just started."""
     corkboard.g.pop("site", None)
+    corkboard.limiter.reset()
 
 
 # -- Scenes ------------------------------------------------------------------------------------------------------------

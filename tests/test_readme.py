@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MYSQL_URL, NO_MYSQL, WORKER, create_database, drop_database, may_create_databases
+from serving import Site
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -168,3 +170,42 @@ def test_a_field_of_a_person_and_a_part_of_a_post_work_on_a_site_in_use(project,
     assert made == ["0001_initial.py", "0002_languages_of_people.py", "0003_place_of_a_post.py"]
     python(project, "-m", "ruff", "format", "--check", "migrations")
     python(project, "-m", "ruff", "check", "migrations")
+
+
+# -- Programs ----------------------------------------------------------------------------------------------------------
+
+NEW_TOKEN = """
+import sys
+import app as corkboard
+
+with corkboard.create_app().app_context():
+    ana = corkboard.User.by_username("ana")
+    print(corkboard.ApiToken.create(ana, form_id="a" * 32, name="Lunch", scope="write", expires_at=None))
+"""
+
+
+def test_programs_read_and_write_as_the_readme_says(tmp_path):
+    codes = dict(re.findall(r"^ *<!-- programs: (\S+) -->\n *```\w*\n(.*?)\n *```$", README, re.MULTILINE | re.DOTALL))
+    assert [*codes] == ["linux", "windows", "lunch_news.py"]
+    with Site(tmp_path / "data") as site:
+        site.flask("init-db")
+        site.flask(
+            "create-admin", "ana", "--email", "ana@example.com", "--password-stdin", stdin="seven green bottles\n"
+        )
+        site.start()
+        environment = site.environ | {
+            "CORKBOARD": f"http://127.0.0.1:{site.port}",
+            "TOKEN": site.python("-c", NEW_TOKEN).strip(),
+        }
+        script = tmp_path / "lunch_news.py"
+        script.write_text(dedent(codes["lunch_news.py"]), encoding="utf-8")
+        made = {printed(environment, sys.executable, str(script)) for _ in range(2)}
+        assert len(made) == 1
+        news = json.loads(printed(environment, "sh", "-c", dedent(codes["linux"])))["items"]
+    assert [(post["title"], post["url"]) for post in news] == [("Lunch today", made.pop().strip())]
+
+
+def printed(environment: dict[str, str], *command: str) -> str:
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout

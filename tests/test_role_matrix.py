@@ -27,6 +27,92 @@ health.live           GET    -                                      200       20
 health.ready          GET    -                                      200       200    200    200    200   200
 health.metrics        GET    -                                      200       200    200    200    200   200
 
+docs.swagger          GET    style                                  200       200    200    200    200   200
+docs.openapi          GET    -                                      200       200    200    200    200   200
+docs.show             GET    -                                      200       200    200    200    200   200
+
+api.get_posts         GET    -                                      401       200    200    200    200   200
+api.get_pages         GET    -                                      401       200    200    200    200   200
+api.create_post       POST   -                                      401       403    201    201    201   201
+api.create_post       POST   page                                   401       403    403    201    201   403
+api.get_post          GET    members,editors,readers,page           401       200    200    200    200   200
+api.get_post          GET    private                                401       200    200    200    200   404
+api.get_post          GET    secret,deleted,binned,missing          401       404    404    404    404   404
+api.get_post          GET    draft                                  401       404    200    404    404   404
+api.get_post          GET    scheduled                              401       404    200    200    200   404
+api.change_post       PATCH  members                                401       403    200    200    200   403
+api.change_post       PATCH  editors,readers,page                   401       403    403    200    200   403
+api.change_post       PATCH  private                                401       403    200    200    200   404
+api.change_post       PATCH  secret,deleted,missing                 401       403    404    404    404   404
+api.change_post       PATCH  draft                                  401       403    200    404    404   404
+api.change_post       PATCH  scheduled                              401       403    200    200    200   404
+api.remove_post       DELETE members                                401       403    204    204    204   403
+api.remove_post       DELETE editors,readers,page                   401       403    403    204    204   403
+api.remove_post       DELETE private                                401       403    204    204    204   404
+api.remove_post       DELETE secret,deleted,missing                 401       403    404    404    404   404
+api.remove_post       DELETE draft                                  401       403    204    404    404   404
+api.get_comments      GET    members,editors,readers,page           401       200    200    200    200   200
+api.get_comments      GET    private                                401       200    200    200    200   404
+api.get_comments      GET    secret,deleted,binned,missing          401       404    404    404    404   404
+api.create_comment    POST   members,editors,readers,page           401       403    201    201    201   201
+api.create_comment    POST   draft                                  401       403    403    404    404   404
+api.create_comment    POST   private                                401       403    201    201    201   404
+api.create_comment    POST   secret,deleted,missing                 401       403    404    404    404   404
+api.get_comment       GET    members,editors,readers                401       200    200    200    200   200
+api.get_comment       GET    private                                401       200    200    200    200   404
+api.get_comment       GET    secret,deleted,below_deleted,missing   401       404    404    404    404   404
+api.change_comment    PATCH  members                                401       403    200    403    403   403
+api.change_comment    PATCH  editors                                401       403    403    200    403   403
+api.change_comment    PATCH  readers                                401       403    403    403    403   403
+api.change_comment    PATCH  private                                401       403    200    403    403   404
+api.change_comment    PATCH  secret,deleted,below_deleted,missing   401       403    404    404    404   404
+api.remove_comment    DELETE members                                401       403    204    204    204   403
+api.remove_comment    DELETE editors,readers                        401       403    403    204    204   403
+api.remove_comment    DELETE private,deleted                        401       403    204    204    204   404
+api.remove_comment    DELETE secret,below_deleted,missing           401       403    404    404    404   404
+api.get_topics        GET    -                                      401       200    200    200    200   200
+api.create_topic      POST   -                                      401       403    403    201    201   403
+api.get_topic         GET    open                                   401       200    200    200    200   200
+api.get_topic         GET    private                                401       200    200    200    200   404
+api.get_topic         GET    secret,binned,merged,missing           401       404    404    404    404   404
+api.change_topic      PATCH  open,private                           401       403    403    200    200   403
+api.change_topic      PATCH  secret,merged,missing                  401       403    403    404    404   403
+api.remove_topic      DELETE open,private,binned                    401       403    403    204    204   403
+api.remove_topic      DELETE secret,merged,missing                  401       403    403    404    404   403
+api.get_people        GET    -                                      401       200    200    200    200   200
+api.get_person        GET    own,other                              401       200    200    200    200   200
+api.get_person        GET    gone                                   401       404    404    404    200   404
+api.get_person        GET    missing                                401       404    404    404    404   404
+api.get_me            GET    -                                      401       200    200    200    200   200
+api.get_attachments   GET    -                                      401       200    200    200    200   200
+api.upload_attachment POST   -                                      401       403    201    201    201   201
+api.get_attachment    GET    members,readers,comment,picture        401       200    200    200    200   200
+api.get_attachment    GET    private                                401       200    200    200    200   404
+api.get_attachment    GET    unbound                                401       404    200    404    404   404
+api.get_attachment    GET    secret,deleted,removed,gone,missing    401       404    404    404    404   404
+api.get_content       GET    members,readers,comment,picture        401       200    200    200    200   200
+api.get_content       GET    private                                401       200    200    200    200   404
+api.get_content       GET    unbound                                401       404    200    404    404   404
+api.get_content       GET    secret,deleted,removed,gone,missing    401       404    404    404    404   404
+api.remove_attachment DELETE members,comment                        401       403    204    204    204   403
+api.remove_attachment DELETE readers                                401       403    403    204    204   403
+api.remove_attachment DELETE private                                401       403    204    204    204   404
+api.remove_attachment DELETE unbound                                401       404    204    404    404   404
+api.remove_attachment DELETE secret,deleted,gone,missing            401       404    404    404    404   404
+api.get_owed          GET    -                                      401       200    200    200    200   200
+api.get_acknowledgements   GET  members                             401       403    200    200    200   403
+api.get_acknowledgements   GET  must,editors,page                   401       403    403    200    200   403
+api.get_acknowledgements   GET  private                             401       403    200    200    200   404
+api.get_acknowledgements   GET  secret,deleted,missing              401       404    404    404    404   404
+api.create_acknowledgement POST must                                401       204    204    204    204   204
+api.create_acknowledgement POST members,editors,readers,page        401       422    422    422    422   422
+api.create_acknowledgement POST private                             401       422    422    422    422   404
+api.create_acknowledgement POST secret,deleted,missing              401       404    404    404    404   404
+api.get_notifications  GET    -                                     401       200    200    200    200   200
+api.read_notifications POST   -                                     401       204    204    204    204   204
+api.get_hits          GET    asked                                  401       200    200    200    200   200
+api.get_activity      GET    -                                      401       403    403    403    200   403
+
 auth.setup            GET    -                                      404       404    404    404    404   404
 auth.setup            POST   -                                      404       404    404    404    404   404
 auth.login            GET    -                                      200       302    302    302    302   302
@@ -290,16 +376,17 @@ admin.save_sign_up    POST   -                                      in        40
 admin.save_bin_days   POST   -                                      in        403    403    403    303   403
 """
 
-SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css"}
+SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css", "docs.swagger": "swagger-ui.css"}
 AUTOMATIC = {"HEAD", "OPTIONS"}
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS")
-BINS = ("admin.bin", "admin.show_binned", "admin.show_binned_comment")
+BINS = ("admin.bin", "admin.show_binned", "admin.show_binned_comment", "api.get_activity")
 # Objects of addresses that name none: what is added to the query.
 STANDS_ALONE = {
     "-": {},
     "page": {"kind": "page"},
     "titled": {"title": "the PLAIN page"},
     "hushed": {"title": "the unnamed page"},
+    "asked": {"q": "text"},
 }
 
 
@@ -362,24 +449,39 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
 
 def ask(world: World, endpoint: str, method: str, cell: Cell) -> Any:
     path, browser = address(world, endpoint, cell), world.browser(cell.person)
+    if endpoint.startswith("api.") and method not in ("GET", "HEAD", "OPTIONS"):
+        return ask_api(world, endpoint, method, cell)
     if method != "POST":
         return browser.open(path, method=method, buffered=True)
     return browser.submit(path, world.filling(endpoint) | STANDS_ALONE.get(cell.target, {}))
 
 
+def ask_api(world: World, endpoint: str, method: str, cell: Cell) -> Any:
+    """Ask as a script of a page would."""
+    browser, filled = world.browser(cell.person), world.filling(endpoint)
+    headers = {"X-CSRFToken": browser.csrf_token(), "If-Match": "*"}
+    said = {name: int(value) if name.endswith("_id") else value for name, value in filled.items()}
+    path, query, _ = address(world, endpoint, cell).partition("?")
+    body = {"json": said | (STANDS_ALONE[cell.target] if query else {})}
+    if endpoint == "api.upload_attachment":
+        body = {"data": filled}
+    return browser.open(path, method=method, headers=headers, **body)
+
+
 def bare(answer: Any) -> str:
     """A page without what differs each time."""
-    without_id = re.sub(r'<code>[0-9a-f]{16}</code>| aria-current="page"', "", answer.text)
+    without_id = re.sub(r'<code>[0-9a-f]{16}</code>| aria-current="page"|"request_id": "[0-9a-f]+"', "", answer.text)
     return re.sub(r'"csrf.token" (value|content)="[^"]+"', "", without_id)
 
 
-def nothing_here(world: World, method: str, person: str) -> str:
+def nothing_here(world: World, method: str, person: str, within: str = "") -> str:
     """What a person is told at an address that cannot exist."""
-    if (method, person) not in world.nothing_here:
-        browser = world.browser(person)
-        answer = browser.get("/no/such/page") if method == "GET" else browser.submit("/no/such/page")
-        world.nothing_here[method, person] = bare(answer)
-    return world.nothing_here[method, person]
+    asked = (within + method, person)
+    if asked not in world.nothing_here:
+        browser, path = world.browser(person), f"{within}/no/such/page"
+        answer = browser.submit(path) if method == "POST" else browser.open(path, method=method)
+        world.nothing_here[asked] = bare(answer)
+    return world.nothing_here[asked]
 
 
 def complaint(world: World, endpoint: str, method: str, cell: Cell) -> str | None:
@@ -397,7 +499,8 @@ def complaint(world: World, endpoint: str, method: str, cell: Cell) -> str | Non
         return not_to_the_sign_in(answer, method, address(world, endpoint, cell))
     if answer.status_code != int(cell.expected):
         return f"answered {answer.status_code}"
-    if answer.status_code == 404 and bare(answer) != nothing_here(world, method, cell.person):
+    within = "/api/v1" if endpoint.startswith("api.") else ""
+    if answer.status_code == 404 and bare(answer) != nothing_here(world, method, cell.person, within):
         return "404 tells more than 'Page not found'"
     if answer.status_code == 403 and "No access" not in answer.text:
         return "403 is not the site's page"
@@ -418,7 +521,7 @@ def not_to_the_sign_in(answer: Any, method: str, path: str) -> str | None:
 @pytest.mark.parametrize(("endpoint", "method"), MATRIX, ids=lambda part: part)
 def test_everybody_may_do_what_the_table_says_and_no_more(world: World, endpoint: str, method: str) -> None:
     cells = MATRIX[endpoint, method]
-    changing = sorted((cell for cell in cells if cell.writes and method == "POST"), key=lambda cell: cell.person)
+    changing = sorted((cell for cell in cells if cell.writes and method != "GET"), key=lambda cell: cell.person)
     found = {cell: complaint(world, endpoint, method, cell) for cell in cells if cell not in changing}
     marks = ("read_marks",) if endpoint == "posts.show" else ()  # who looks at a post has read it
     if changes := changed(world.rows, dump(), but=marks):
@@ -441,7 +544,9 @@ def test_no_address_takes_a_method_that_it_does_not_have(world: World) -> None:
     for endpoint in {endpoint for endpoint, _method in MATRIX}:
         cell = next(cells[0] for (name, _), cells in MATRIX.items() if name == endpoint)._replace(person="admin")
         path = address(world, endpoint, cell)
-        allowed = {method for rule in world.app.url_map.iter_rules(endpoint) for method in rule.methods or ()}
+        rules = {rule.rule for rule in world.app.url_map.iter_rules(endpoint)}
+        at_address = (rule for rule in world.app.url_map.iter_rules() if rule.rule in rules)
+        allowed = {method for rule in at_address for method in rule.methods or ()}
         for method in set(ALL_METHODS) - allowed:
             answer = world.browser("admin").open(path, method=method)
             if answer.status_code != 405 or (method != "TRACE" and set(answer.allow) != allowed):

@@ -126,7 +126,6 @@ sa.Table(
     sa.Column("scope", sa.String(5), nullable=False),
     sa.Column("prefix", sa.String(10), nullable=False),
     sa.Column("token_hash", sa.String(64), nullable=False),
-    sa.Column("created_at", Timestamp, nullable=False),
     sa.Column("last_used_at", Timestamp, nullable=True),
     sa.Column("expires_at", Timestamp, nullable=True),
     sa.UniqueConstraint("token_hash"),
