@@ -8,7 +8,7 @@
  4. Forms
  5. View helpers              lists, reactions, read marks, the sidebar, uploads, pictures
  6. Routes                    auth, account, posts, topics, people, files, search, notifications, admin
- 7. JSON API                  api, docs, health
+ 7. JSON API                  api, docs, feeds, health
  8. Template filters and context  dates and times, cached parts of pages, assets
  9. Commands                  set-up, checks, search index, demo, jobs
 10. Error handlers
@@ -63,6 +63,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
@@ -291,8 +292,9 @@ FILE_NAME_MAX = 255  # bytes of UTF-8: a limit of file systems
 ENDING_MAX = 8
 FILE_ENDPOINTS = frozenset({"files.show", "files.picture"})
 POLL_ENDPOINT = "notifications.poll"
-# Browsers may cache the response, and must revalidate it.
-KEPT_ENDPOINTS = FILE_ENDPOINTS | {POLL_ENDPOINT, "docs.swagger"}
+FEED_ENDPOINTS = frozenset({"feeds.atom", "feeds.calendar"})
+# Browsers and feed readers may cache the response, and must revalidate it.
+KEPT_ENDPOINTS = FILE_ENDPOINTS | FEED_ENDPOINTS | {POLL_ENDPOINT, "docs.swagger"}
 # A file may not run, load or frame anything. PDFs get no sandbox, because browsers show none in it. Scripts in a PDF
 # cannot reach the site.
 FILE_POLICY = "default-src 'none'; sandbox"
@@ -7177,7 +7179,153 @@ def swagger(filename: str) -> ResponseReturnValue:
     return send_from_directory(swagger_ui_path, filename)
 
 
-# -- health ------------------------------------------------------------------------------------------------------------
+# -- feeds: what the programs of one person read, by a token in the address --------------------------------------------
+
+feeds = Blueprint("feeds", __name__)
+
+ATOM = "http://www.w3.org/2005/Atom"
+FEED_POSTS, FEED_PAGES = 30, 500
+ABSENCES_KEPT = timedelta(days=30)
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+FEED = (
+    database.in_table_order(sa.select(Post))
+    .join(Post.author)
+    .join(Post.topic)
+    .options(contains_eager(Post.author), contains_eager(Post.topic), undefer(Post.html))
+    .where(Post.listed(), Post.kind == "news", Post.current())
+    .order_by(*NEWEST_FIRST)
+    .limit(FEED_POSTS)
+)
+FEED_REVIEWS = (
+    sa.select(Post.id, Post.title, Post.review_by)
+    .where(Post.listed(), Post.kind == "page", Post.review_by.is_not(None))
+    .order_by(Post.review_by, Post.id)
+    .limit(FEED_PAGES)
+)
+
+
+@feeds.get("/feed.atom")
+@public
+def atom() -> ResponseReturnValue:
+    """The newest posts that a person sees, of all topics or of one."""
+    user, place, title, statement = feed_reader(), own_address(), current_site().name, FEED
+    if slug := request.args.get("topic"):
+        topic = db.one_or_404(Topic.visible_to(user).where(Topic.slug == slug))
+        title, statement = f"{title}: {topic.name}", FEED.where(Post.topic_id == topic.id)
+    posts = db.session.scalars(statement, {"viewer": user.id, "now": g.now}).all()
+    feed = ElementTree.Element("feed", {"xmlns": ATOM, "xml:base": f"{place}/"})
+    add_part(feed, "id", f"{place}/" + (f"topics/{slug}" if slug else ""))
+    add_part(feed, "title", title)
+    add_part(feed, "updated", atom_time(max((post_changed(post) for post in posts), default=user.created_at)))
+    for post in posts:
+        add_entry(feed, post, f"{place}/posts/{post.id}")
+    return feed_answer(ElementTree.tostring(feed, "utf-8", xml_declaration=True), "application/atom+xml")
+
+
+def feed_reader() -> User:
+    """The person whose token is in the address. Aborts with 404 where it is none."""
+    token = ApiToken.find(request.args.get("token", "")) or abort(404)
+    g.api_token, g.user_id = token, token.user_id
+    return token.user
+
+
+def own_address() -> str:
+    """The address of the site: SITE_URL, or the host of this request, which TRUSTED_HOSTS has let through."""
+    return current_app.config["SITE_URL"] or request.host_url.rstrip("/")
+
+
+def post_changed(post: Post) -> datetime:
+    return max(post.published_at or LONG_AGO, post.edited_at or LONG_AGO)
+
+
+def atom_time(moment: datetime) -> str:
+    return f"{moment.isoformat(timespec='seconds')}Z"
+
+
+def add_entry(feed: ElementTree.Element, post: Post, link: str) -> None:
+    """Add a post to a feed."""
+    entry = add_part(feed, "entry")
+    add_part(entry, "id", link)
+    add_part(entry, "title", post.title)
+    add_part(entry, "link", href=link)
+    add_part(entry, "published", atom_time(post.published_at or LONG_AGO))
+    add_part(entry, "updated", atom_time(post_changed(post)))
+    add_part(add_part(entry, "author"), "name", post.author.name)
+    add_part(entry, "category", term=post.topic.slug, label=post.topic.name)
+    add_part(entry, "content", post.html, type="html")
+
+
+def add_part(parent: ElementTree.Element, name: str, text: str = "", **attributes: str) -> ElementTree.Element:
+    """Add an element, without the characters that XML does not allow."""
+    part = ElementTree.SubElement(parent, name, {key: NOT_XML.sub("", value) for key, value in attributes.items()})
+    part.text = NOT_XML.sub("", text)
+    return part
+
+
+def feed_answer(content: bytes, kind: str) -> Response:
+    """A feed, or 304 where the reader has it already."""
+    answer = Response(content, content_type=f"{kind}; charset=utf-8")
+    answer.add_etag()
+    return answer.make_conditional(request)
+
+
+@feeds.get("/feed.ics", endpoint="calendar")
+@public
+def show_calendar() -> ResponseReturnValue:
+    """When people are away, and by when the pages that a person sees are due for review."""
+    user, place, day = feed_reader(), own_address(), site_day(g.now)
+    away = User.active().where(User.away_until >= day - ABSENCES_KEPT).options(joinedload(User.stand_in))
+    reviews = db.session.execute(FEED_REVIEWS, {"viewer": user.id})
+    events = [absence_event(person, place, day) for person in db.session.scalars(away)]
+    events += [review_event(page, place, day) for page in reviews]
+    name = calendar_text(current_site().name)
+    head = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//Corkboard//EN", "METHOD:PUBLISH", f"X-WR-CALNAME:{name}"]
+    lines = itertools.chain(head, *events, ["END:VCALENDAR"])
+    return feed_answer("".join(f"{fold_line(line)}\r\n" for line in lines).encode(), "text/calendar")
+
+
+def absence_event(person: User, place: str, day: date) -> list[str]:
+    """The days on which a person is away; without a first day, from today on."""
+    last = person.away_until or day
+    cover = f"Cover: {person.stand_in.name}" if person.stand_in and person.stand_in.is_active else ""
+    link = f"{place}/people/{person.username}"
+    return calendar_event(f"{person.name} is away", link, day, person.away_from or min(day, last), last, cover)
+
+
+def review_event(page: Any, place: str, day: date) -> list[str]:
+    return calendar_event(f"Review due: {page.title}", f"{place}/posts/{page.id}", day, page.review_by, page.review_by)
+
+
+def calendar_event(summary: str, link: str, stamp: date, first: date, last: date, more: str = "") -> list[str]:
+    """The lines of an event of whole days. Its link is what it is known by."""
+    after = min(last, date.max - timedelta(days=1)) + timedelta(days=1)
+    dates = {"DTSTAMP": f"{stamp:%Y%m%d}T000000Z", "DTSTART;VALUE=DATE": plain_date(first)}
+    dates |= {"UID": link, "DTEND;VALUE=DATE": plain_date(after), "SUMMARY": calendar_text(summary), "URL": link}
+    lines = [f"{name}:{value}" for name, value in (dates | {"DESCRIPTION": calendar_text(more)}).items() if value]
+    return ["BEGIN:VEVENT", *lines, "TRANSP:TRANSPARENT", "END:VEVENT"]
+
+
+def plain_date(day: date) -> str:
+    return day.isoformat().replace("-", "")
+
+
+def calendar_text(text: str) -> str:
+    """A text as a value of a calendar: on one line, without control characters (RFC 5545, 3.3.11)."""
+    return re.sub(r"([\\;,])", r"\\\1", _CONTROL.sub("", text)).replace("\n", "\\n")
+
+
+def fold_line(line: str) -> str:
+    """A line in parts of at most 75 octets, the later ones behind a space (RFC 5545, 3.1)."""
+    parts, part = [], ""
+    for char in line:
+        if len((part + char).encode()) > 74:
+            parts.append(part)
+            part = ""
+        part += char
+    return "\r\n ".join([*parts, part])
+
+
+# -- health: is the process alive, and can it serve --------------------------------------------------------------------
 
 health = Blueprint("health", __name__)
 
@@ -8292,7 +8440,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     limiter.init_app(app)
     app.after_request(finish_response)
     app.after_request(record_visit)
-    for blueprint in (auth, account, posts, topics, people, files, search, notifications, admin, docs, health):
+    for blueprint in (auth, account, posts, topics, people, files, search, notifications, feeds, admin, docs, health):
         app.register_blueprint(blueprint)
     describe_api(app)
     register_template_helpers(app)

@@ -25,6 +25,8 @@ bootstrap.static      GET    style                                  200       20
 bootstrap.static      GET    missing                                404       404    404    404    404   404
 health.live           GET    -                                      200       200    200    200    200   200
 health.ready          GET    -                                      200       200    200    200    200   200
+feeds.atom            GET    -                                      404       404    404    404    404   404
+feeds.calendar        GET    -                                      404       404    404    404    404   404
 health.metrics        GET    -                                      200       200    200    200    200   200
 
 docs.swagger          GET    style                                  200       200    200    200    200   200

@@ -28,6 +28,7 @@ EXAMPLES = {
 }
 NOT_PAGES = {
     *("static", "bootstrap.static", "health.live", "health.ready", "health.metrics"),
+    *("feeds.atom", "feeds.calendar"),
     *("posts.find_page", "posts.titles", "posts.report_csv", "people.suggest"),
     *("files.show", "files.picture", "notifications.poll"),
 }
