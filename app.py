@@ -4991,7 +4991,7 @@ def tokens() -> ResponseReturnValue:
                 expires_at=form.expires_at(),
             )  # fmt: skip
             form = TokenForm(formdata=None)
-    return form_page("account/tokens.html", form, tokens=ApiToken.of(current_user), made=made)
+    return form_page("account/tokens.html", form, tokens=ApiToken.of(current_user), made=made, place=own_address())
 
 
 @account.post("/tokens/<int:token_id>/revoke")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import secrets
 from datetime import date, timedelta
@@ -206,6 +207,18 @@ def test_links_lead_to_the_address_of_the_site(app, people, topics, subscribe, m
     said = app.test_client().get(f"{path}?token={token}", base_url="http://board.lan:8000").text
     assert "https://intranet.example.com/p" in said
     assert "board.lan" not in said
+
+
+def test_the_page_of_tokens_shows_the_addresses_and_once_with_the_new_token(app, people, topics, sign_in):
+    add_post(people.member, topics.open, "Read me")
+    browser = sign_in(people.reader)
+    assert "http://localhost/feed.ics?token=TOKEN" in browser.get("/account/tokens").text
+    data = {"name": "Reader", "scope": "read", "days": "90", "form_id": secrets.token_hex(16)}
+    page = browser.submit("/account/tokens", data).text
+    atom, topic, ics = [html.unescape(found) for found in re.findall(r"http://localhost(/feed\.[^<]+ck_[^<]+)<", page)]
+    for address in (atom, topic):
+        assert "Read me" in app.test_client().get(address).text
+    assert app.test_client().get(ics).status_code == 200
 
 
 @BOTH
