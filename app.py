@@ -7264,9 +7264,10 @@ def add_part(parent: ElementTree.Element, name: str, text: str = "", **attribute
 
 def feed_answer(content: bytes, kind: str) -> Response:
     """A feed, or 304 where the reader has it already."""
-    answer = Response(content, content_type=f"{kind}; charset=utf-8")
-    answer.add_etag()
-    return answer.make_conditional(request)
+    response = Response(content, content_type=f"{kind}; charset=utf-8")
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
 
 @feeds.get("/feed.ics", endpoint="calendar")
