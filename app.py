@@ -6338,7 +6338,7 @@ def jobs_finding() -> Finding:
             "See the result there, and the traceback in the log.",
         )
         return Finding(False, "jobs", words, remedy, "/admin/jobs")
-    return Finding(True, "jobs", f"They run on time, the last one on {site_time(last)}.")
+    return Finding(True, "jobs", f"They run on time, the last one {Markup(ago(last)).striptags()}.")
 
 
 def newest_backup() -> datetime | None:
