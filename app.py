@@ -1248,19 +1248,19 @@ class VisitCount(db.Model):
 
     __tablename__ = "visit_counts"
     day: Mapped[date] = mapped_column(sa.Date, primary_key=True)
-    people: Mapped[int]
+    visitors: Mapped[int]
 
     @classmethod
     def add(cls, day: date) -> None:
         """Count one more person, as part of the caller's transaction."""
-        database.insert_if_absent(cls, day=day, people=0)
-        db.session.execute(sa.update(cls).where(cls.day == day).values(people=cls.people + 1))
+        database.insert_if_absent(cls, day=day, visitors=0)
+        db.session.execute(sa.update(cls).where(cls.day == day).values(visitors=cls.visitors + 1))
 
     @classmethod
     def since(cls, day: date) -> dict[date, int]:
         """Return how many people were here on each day from that one on. Days on which nobody was are left out."""
-        counted = db.session.execute(sa.select(cls.day, cls.people).where(cls.day >= day))
-        return {row.day: row.people for row in counted}
+        counted = db.session.execute(sa.select(cls.day, cls.visitors).where(cls.day >= day))
+        return {row.day: row.visitors for row in counted}
 
 
 # -- Tokens of programs ------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_it_shows_how_many_people_were_here_on_each_day(people, sign_in):
     today = corkboard.site_day(utcnow())
     with db.engine.begin() as connection:
         for ago, count in ((1, 3), (2, 5), (40, 4)):
-            connection.execute(sa.insert(VisitCount).values(day=today - timedelta(days=ago), people=count))
+            connection.execute(sa.insert(VisitCount).values(day=today - timedelta(days=ago), visitors=count))
     browser = sign_in(people.admin)
     browser.get("/")
     page = browser.get("/admin").text

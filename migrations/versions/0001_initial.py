@@ -112,7 +112,7 @@ sa.Table(
     "visit_counts",
     tables,
     sa.Column("day", sa.Date, primary_key=True),
-    sa.Column("people", sa.Integer, nullable=False),
+    sa.Column("visitors", sa.Integer, nullable=False),
     **MYSQL,
 )
 
