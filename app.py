@@ -62,7 +62,7 @@ from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -79,6 +79,7 @@ from flask import (
     current_app,
     flash,
     g,
+    has_app_context,
     has_request_context,
     jsonify,
     make_response,
@@ -87,6 +88,7 @@ from flask import (
     request,
     send_from_directory,
     session,
+    stream_with_context,
     url_for,
 )
 from flask.cli import AppGroup
@@ -308,6 +310,7 @@ THUMB_PIXELS = 480  # the longer side of thumbnails, which are shown at half tha
 AVATAR_PIXELS = 128
 ORPHAN_AGE = timedelta(days=1)  # longer than any upload takes
 UNUSED_AGE = timedelta(days=30)
+TRASH_AGE = timedelta(days=30)  # what is deleted waits so long in the data folder's trash
 
 Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -831,7 +834,7 @@ class SoftDelete:
 
     def record_deletion(self, actor: User, action: str) -> None:
         """Record that a thing was deleted or restored. Models override this."""
-        Activity.record(actor, action, self, getattr(self, "title", ""))
+        Activity.record(actor, action, self)
 
 
 # -- People ------------------------------------------------------------------------------------------------------------
@@ -839,6 +842,7 @@ class SoftDelete:
 
 # The columns that people fill in about themselves, and by which others find them.
 PROFILE_FIELDS = ("title", "department", "phone", "location")
+RECORDED_FIELDS = ("name", "email", *PROFILE_FIELDS, "away_from", "away_until")  # with what they were before
 
 
 class User(db.Model):
@@ -1017,7 +1021,7 @@ class User(db.Model):
         user = cls.acting(actor.id)
         user._fill_in(**profile)
         user._check_absence()
-        Activity.record(user, "person.edited", user)
+        Activity.record(user, "person.edited", user, changes=changed_fields(user, *RECORDED_FIELDS))
 
     @classmethod
     @transactional
@@ -1033,7 +1037,7 @@ class User(db.Model):
         """Correct a person's name and email address. Raises `ValidationError` if somebody else has the address."""
         user = cls._get_for_change(actor, user_id)
         user._fill_in(name=name, email=email)
-        Activity.record(actor, "person.edited", user)
+        Activity.record(actor, "person.edited", user, changes=changed_fields(user, *RECORDED_FIELDS))
 
     @classmethod
     @transactional
@@ -1044,7 +1048,7 @@ class User(db.Model):
             raise ValidationError("role", "You can't change your own role. Ask another administrator.")
         if user.role != role:
             user.role = role
-            Activity.record(actor, "person.role", user, role.label)
+            Activity.record(actor, "person.role", user, role.label, changed_fields(user, "role"))
 
     @classmethod
     @transactional
@@ -1089,8 +1093,9 @@ class User(db.Model):
         """Make a person an active administrator with a new password. Only the command line does this."""
         user = db.session.get_one(cls, user_id, with_for_update=True)
         user.role, user.deactivated_at, user.password_hash = Role.ADMIN, None, password_hash
+        changes = changed_fields(user, "role")
         SignIn.end_all(user.id)
-        Activity.record(user, "person.rescued", user)
+        Activity.record(user, "person.rescued", user, changes=changes)
 
     @classmethod
     @transactional
@@ -1197,6 +1202,12 @@ class SignIn(db.Model):
         db.session.add(started)
         Activity.record(user, "person.signed_in", user, device)
         return token
+
+    @staticmethod
+    @transactional
+    def record_failure(user: User | None) -> None:
+        """Record that a password was wrong. Not the name, unless somebody has it: people type passwords there, too."""
+        Activity.record(None, "person.sign_in_failed", user or ("user", 0))
 
     @classmethod
     @transactional
@@ -1442,7 +1453,7 @@ class Topic(SoftDelete, db.Model):
         db.session.flush()
         if private:
             topic._add_member(editor.id)
-        Activity.record(editor, "topic.created", topic, topic.name)
+        Activity.record(editor, "topic.created", topic)
         return topic
 
     @classmethod
@@ -1455,7 +1466,7 @@ class Topic(SoftDelete, db.Model):
         topic = cls.get_for_change(actor, topic_id)
         topic._rename(name)
         topic.description = description
-        Activity.record(actor, "topic.edited", topic, topic.name)
+        Activity.record(actor, "topic.edited", topic, changes=changed_fields(topic, "name", "description"))
 
     @classmethod
     @transactional
@@ -1469,7 +1480,7 @@ class Topic(SoftDelete, db.Model):
             topic._check_other_open("private")
             topic.private = True
             topic._add_member(actor.id)
-            Activity.record(actor, "topic.closed", topic, topic.name)
+            Activity.record(actor, "topic.closed", topic)
 
     @classmethod
     @transactional
@@ -1479,7 +1490,7 @@ class Topic(SoftDelete, db.Model):
         if topic.private:
             topic.private = False
             db.session.execute(sa.delete(TopicMember).where(TopicMember.topic_id == topic.id))
-            Activity.record(actor, "topic.opened", topic, topic.name)
+            Activity.record(actor, "topic.opened", topic)
 
     @classmethod
     @transactional
@@ -1495,7 +1506,7 @@ class Topic(SoftDelete, db.Model):
         if not topic.private:
             raise ValidationError("members", "This topic is open: everyone sees it.")
         if topic._add_member(user.id):
-            Activity.record(actor, "topic.member_added", topic, user.username)
+            Activity.record(actor, "topic.member_added", topic, user.name)
         return user
 
     @classmethod
@@ -1508,7 +1519,7 @@ class Topic(SoftDelete, db.Model):
         member = db.session.get(TopicMember, (topic.id, user_id))
         if member is not None:
             db.session.delete(member)
-            Activity.record(actor, "topic.member_removed", topic, str(user_id))
+            Activity.record(actor, "topic.member_removed", topic, db.session.get_one(User, user_id).name)
 
     @classmethod
     @transactional
@@ -1539,7 +1550,7 @@ class Topic(SoftDelete, db.Model):
         db.session.execute(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
         Follow.move(topic.id, into.id)
         topic.deleted_at, topic.merged_into_id = utcnow(), into.id
-        Activity.record(actor, "topic.merged", topic, f"{topic.name} into {into.name}")
+        Activity.record(actor, "topic.merged", topic, into.name)
         return into
 
     @classmethod
@@ -1551,7 +1562,7 @@ class Topic(SoftDelete, db.Model):
         if topic is None or topic.deleted_at:
             raise NotVisible
         if topic.private and topic._add_member(actor.id):
-            Activity.record(actor, "topic.joined", topic, topic.name)
+            Activity.record(actor, "topic.joined", topic)
         return topic
 
     @classmethod
@@ -1584,9 +1595,6 @@ class Topic(SoftDelete, db.Model):
             self._check_other_open("topic")
         else:
             self._rename(self.name)
-
-    def record_deletion(self, actor: User, action: str) -> None:
-        Activity.record(actor, action, self, self.name)
 
     def _check_other_open(self, field: str) -> None:
         """Raise `ValidationError` if this is the only open topic. Without one, some people would see no topic."""
@@ -1837,7 +1845,7 @@ class Post(SoftDelete, db.Model):
             post._publish_or_schedule(editor, data.scheduled_for, changes)
         elif how == "draft" or was_new:
             post.scheduled_for = None
-            Activity.record(editor, "post.drafted", post, post.title)
+            Activity.record(editor, "post.drafted", post)
         return post
 
     @classmethod
@@ -1899,12 +1907,12 @@ class Post(SoftDelete, db.Model):
             self.edited_at = self.updated_at
             self._add_revision()
         if changes - {"scheduled_for"}:
-            Activity.record(editor, "post.turned" if "kind" in changes else "post.edited", self, self.title)
+            Activity.record(editor, "post.turned" if "kind" in changes else "post.edited", self)
         if notify:
-            notify_again(Activity.record(editor, "post.shared_again", self, self.title), self)
+            notify_again(Activity.record(editor, "post.shared_again", self), self)
         if changes & REVISED and require_again and self.must_read_since:
             self.must_read_revision = self.revision
-            notify_required(Activity.record(editor, "post.must_read", self, self.title), self)
+            notify_required(Activity.record(editor, "post.must_read", self), self)
 
     def _publish_or_schedule(self, editor: User, moment: datetime | None, changes: set[str]) -> None:
         if moment is None or moment <= utcnow():
@@ -1913,7 +1921,7 @@ class Post(SoftDelete, db.Model):
         self.scheduled_for = moment
         if changes:
             action = "post.scheduled" if "scheduled_for" in changes else "post.edited"
-            Activity.record(editor, action, self, self.title)
+            Activity.record(editor, action, self)
 
     def _publish(self, actor: User) -> None:
         """Publish this post, keep its first revision, and notify people."""
@@ -1922,7 +1930,7 @@ class Post(SoftDelete, db.Model):
         self._add_revision()
         if self.must_read_since:
             self.must_read_revision = self.revision
-        activity = Activity.record(actor, "post.published", self, self.title)
+        activity = Activity.record(actor, "post.published", self)
         Follow.begin(self.author_id, self.id)
         notify_of_post(activity, self)
 
@@ -1957,7 +1965,7 @@ class Post(SoftDelete, db.Model):
         sees_it = db.session.scalar(cls.visible_to(author).where(cls.id == post.id)) is not None
         if not author.is_active or not author.may_write_kind(post.kind) or not sees_it:
             post.scheduled_for = None
-            activity = Activity.record(None, "post.unscheduled", post, post.title)
+            activity = Activity.record(None, "post.unscheduled", post)
             notify("unpublished", activity, post, who=User.id == post.author_id)
             return False
         if (body := link_pages(post.body, author)) != post.body:
@@ -1980,7 +1988,7 @@ class Post(SoftDelete, db.Model):
             raise ValidationError("until", "Choose a day that is not over.")
         if (pinned, until) != (post.is_pinned(now), post.pinned_until):
             post.pinned_at, post.pinned_until = (now, until) if pinned else (None, None)
-            Activity.record(actor, "post.pinned" if pinned else "post.unpinned", post, post.title)
+            Activity.record(actor, "post.pinned" if pinned else "post.unpinned", post)
 
 
 sa.Index("uq_posts_author_id_form_id", Post.author_id, Post.form_id, unique=True)
@@ -2021,7 +2029,7 @@ class PageReview:
             raise ValidationError("review_every", "No reviews are set up for this page.")
         due = months_after(day, page.review_every)
         page.reviewed_at, page.review_by = utcnow(), due
-        Activity.record(user, "post.reviewed", page, page.title)
+        Activity.record(user, "post.reviewed", page)
         return due
 
     @classmethod
@@ -2039,7 +2047,7 @@ class PageReview:
         pages = db.session.scalars(overdue.with_for_update().execution_options(populate_existing=True)).all()
         for page in pages:
             page.review_told = page.review_by
-            activity = Activity.record(None, "post.overdue", page, page.title)
+            activity = Activity.record(None, "post.overdue", page)
             notify("review", activity, page, who=User.id == page.owner_id)
         return len(pages)
 
@@ -2226,7 +2234,7 @@ class Acknowledgement(db.Model):
         db.session.execute(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
         db.session.add_all(MustReadRole(post_id=post.id, role=role) for role in roles)
         db.session.add_all(MustReadPerson(post_id=post.id, user_id=user_id) for user_id in named)
-        activity = Activity.record(actor, "post.must_read", post, post.title)
+        activity = Activity.record(actor, "post.must_read", post)
         notify_required(activity, post)
 
     @classmethod
@@ -2236,7 +2244,7 @@ class Acknowledgement(db.Model):
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
         if post.must_read_since is not None:
             post.must_read_since = None
-            Activity.record(actor, "post.must_read_ended", post, post.title)
+            Activity.record(actor, "post.must_read_ended", post)
 
     @classmethod
     @transactional
@@ -2549,7 +2557,7 @@ class Attachment(SoftDelete, db.Model):
         file = cls(uploader_id=user.id, **stored._asdict())
         db.session.add(file)
         db.session.flush()
-        Activity.record(user, "attachment.uploaded", file, file.name)
+        Activity.record(user, "attachment.uploaded", file)
         return file
 
     @classmethod
@@ -2573,26 +2581,25 @@ class Attachment(SoftDelete, db.Model):
             return
         for file in db.session.scalars(cls.unused_of(user, ids).with_for_update()).all():
             file.post, file.comment = post, comment
-            Activity.record(user, "attachment.attached", file, file.name)
-
-    def record_deletion(self, actor: User, action: str) -> None:
-        Activity.record(actor, action, self, self.name)
+            Activity.record(user, "attachment.attached", file)
 
     @classmethod
     def prune(cls) -> int:
-        """Delete old files that no row names. Returns how many.
+        """Move old files that no row names to the trash, and those back from it that a row names. Returns how many.
 
-        A file has no row after a crash that came before its row was written, or after its row was deleted.
+        A crash leaves such files, between writing them and their rows; so do rows that were deleted. Where the database
+        knows none of the files, nothing is moved. Raises `SiteMismatch` where they are another site's.
         """
+        database.check_site()
+        if not database.knows_its_files():
+            return 0
         cls._forget_unused()
         names = set(db.session.scalars(sa.select(cls.stored)))
-        before, pruned = time.time() - ORPHAN_AGE.total_seconds(), 0
-        for path in files_folder().glob(f"??/{'?' * 32}*"):
-            with contextlib.suppress(OSError):  # Windows cannot delete a file while it is being sent
-                if path.stem not in names and path.stat().st_mtime < before:
-                    path.unlink()
-                    pruned += 1
-        return pruned
+        wanted = [path for path in trash_folder().glob("*") if path.stem in names]
+        unwanted = [path for path in database.stored_files() if path.stem not in names and is_older(path, ORPHAN_AGE)]
+        moves = {path: stored_path(path.name) for path in wanted}
+        moves |= {path: trash_folder() / path.name for path in unwanted}
+        return sum(move_file(path, target) for path, target in moves.items())
 
     @classmethod
     @transactional
@@ -2601,7 +2608,7 @@ class Attachment(SoftDelete, db.Model):
         old = sa.select(cls).where(cls.is_unused(), cls.created_at < utcnow() - UNUSED_AGE)
         for file in db.session.scalars(old.with_for_update()):
             db.session.delete(file)
-            Activity.record(None, "attachment.forgotten", file, file.name)
+            Activity.record(None, "attachment.forgotten", file)
 
 
 sa.Index("ix_attachments_post", Attachment.post_id, Attachment.deleted_at, Attachment.id)
@@ -2769,33 +2776,135 @@ class Activity(db.Model):
 
     __tablename__ = "activities"
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[datetime] = mapped_column(Timestamp)
+    at: Mapped[datetime] = mapped_column(Timestamp, index=True)
     actor_id: Mapped[int | None]
     action: Mapped[str] = mapped_column(sa.String(40))
     object_type: Mapped[str] = mapped_column(sa.String(20))
     object_id: Mapped[int]
+    name: Mapped[str] = mapped_column(sa.String(TITLE_MAX))  # of the object, as it was called; of a draft, nothing
     detail: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
+    lookup: Mapped[str] = mapped_column(sa.String(2 * TITLE_MAX))
+    confidential: Mapped[bool]  # whether it was in a private topic
+    changes: Mapped[str] = mapped_column(LongText)  # JSON: what was changed, with what was there before and after
     address: Mapped[str] = mapped_column(sa.String(45))
 
-    @classmethod
-    def record(cls, actor: User | None, action: str, thing: Any, detail: str = "") -> Activity:
-        """Record what an action does, in its transaction, and return the record. Without an `actor`, the site acts.
+    # -- queries
 
-        `thing` is a row of a model, or a pair of kind and id.
+    @classmethod
+    def listed(cls, words: Iterable[str] = ()) -> sa.Select[Any]:
+        """The record as the person bound as `viewer` may read it, or the rows in which some folded words are found.
+
+        A row says whether what it is about `is_hidden`, for it is in a private topic of others, and `is_visible` now.
+        """
+        file, comment, post, topic = aliased(Attachment), aliased(Comment), aliased(Post), aliased(Topic)
+        is_hidden = sa.case((topic.id.is_(None), cls.confidential), else_=~topic.within_reach())
+        is_there = sa.and_(post.visible(), comment.deleted_at.is_(None), file.deleted_at.is_(None))
+        is_visible = sa.case((cls.object_type == "topic", topic.visible()), else_=is_there)
+        found = [
+            sa.or_(
+                User.lookup.contains(word, autoescape=True),
+                cls.address.startswith(word, autoescape=True),
+                sa.and_(cls.lookup.contains(word, autoescape=True), is_hidden == sa.false()),
+            )
+            for word in words
+        ]
+        return (
+            sa.select(*sa.inspect(cls).columns, is_hidden.label("is_hidden"), is_visible.label("is_visible"))
+            .add_columns(User.name.label("actor_name"), User.username, User.picture_id.label("actor_picture"))
+            .outerjoin(User, User.id == cls.actor_id)
+            .outerjoin(file, file.id == cls._id_of("attachment"))
+            .outerjoin(comment, comment.id == sa.func.coalesce(file.comment_id, cls._id_of("comment")))
+            .outerjoin(post, post.id == sa.func.coalesce(file.post_id, comment.post_id, cls._id_of("post")))
+            .outerjoin(topic, topic.id == sa.func.coalesce(post.topic_id, cls._id_of("topic")))
+            .where(*found)
+        )
+
+    @classmethod
+    def _id_of(cls, kind: str) -> sa.Case[Any]:
+        return sa.case((cls.object_type == kind, cls.object_id))
+
+    # -- actions
+
+    @classmethod
+    def record(
+        cls, actor: User | None, action: str, thing: Any, detail: str = "", changes: Mapping[str, Any] | None = None
+    ) -> Activity:
+        """Record what an action does, as part of it, and return the record. Without an `actor`, the site itself acts.
+
+        `thing` is a row of a model, or the pair of a kind and an id; `changes` are those of `changed_fields`.
         """
         kind, thing_id = thing if isinstance(thing, tuple) else (type(thing).__name__.lower(), thing.id)
+        name = cls._name_of(thing)[:TITLE_MAX]
         activity = cls(
             at=utcnow(),
             actor_id=actor.id if actor else None,
             action=action,
             object_type=kind,
             object_id=thing_id,
+            name=name,
             detail=detail[:TITLE_MAX],
+            lookup=sort_key(f"{name} {detail}", 2 * TITLE_MAX),
+            confidential=cls._is_confidential(thing),
+            changes=json.dumps(changes, ensure_ascii=False) if changes else "",
             address=client_address(),
         )
         db.session.add(activity)
         db.session.flush()
         return activity
+
+    @staticmethod
+    def _name_of(thing: Any) -> str:
+        """What a thing is called. What only its author knows has no name here."""
+        post = post_of(thing)
+        if post is None:
+            return "" if isinstance(thing, Attachment) else getattr(thing, "name", "")
+        is_known = post.published_at or post.scheduled_for
+        return getattr(thing, "name", post.title) if is_known else ""
+
+    @staticmethod
+    def _is_confidential(thing: Any) -> Any:
+        """Whether a thing is in a private topic, as a value of the INSERT: that costs no statement."""
+        post = post_of(thing)
+        return sa.exists().where(Topic.id == post.topic_id, Topic.private) if post else getattr(thing, "private", False)
+
+    @classmethod
+    @transactional
+    def prune(cls, before: datetime) -> int:
+        """Delete what is older, some of it at a time, and record that. Returns how many rows that were."""
+        old = sa.select(cls.id).where(cls.at < before).order_by(cls.at).limit(PRUNED_AT_ONCE)
+        ids = db.session.scalars(old).all()
+        db.session.execute(sa.delete(cls).where(cls.id.in_(ids)), execution_options={"synchronize_session": False})
+        if ids:
+            cls.record(None, "activity.pruned", ("setting", 0), plural(len(ids), "entry", "entries"))
+        return len(ids)
+
+
+PRUNED_AT_ONCE = 1000
+
+
+def post_of(thing: Any) -> Post | None:
+    """The post that something is, or is part of."""
+    if isinstance(thing, Attachment):
+        return thing.post or (thing.comment and thing.comment.post)
+    return thing.post if isinstance(thing, Comment) else thing if isinstance(thing, Post) else None
+
+
+def changed_fields(thing: Any, *names: str) -> dict[str, tuple[str, str]]:
+    """What an action has changed of some columns, before it is flushed: the old and the new values, by their labels."""
+    histories = {name: sa.inspect(thing).attrs[name].history for name in names}
+    return {
+        field_label(name): (in_words(history.deleted[0]), in_words(history.added[0]))
+        for name, history in histories.items()
+        if history.added and history.deleted
+    }
+
+
+def field_label(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def in_words(value: Any) -> str:
+    return value.label if isinstance(value, Role) else "" if value is None else str(value)
 
 
 # -- What one follows, and has read ------------------------------------------------------------------------------------
@@ -3152,6 +3261,7 @@ class Site(NamedTuple):
     registration_domains: str = ""
     registration_role: str = "member"
     bin_days: str = "30"
+    activity_days: str = "730"
 
     @property
     def domains(self) -> list[str]:
@@ -3182,8 +3292,10 @@ class Setting(db.Model):
         """Change some of the site's settings. Raises `TypeError` for a name that is not one of them."""
         User.acting(actor.id, Role.ADMIN)
         Site(**values)
+        before = cls.read()._asdict()
         database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
-        Activity.record(actor, "settings.changed", ("setting", 0), ", ".join(values))
+        changes = {field_label(name): (before[name], new) for name, new in values.items() if before[name] != new}
+        Activity.record(actor, "settings.changed", ("setting", 0), ", ".join(values), changes)
 
     @classmethod
     @transactional
@@ -3793,13 +3905,13 @@ def authenticate(name: str, password: str) -> User | None:
     """
     user = User.by_username(name)
     account, address = _account_key(user, name), f"address:{client_network()}"
+    refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)  # first: a refused one writes nothing of an account
     refuse_too_often(account, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
-    refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)
     # Without an account, a hash that fits no password is compared, so that the answer takes as long.
     stored = user.password_hash if user and user.is_active else f"{SCRYPT}$nobody$"
     if not password_fits(stored, password) or user is None:
-        # The name is not logged, because people sometimes type their password into that field.
         log.info("sign-in refused for %s", f"person {user.id}" if user else "an unknown name")
+        SignIn.record_failure(user)
         return None
     Throttle.forget(account)
     Throttle.give_back(address, ADDRESS_TRY_EVERY)
@@ -4436,6 +4548,18 @@ class SignUpForm(SiteForm):
             raise validators.ValidationError("Enter domains such as example.com, separated by commas.")
 
 
+class ActivityForm(SiteForm):
+    activity_days = SelectField(
+        "Keep entries for",
+        choices=[
+            SelectChoice("365", "1 year"),
+            SelectChoice("730", "2 years"),
+            SelectChoice("1825", "5 years"),
+            SelectChoice("0", "Ever"),
+        ],
+    )
+
+
 class BinForm(SiteForm):
     bin_days = SelectField(
         "Delete permanently",
@@ -4703,6 +4827,34 @@ def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> 
     with open(stored_path(stored), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return StoredFile(name, name.rpartition(".")[2], file.tell(), sha256, stored, *size)
+
+
+def trash_folder() -> Path:
+    return Path(current_app.config["DATA_DIR"]) / "trash"
+
+
+def is_older(path: Path, age: timedelta) -> bool:
+    return path.stat().st_mtime < time.time() - age.total_seconds()
+
+
+def move_file(path: Path, target: Path) -> bool:
+    """Move a file, and give it the present time. Returns False where that fails."""
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.move(path, target)
+        os.utime(target)
+    except OSError as error:  # Windows moves no file that is being sent
+        log.warning("%s could not be moved to %s: %s", path, target, error)
+        return False
+    return True
+
+
+def empty_trash() -> int:
+    """Delete permanently what has been in the trash for long. Returns how many files."""
+    old = [path for path in trash_folder().glob("*") if is_older(path, TRASH_AGE)]
+    for path in old:
+        path.unlink()
+    return len(old)
 
 
 def write_file(content: IO[bytes], path: Path) -> None:
@@ -5600,24 +5752,28 @@ REPORT_WORDS = {"read": "has read it", "pending": "has not read it", "past": "no
 @login_required
 def report_csv(post_id: int) -> ResponseReturnValue:
     """Download the report as a table for a spreadsheet. Times are in the person's time zone."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-    writer.writerow(["Name", "Username", "Department", "State", "Version", "When", "Earlier versions"])
+    lines = [csv_line("Name", "Username", "Department", "State", "Version", "When", "Earlier versions")]
     for line in Acknowledgement.report(reported_post(post_id)).lines:
         given = [(str(one.revision), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
         version, when = given[-1] if given else ("", "")
         earlier = "; ".join(f"{version} on {when}" for version, when in given[:-1])
         person = (line.person.name, line.person.username, line.person.department)
-        cells = (*person, REPORT_WORDS[line.state], version, when, earlier)
-        writer.writerow([harmless_cell(cell) for cell in cells])
+        lines.append(csv_line(*person, REPORT_WORDS[line.state], version, when, earlier))
     headers = {"Content-Disposition": f'attachment; filename="must-read-{post_id}.csv"'}
-    return Response("\ufeff" + file.getvalue(), headers=headers, content_type="text/csv; charset=utf-8")
+    return Response("\ufeff" + "".join(lines), headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def csv_line(*cells: str) -> str:
+    """A line of a table for spreadsheets."""
+    line = io.StringIO(newline="")
+    csv.writer(line, quoting=csv.QUOTE_ALL).writerow([harmless_cell(cell) for cell in cells])
+    return line.getvalue()
 
 
 def harmless_cell(text: str) -> str:
     """Return the text as a cell that no spreadsheet takes for a formula (OWASP, CSV Injection)."""
     is_formula = text.lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠", "|", "%"))
-    return "'" + text if is_formula else text
+    return "'" + text if is_formula or text.startswith(("\t", "\r", "\n")) else text
 
 
 @posts.post("/posts/<int:post_id>/remind")
@@ -6201,7 +6357,7 @@ def reset_password(user_id: int) -> ResponseReturnValue:
 @admin.get("/settings")
 @role_required(Role.ADMIN)
 def settings() -> ResponseReturnValue:
-    """Show the settings: three forms, each of which is saved by itself."""
+    """Show the settings: four forms, each of which is saved by itself."""
     return _settings_page(SiteForm())
 
 
@@ -6209,7 +6365,7 @@ def _settings_page(form: SiteForm) -> ResponseReturnValue:
     """Return the page of the settings. `form` is the one of its forms that was sent."""
     forms = {
         kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
-        for kind in (SiteNameForm, SignUpForm, BinForm)
+        for kind in (SiteNameForm, SignUpForm, BinForm, ActivityForm)
     }
     return form_page("admin/settings.html", form, forms=forms)
 
@@ -6240,6 +6396,13 @@ def save_sign_up() -> ResponseReturnValue:
 def save_bin_days() -> ResponseReturnValue:
     """Save how long deleted things stay in the recycle bin."""
     return _save_settings(BinForm())
+
+
+@admin.post("/settings/activity")
+@role_required(Role.ADMIN)
+def save_activity_days() -> ResponseReturnValue:
+    """Save for how long the record of what happened is kept."""
+    return _save_settings(ActivityForm())
 
 
 @admin.get("/bin", endpoint="bin")
@@ -6431,6 +6594,219 @@ def per_week(at: Any, statement: sa.Select[Any], starts: Sequence[datetime]) -> 
     counted = statement.add_columns(week.label("week"), sa.func.count().label("rows")).where(at >= starts[0])
     found = {row.week: row.rows for row in fetch(counted.group_by("week"))}
     return [found.get(number, 0) for number in range(len(starts))]
+
+
+# -- admin: what happened ----------------------------------------------------------------------------------------------
+
+# Each kind of activity with its actions, and how each is told after the name of who did it.
+ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
+    "sign-ins": ("Sign-ins", {
+        "person.signed_in": "signed in with {detail}",
+        "person.signed_out": "signed out {detail}",
+        "person.sign_in_failed": "failed to sign in as {thing}",
+    }),
+    "failed": ("Failed sign-ins", {"person.sign_in_failed": "failed to sign in as {thing}"}),
+    "people": ("People and roles", {
+        "person.added": "added {thing}",
+        "person.edited": "changed the profile of {thing}",
+        "person.role": "changed the role of {thing} to {detail}",
+        "person.deactivated": "deactivated {thing}",
+        "person.reactivated": "reactivated {thing}",
+        "person.password": "set a new password for {thing}",
+        "person.rescued": "became an administrator again, with a new password, on the command line",
+        "person.picture": "changed their picture",
+        "person.appearance": "changed how the site looks to them",
+        "person.notifications": "chose what to be notified of",
+        "person.read_all": "marked all notifications as read",
+    }),
+    "posts": ("Posts and pages", {
+        "post.drafted": "saved {thing} as a draft",
+        "post.scheduled": "scheduled {thing}",
+        "post.unscheduled": "could not publish {thing}, which is a draft again",
+        "post.published": "published {thing}",
+        "post.edited": "edited {thing}",
+        "post.turned": "moved {thing} between News and Handbook",
+        "post.shared_again": "notified everyone of {thing} again",
+        "post.pinned": "pinned {thing}",
+        "post.unpinned": "unpinned {thing}",
+        "post.reviewed": "verified {thing}",
+        "post.overdue": "found {thing} overdue for review",
+        "post.deleted": "deleted {thing}",
+        "post.restored": "restored {thing}",
+        "post.followed": "followed {thing}",
+        "post.unfollowed": "stopped following {thing}",
+        "post.muted": "muted {thing}",
+    }),
+    "must-read": ("Must-read", {
+        "post.must_read": "asked people to read {thing}",
+        "post.must_read_ended": "stopped asking people to read {thing}",
+        "post.reminded": "reminded {detail} to read {thing}",
+        "post.acknowledged": "confirmed {thing}",
+    }),
+    "comments": ("Comments and reactions", {
+        "comment.created": "commented on {thing}",
+        "comment.edited": "edited a comment on {thing}",
+        "comment.deleted": "deleted a comment on {thing}",
+        "comment.restored": "restored a comment on {thing}",
+        "reaction.added": "reacted to {thing} ({detail})",
+        "reaction.removed": "took back a reaction to {thing} ({detail})",
+    }),
+    "files": ("Files", {
+        "attachment.uploaded": "uploaded {thing}",
+        "attachment.attached": "added {thing}",
+        "attachment.deleted": "deleted {thing}",
+        "attachment.restored": "restored {thing}",
+        "attachment.forgotten": "deleted {thing} that was never used",
+    }),
+    "topics": ("Topics", {
+        "topic.created": "created the topic {thing}",
+        "topic.edited": "changed the topic {thing}",
+        "topic.closed": "made the topic {thing} private",
+        "topic.opened": "made the topic {thing} open",
+        "topic.member_added": "added {detail} to the topic {thing}",
+        "topic.member_removed": "removed {detail} from the topic {thing}",
+        "topic.joined": "joined the private topic {thing}",
+        "topic.moved": "moved the topic {thing} {detail}",
+        "topic.merged": "merged the topic {thing} into {detail}",
+        "topic.deleted": "deleted the topic {thing}",
+        "topic.restored": "restored the topic {thing}",
+        "topic.followed": "followed the topic {thing}",
+        "topic.unfollowed": "stopped following the topic {thing}",
+        "topic.muted": "muted the topic {thing}",
+    }),
+    "site": ("Settings and clearing up", {
+        "settings.changed": "changed the settings",
+        "bin.emptied": "emptied the recycle bin: {detail}",
+        "activity.pruned": "deleted {detail} of this record",
+    }),
+}  # fmt: skip
+ACTIVITY_WORDS = {action: words for _label, actions in ACTIVITY_KINDS.values() for action, words in actions.items()}
+ONES_OWN = {  # where somebody did it to themselves
+    "person.added": "joined",
+    "person.edited": "changed their profile",
+    "person.password": "changed their password",
+}
+UNNAMED = {"post": "a post", "comment": "a post", "attachment": "a file", "topic": "a topic", "user": "an unknown name"}
+LATEST_FIRST = (Activity.at.desc(), Activity.id.desc())
+CSV_AT_ONCE = 500  # rows
+
+
+@admin.get("/activity", endpoint="activity")
+@role_required(Role.ADMIN)
+def list_activities() -> ResponseReturnValue:
+    """Who did what, and when: the newest first."""
+    asked = activity_filters()
+    page = paginate(asked_activities(asked), LATEST_FIRST, request.args.get("before"))
+    days = itertools.groupby(page.items, key=lambda row: local(row.at).date())
+    return render_template(
+        "admin/activity.html",
+        page=page,
+        days=[(day, list(rows)) for day, rows in days],
+        asked=asked,
+        query=urlencode({name: value for name, value in asked.items() if value}),
+        people=names_of(sa.select(User).order_by(User.name_key, User.id)),
+        kinds={kind: label for kind, (label, _actions) in ACTIVITY_KINDS.items()},
+    )
+
+
+def activity_filters() -> dict[str, str]:
+    return {name: request.args.get(name, "") for name in ("q", "person", "kind", "since", "until")}
+
+
+def asked_activities(asked: Mapping[str, str]) -> Statement:
+    """The activities that some filters let through. A person or a kind that there is not is 404."""
+    statement = Activity.listed(sort_key(tidy(asked["q"])[:QUERY_MAX]).split())
+    if asked["kind"]:
+        _label, actions = ACTIVITY_KINDS.get(asked["kind"]) or abort(404)
+        statement = statement.where(Activity.action.in_(actions))
+    if asked["person"]:
+        statement = statement.where(did_it(asked["person"]))
+    if since := midnight(asked["since"]):
+        statement = statement.where(Activity.at >= since)
+    if until := midnight(asked["until"]):
+        statement = statement.where(Activity.at < end_of_day(local(until).date()))
+    return statement
+
+
+def did_it(person: str) -> sa.ColumnElement[bool]:
+    """Whether a person with some id acted, or somebody failed to sign in as them; "site" is what nobody did."""
+    failed = Activity.action == "person.sign_in_failed"
+    if person == "site":
+        return sa.and_(Activity.actor_id.is_(None), ~failed)
+    try:
+        user_id = as_id(person)
+    except ValueError:
+        abort(404)
+    return sa.or_(Activity.actor_id == user_id, sa.and_(failed, Activity.object_id == user_id))
+
+
+def activity_in_words(row: Any) -> Markup:
+    """What somebody did, to be read after their name. What is in a private topic of others is not named."""
+    words = ACTIVITY_WORDS.get(row.action) or f"{row.action.partition('.')[2].replace('_', ' ')} {{thing}}"
+    if row.actor_id == row.object_id and row.object_type == "user":
+        words = ONES_OWN.get(row.action, words)
+    detail = REACTIONS[row.detail][1] if row.object_type != "user" and row.detail in REACTIONS else row.detail
+    return Markup(words).format(thing=activity_object(row), detail="…" if row.is_hidden else detail)
+
+
+def activity_object(row: Any) -> Markup:
+    """What an activity is about, by its name where this person may know that."""
+    if row.is_hidden and row.object_type != "topic":
+        return Markup('{} <span class="meta">in a private topic</span>').format(UNNAMED[row.object_type])
+    return Markup("<cite>{}</cite>" if row.name else "{}").format(row.name or UNNAMED.get(row.object_type, ""))
+
+
+def activity_link(row: Any) -> str:
+    """Where this person can open what an activity is about; empty where they cannot."""
+    links = {"post": "/posts/{}", "comment": "/comments/{}", "topic": "/admin/topics/{}", "attachment": "/files/{}/{}"}
+    if row.object_type == "user":
+        return f"/admin/people/{row.object_id}" if row.object_id else ""
+    return links[row.object_type].format(row.object_id, quote(row.name, safe="")) if row.is_visible else ""
+
+
+def activity_actor(row: Any) -> str:
+    return row.actor_name or ("Someone" if row.action == "person.sign_in_failed" else "Corkboard")
+
+
+def activity_changes(row: Any) -> dict[str, list[str]]:
+    """What there was before and after, by fields."""
+    return {} if row.is_hidden or not row.changes else json.loads(row.changes)
+
+
+def day_heading(day: date) -> str:
+    """'Today', 'Yesterday', or 'Thursday 26 November'."""
+    recent = {0: "Today", 1: "Yesterday"}.get((today() - day).days)
+    return recent or f"{WEEKDAYS[day.weekday()]} {day_in_words(day)}"
+
+
+@admin.get("/activity.csv")
+@role_required(Role.ADMIN)
+def activity_csv() -> ResponseReturnValue:
+    """The same as a table for a spreadsheet, all of it; times are in the person's time zone."""
+    lines = stream_with_context(activity_lines(asked_activities(activity_filters())))
+    headers = {"Content-Disposition": 'attachment; filename="activity.csv"'}
+    return Response(lines, headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def activity_lines(statement: Statement) -> Iterator[str]:
+    """Yield the lines of the table, reading some rows at a time."""
+    yield "\ufeff" + csv_line("When", "Who", "Username", "What", "Before", "After", "From", "Action")
+    page = paginate(statement, LATEST_FIRST, size=CSV_AT_ONCE)
+    yield "".join(map(activity_line, page.items))
+    while page.next:
+        page = paginate(statement, LATEST_FIRST, page.next, CSV_AT_ONCE)
+        yield "".join(map(activity_line, page.items))
+
+
+def activity_line(row: Any) -> str:
+    changes = activity_changes(row).items()
+    before, after = ("; ".join(f"{field}: {values[at]}" for field, values in changes) for at in (0, 1))
+    what = activity_in_words(row).striptags()
+    who = (activity_actor(row), row.username or "")
+    return csv_line(f"{local(row.at):%Y-%m-%d %H:%M:%S}", *who, what, before, after, row.address, row.action)
+
+
+# -- admin: how others reach the site ----------------------------------------------------------------------------------
 
 
 def is_loopback(host: str) -> bool:
@@ -7343,7 +7719,7 @@ def live() -> ResponseReturnValue:
 def ready() -> ResponseReturnValue:
     """Answer 200 while the database answers and is migrated, else 503 with Retry-After."""
     try:
-        database.check_schema()
+        database.check_ready()
     except database.SchemaError as error:
         return jsonify(status="unready", reason=error.message), 503, {"Retry-After": "30"}
     except DBAPIError:
@@ -7542,7 +7918,11 @@ def site_day(moment: datetime) -> date:
 
 def as_local(moment: datetime | None) -> datetime | None:
     """Return a stored time in this person's zone."""
-    return moment and moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
+    return moment and local(moment)
+
+
+def local(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
 
 
 def as_utc(moment: datetime) -> datetime:
@@ -7557,15 +7937,13 @@ def end_of_day(day: date) -> datetime:
 
 def last_day(moment: datetime | None) -> date | None:
     """Return the day that ends at a stored time: the inverse of `end_of_day`."""
-    local = as_local(moment)
-    return (local - timedelta(microseconds=1)).date() if local else None
+    return (local(moment) - timedelta(microseconds=1)).date() if moment else None
 
 
 def moment_in_words(moment: datetime) -> str:
     """Return a time to come in words: 'Thursday 3 December, 12:30'."""
-    local = as_local(moment)
-    assert local is not None
-    return f"{WEEKDAYS[local.weekday()]} {_day(local.date(), g.now.year)}, {local:%H:%M}"
+    shown = local(moment)
+    return f"{WEEKDAYS[shown.weekday()]} {_day(shown.date(), g.now.year)}, {shown:%H:%M}"
 
 
 @functools.lru_cache(maxsize=2048)
@@ -7705,7 +8083,9 @@ def register_template_helpers(app: Flask) -> None:
     filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
-    app.jinja_env.filters.update(marked=marked, snippet=snippet)
+    app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local, day_heading=day_heading)
+    for function in (activity_in_words, activity_actor, activity_changes, activity_link):
+        app.jinja_env.filters[function.__name__] = function
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
     app.jinja_env.globals.update(KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
@@ -7717,7 +8097,18 @@ def register_template_helpers(app: Flask) -> None:
 # ======================================================================================================================
 
 
-class PlainCommand(click.Command):
+class TidyCommand(click.Command):
+    """A command that leaves a complete database file behind."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        finally:
+            if has_app_context():
+                database.checkpoint()
+
+
+class PlainCommand(TidyCommand):
     """A command that fails with a one-line message when the database does not answer."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -7769,7 +8160,7 @@ def announce_setup(app: Flask, terminal: bool) -> str | None:
 @commands.command("setup-link")
 def setup_link_command() -> None:
     """Make a new set-up link. The previous one stops working."""
-    database.check_schema()
+    database.check_ready()
     with errors_for_command():
         token = Setting.renew_setup_token()
     remove_setup_file(current_app)
@@ -7788,7 +8179,9 @@ def errors_for_command() -> Iterator[None]:
 @commands.command("init-db")
 def init_db_command() -> None:
     """Create the tables, or bring them up to date. It can be run again."""
+    database.check_site()
     database.upgrade_schema()
+    database.give_site_id()
     rerender_texts()
     click.echo("The database is ready.")
 
@@ -7801,7 +8194,7 @@ def init_db_command() -> None:
 @click.option("--reset", is_flag=True, help="Make an existing person an active administrator with a new password.")
 def create_admin_command(username: str, email: str, name: str, password_stdin: bool, reset: bool) -> None:
     """Add an administrator, or rescue one with --reset."""
-    database.check_schema()
+    database.check_ready()
     existing = User.by_username(tidy(username))
     if existing is None and reset:
         raise click.ClickException(f"There is nobody called {username}. Leave out --reset to add them.")
@@ -7846,7 +8239,7 @@ def ask_password(from_stdin: bool) -> str:
     return password
 
 
-@commands.command("check", cls=click.Command)
+@commands.command("check", cls=TidyCommand)
 def check_command() -> None:
     """Check this installation: print each finding, and what to do about it."""
     findings = [*current_app.config["FINDINGS"], *machine_findings(), *database_findings()]
@@ -7875,14 +8268,16 @@ def database_findings() -> Iterator[Finding]:
     """Check the database, then its schema if it answers, then its content if the schema fits."""
     url = db.engine.url.render_as_string(hide_password=True)
     try:
-        database.check_schema()
+        database.check_ready()
     except DBAPIError as error:
         log.warning("check: the database does not answer", exc_info=error)
         remedy = "Is it running, and are the name and password in DATABASE_URL right? For details, see the log."
         yield Finding(False, "database", f"{url} does not answer", remedy)
     except database.SchemaError as error:
         yield Finding(True, "database", f"{url} answers")
-        yield Finding(False, "schema", "not the one this version needs", error.message)
+        is_other = isinstance(error, database.SiteMismatch)
+        words = "the database and the data folder belong to two sites" if is_other else "not the one this version needs"
+        yield Finding(False, "site" if is_other else "schema", words, error.message)
     else:
         yield Finding(True, "database", f"{url} answers")
         yield Finding(True, "schema", "current")
@@ -7895,6 +8290,7 @@ def content_findings() -> Iterator[Finding]:
     some = db.session.scalar(User.active().where(User.role == Role.ADMIN).limit(1)) is not None
     words = "there is one" if some else "there is none"
     yield Finding(some, "administrator", words, "Open the link of: python -m flask setup-link")
+    yield from data_folder_findings()
     last = JobRun.last_end()
     words = f"one ran last on {site_time(last)}" if last else "none has run yet; the site runs them while it is served"
     ok = last is None or not JobRun.are_late()
@@ -7907,6 +8303,16 @@ def texts_finding() -> Finding:
     return Finding(not texts, "texts", words, "Run: python -m flask rerender")
 
 
+def data_folder_findings() -> Iterator[Finding]:
+    """Look at whether the data folder holds what the database knows, and no other site."""
+    known, count = database.knows_its_files(), len(database.stored_files())
+    words = plural(count, "file") if known else f"the database knows none of the {count} in {files_folder()}"
+    remedy = "They are kept. Is DATABASE_URL right? If it is, and nobody needs them, move them away."
+    yield Finding(known, "files", words, remedy)
+    if advice := database.moving_advice():
+        yield Finding(False, "people", "none in this database, some in another one", advice)
+
+
 def site_time(moment: datetime) -> str:
     """Return a stored time in words, in the site's zone."""
     return f"{moment.replace(tzinfo=UTC).astimezone(zone_of('')):%d %B %Y, %H:%M}"
@@ -7915,7 +8321,7 @@ def site_time(moment: datetime) -> str:
 @commands.command("db-reindex")
 def reindex_command() -> None:
     """Rebuild the search index. People can go on working."""
-    database.check_schema()
+    database.check_ready()
     rebuild_search_index()
     click.echo("The search index is up to date.")
 
@@ -7930,7 +8336,7 @@ def rebuild_search_index() -> None:
 @commands.command("rerender")
 def rerender_command() -> None:
     """Render the texts again that an older version of Corkboard rendered."""
-    database.check_schema()
+    database.check_ready()
     count = rerender_texts()
     click.echo(f"{plural(count, 'text')} rendered." if count else "Nothing to render.")
 
@@ -7956,7 +8362,7 @@ DEMO = Path(__file__).resolve().parent / "templates" / "demo"
 @click.option("--force", is_flag=True, help="Add it to a site that has people. Nobody should be using it at the time.")
 def seed_demo_command(wanted: int, force: bool) -> None:
     """Fill the site with a small company: 12 people, 5 topics, 60 posts, a handbook and comments."""
-    database.check_schema()
+    database.check_ready()
     if User.exists() and not force:
         raise click.ClickException("There are people here already. To add the demo to them, use --force.")
     demo = Demo()
@@ -8139,11 +8545,19 @@ class Job:
     run: Callable[[], int]
     thing: str
     done: str
+    things: str | None = None
 
 
 def empty_bin() -> int:
     days = int(Setting.read().bin_days)
     return Bin.empty(None, utcnow() - timedelta(days=days)) if days else 0
+
+
+def prune_activity() -> int:
+    days, deleted = int(Setting.read().activity_days), 0
+    while days and (count := Activity.prune(utcnow() - timedelta(days=days))):
+        deleted += count
+    return deleted
 
 
 def notify_overdue_reviews() -> int:
@@ -8175,7 +8589,9 @@ JOBS = (
     Job("publish", HOUR / 240, "Publishes scheduled posts.", Post.publish_due, "post", "published"),
     Job("reviews", HOUR, "Tells owners which pages are overdue for review.", notify_overdue_reviews, "page", "overdue"),
     Job("empty-bin", 6 * HOUR, "Deletes old things from the recycle bin.", empty_bin, "thing", "deleted permanently"),
-    Job("prune-files", 24 * HOUR, "Deletes files that belong to nothing.", Attachment.prune, "file", "deleted"),
+    Job("prune-files", 24 * HOUR, "Puts files that belong to nothing in the trash.", Attachment.prune, "file", "moved"),
+    Job("trash", 24 * HOUR, "Deletes files that have been in the trash for 30 days.", empty_trash, "file", "deleted"),
+    Job("activity", 24 * HOUR, "Deletes old entries of the activity.", prune_activity, "entry", "deleted", "entries"),
     Job("sign-ins", 24 * HOUR, "Deletes sign-ins that ended long ago.", SignIn.forget_ended, "sign-in", "deleted"),
     Job("notifications", 24 * HOUR, "Deletes old notifications.", delete_old_notifications, "notification", "deleted"),
     Job("read-marks", 24 * HOUR, "Deletes old read marks that are no longer needed.", delete_old_read_marks,
@@ -8192,7 +8608,10 @@ def run_job(job: Job, early: bool = False, actor: User | None = None) -> str | N
     failed = False
     try:
         count = job.run()
-        result = f"{plural(count, job.thing)} {job.done}." if count else "Nothing to do."
+        result = f"{plural(count, job.thing, job.things)} {job.done}." if count else "Nothing to do."
+    except database.SchemaError as error:
+        log.error("the job %s was refused: %s", job.name, error.message)
+        result, failed = error.message, True
     except Exception as error:
         log.exception("the job %s failed, and will be tried again", job.name)
         result, failed = f"Failed: {type(error).__name__}. For details, see the log.", True
@@ -8224,6 +8643,9 @@ def jobs_group() -> None:
     """List what the site does automatically, or do it now."""
 
 
+jobs_group.command_class = PlainCommand
+
+
 @jobs_group.command("list")
 def list_jobs_command() -> None:
     """Show each job: what it does, when it last ran, its result, and when it is due."""
@@ -8247,7 +8669,7 @@ def run_jobs_command(name: str | None, due: bool) -> None:
     """
     if name and due:
         raise click.UsageError("Name a job or say --due, not both.")
-    database.check_schema()
+    database.check_ready()
     if name:
         run_job_now(next(job for job in JOBS if job.name == name))
     elif due:

@@ -5,7 +5,8 @@
 3. Transactions              `@transactional`: one transaction, retried as a whole
 4. Statements                the SQL that the engines spell differently
 5. Schema                    whether the tables exist and are current, and how to upgrade them
-6. Full-text search          the words of a text, the index over them, and its queries
+6. The site's id             whether the database and the data folder belong together
+7. Full-text search          the words of a text, the index over them, and its queries
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import os
 import random
 import re
+import secrets
 import sqlite3
 import threading
 import time
@@ -36,7 +38,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects.mysql import insert as insert_mysql
 from sqlalchemy.dialects.mysql import match as match_mysql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
@@ -114,6 +116,14 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+@event.listens_for(sa.Table, "after_parent_attach")
+def _use_no_id_twice(table: sa.Table, _metadata: sa.MetaData) -> None:
+    # Else SQLite gives the highest id again once its row is deleted, and an old link shows something else. MySQL never
+    # does. Migrations make their tables by this rule too.
+    if table.autoincrement_column is not None:
+        table.kwargs["sqlite_autoincrement"] = True
 
 
 db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
@@ -200,6 +210,21 @@ def _set_up_mysql(raw: Any, _record: object) -> None:
     # The server may be configured for another collation, and literals would then be compared differently from columns.
     with raw.cursor() as cursor:
         cursor.execute("SET NAMES utf8mb4 COLLATE utf8mb4_bin")
+
+
+def checkpoint() -> None:
+    """Bring SQLite's log into the database file, so that a copy of that file alone has everything in it.
+
+    While somebody else is at work, nothing happens: whoever ends last does it.
+    """
+    if not is_sqlite():
+        return
+    db.session.rollback()
+    with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
+        raw = db.engine.raw_connection()
+        for pragma in ("busy_timeout = 500", "wal_checkpoint(TRUNCATE)"):
+            raw.cursor().execute(f"PRAGMA {pragma}")
+        raw.invalidate()  # or the next one would be given its impatience
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
@@ -412,6 +437,12 @@ def check_schema() -> None:
     raise SchemaError("The database is older than this version. Back it up, then run: python -m flask init-db")
 
 
+def check_ready() -> None:
+    """Raise `SchemaError` unless the schema fits and the database belongs to the data folder."""
+    check_schema()
+    check_site()
+
+
 def _check_known(current: set[str], known: set[str]) -> None:
     if current & DEVELOPMENT_REVISIONS:
         raise SchemaError(
@@ -433,7 +464,7 @@ def schema_problem() -> str | None:
     if time.monotonic() - state.schema_checked < RECHECK_SECONDS:
         return "The database is not ready. See the log, or run: python -m flask check"
     try:
-        check_schema()
+        check_ready()
     except SchemaError as error:
         state.schema_checked = time.monotonic()
         return error.message
@@ -458,16 +489,123 @@ def ensure_schema(app: Flask) -> None:
     """
     with app.app_context():
         try:
+            check_site()
             if is_sqlite() and not sa.inspect(db.engine).get_table_names():
                 upgrade_schema()
             check_schema()
+            give_site_id()
         except DBAPIError as error:
             log.error("the database does not answer: %s", error)
             raise SchemaError("The database does not answer. To see why: python -m flask check") from error
 
 
+def finish_served_stop(app: Flask) -> None:
+    """After serving: leave a complete database file behind, so that a copy of it alone is a whole copy."""
+    with app.app_context():
+        checkpoint()
+
+
 # ======================================================================================================================
-# == 6. Full-text search ===============================================================================================
+# == 6. The site's id ==================================================================================================
+# ======================================================================================================================
+
+# The database and the data folder bear the same id. So a site that is started with the wrong one of them neither shows
+# another team's files nor deletes its own, of which that database knows nothing.
+
+
+class SiteMismatch(SchemaError):
+    """The database and the data folder belong to two sites. The message says what to do."""
+
+
+def data_folder() -> Path:
+    return current_app.config["DATA_DIR"]
+
+
+def folder_site_id() -> str:
+    """The id of the data folder; empty where it has none yet."""
+    with contextlib.suppress(FileNotFoundError):
+        return (data_folder() / "site_id").read_text(encoding="utf-8").strip()
+    return ""
+
+
+def keep_site_id(site_id: str) -> None:
+    """Write the id of the data folder."""
+    (data_folder() / "site_id").write_text(site_id + "\n", encoding="utf-8")
+
+
+def database_site_id() -> str:
+    """The id of the database; empty where it has none yet."""
+    return next(iter(_values("settings", "value", name="site_id")), "")
+
+
+def _values(table: str, column: str, **where: str) -> set[Any]:
+    """Return the values of a column; none where there is no such table yet."""
+    with db.engine.connect() as connection:
+        if not sa.inspect(connection).has_table(table):
+            return set()
+        return {*connection.scalars(sa.select(db.metadata.tables[table].c[column]).filter_by(**where))}
+
+
+def stored_files() -> list[Path]:
+    """The uploaded files in the data folder, and their smaller versions."""
+    return [*(data_folder() / "files").glob(f"??/{'?' * 32}*")]
+
+
+def knows_its_files() -> bool:
+    """Whether the database names some of the files in the data folder, or there are none."""
+    files = {path.stem for path in stored_files()}
+    return not files or not files.isdisjoint(_values("attachments", "stored"))
+
+
+def check_site() -> None:
+    """Raise `SiteMismatch` where the database and the data folder belong to two sites."""
+    ours, theirs = database_site_id(), folder_site_id()
+    if ours == theirs or (ours and not theirs and knows_its_files()):
+        return
+    raise SiteMismatch("The database and the data folder belong to two sites. " + (moving_advice() or MISMATCH_ADVICE))
+
+
+MISMATCH_ADVICE = (
+    "Let DATABASE_URL and DATA_DIR name what belongs together, or put the right database back in its place. To begin a "
+    "new site, set DATA_DIR to an empty folder. If the two do belong together, delete the file site_id in the folder."
+)
+
+
+def give_site_id() -> None:
+    """Give the database and the data folder one id where they have none, unless they seem to be of two sites."""
+    if not folder_site_id() and knows_its_files() and not moving_advice():
+        keep_site_id(_ensure_site_id())
+
+
+@transactional
+def _ensure_site_id() -> str:
+    settings = db.metadata.tables["settings"]
+    insert_if_absent(settings, name="site_id", value=secrets.token_hex(16))
+    return db.session.scalars(sa.select(settings.c.value).filter_by(name="site_id")).one()
+
+
+def moving_advice() -> str:
+    """How to move, where a MySQL database without people is used beside an SQLite database with some; else empty."""
+    path = data_folder() / "corkboard.db"
+    if is_sqlite() or not path.exists() or _values("users", "id"):
+        return ""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            people = connection.execute("SELECT COUNT(*) FROM users").fetchone()[0]
+    except sqlite3.Error:
+        return ""
+    return MOVING_ADVICE if people else ""
+
+
+MOVING_ADVICE = (
+    "There are people in corkboard.db in the data folder, and none in the database that DATABASE_URL names. To move "
+    "them there: take DATABASE_URL out of .env, run `python -m flask backup`, put DATABASE_URL back, and run "
+    "`python -m flask restore` with the file that was made. To go on with corkboard.db, leave DATABASE_URL out."
+)
+
+
+# ======================================================================================================================
+# == 7. Full-text search ===============================================================================================
 # ======================================================================================================================
 
 # Our own tokenizer finds the words of a text, so that SQLite's FTS5 and MySQL's FULLTEXT index find the same. A token

@@ -53,6 +53,7 @@ def start() -> None:
         with listen(app.config["HOST"], app.config["PORT"]) as listener:
             print_lines(*greeting(app))
             serve(app, listener)
+        database.finish_served_stop(app)
     finally:
         if lock_file:
             lock_file.close()
@@ -64,8 +65,9 @@ def greeting(app: Flask) -> list[str]:
     lines = [f"Corkboard is running at {site_address(settings)}"]
     if settings["SITE_URL"]:
         lines.append(f"It listens on {settings['HOST']}, port {settings['PORT']}.")
-    if setup := announce_setup(app, terminal):
-        lines.append(setup)
+    with app.app_context():
+        advice = database.moving_advice()
+    lines += filter(None, [advice, announce_setup(app, terminal)])
     return [*lines, "To stop it, press Ctrl+C."] if terminal else lines
 
 

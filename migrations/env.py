@@ -110,6 +110,7 @@ def run():
                 migrate_mysql(connection)
         finally:
             connection.invalidate()  # its foreign keys are off, or it holds the lock: the pool must not reuse it
+    database.checkpoint()
 
 
 def migrate_sqlite(connection):
@@ -118,12 +119,29 @@ def migrate_sqlite(connection):
     connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
     configure(connection, transactional_ddl=True)
     with context.begin_transaction():
+        given = highest_ids(connection)
         context.run_migrations()
+        keep_highest_ids(connection, given)
         if sa.inspect(connection).has_table("search_entries"):
             database.create_search_index(connection)  # a table that was made again has lost its triggers
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
         if broken:
             raise database.SchemaError(f"The migration would leave rows of {broken[0]} without their {broken[2]}.")
+
+
+def highest_ids(connection):
+    """The highest id that each table of SQLite has ever given."""
+    if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").first():
+        return {}
+    return dict(connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence").tuples().all())
+
+
+def keep_highest_ids(connection, given):
+    """Let a table that was made again go on counting where it was: it knows the highest id that it has, no others."""
+    for name, highest in given.items():
+        if highest > highest_ids(connection).get(name, 0) and sa.inspect(connection).has_table(name):
+            connection.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = ?", (name,))
+            connection.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, highest))
 
 
 def migrate_mysql(connection):

@@ -185,6 +185,7 @@ def made_app(folder: Path, url: str) -> Iterator[Flask]:
         if not url.startswith("sqlite"):
             drop_everything()
             database.upgrade_schema()
+        database.give_site_id()
     try:
         yield app
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import secrets
 from datetime import timedelta
 from io import BytesIO
 
@@ -15,7 +16,7 @@ from test_files import bound, picture, stored_files, uploaded
 from world import set_columns, value
 
 import app as corkboard
-from app import Activity, Attachment, Bin, Comment, Post, Revision, Role, Topic, utcnow
+from app import BIN_MODELS, Activity, Attachment, Bin, Comment, Post, Revision, Role, Topic, utcnow
 from database import db
 
 
@@ -288,6 +289,21 @@ def test_a_file_that_is_removed_for_good_leaves_the_disk_with_the_next_cleaning(
     assert Attachment.prune() == 1
     assert not on_disk(gone)
     assert on_disk(kept)
+
+
+def test_no_id_is_used_again_when_the_bin_is_emptied(people, topics):
+    made = {
+        "post": lambda: add_post(people.member, topics.open).id,
+        "comment": lambda: add_comment(people.member, standing).id,
+        "topic": lambda: add_topic(people.editor, secrets.token_hex(4)).id,
+    }
+    standing = add_post(people.member, topics.open)
+    for kind, make in made.items():
+        model, last = BIN_MODELS[kind], make()
+        model.delete(people.editor, last)
+        Bin.empty(None, utcnow())
+        assert value(sa.select(model.id).where(model.id == last)) is None
+        assert make() > last, "an old link never shows another thing"
 
 
 def test_nobody_outside_finds_a_file_that_a_private_topic_threw_away(people, topics, sign_in):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections import namedtuple
@@ -177,6 +179,27 @@ def test_from_an_empty_folder_to_an_administrator_without_a_browser(tmp_path):
     assert checked.returncode == 0, checked.stdout
     secret = tmp_path / "secret_key"
     assert secret.stat().st_mode & 0o077 == 0 or os.name == "nt"
+
+
+def test_after_a_command_a_copy_of_the_database_file_alone_is_whole(tmp_path):
+    real(tmp_path, "init-db")
+    real(tmp_path, "create-admin", "anna", "--password-stdin", input=GOOD + "\n")
+    log = tmp_path / "corkboard.db-wal"
+    assert not log.exists() or log.stat().st_size == 0
+    shutil.copy(tmp_path / "corkboard.db", tmp_path / "copy.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT username FROM users").fetchall() == [("anna",)]
+
+
+@pytest.mark.parametrize("engine_app", ["sqlite"], indirect=True)
+def test_each_command_empties_the_log_of_sqlite_while_the_site_goes_on(app, people, run):
+    log = Path(app.config["DATA_DIR"], "corkboard.db-wal")
+    for command in ("check", "jobs list", "jobs run --due", "rerender", "db-reindex", "init-db"):
+        Setting.change(people.admin, name=command)
+        assert log.stat().st_size > 0
+        run(*command.split())
+        assert log.stat().st_size == 0, command
+        assert Setting.read().name == command
 
 
 def test_a_new_setup_link_ends_the_one_before(app, run):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -11,6 +13,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pymysql
@@ -26,7 +29,7 @@ from test_posts import many_comments, many_posts
 
 import app as corkboard
 import database
-from app import Acknowledgement, Activity, Comment, Post, Role, Setting, Throttle, Topic, User
+from app import Acknowledgement, Activity, Attachment, Comment, Post, Role, Setting, Throttle, Topic, User
 from database import db, fold, sort_key, transactional
 
 only_sqlite = pytest.mark.parametrize("engine_app", ["sqlite"], indirect=True)
@@ -522,6 +525,8 @@ def test_on_mysql_times_have_microseconds_and_long_texts_room(app):
 
 
 def without_schema() -> None:
+    """As if neither the database nor the data folder had ever been used."""
+    (database.data_folder() / "site_id").unlink(missing_ok=True)
     if not database.is_sqlite():
         drop_everything()
         return
@@ -538,16 +543,18 @@ def without_schema() -> None:
 def bare(app, monkeypatch):
     """The application on a database that a test may ruin; it is whole again afterwards."""
     monkeypatch.setattr(database, "RECHECK_SECONDS", 0)
-    state = database.database_state()
+    state, site_id = database.database_state(), database.folder_site_id()
     state.schema_ok = False
     yield app
     db.session.rollback()
+    database.keep_site_id(site_id)
     monkeypatch.undo()
     try:
         database.check_schema()
     except database.SchemaError:
         without_schema()
         database.upgrade_schema()
+        database.keep_site_id(site_id)
     state.schema_checked = float("-inf")
 
 
@@ -587,7 +594,8 @@ def power_cut(at: int):
 
 def settings_as_made() -> list[tuple[str, str]]:
     with db.engine.connect() as connection:
-        return sorted(tuple(row) for row in connection.execute(sa.select(Setting.name, Setting.value)))
+        made = sa.select(Setting.name, Setting.value).where(Setting.name != "site_id")
+        return sorted(tuple(row) for row in connection.execute(made))
 
 
 def test_an_upgrade_that_was_interrupted_can_be_run_again(bare):
@@ -720,8 +728,17 @@ def make_again(migrations, more: str = "pass") -> None:
 
 @only_sqlite
 def test_every_table_can_be_made_again_with_its_rows_and_the_search_follows(migrations, people, team, sign_in):
+    gone = add_person("gone").id
+    with db.engine.begin() as connection:
+        connection.execute(sa.delete(User).where(User.id == gone))
     before = rows_as_counted()
     make_again(migrations)
+    assert before == rows_as_counted()
+    with db.engine.connect() as connection:
+        highest = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'users'").scalar()
+        made = "SELECT COUNT(*) FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'"
+        assert connection.exec_driver_sql(made).scalar() > 10
+    assert highest >= gone, "an id that was given once is given to nobody else"
     assert rows_as_counted() == before
     with db.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
@@ -737,6 +754,122 @@ def test_a_migration_that_would_leave_a_row_without_what_it_refers_to_changes_no
         make_again(migrations, "op.execute(\"DELETE FROM users WHERE username = 'member'\")")
     assert rows_as_counted() == before
     (migrations / "versions" / "0002_again.py").unlink()
+
+
+# -- The site's id -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_folder(bare):
+    """The application with the data folder of another site."""
+    database.keep_site_id("another site")
+    return bare
+
+
+def store_file(name: str = "0" * 32) -> Path:
+    """A file in the data folder, as old as files are that nobody is about to save any more."""
+    path = corkboard.stored_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"words")
+    os.utime(path, (0, 0))
+    return path
+
+
+def test_the_database_and_the_folder_have_one_id(app):
+    assert re.fullmatch("[0-9a-f]{32}", database.folder_site_id())
+    assert database.folder_site_id() == database.database_site_id()
+
+
+def test_a_database_with_the_folder_of_another_site_is_not_served(other_folder):
+    answer = other_folder.test_client().get("/login")
+    assert answer.status_code == 503
+    assert "belong to two sites" in answer.text
+    assert "DATABASE_URL" in answer.text
+    assert other_folder.test_client().get("/readyz").status_code == 503
+    with pytest.raises(database.SiteMismatch, match="belong together"):
+        database.ensure_schema(other_folder)
+    for command in ("check", "init-db", "create-admin anna", "jobs run"):
+        refused = other_folder.test_cli_runner().invoke(args=command.split())
+        assert refused.exit_code == 1
+        assert "belong to two sites" in refused.output
+
+
+def test_a_database_with_the_folder_of_another_site_prunes_nothing(other_folder, people):
+    path = store_file()
+    with pytest.raises(database.SiteMismatch):
+        Attachment.prune()
+    (job,) = [job for job in corkboard.JOBS if job.name == "prune-files"]
+    assert "belong to two sites" in corkboard.run_job(job, early=True)
+    assert path.exists()
+    path.unlink()
+
+
+def test_a_folder_that_was_in_use_meets_no_empty_database(bare):
+    without_schema()
+    database.keep_site_id("a site that has moved")
+    with pytest.raises(database.SiteMismatch):
+        database.ensure_schema(bare)
+    assert bare.test_cli_runner().invoke(args=["init-db"]).exit_code == 1
+    assert "users" not in sa.inspect(db.engine).get_table_names()
+
+
+def test_a_database_that_knows_none_of_the_files_prunes_nothing_and_check_says_so(bare, people):
+    for path in database.stored_files():  # of other tests
+        path.unlink()
+    path = store_file()
+    assert Attachment.prune() == 0
+    assert path.exists()
+    checked = bare.test_cli_runner().invoke(args=["check"])
+    assert checked.exit_code == 1
+    assert "FAILED  files: the database knows none of the 1 in" in checked.output
+    path.unlink()
+    assert "ok      files: no files" in bare.test_cli_runner().invoke(args=["check"]).output
+
+
+def test_a_fresh_site_gets_an_id_and_keeps_it(bare):
+    without_schema()
+    for _ in range(2):
+        assert bare.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
+        first = database.folder_site_id()
+        assert first == database.database_site_id() != ""
+    database.ensure_schema(bare)
+    assert database.folder_site_id() == first
+
+
+def test_a_folder_with_files_of_somebody_else_gets_no_id(bare):
+    without_schema()
+    path = store_file()
+    assert bare.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
+    assert database.folder_site_id() == database.database_site_id() == ""
+    path.unlink()
+
+
+def test_a_copy_of_the_database_alone_begins_in_a_new_folder(app, people):
+    kept = database.folder_site_id()
+    (database.data_folder() / "site_id").unlink()
+    database.ensure_schema(app)
+    assert database.folder_site_id() == kept
+
+
+@only_mysql
+def test_people_who_were_left_in_sqlite_are_told_with_how_to_move(bare):
+    without_schema()
+    path = database.data_folder() / "corkboard.db"
+    with contextlib.closing(sqlite3.connect(path)) as left:
+        left.execute("CREATE TABLE users (id INTEGER)")
+        assert database.moving_advice() == ""
+        left.execute("INSERT INTO users VALUES (1)")
+        left.commit()
+    assert bare.test_cli_runner().invoke(args=["init-db"]).exit_code == 0
+    assert "python -m flask backup" in database.moving_advice()
+    checked = bare.test_cli_runner().invoke(args=["check"])
+    assert checked.exit_code == 1
+    assert "FAILED  people: none in this database" in checked.output
+    assert "python -m flask restore" in checked.output
+    assert database.folder_site_id() == "", "so that whoever goes back to SQLite is let in"
+    add_person("anna")
+    assert database.moving_advice() == ""
+    path.unlink()
 
 
 def set_revision(revision: str | None) -> None:

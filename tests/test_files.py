@@ -735,6 +735,50 @@ def test_a_crash_between_file_and_row_leaves_a_file_that_is_pruned_when_it_is_ol
     assert {path.name for path in stored_files()} == {kept.stored, f"{kept.stored}.thumb", "README.txt"}
 
 
+def test_a_pruned_file_waits_in_the_trash_for_a_month_and_comes_back_with_its_row(people, topics, sign_in):
+    member, trash = sign_in(people.member), corkboard.trash_folder()
+    kept, lost = uploaded(member, picture(), "a.png"), uploaded(member, picture(), "b.png")
+    before = {path.name for path in stored_files()}
+    row = {column.name: getattr(lost, column.name) for column in Attachment.__table__.columns}
+    with db.engine.begin() as connection:
+        connection.execute(sa.delete(Attachment).where(Attachment.id == lost.id))
+    for path in stored_files():
+        os.utime(path, (0, 0))
+    assert Attachment.prune() == 2
+    assert {path.name for path in trash.glob("*")} == {lost.stored, f"{lost.stored}.thumb"}
+    assert corkboard.empty_trash() == 0, "it is a month from now, not from when the file was made"
+    with db.engine.begin() as connection:  # as when yesterday's database is put back
+        connection.execute(sa.insert(Attachment).values(row))
+    assert Attachment.prune() == 2
+    assert {path.name for path in stored_files()} == before
+    with db.engine.begin() as connection:
+        connection.execute(sa.delete(Attachment).where(Attachment.id == lost.id))
+    for path in stored_files():
+        os.utime(path, (0, 0))
+    Attachment.prune()
+    for path in trash.glob("*"):
+        os.utime(path, (time.time() - 31 * 86_400,) * 2)
+    assert corkboard.empty_trash() == 2
+    assert not list(trash.glob("*"))
+    assert {path.stem for path in stored_files()} == {kept.stored}
+
+
+def test_a_file_that_cannot_be_moved_stays_where_it_is(people, sign_in, monkeypatch, caplog):
+    uploaded(sign_in(people.member), picture(), "a.png")
+    path = corkboard.stored_path("f" * 32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"in use")
+    os.utime(path, (0, 0))
+
+    def refuse(*_):
+        raise PermissionError("in use by another process")
+
+    monkeypatch.setattr(corkboard.shutil, "move", refuse)
+    assert Attachment.prune() == 0
+    assert path.exists()
+    assert "could not be moved" in caplog.text
+
+
 def test_what_was_uploaded_and_never_saved_goes_after_a_month(people, topics, sign_in):
     member = sign_in(people.member)
     forgotten, saved = uploaded(member, b"words", "a.txt"), uploaded(member, b"words", "b.txt")

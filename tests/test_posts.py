@@ -954,6 +954,7 @@ ACTIONS = [
     (nothing, "admin", "/admin/settings/sign-up",
      {"registration": "closed", "registration_role": "member"}, "settings.changed"),
     (nothing, "admin", "/admin/settings/bin", {"bin_days": "7"}, "settings.changed"),
+    (nothing, "admin", "/admin/settings/activity", {"activity_days": "365"}, "settings.changed"),
     (a_colleague, "admin", "/admin/people/{}", {"name": "Mia"}, "person.edited"),
     (a_colleague, "admin", "/admin/people/{}/role", {"role": 30}, "person.role"),
     (a_colleague, "admin", "/admin/people/{}/deactivate", {}, "person.deactivated"),

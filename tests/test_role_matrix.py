@@ -376,12 +376,22 @@ admin.settings        GET    -                                      in        40
 admin.save_site_name  POST   -                                      in        403    403    403    303   403
 admin.save_sign_up    POST   -                                      in        403    403    403    303   403
 admin.save_bin_days   POST   -                                      in        403    403    403    303   403
+admin.save_activity_days POST -                                     in        403    403    403    303   403
+admin.activity        GET    -                                      in        403    403    403    200   403
+admin.activity_csv    GET    -                                      in        403    403    403    200   403
 """
 
 SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css", "docs.swagger": "swagger-ui.css"}
 AUTOMATIC = {"HEAD", "OPTIONS"}
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS")
-BINS = ("admin.bin", "admin.show_binned", "admin.show_binned_comment", "api.get_activity")
+BINS = (
+    "admin.bin",
+    "admin.show_binned",
+    "admin.show_binned_comment",
+    "admin.activity",
+    "admin.activity_csv",
+    "api.get_activity",
+)
 # Objects of addresses that name none: what is added to the query.
 STANDS_ALONE = {
     "-": {},

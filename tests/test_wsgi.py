@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -90,6 +91,13 @@ import click
 def ensure_schema(app):
     if os.environ.get("OLD_SCHEMA"):
         raise click.ClickException("The database is older. Run: python -m flask init-db")
+
+def moving_advice():
+    return os.environ.get("ADVICE", "")
+
+def finish_served_stop(app):
+    if "NOTE_JOBS" in os.environ:
+        app.note("finished")
 """
 
 # Corkboard with one page more, which says what the application believes about a visitor.
@@ -629,7 +637,7 @@ def test_the_served_process_runs_the_jobs_until_it_ends(start):
     wait_for(lambda: process.notes == ["jobs"])
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
-    assert process.notes == ["jobs", "jobs stopped"]
+    assert process.notes == ["jobs", "jobs stopped", "finished"]
 
 
 @on_posix
@@ -749,6 +757,22 @@ def test_an_old_schema_is_told_with_the_command_to_run(start):
     process = start(ready=False, OLD_SCHEMA="1")
     assert process.wait() == 1
     assert process.text == "Error: The database is older. Run: python -m flask init-db\n"
+
+
+def test_people_who_were_left_in_another_database_are_told(start):
+    assert "There are people in corkboard.db" in wait_for(lambda: start(ADVICE="There are people in corkboard.db").text)
+
+
+@on_posix
+def test_after_a_clean_stop_a_copy_of_the_database_file_alone_is_whole(start, tmp_path):
+    process = start(folder=PROJECT)
+    wait_for(process.answers)
+    process.signal()
+    assert process.wait() == 0
+    shutil.copy(process.data / "corkboard.db", tmp_path / "copy.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        kept = {name for (name,) in copy.execute("SELECT name FROM settings")}
+    assert kept >= {"setup_token", "site_id"}
 
 
 @on_posix

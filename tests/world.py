@@ -89,6 +89,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.save_site_name": {"name": "Ours", "welcome": "Hello"},
     "admin.save_sign_up": {"registration": "open", "registration_domains": "", "registration_role": "member"},
     "admin.save_bin_days": {"bin_days": "90"},
+    "admin.save_activity_days": {"activity_days": "365"},
 }  # fmt: skip
 
 

@@ -39,8 +39,14 @@ sa.Table(
     sa.Column("action", sa.String(40), nullable=False),
     sa.Column("object_type", sa.String(20), nullable=False),
     sa.Column("object_id", sa.Integer, nullable=False),
+    sa.Column("name", sa.String(200), nullable=False),
     sa.Column("detail", sa.String(200), nullable=False),
+    sa.Column("lookup", sa.String(400), nullable=False),
+    sa.Column("confidential", sa.Boolean, nullable=False),
+    sa.Column("changes", LongText, nullable=False),
     sa.Column("address", sa.String(45), nullable=False),
+    sa.Index("ix_activities_at", "at"),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -105,6 +111,7 @@ sa.Table(
     sa.UniqueConstraint("email_key"),
     sa.UniqueConstraint("username_key"),
     sa.Index("ix_users_away_until", "away_until"),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -130,6 +137,7 @@ sa.Table(
     sa.Column("expires_at", Timestamp, nullable=True),
     sa.UniqueConstraint("token_hash"),
     sa.Index("uq_api_tokens_user_id_form_id", "user_id", "form_id", unique=True),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -158,6 +166,7 @@ sa.Table(
     sa.UniqueConstraint("token_hash"),
     sa.Index("ix_sign_ins_expires_at", "expires_at"),
     sa.Index("ix_sign_ins_user_id", "user_id"),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -179,6 +188,7 @@ sa.Table(
     sa.Column("deleted_by_id", sa.Integer, sa.ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     sa.UniqueConstraint("slug"),
     sa.Index("uq_topics_author_id_form_id", "author_id", "form_id", unique=True),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -233,6 +243,7 @@ sa.Table(
     sa.Index("ix_posts_title", "topic_id", "kind", "deleted_at", "title_key", "id"),
     sa.Index("ix_posts_topic", "topic_id", "kind", "deleted_at", "published_at", "id"),
     sa.Index("uq_posts_author_id_form_id", "author_id", "form_id", unique=True),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -255,6 +266,7 @@ sa.Table(
     sa.Column("at", Timestamp, nullable=False),
     sa.UniqueConstraint("post_id", "user_id", "revision"),
     sa.Index("ix_acknowledgements_user_id", "user_id"),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -276,6 +288,7 @@ sa.Table(
     sa.Index("ix_comments_created", "created_at"),
     sa.Index("ix_comments_post", "post_id", "deleted_at", "id"),
     sa.Index("uq_comments_author_id_form_id", "author_id", "form_id", unique=True),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -290,6 +303,7 @@ sa.Table(
     sa.Index("ix_follows_user_id", "user_id"),
     sa.Index("uq_follows_post_id_user_id", "post_id", "user_id", unique=True),
     sa.Index("uq_follows_topic_id_user_id", "topic_id", "user_id", unique=True),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -333,6 +347,7 @@ sa.Table(
     sa.Column("title", sa.String(200), nullable=False),
     sa.Column("body", LongText, nullable=False),
     sa.Index("uq_revisions_post_id_number", "post_id", "number", unique=True),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -359,6 +374,7 @@ sa.Table(
     sa.Index("ix_attachments_comment_id", "comment_id"),
     sa.Index("ix_attachments_person", "person_id", "deleted_at"),
     sa.Index("ix_attachments_post", "post_id", "deleted_at", "id"),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -379,6 +395,7 @@ sa.Table(
     sa.Index("ix_notifications_read_at", "read_at"),
     sa.Index("ix_notifications_unread", "user_id", "read_at", "post_id", sqlite_where=sa.text("read_at IS NULL")),
     sa.Index("uq_notifications_user_id_activity_id", "user_id", "activity_id", unique=True),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -394,6 +411,7 @@ sa.Table(
     sa.Index("ix_reactions_user_id", "user_id"),
     sa.Index("uq_reactions_comment_id_kind_user_id", "comment_id", "kind", "user_id", unique=True),
     sa.Index("uq_reactions_post_id_kind_user_id", "post_id", "kind", "user_id", unique=True),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -412,6 +430,7 @@ sa.Table(
     sa.Index("ix_search_entries_attachment_id", "attachment_id"),
     sa.Index("ix_search_entries_comment_id", "comment_id"),
     sa.Index("ix_search_entries_post_id", "post_id"),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
