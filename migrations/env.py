@@ -133,7 +133,7 @@ def highest_ids(connection):
     """The highest id that each table of SQLite has ever given."""
     if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").first():
         return {}
-    return dict(connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence").tuples().all())
+    return {row.name: row.seq for row in connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence")}
 
 
 def keep_highest_ids(connection, given):

@@ -563,7 +563,7 @@ def test_still_accurate_renews_the_day_by_its_interval_and_is_written_down(peopl
     assert "Verified 10 June. Owner: Reader . Due for review by 10 September." in shown
     assert (again(page).review_by, page.reviewed_at, page.version) == (date(2026, 9, 10), clock.now, 1)
     written = db.session.scalars(sa.select(Activity).where(Activity.action == "post.reviewed")).one()
-    assert (written.actor_id, written.object_id, written.detail) == (people.reader.id, page.id, "How to bake")
+    assert (written.actor_id, written.object_id, written.name) == (people.reader.id, page.id, "How to bake")
 
 
 def test_still_accurate_is_said_by_the_owner_and_by_editors_only(people, topics, sign_in):

@@ -766,7 +766,7 @@ def test_people_who_were_left_in_another_database_are_told(start):
 @on_posix
 def test_after_a_clean_stop_a_copy_of_the_database_file_alone_is_whole(start, tmp_path):
     process = start(folder=PROJECT)
-    wait_for(process.answers)
+    assert status(ask(process.port, get("/login", "Connection: close"))) == 200
     process.signal()
     assert process.wait() == 0
     shutil.copy(process.data / "corkboard.db", tmp_path / "copy.db")
