@@ -49,7 +49,7 @@ def no_files(request):
     """An empty folder for the files of each test that has an application."""
     if "app" in request.fixturenames:
         request.getfixturevalue("app")
-        for path in stored_files():
+        for path in (*stored_files(), *corkboard.trash_folder().glob("*")):
             path.unlink()
 
 
