@@ -6474,7 +6474,7 @@ def site_findings() -> Iterator[Finding]:
     yield backup_finding()
     yield database_finding()
     yield files_finding()
-    others = (*machine_findings(), texts_finding())
+    others = (*machine_findings(), texts_finding(), *data_folder_findings())
     yield from (finding for finding in others if finding.name == "disk" or not finding.ok)
     yield Finding(True, "version", f"Corkboard {VERSION} on Python {platform.python_version()}.")
 
