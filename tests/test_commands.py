@@ -48,6 +48,9 @@ GOOD = "nine green bottles"
 def run(app):
     """Run a command in this process: `run("create-admin", "anna", input="…")` is its exit code and what it said."""
 
+    for path in database.stored_files():  # of other tests, which this database does not know
+        path.unlink()
+
     def runner(*args: str, **kwargs):
         result = app.test_cli_runner().invoke(args=args, **kwargs)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
