@@ -2795,6 +2795,7 @@ class Activity(db.Model):
         """The record as the person bound as `viewer` may read it, or the rows in which some folded words are found.
 
         A row says whether what it is about `is_hidden`, for it is in a private topic of others, and `is_visible` now.
+        What is hidden has no name, except for topics, and no details.
         """
         file, comment, post, topic = aliased(Attachment), aliased(Comment), aliased(Post), aliased(Topic)
         is_hidden = sa.case((topic.id.is_(None), cls.confidential), else_=~topic.within_reach())
@@ -2808,8 +2809,12 @@ class Activity(db.Model):
             )
             for word in words
         ]
+        columns = (cls.id, cls.at, cls.actor_id, cls.action, cls.object_type, cls.object_id, cls.address)
+        is_unnamed = sa.and_(is_hidden, cls.object_type != "topic")
+        told = {"name": is_unnamed, "detail": is_hidden, "changes": is_hidden}
+        words = (sa.case((hides, ""), else_=getattr(cls, name)).label(name) for name, hides in told.items())
         return (
-            sa.select(*sa.inspect(cls).columns, is_hidden.label("is_hidden"), is_visible.label("is_visible"))
+            sa.select(*columns, *words, is_hidden.label("is_hidden"), is_visible.label("is_visible"))
             .add_columns(User.name.label("actor_name"), User.username, User.picture_id.label("actor_picture"))
             .outerjoin(User, User.id == cls.actor_id)
             .outerjoin(file, file.id == cls._id_of("attachment"))
@@ -6674,6 +6679,10 @@ ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "topic.unfollowed": "stopped following the topic {thing}",
         "topic.muted": "muted the topic {thing}",
     }),
+    "tokens": ("Access tokens", {
+        "token.created": "created the access token {thing}",
+        "token.revoked": "revoked the access token {thing}",
+    }),
     "site": ("Settings and clearing up", {
         "settings.changed": "changed the settings",
         "bin.emptied": "emptied the recycle bin: {detail}",
@@ -6770,7 +6779,7 @@ def activity_actor(row: Any) -> str:
 
 def activity_changes(row: Any) -> dict[str, list[str]]:
     """What there was before and after, by fields."""
-    return {} if row.is_hidden or not row.changes else json.loads(row.changes)
+    return json.loads(row.changes) if row.changes else {}
 
 
 def day_heading(day: date) -> str:
@@ -7508,18 +7517,7 @@ def get_hits(query: Given) -> ResponseReturnValue:
 
 # -- api: activity -----------------------------------------------------------------------------------------------------
 
-ActivitySchema = shape("Activity", "id at actor_id action object_type object_id detail address")
-ACTIVITY_MODELS: dict[str, Any] = {"post": Post, "comment": Comment, "attachment": Attachment, "topic": Topic}
-# The details of activities name what is in private topics, too.
-MAY_BE_NAMED = sa.or_(
-    Activity.object_type.not_in(ACTIVITY_MODELS),
-    *(
-        sa.and_(Activity.object_type == kind, sa.exists().where(model.id == Activity.object_id, model.reachable()))
-        for kind, model in ACTIVITY_MODELS.items()
-    ),
-)
-DETAIL = sa.case((MAY_BE_NAMED, Activity.detail), else_="").label("detail")
-ACTIVITIES = sa.select(*(column for column in sa.inspect(Activity).columns if column.key != "detail"), DETAIL)
+ActivitySchema = shape("Activity", "id at actor_id action object_type object_id name detail address")
 
 
 @api.get("/activity")
@@ -7528,7 +7526,7 @@ ACTIVITIES = sa.select(*(column for column in sa.inspect(Activity).columns if co
 @gives(list_of("Activity"))
 def get_activity(query: Given) -> ResponseReturnValue:
     """What everybody did, newest first, without the words of what one may not see."""
-    return answer_page(ActivitySchema, paginate(ACTIVITIES, (Activity.id.desc(),), query.get("before")))
+    return answer_page(ActivitySchema, paginate(Activity.listed(), LATEST_FIRST, query.get("before")))
 
 
 # -- docs: what there is in the API ------------------------------------------------------------------------------------

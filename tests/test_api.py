@@ -604,10 +604,10 @@ def test_the_activity_names_nothing_that_the_administrator_may_not_see(people, t
     hidden = add_post(people.editor, secret, "Who has to go")
     shown = add_post(people.editor, topics.open, "The crane is back")
     items = program(people.admin, "admin").get("/activity").json["items"]
-    said = {(one["action"], one["object_type"], one["object_id"]): one["detail"] for one in items}
+    said = {(one["action"], one["object_type"], one["object_id"]): one["name"] for one in items}
     assert said["post.published", "post", shown.id] == "The crane is back"
     assert said["post.published", "post", hidden.id] == ""
-    assert said["topic.created", "topic", secret.id] == ""
+    assert said["topic.created", "topic", secret.id] == "Redundancies", "administrators can join it"
     assert [one["id"] for one in items] == sorted((one["id"] for one in items), reverse=True)
 
 
