@@ -169,7 +169,18 @@ from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Opt
 import database
 from config import Config, Finding, configure_logging, load
 from config import config as configurations
-from database import LongText, Timestamp, db, fold, sort_key, transactional, utcnow
+from database import (
+    BackupError,
+    LongText,
+    Manifest,
+    Progress,
+    Timestamp,
+    db,
+    fold,
+    sort_key,
+    transactional,
+    utcnow,
+)
 
 # ======================================================================================================================
 # == 1. Constants and extensions =======================================================================================
@@ -3610,6 +3621,127 @@ def without_files(rendered: str) -> str:
     return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", text)
 
 
+# -- Backups -----------------------------------------------------------------------------------------------------------
+
+
+class Backup(NamedTuple):
+    """A file in the folder of the backups. The database knows of it only what was recorded."""
+
+    name: str
+    size: int
+    made_at: datetime
+
+    # -- queries
+
+    @classmethod
+    def all(cls) -> list[Backup]:
+        """The backups in the folder, the newest first."""
+        found = [(path.stat(), path.name) for path in backups_folder().glob("*.zip")]
+        found.sort(key=lambda pair: pair[0].st_mtime, reverse=True)
+        utc = functools.partial(datetime.fromtimestamp, tz=UTC)
+        return [cls(name, about.st_size, utc(about.st_mtime).replace(tzinfo=None)) for about, name in found]
+
+    @classmethod
+    def path_of(cls, name: str) -> Path:
+        """Return where a backup of the folder lies. Raises `NotVisible` when there is none of that name."""
+        if name not in [backup.name for backup in cls.all()]:
+            raise NotVisible
+        return backups_folder() / name
+
+    @classmethod
+    def last_verified(cls) -> tuple[datetime, str] | None:
+        """When a restore was last tried out with success, and of which backup."""
+        kept = db.session.scalar(sa.select(Setting.value).where(Setting.name == "backup_verified"))
+        return (datetime.fromisoformat(kept[:26]), kept[27:]) if kept else None
+
+    # -- actions
+
+    @classmethod
+    def make(cls, actor: User | None, path: Path, progress: Progress = database.no_progress) -> Manifest:
+        """Write a backup. Returns its manifest, which names files that are missing. Raises `BackupError`."""
+        manifest = database.write_backup(path, progress)
+        missing = plural(len(manifest["missing"]), "missing file")
+        cls.record(actor, "backup.made", path.name + (f", without {missing}" if manifest["missing"] else ""))
+        return manifest
+
+    @classmethod
+    def verify(cls, actor: User | None, path: Path, progress: Progress = database.no_progress) -> Manifest:
+        """Try out whether a backup can be restored. Raises `BackupError` when it cannot."""
+        with open(path, "rb") as file:
+            manifest = database.verify_backup(file, progress)
+        cls.record(actor, "backup.verified", path.name)
+        return manifest
+
+    @classmethod
+    def restore(
+        cls, file: IO[bytes], name: str, replace: bool = False, progress: Progress = database.no_progress
+    ) -> Manifest:
+        """Put the site of a backup in the place of this one; with `replace`, after a backup of this one.
+
+        Raises `BackupError`, and then nothing was changed.
+        """
+        keep = functools.partial(cls.make, None, new_backup_path("-before-restore"), progress) if replace else None
+        return database.restore_backup(file, functools.partial(cls.settle, name, progress), keep, progress)
+
+    @classmethod
+    def settle(cls, name: str, progress: Progress) -> None:
+        """Make a restored database complete: its texts rendered, its search index made."""
+        cls._record_restored(name)
+        rerender_texts(progress)
+        rebuild_search_index(progress)
+
+    @classmethod
+    @transactional
+    def _record_restored(cls, name: str) -> None:
+        """What a restored site does not take over: its set-up link, and jobs that were at work."""
+        db.session.execute(sa.delete(Setting).where(Setting.name == "setup_token"))
+        db.session.execute(sa.update(JobRun).values(lease="", leased_until=None))
+        cls.record(None, "backup.restored", name)
+
+    @classmethod
+    def delete(cls, actor: User | None, name: str) -> None:
+        """Delete a backup of the folder. Raises `NotVisible` when there is none of that name."""
+        path = cls.path_of(name)
+        cls.record(actor, "backup.deleted", name)
+        path.unlink()
+
+    @classmethod
+    def prune(cls) -> None:
+        """Delete the oldest backups beyond `BACKUP_KEEP`, but none that somebody named; and what a crash has left."""
+        dated = [backup.name for backup in cls.all() if BACKUP_NAME.fullmatch(backup.name)]
+        for name in dated[current_app.config["BACKUP_KEEP"] :]:
+            cls.delete(None, name)
+        for folder in (*backups_folder().glob("backup-*"), *database.data_folder().glob("restore-*")):
+            if is_older(folder, ORPHAN_AGE):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @staticmethod
+    @transactional
+    def record(actor: User | None, action: str, detail: str) -> None:
+        """Record what an administrator did with a backup, or the site itself."""
+        if actor:
+            User.acting(actor.id, Role.ADMIN)
+        Activity.record(actor, action, ("backup", 0), detail)
+        if action == "backup.verified":
+            now = utcnow().isoformat(timespec="microseconds")
+            database.upsert(Setting, [{"name": "backup_verified", "value": f"{now} {detail}"}])
+
+
+BACKUP_NAME = re.compile(r"corkboard-\d{4}-\d\d-\d\d-\d{6}\.zip")
+
+
+def backups_folder() -> Path:
+    return database.data_folder() / "backups"
+
+
+def new_backup_path(suffix: str = "") -> Path:
+    """The path of a backup that is about to be made, named after the time."""
+    moment = in_site_zone(utcnow())
+    while (path := backups_folder() / f"corkboard-{moment:%Y-%m-%d-%H%M%S}{suffix}.zip").exists():
+        moment += timedelta(seconds=1)
+    return path
+
+
 # -- Jobs --------------------------------------------------------------------------------------------------------------
 
 
@@ -4194,7 +4326,7 @@ class SiteForm(FlaskForm):
         is_preview = "preview" in request.form and "body" in self._fields
         return super().validate(extra_validators) and not is_preview
 
-    def add_error(self, error: ValidationError) -> None:
+    def add_error(self, error: ValidationError | BackupError) -> None:
         """Show the error of an action beside its field, or above the form if there is no such field."""
         field = self._fields.get(error.field)
         if field is None:
@@ -4207,7 +4339,7 @@ class SiteForm(FlaskForm):
         """Turn the `ValidationError` of an action inside the block into an error of the form."""
         try:
             yield
-        except ValidationError as error:
+        except (ValidationError, BackupError) as error:
             self.add_error(error)
 
 
@@ -4311,6 +4443,11 @@ class SetupForm(SiteForm):
     email = email_field()
     password = new_password()
     confirm = confirm_password()
+
+
+class RestoreForm(SiteForm):
+    name = SelectField("Backup on this computer", validate_choice=False)
+    upload = FileField("Or upload one", render_kw={"accept": ".zip"})
 
 
 class LoginForm(SiteForm):
@@ -4999,6 +5136,35 @@ def _check_setup_token(token: str) -> None:
         refuse_too_often(f"setup:{client_network()}", 10, timedelta(seconds=30))
         words = "This set-up link has expired or been replaced. Look at the console, or run: python -m flask setup-link"
         abort(403, words)
+
+
+@auth.route("/setup/restore", methods=["GET", "POST"])
+@public
+def restore_backup() -> ResponseReturnValue:
+    """Set the site up from a backup instead, with the link that the console printed."""
+    _check_setup_token(request.args.get("token", ""))
+    form, upload = RestoreForm(), request.files.get("upload")
+    form.name.choices = choices([("", "Choose one"), *((backup.name, backup.name) for backup in Backup.all())])
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            manifest = restore_given(upload, form.name.data)
+            remove_setup_file(current_app)
+            return redirect_with_flash("/login", f"{restored(manifest)} Sign in with the password you had then.")
+    return form_page("auth/restore_backup.html", form, folder=backups_folder())
+
+
+def restore_given(upload: FileStorage | None, name: str) -> Manifest:
+    """Restore an uploaded backup, or one of the folder. Raises `BackupError`."""
+    if upload:
+        return Backup.restore(upload.stream, tidy_filename(upload.filename))
+    if not name:
+        raise ValidationError("upload", "Choose a backup, or upload one.")
+    with open(Backup.path_of(name), "rb") as file:
+        return Backup.restore(file, name)
+
+
+def restored(manifest: Manifest) -> str:
+    return f"{plural(manifest['tables']['users'], 'person', 'people').capitalize()} restored."
 
 
 @auth.route("/login", methods=["GET", "POST"])
@@ -6469,7 +6635,7 @@ def empty_bin_now() -> ResponseReturnValue:
 
 # -- admin: is everything OK, and how the site is used -----------------------------------------------------------------
 
-BACKUP_LATE = timedelta(days=2)
+BACKUP_LATE, VERIFIED_LATE = timedelta(days=2), timedelta(days=15)
 
 
 def site_findings() -> Iterator[Finding]:
@@ -6511,18 +6677,19 @@ def jobs_finding() -> Finding:
 
 def newest_backup() -> datetime | None:
     """Return when the newest backup was made, or None without one."""
-    with contextlib.suppress(OSError):
-        times = [path.stat().st_mtime for path in (current_app.config["DATA_DIR"] / "backups").glob("*.zip")]
-        return datetime.fromtimestamp(max(times), UTC).replace(tzinfo=None) if times else None
-    return None
+    return next((backup.made_at for backup in Backup.all()), None)
 
 
 def backup_finding() -> Finding:
-    """Check how old the newest backup is."""
-    newest = newest_backup()
+    """Check how old the newest backup is, and the last verified restore."""
+    newest, verified = newest_backup(), Backup.last_verified()
     words = f"The last one was made on {site_time(newest)}." if newest else "There is none yet."
-    fresh = newest is not None and utcnow() - newest < BACKUP_LATE
-    return Finding(fresh, "backups", words, "Make one now.", "/admin/backups", is_fault=False)
+    tested = site_day(verified[0]) if verified else None
+    words += f" Last verified restore: {WEEKDAYS[tested.weekday()]} {day_in_words(tested)}." if tested else ""
+    if newest is None or utcnow() - newest > BACKUP_LATE:
+        return Finding(False, "backups", words, "Make one now.", "/admin/backups", is_fault=False)
+    late = verified is not None and utcnow() - verified[0] > VERIFIED_LATE
+    return Finding(not late, "backups", words, "Test a restore.", "/admin/backups", is_fault=False)
 
 
 def database_finding() -> Finding:
@@ -6687,6 +6854,11 @@ ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "settings.changed": "changed the settings",
         "bin.emptied": "emptied the recycle bin: {detail}",
         "activity.pruned": "deleted {detail} of this record",
+        "backup.made": "made the backup {detail}",
+        "backup.downloaded": "downloaded the backup {detail}",
+        "backup.verified": "tried out a restore of {detail}",
+        "backup.restored": "restored the backup {detail}",
+        "backup.deleted": "deleted the backup {detail}",
     }),
 }  # fmt: skip
 ACTIVITY_WORDS = {action: words for _label, actions in ACTIVITY_KINDS.values() for action, words in actions.items()}
@@ -6813,6 +6985,44 @@ def activity_line(row: Any) -> str:
     what = activity_in_words(row).striptags()
     who = (activity_actor(row), row.username or "")
     return csv_line(f"{local(row.at):%Y-%m-%d %H:%M:%S}", *who, what, before, after, row.address, row.action)
+
+
+# -- admin: backups ----------------------------------------------------------------------------------------------------
+
+
+@admin.route("/backups", methods=["GET", "POST"], endpoint="backups")
+@role_required(Role.ADMIN)
+def list_backups() -> ResponseReturnValue:
+    """The backups in the data folder, and when a restore was last tried out; or make one now."""
+    if SiteForm().validate_on_submit():
+        Backup.make(current_user, path := new_backup_path())
+        return redirect_with_flash("/admin/backups", f"{path.name} created.")
+    return render_template("admin/backups.html", backups=Backup.all(), verified=Backup.last_verified())
+
+
+@admin.post("/backups/<backup_name>/verify")
+@role_required(Role.ADMIN)
+def verify_backup(backup_name: str) -> ResponseReturnValue:
+    """Try out whether a backup can be restored."""
+    Backup.verify(current_user, Backup.path_of(backup_name))
+    return redirect_with_flash("/admin/backups", f"{backup_name} can be restored: everything in it is there.")
+
+
+@admin.post("/backups/<backup_name>/download")
+@role_required(Role.ADMIN)
+def download_backup(backup_name: str) -> ResponseReturnValue:
+    """Send a backup. That is recorded, so it is not a plain link."""
+    path = Backup.path_of(backup_name)
+    Backup.record(current_user, "backup.downloaded", backup_name)
+    return send_from_directory(path.parent, path.name, as_attachment=True)
+
+
+@admin.post("/backups/<backup_name>/delete")
+@role_required(Role.ADMIN)
+def delete_backup(backup_name: str) -> ResponseReturnValue:
+    """Delete a backup."""
+    Backup.delete(current_user, backup_name)
+    return redirect_with_flash("/admin/backups", f"{backup_name} deleted.")
 
 
 # -- admin: how others reach the site ----------------------------------------------------------------------------------
@@ -7909,9 +8119,14 @@ def day_in(zone: str) -> date:
     return clock()[0].replace(tzinfo=UTC).astimezone(zone_of(zone)).date()
 
 
+def in_site_zone(moment: datetime) -> datetime:
+    """Return a stored time as the site's clock shows it."""
+    return moment.replace(tzinfo=UTC).astimezone(zone_of(""))
+
+
 def site_day(moment: datetime) -> date:
     """Return the day of a stored time in the site's zone."""
-    return moment.replace(tzinfo=UTC).astimezone(zone_of("")).date()
+    return in_site_zone(moment).date()
 
 
 def as_local(moment: datetime | None) -> datetime | None:
@@ -8313,7 +8528,7 @@ def data_folder_findings() -> Iterator[Finding]:
 
 def site_time(moment: datetime) -> str:
     """Return a stored time in words, in the site's zone."""
-    return f"{moment.replace(tzinfo=UTC).astimezone(zone_of('')):%d %B %Y, %H:%M}"
+    return f"{in_site_zone(moment):%d %B %Y, %H:%M}"
 
 
 @commands.command("db-reindex")
@@ -8324,9 +8539,9 @@ def reindex_command() -> None:
     click.echo("The search index is up to date.")
 
 
-def rebuild_search_index() -> None:
+def rebuild_search_index(progress: Progress = click.progressbar) -> None:
     """Write the search entries of everything again, oldest first, with a progress bar."""
-    with click.progressbar(SearchEntry.all_things(), label="Indexing") as parts:
+    with progress(SearchEntry.all_things(), label="Indexing") as parts:
         for part in parts:
             SearchEntry.rewrite(part)
 
@@ -8339,15 +8554,59 @@ def rerender_command() -> None:
     click.echo(f"{plural(count, 'text')} rendered." if count else "Nothing to render.")
 
 
-def rerender_texts() -> int:
+def rerender_texts(progress: Progress = click.progressbar) -> int:
     """Render outdated texts again, with a progress bar. Returns how many there were."""
     count = count_outdated_texts()
     if count:
-        with click.progressbar(length=count, label="Rendering texts") as bar:
+        with progress(length=count, label="Rendering texts") as bar:
             for model in (Post, Comment):
                 while some := rerender_some(model):
                     bar.update(some)
     return count
+
+
+@commands.command("backup")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+def backup_command(file: Path | None) -> None:
+    """Write everything the site keeps into FILE, or into a new file in the folder of the backups.
+
+    People can go on working.
+    """
+    database.check_ready()
+    manifest = Backup.make(None, path := file or new_backup_path(), click.progressbar)
+    click.echo(f"Everything is in {path} ({file_size(path.stat().st_size)}). Keep a copy of it on another computer.")
+    if manifest["missing"]:
+        click.echo(f"Of {plural(len(manifest['missing']), 'file')} nothing was found: {', '.join(manifest['missing'])}")
+
+
+BACKUP_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@commands.command("verify-backup")
+@BACKUP_FILE
+def verify_backup_command(file: Path) -> None:
+    """Try out whether FILE can be restored; exits with 1 if it cannot. Nothing on the site changes."""
+    database.check_ready()
+    manifest = Backup.verify(None, file, click.progressbar)
+    click.echo(f"{file} can be restored, with all its {plural(sum(manifest['tables'].values()), 'row')}.")
+
+
+@commands.command("restore")
+@BACKUP_FILE
+@click.option("--replace", is_flag=True, help="Replace the people and everything else that is there.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def restore_command(file: Path, replace: bool, yes: bool) -> None:
+    """Put the site that is in FILE into the database of DATABASE_URL and the data folder.
+
+    Everybody has to sign in again. With --replace, a backup of what it replaces is made first.
+    """
+    if replace and not yes:
+        click.confirm(f"Replace everything in {db.engine.url.render_as_string()}?", abort=True)
+    with open(file, "rb") as content:
+        manifest = Backup.restore(content, file.name, replace, click.progressbar)
+    remove_setup_file(current_app)
+    before = f" What it replaced is in {Backup.all()[0].name}." if replace else ""
+    click.echo(f"{restored(manifest)} Everyone signs in again.{before}")
 
 
 # -- seed-demo: a bakery and its shops ---------------------------------------------------------------------------------
@@ -8544,6 +8803,12 @@ class Job:
     thing: str
     done: str
     things: str | None = None
+    at: int | None = None  # the hour, by the site's clock, at which it is due; else whenever `every` is over
+
+    def next_in(self) -> timedelta:
+        """How long from now on until it is due again."""
+        now = in_site_zone(utcnow())
+        return (now.replace(hour=self.at, minute=0) - now) % self.every if self.at else self.every
 
 
 def empty_bin() -> int:
@@ -8582,6 +8847,21 @@ def delete_old_of(user_id: int, model: Any, condition: sa.ColumnElement[bool]) -
     return db.session.connection().execute(sa.delete(model).where(model.user_id == user_id, condition)).rowcount
 
 
+def back_up() -> int:
+    if not User.exists():
+        return 0
+    Backup.make(None, new_backup_path())
+    Backup.prune()
+    return 1
+
+
+def verify_newest_backup() -> int:
+    newest = Backup.all()[:1]
+    for backup in newest:
+        Backup.verify(None, Backup.path_of(backup.name))
+    return len(newest)
+
+
 HOUR = timedelta(hours=1)
 JOBS = (
     Job("publish", HOUR / 240, "Publishes scheduled posts.", Post.publish_due, "post", "published"),
@@ -8594,6 +8874,10 @@ JOBS = (
     Job("notifications", 24 * HOUR, "Deletes old notifications.", delete_old_notifications, "notification", "deleted"),
     Job("read-marks", 24 * HOUR, "Deletes old read marks that are no longer needed.", delete_old_read_marks,
         "read mark", "deleted"),
+    Job("backup", 24 * HOUR, "Backs up everything, and deletes the oldest backups.", back_up,
+        "backup", "made", at=2),
+    Job("verify-backup", 7 * 24 * HOUR, "Tries out whether the newest backup can be restored.", verify_newest_backup,
+        "backup", "verified", at=4),
 )  # fmt: skip
 JOB_SECONDS = 10  # how often to look for what is due
 
@@ -8614,7 +8898,7 @@ def run_job(job: Job, early: bool = False, actor: User | None = None) -> str | N
         log.exception("the job %s failed, and will be tried again", job.name)
         result, failed = f"Failed: {type(error).__name__}. For details, see the log.", True
     db.session.rollback()
-    JobRun.finish(job.name, lease, job.every, result, failed)
+    JobRun.finish(job.name, lease, job.next_in(), result, failed)
     return result
 
 
@@ -8728,14 +9012,15 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(NotVisible, lambda _error: error_page(404))
     app.register_error_handler(Forbidden, lambda _error: error_page(403))
     app.register_error_handler(EditConflict, lambda _error: error_page(409))
-    app.register_error_handler(ValidationError, answer_refused)
+    for refused in (ValidationError, BackupError):
+        app.register_error_handler(refused, answer_refused)
     app.register_error_handler(CSRFError, answer_lost_token)
     for unavailable in (DBAPIError, PoolTimeout, database.DatabaseBusy):
         app.register_error_handler(unavailable, answer_database_error)
     app.register_error_handler(Exception, answer_crash)
 
 
-def answer_refused(error: ValidationError) -> ResponseReturnValue:
+def answer_refused(error: ValidationError | BackupError) -> ResponseReturnValue:
     """Answer with what the rule of an action says, for programs under the name of the field."""
     name = API_NAMES.get(error.field, error.field)
     return error_page(507 if isinstance(error, NoRoom) else 422, text=error.message, errors={name: [error.message]})

@@ -197,6 +197,7 @@ class Config:
         )
         in_redis = self.RATELIMIT_STORAGE_URI.startswith("redis")
         self.RATELIMIT_STORAGE_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 1} if in_redis else {}
+        self.BACKUP_KEEP: int = self._read("BACKUP_KEEP", 7, whole_number(1, 366))
 
     def _check_production(self) -> None:
         asked = [name for name in ("FLASK_DEBUG", "APP_DEBUG") if self._given(name).lower() not in OFF]

@@ -79,6 +79,7 @@
     const [form, button] = [event.target, event.submitter];
     if (event.defaultPrevented || form.method !== "post") return;
     if (form.dataset.busy) return event.preventDefault();
+    if (button && "download" in button.dataset) return; // the page stays, and so do its buttons
     if (button?.getAttribute("formaction") === "/logout") sessionStorage.clear();
     setBusy(form, button, true);
     button?.closest("[popover]")?.hidePopover();

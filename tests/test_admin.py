@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import add_comment, add_post
-from world import set_columns
+from world import set_columns, set_settings
 
 import app as corkboard
 from app import Activity, Attachment, Comment, Job, JobRun, Post, SignIn, VisitCount, utcnow
@@ -24,12 +25,12 @@ HOUR = timedelta(hours=1)
 def backups(app) -> Iterator[Path]:
     """The folder of backups, with a fresh one."""
     folder = Path(app.config["DATA_DIR"]) / "backups"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # with those of other tests
+    folder.mkdir()
     newest = folder / "corkboard.zip"
     newest.write_bytes(b"")
     yield newest
-    newest.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
 
 
 def make(run, name: str = "empty-bin") -> Job:
@@ -68,6 +69,16 @@ def test_what_is_broken_comes_first_then_what_to_look_at_each_with_what_to_do(pe
     assert line_of(page, "Backups").startswith("care: (have a look) There is none yet.")
     states = re.findall(r'<li class="is-(bad|care|well)">', page)
     assert states == sorted(states, key=["bad", "care", "well"].index)
+
+
+def test_the_page_says_when_a_restore_was_last_verified(app, people, sign_in, backups):
+    corkboard.run_job(make(lambda: 1))
+    for days, state in ((3, "well: (in order)"), (20, "care: (have a look)")):
+        verified = utcnow() - timedelta(days=days)
+        set_settings(app, backup_verified=f"{verified.isoformat(timespec='microseconds')} corkboard.zip")
+        line = line_of(sign_in(people.admin).get("/admin").text, "Backups")
+        assert line.startswith(state)
+        assert f"Last verified restore: {verified:%A}" in line
 
 
 def test_an_old_backup_is_worth_a_look(people, sign_in, backups):

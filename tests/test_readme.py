@@ -17,7 +17,7 @@ from serving import Site
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-STEP = re.compile(r"^ *<!-- (own-\w+): (.+?) -->\n *```\w*\n(.*?)\n *```$", re.MULTILINE | re.DOTALL)
+STEP = re.compile(r"^ *<!-- ([a-z]+-\w+): (.+?) -->\n *```\w*\n(.*?)\n *```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -209,3 +209,36 @@ def printed(environment: dict[str, str], *command: str) -> str:
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+# -- From SQLite to MariaDB --------------------------------------------------------------------------------------------
+
+MOVED = """
+assert site.config["DATABASE_URL"].startswith("mysql")
+ines = browser_of("ines")
+newest = re.search(r'href="(/posts/[0-9]+)"', ines.get("/").text)[1]
+assert ines.get(newest).status_code == 200
+assert "No results" not in ines.get("/search?q=bread").text
+"""
+
+
+def test_moving_from_sqlite_to_mariadb_takes_two_commands(project):
+    """As it is written, with the setting of the test's own database; and everybody is there."""
+    if not MYSQL_URL or not may_create_databases():
+        pytest.skip(NO_MYSQL if not MYSQL_URL else "the account of TEST_MYSQL_URL may not create databases")
+    url = create_database(f"{WORKER}readme")
+    try:
+        python(project, "-m", "flask", "init-db")
+        python(project, "-m", "flask", "seed-demo")
+        steps = steps_of("move-site")
+        assert [where for where, _ in steps] == ["run", ".env", "run"]
+        for where, code in steps:
+            if where == "run":
+                arguments = code.split()[1:]
+                assert "\n" not in code
+                python(project, *arguments)
+            else:
+                (project / ".env").write_text(f"{code.partition('=')[0]}={url}\n", encoding="utf-8")
+        python(project, "-c", BROWSER + MOVED)
+    finally:
+        drop_database(f"{WORKER}readme")

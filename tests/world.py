@@ -30,7 +30,20 @@ from snapshot import dump, put_back
 
 import app as corkboard
 import database
-from app import Acknowledgement, ApiToken, Attachment, Comment, Post, Role, Setting, SignIn, StoredFile, Topic, User
+from app import (
+    Acknowledgement,
+    ApiToken,
+    Attachment,
+    Comment,
+    Post,
+    Role,
+    Setting,
+    SignIn,
+    StoredFile,
+    Topic,
+    User,
+    backups_folder,
+)
 from database import db
 
 CAST = ("anonymous", "reader", "member", "editor", "admin", "stranger")
@@ -101,6 +114,7 @@ class World:
         self._people()
         self._topics()
         self._posts_and_comments()
+        self._backup()
         self._files()
         self.users = {name: SimpleNamespace(id=user_id) for name, user_id in self.people.items()}
         self.rows = dump()
@@ -222,6 +236,13 @@ class World:
         set_columns(Attachment, file_id, uploader_id=self.people[owner], **bound)
         return file_id
 
+    def _backup(self) -> None:
+        """A backup in the folder where administrators see it; of all that but the files, which could be read in it."""
+        self.backup = backups_folder() / "made.zip"
+        self.backup.unlink(missing_ok=True)
+        database.write_backup(self.backup)
+        self.backed_up = self.backup.read_bytes()
+
     # -- what tests do with it
 
     def restore(self) -> None:
@@ -231,6 +252,8 @@ class World:
             for path in (corkboard.stored_path(stored, suffix) for suffix in SIZES):
                 if not path.exists():  # other tests clear the folder
                     corkboard.write_file(BytesIO(content), path)
+        self.backup.parent.mkdir(exist_ok=True)
+        self.backup.write_bytes(self.backed_up)
         forget(self.app)
 
     def browser(self, name: str = "anonymous") -> Browser:

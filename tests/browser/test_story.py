@@ -136,6 +136,45 @@ def comment(page: Page, words: str, scripts: bool) -> None:
         expect(page).to_have_url(re.compile("#comment-1$"))
 
 
+RESTORES = [
+    pytest.param("sqlite", True, "wide", "light", id="wide, light"),
+    pytest.param("sqlite", False, "phone", "dark", id="no script, phone, dark"),
+    pytest.param("mysql", True, "phone", "light", id="mysql, phone, light"),
+]
+
+
+@pytest.mark.parametrize(("fresh_site", "scripts", "size", "theme"), RESTORES, indirect=["fresh_site"])
+def test_a_new_site_is_set_up_from_the_backup_of_another(
+    site: Site, fresh_site: Site, visit: Visit, scripts: bool, size: str, theme: str, tmp_path_factory
+) -> None:
+    admin = visit(site, "hattie", size=size, theme=theme, java_script_enabled=scripts)
+    admin.goto("/admin/backups")
+    admin.get_by_role("button", name="Back up now").click()
+    expect(admin.get_by_text("is made.")).to_be_visible()
+    with admin.expect_download() as download:
+        admin.get_by_role("button", name="Download").first.click()
+    backup = tmp_path_factory.mktemp("saved") / download.value.suggested_filename
+    download.value.save_as(backup)
+    admin.get_by_role("button", name="Test restore").first.click()
+    expect(admin.get_by_text("can be restored: everything in it is there.")).to_be_visible()
+    faults = faults_of(admin)
+
+    page = visit(fresh_site, size=size, theme=theme, java_script_enabled=scripts)
+    page.goto(fresh_site.setup_link())
+    page.get_by_role("link", name="Restore a backup instead").click()
+    faults += faults_of(page)
+    page.get_by_role("button", name="Restore this backup").click()
+    expect(page.get_by_text("Choose a backup, or upload one.")).to_be_visible()
+    faults += faults_of(page, "nothing chosen")
+    page.get_by_label("upload").set_input_files(backup)
+    page.get_by_role("button", name="Restore this backup").click()
+    expect(page.get_by_text("12 people restored. Sign in with the password you had then.")).to_be_visible()
+    sign_in(page, "hattie", site.passwords["hattie"])
+    expect(page.get_by_role("heading", name="News")).to_be_visible()
+    expect(page.locator("article").first).to_be_visible()
+    assert faults == []
+
+
 def test_a_new_site_looks_right_before_anything_is_in_it(fresh_site: Site, visit: Visit) -> None:
     page = visit(fresh_site)
     link = fresh_site.setup_link()
