@@ -4131,15 +4131,15 @@ def current_sign_in() -> SignIn | None:
 
 
 def is_program() -> bool:
-    """Whether a request of the API brings a token, so that no browser's session counts."""
-    return request.path.startswith("/api/v1/") and "Authorization" in request.headers
+    """Return whether a request of the API brings a token, so that a session does not count."""
+    given = request.headers.get("Authorization", "")
+    return request.path.startswith("/api/v1/") and given.lower().startswith("bearer")
 
 
 def current_token() -> ApiToken | None:
-    """The token that this request of a program brings, found once; None where it brings none that is valid."""
+    """Return the token that this request of a program brings, or None where it brings no valid one."""
     if "api_token" not in g:
-        given = request.authorization if is_program() else None
-        g.api_token = ApiToken.find(given.token or "") if given and given.type == "bearer" else None
+        g.api_token = ApiToken.find(request.headers["Authorization"][7:].strip()) if is_program() else None
         if g.api_token is not None:
             g.user_id = g.api_token.user_id
     return g.api_token
@@ -7156,11 +7156,11 @@ def seen(model: Any, thing_id: int) -> Any:
     return db.one_or_404(found.execution_options(populate_existing=True))
 
 
-def listed(schema: type[ma.Schema], statement: Statement, keys: Sequence[Any], query: Given, **params: Any) -> Response:
+def listed(schema: type[ma.Schema], statement: Statement, keys: Sequence[Any], query: Given) -> Response:
     """Answer with a page of what a statement selects and the query asks for."""
     before, model = query.pop("before", None), statement.column_descriptions[0]["entity"]
     wanted = (getattr(model, name) == value for name, value in query.items())
-    return answer_page(schema, paginate(statement.where(*wanted), keys, before, **params))
+    return answer_page(schema, paginate(statement.where(*wanted), keys, before))
 
 
 def answer_page(schema: type[ma.Schema], page: Page, cursor: str = "before") -> Response:
@@ -7239,8 +7239,14 @@ def takes(schema: type[ma.Schema]) -> Callable[[View], View]:
 
 def words(longest: int, shortest: int = 0, clean: Callable[[str], str] = tidy, **kw: Any) -> Any:
     """A field of text, tidied as the forms do."""
-    length = validate.Length(shortest, longest, error="Use {min} to {max} characters.")
-    return ma.fields.String(pre_load=lambda text: clean(text) if isinstance(text, str) else text, validate=length, **kw)
+    rules = [validate.Length(max=longest, error=f"Use at most {longest:,} characters.")]
+    rules += [validate.Length(min=shortest, error="Fill this in.")] if shortest else []
+
+    def tidied(given: Any) -> Any:
+        """Tidy a text unless it is too long as it was sent: the description counts that."""
+        return clean(given) if isinstance(given, str) and len(given) <= longest else given
+
+    return ma.fields.String(pre_load=tidied, validate=rules, **kw)
 
 
 def moment() -> Any:
@@ -9197,7 +9203,8 @@ def finish_response(response: Response) -> Response:
 def set_cache_control(response: Response) -> None:
     """Let browsers keep a static file for a year if its address has the right hash, and keep no page at all."""
     if request.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
-        kept = request.endpoint in KEPT_ENDPOINTS and response.status_code in (200, 206, 304)
+        may_keep = request.endpoint in KEPT_ENDPOINTS or request.blueprint == "api"
+        kept = may_keep and response.status_code in (200, 206, 304)
         response.headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"
     elif "fonts/" not in request.path and request.full_path != asset(request.endpoint, **request.view_args or {}):
         response.headers["Cache-Control"] = "no-cache"
