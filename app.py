@@ -1056,7 +1056,7 @@ class User(db.Model):
         if user.deactivated_at is None:
             user.deactivated_at = utcnow()
             SignIn.end_all(user.id)
-            ApiToken.revoke_all(user.id)
+            db.session.execute(sa.delete(ApiToken).where(ApiToken.user_id == user.id))
             Activity.record(actor, "person.deactivated", user)
 
     @classmethod
@@ -1332,11 +1332,6 @@ class ApiToken(db.Model):
             raise NotVisible
         db.session.delete(token)
         Activity.record(user, "token.revoked", token, token.name)
-
-    @classmethod
-    def revoke_all(cls, user_id: int) -> None:
-        """Delete a person's tokens, as part of the caller's transaction."""
-        db.session.execute(sa.delete(cls).where(cls.user_id == user_id))
 
     @classmethod
     @transactional
@@ -6647,12 +6642,6 @@ def takes(schema: type[ma.Schema]) -> Callable[[View], View]:
     return api.arguments(schema, location="query", unknown=ma.RAISE)
 
 
-def header(name: str, words: str, required: bool = False) -> Callable[[View], View]:
-    """Describe a header that a view reads."""
-    told = {"name": name, "in": "header", "description": words, "required": required, "schema": {"type": "string"}}
-    return api.doc(parameters=[told])
-
-
 def words(longest: int, shortest: int = 0, clean: Callable[[str], str] = tidy, **kw: Any) -> Any:
     """A field of text, tidied as the forms do."""
     length = validate.Length(shortest, longest, error="Use {min} to {max} characters.")
@@ -6690,8 +6679,11 @@ PersonRefSchema = shape("PersonRef", "id username name")
 TopicRefSchema = shape("TopicRef", "id name slug")
 FIELD_KINDS |= dict.fromkeys(("author", "owner", "person"), FIELD_KINDS["PersonRef"])
 FIELD_KINDS["topic"] = FIELD_KINDS["TopicRef"]
-if_match = header("If-Match", "The ETag of what is changed", required=True)
-idempotent = header("Idempotency-Key", "The same key again makes nothing twice")
+if_match = api.doc(parameters=["IF_MATCH"])
+idempotent = api.doc(
+    parameters=[{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"},
+                 "description": "The same key again makes nothing twice"}]
+)  # fmt: skip
 
 
 # -- api: posts, of news and of the handbook ---------------------------------------------------------------------------
