@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import secrets
@@ -14,13 +15,16 @@ import sqlalchemy as sa
 from conftest import Browser, add_comment, add_post, add_topic, edit_post
 from flask import Flask
 from fuzzing import fuzz
+from serving import Client, Site
 from snapshot import changed, dump
+from test_hostile_input import ATTACKS, executable
 from test_role_matrix import MATRIX, address
 from world import CAST, row, set_columns, stand_up, value
 
 import app as corkboard
 import database
 from app import Acknowledgement, Activity, ApiToken, Attachment, Comment, Post, Role, Topic, User
+from config import TestingConfig
 from database import db
 
 
@@ -386,6 +390,16 @@ def test_lists_come_in_pages_that_link_to_the_next(people, topics, program):
     problem(theirs.get("/posts?before=made-up"), 404)
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_hostile_text_is_kept_as_text_and_nothing_in_it_runs(people, topics, program, attack):
+    theirs = program(people.member)
+    said = {"topic_id": topics.open.id, "title": f"A {attack}"[: corkboard.TITLE_MAX], "body": f"A {attack}"}
+    post = theirs.post("/posts", said).json
+    assert (post["title"], post["body"]) == (corkboard.tidy(said["title"]), corkboard.tidy_text(said["body"]))
+    assert not executable(post["html"])
+    assert theirs.get("/posts").json["items"][0]["title"] == post["title"]
+
+
 # -- ETag, If-Match, Idempotency-Key -----------------------------------------------------------------------------------
 
 
@@ -650,6 +664,23 @@ def test_each_token_and_each_person_has_an_allowance_of_their_own(people, progra
 def test_pages_are_not_counted(people, sign_in, hasty):
     browser = sign_in(people.member)
     assert {browser.get("/people").status_code for _ in range(5)} == {200}
+
+
+@pytest.mark.parametrize("uri", ["redis://127.0.0.1:1/0", "memory://"])
+def test_a_redis_that_is_not_there_stops_nobody(tmp_path, uri):
+    with Site(tmp_path / "data", RATELIMIT_STORAGE_URI=uri) as site:
+        site.flask("init-db")
+        site.start()
+        with contextlib.closing(Client(site.port)) as client:
+            answer = client.get("/api/v1/me")
+    assert (answer.status, answer.headers["RateLimit-Remaining"]) == (401, "299")
+
+
+@pytest.mark.parametrize("uri", ["memcached://127.0.0.1", "redis://", "127.0.0.1:6379"])
+def test_requests_are_counted_in_memory_or_in_a_redis_and_nowhere_else(tmp_path, uri):
+    settings = TestingConfig({"DATA_DIR": str(tmp_path), "RATELIMIT_STORAGE_URI": uri})
+    assert [finding.name for finding in settings.findings() if not finding.ok] == ["RATELIMIT_STORAGE_URI"]
+    assert settings.RATELIMIT_STORAGE_URI == "memory://"
 
 
 # -- The description ---------------------------------------------------------------------------------------------------

@@ -76,13 +76,6 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "topics.add_member": {"user": "{stranger}"},
     "topics.move": {"direction": "down"},
     "topics.merge": {"into": "{spare}"},
-    "api.create_post": {"title": "A new title", "body": "A new text", "topic_id": "{open}"},
-    "api.change_post": {"title": "Another title"},
-    "api.create_comment": {"body": "A new remark"},
-    "api.change_comment": {"body": "Another remark"},
-    "api.create_topic": {"name": "A new topic {unique}"},
-    "api.change_topic": {"name": "Another name {unique}"},
-    "api.upload_attachment": {"upload": (str(Path(__file__)), "notes.txt")},
     "admin.new_person": {"name": "Ida", "username": "ida", "email": "", "role": "20", "password": PASSWORD},
     "admin.edit_person": {"name": "Somebody", "email": ""},
     "admin.set_role": {"role": "30"},
@@ -90,6 +83,18 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.save_sign_up": {"registration": "open", "registration_domains": "", "registration_role": "member"},
     "admin.save_bin_days": {"bin_days": "90"},
 }  # fmt: skip
+
+
+# The same of what programs send.
+BODIES: dict[str, dict[str, Any]] = {
+    "api.create_post": {"title": "A new title", "body": "A new text", "topic_id": "{open}"},
+    "api.change_post": {"title": "Another title"},
+    "api.create_comment": {"body": "A new remark"},
+    "api.change_comment": {"body": "Another remark"},
+    "api.create_topic": {"name": "A new topic {unique}"},
+    "api.change_topic": {"name": "Another name {unique}"},
+    "api.upload_attachment": {"upload": (str(Path(__file__)), "notes.txt")},
+}
 
 
 class World:
@@ -251,7 +256,7 @@ class World:
     def filling(self, endpoint: str) -> dict[str, Any]:
         """What one types into a form so that it is accepted."""
         words = self.people | self.topics | {"unique": secrets.token_hex(4)}
-        filled = FILLINGS.get(endpoint, {}).items()
+        filled = (FILLINGS | BODIES).get(endpoint, {}).items()
         return {name: text.format(**words) if isinstance(text, str) else text for name, text in filled}
 
 
