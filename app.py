@@ -7004,7 +7004,8 @@ def get_person(user_id: int) -> ResponseReturnValue:
 def get_me() -> ResponseReturnValue:
     """Who one is here, and the scope of one's token."""
     token = current_token()
-    return answer({**MeSchema().dump(current_user), "scope": token.scope if token else None})
+    me: Any = MeSchema().dump(current_user)
+    return answer(me | {"scope": token.scope if token else None})
 
 
 # -- api: attachments --------------------------------------------------------------------------------------------------
@@ -7377,7 +7378,8 @@ def feed_answer(content: bytes, kind: str) -> Response:
     """A feed, or 304 where the reader has it already."""
     answer = Response(content, content_type=f"{kind}; charset=utf-8")
     answer.add_etag()
-    return answer.make_conditional(request)
+    answer.make_conditional(request)
+    return answer
 
 
 @feeds.get("/feed.ics", endpoint="calendar")
