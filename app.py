@@ -6849,6 +6849,7 @@ ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "settings.changed": "changed the settings",
         "bin.emptied": "emptied the recycle bin: {detail}",
         "activity.pruned": "deleted {detail} of this record",
+        "job.run": "ran the job {detail}",
         "backup.made": "made the backup {detail}",
         "backup.downloaded": "downloaded the backup {detail}",
         "backup.verified": "tried out a restore of {detail}",
