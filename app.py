@@ -2818,9 +2818,9 @@ class Activity(db.Model):
         columns = (cls.id, cls.at, cls.actor_id, cls.action, cls.object_type, cls.object_id, cls.address)
         is_unnamed = sa.and_(is_hidden, cls.object_type != "topic")
         told = {"name": is_unnamed, "detail": is_hidden, "changes": is_hidden}
-        words = (sa.case((hides, ""), else_=getattr(cls, name)).label(name) for name, hides in told.items())
+        texts = (sa.case((hides, ""), else_=getattr(cls, name)).label(name) for name, hides in told.items())
         return (
-            sa.select(*columns, *words, is_hidden.label("is_hidden"), is_visible.label("is_visible"))
+            sa.select(*columns, *texts, is_hidden.label("is_hidden"), is_visible.label("is_visible"))
             .add_columns(User.name.label("actor_name"), User.username, User.picture_id.label("actor_picture"))
             .outerjoin(User, User.id == cls.actor_id)
             .outerjoin(file, file.id == cls._id_of("attachment"))
@@ -6971,7 +6971,7 @@ def activity_lines(statement: Statement) -> Iterator[str]:
     page = paginate(statement, LATEST_FIRST, size=CSV_AT_ONCE)
     yield "".join(map(activity_line, page.items))
     while page.next:
-        page = paginate(statement, LATEST_FIRST, page.next, CSV_AT_ONCE)
+        page = paginate(statement, LATEST_FIRST, str(page.next), CSV_AT_ONCE)
         yield "".join(map(activity_line, page.items))
 
 
