@@ -3,14 +3,15 @@
  1. Constants and extensions  limits, security headers, roles, exceptions, Markdown, differences of texts
  2. Models                    SoftDelete, User, SignIn, VisitCount, ApiToken, Topic, TopicMember, Post, Revision,
                               MustReadRole, MustReadPerson, Acknowledgement, Comment, Attachment, Reaction, Activity,
-                              Follow, ReadMark, NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
+                              Follow, ReadMark, NotificationChoice, Notification, OutgoingMail, Setting, SearchEntry,
+                              Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers              lists, reactions, read marks, the sidebar, uploads, pictures
  6. Routes                    auth, account, posts, topics, people, files, search, notifications, admin
  7. JSON API                  api, docs, feeds, health
  8. Template filters and context  dates and times, cached parts of pages, assets
- 9. Commands                  set-up, checks, search index, demo, jobs
+ 9. Commands                  set-up, checks, search index, demo, email, jobs
 10. Error handlers
 11. create_app                request hooks
 
@@ -44,7 +45,9 @@ import re
 import secrets
 import shutil
 import signal
+import smtplib
 import socket
+import ssl
 import statistics
 import sys
 import threading
@@ -57,6 +60,11 @@ from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from dataclasses import fields as dataclass_fields
 from datetime import UTC, date, datetime, timedelta
+from email import policy
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import parseaddr
 from enum import IntEnum
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -100,6 +108,7 @@ from flask_smorest import Blueprint as ApiBlueprint
 from flask_smorest.fields import Upload
 from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
+from itsdangerous import BadSignature, URLSafeSerializer
 from jinja2 import StrictUndefined
 from markdown_it import MarkdownIt, rules_inline
 from markdown_it.rules_core import StateCore
@@ -884,6 +893,7 @@ class User(db.Model):
     deactivated_at: Mapped[datetime | None] = mapped_column(Timestamp)
     previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    summary_due_at: Mapped[datetime | None] = mapped_column(Timestamp, deferred=True)  # by email; None: to be reckoned
     picture_id: ClassVar[Any]  # a column property, defined in "Hot reads"
     stand_in: Mapped[User | None] = relationship(remote_side=id)
 
@@ -3009,15 +3019,23 @@ class ReadMark(db.Model):
 
 
 class NotificationChoice(db.Model):
-    """Whether a person wants notifications of one kind: on the site, or not at all."""
+    """How somebody wants to hear of one kind of thing, where they chose another way than the site's."""
 
     __tablename__ = "notification_choices"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     kind: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
-    way: Mapped[str] = mapped_column(sa.String(4))  # site or none
+    way: Mapped[str] = mapped_column(sa.String(6))  # one of WAYS; of the summary, one of RHYTHMS
 
 
-# The kinds of notifications that people can switch off, in the words of that form.
+# How one can hear of something. Without a mail server only the last two are offered.
+WAYS = {
+    "mail": "On the site and by email at once",
+    "digest": "On the site and in the email summary",
+    "site": "On the site",
+    "none": "Off",
+}
+RHYTHMS = {"daily": "Every day at 07:00", "weekly": "Every Monday at 07:00", "none": "Never"}
+# What people can hear of, as their choices name it.
 KINDS = {
     "mention": "Someone mentions you",
     "must_read": "You are asked to read something",
@@ -3027,7 +3045,33 @@ KINDS = {
     "reaction": "A reaction to something you wrote",
     "review": "A page you own is due for review",
 }
-# What a notification of each kind says between the names of people and the title of the post.
+# What emails are about.
+MAIL_KINDS = KINDS | {
+    "reminder": "A reminder to read something",
+    "unpublished": "A scheduled post of yours can't be published",
+    "digest": "The summary",
+}
+AT_ONCE = {"mention", "must_read", "reminder", "post", "shared_again", "unpublished"}  # unless somebody chose otherwise
+
+
+def mail_is_on() -> bool:
+    """Whether the site has a mail server to send email by."""
+    return bool(current_app.config["MAIL_SERVER"])
+
+
+def default_way(kind: str) -> str:
+    """How people hear of a kind of thing who have chosen nothing."""
+    if not mail_is_on():
+        return "site"
+    return "mail" if kind in AT_ONCE else "daily" if kind == "digest" else "digest"
+
+
+def choice_of(kind: str) -> str:
+    """The kind whose choice decides over a kind of notification."""
+    return "must_read" if kind == "reminder" else kind
+
+
+# What a notification says between the person and the title.
 SAID = {
     "mention": "mentioned you in",
     "must_read": "asked you to read",
@@ -3056,6 +3100,7 @@ class Notification(db.Model):
     actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     read_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+    mailed_at: Mapped[datetime | None] = mapped_column(Timestamp)
 
     post: Mapped[Post] = relationship()
     comment: Mapped[Comment | None] = relationship()
@@ -3098,20 +3143,32 @@ class Notification(db.Model):
 
     @classmethod
     def choices(cls, user: User) -> dict[str, str]:
-        """Return how a person wants to be notified of each kind: "site" or "none"."""
+        """How a person hears of each kind."""
         chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
-        return dict.fromkeys(KINDS, "site") | {choice.kind: choice.way for choice in chosen}
+        ways = {choice.kind: choice.way for choice in chosen if mail_is_on() or choice.way == "none"}
+        return {kind: ways.get(choice_of(kind), default_way(kind)) for kind in MAIL_KINDS}
 
     # -- actions
 
     @classmethod
     @transactional
     def choose(cls, actor: User, **ways: str) -> None:
-        """Save how a person wants to be notified of some kinds."""
-        user = User.acting(actor.id)
-        chosen = [{"user_id": user.id, "kind": kind, "way": way} for kind, way in ways.items()]
-        database.upsert(NotificationChoice, chosen)
+        """Decide how to hear of some kinds, from now on. What is as the site has it anyway is not kept."""
+        user, chosen = User.acting(actor.id), NotificationChoice
+        db.session.execute(sa.delete(chosen).where(chosen.user_id == user.id, chosen.kind.in_(ways)))
+        kept = [(kind, way) for kind, way in ways.items() if way != default_way(kind)]
+        db.session.add_all(chosen(user_id=user.id, kind=kind, way=way) for kind, way in kept)
+        user.summary_due_at = None
         Activity.record(user, "person.notifications", user)
+
+    @classmethod
+    @transactional
+    def unsubscribe(cls, user_id: int, kind: str) -> None:
+        """Send a person no more email of one kind. On the site they are told as before."""
+        way = "none" if kind == "digest" else "site"
+        database.upsert(NotificationChoice, [{"user_id": user_id, "kind": kind, "way": way}])
+        user = db.session.get_one(User, user_id)
+        Activity.record(user, "person.unsubscribed", user, MAIL_KINDS[kind])
 
     @classmethod
     @transactional
@@ -3215,7 +3272,7 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
     insert = sa.insert(Notification).from_select(AUDIENCE.selected_columns.keys(), people, include_defaults=False)
     values = {
         "kind": kind,
-        "choice": "must_read" if kind == "reminder" else kind,
+        "choice": choice_of(kind),
         "activity_id": activity.id,
         "actor_id": activity.actor_id,
         "post_id": post.id,
@@ -3224,6 +3281,8 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
         "now": activity.at,
     }
     db.session.connection().execute(database.unless_present(insert), values)
+    if mail_is_on():
+        OutgoingMail.queue(kind, activity)
 
 
 def notify_mentioned(activity: Activity, names: Iterable[str], thing: Post | Comment) -> None:
@@ -3258,6 +3317,156 @@ def notify_again(activity: Activity, post: Post) -> None:
     told = told.where(Notification.kind == "mention", *about_post)
     notify_mentioned(activity, mentioned_names(post.html).difference(db.session.scalars(told)), post)
     notify("shared_again", activity, post, who=sa.true())
+
+
+# -- Email -------------------------------------------------------------------------------------------------------------
+
+SUMMARY_HOUR = 7
+SUMMARY_FOR = timedelta(days=14)  # nothing older comes in a summary
+MAIL_LEASE = timedelta(minutes=10)  # how long a process that was killed keeps an email from others
+MAIL_PAUSE = timedelta(minutes=1)  # before the second try, and twice as long before each later one
+MAIL_TRIES = 11  # which take a day
+MAIL_DOWN = timedelta(minutes=5)  # before the next try while the server can't be reached, which counts as none
+MAIL_KEPT = timedelta(days=30)
+
+
+class OutgoingMail(db.Model):
+    """An email that waits, was sent, or could not be. What it says is written at the moment of sending."""
+
+    __tablename__ = "outgoing_mail"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(12))  # of its notification, or digest
+    notification_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("notifications.id", ondelete="CASCADE"), unique=True
+    )
+    state: Mapped[str] = mapped_column(sa.String(8), default="waiting")  # waiting, sent, failed
+    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    # When it may be sent: later, while somebody sends it. Once it was sent or failed, when that was.
+    due_at: Mapped[datetime] = mapped_column(Timestamp)
+    attempts: Mapped[int] = mapped_column(default=0)
+    answer: Mapped[str] = mapped_column(sa.String(500), default="")  # the server's, in words
+
+    user: Mapped[User] = relationship()
+
+    # -- queries
+
+    def told(self, user: User) -> Sequence[Notification]:
+        """What this email tells, if it is sent now: what its person has not read, may see, and wants to hear so.
+
+        A summary tells nothing that another email tells.
+        """
+        way = "digest" if self.kind == "digest" else "mail"
+        kinds = [kind for kind, chosen in Notification.choices(user).items() if chosen == way]
+        recent = Notification.created_at > utcnow() - SUMMARY_FOR
+        alone = ~sa.exists().where(OutgoingMail.notification_id == Notification.id)
+        which = Notification.id == self.notification_id if self.notification_id else sa.and_(recent, alone)
+        unread = sa.select(Notification).where(Notification.user_id == user.id, Notification.kind.in_(kinds), which)
+        unread = unread.where(Notification.read_at.is_(None), Notification.mailed_at.is_(None), Notification.visible())
+        return db.session.scalars(unread.order_by(Notification.id), {"viewer": user.id, "now": utcnow()}).all()
+
+    # -- actions
+
+    @classmethod
+    def queue(cls, kind: str, activity: Activity) -> None:
+        """Queue, as part of an action, an email to each person who was told of it and wants to hear of that at once."""
+        chosen = sa.select(NotificationChoice.way).where(
+            NotificationChoice.user_id == User.id, NotificationChoice.kind == choice_of(kind)
+        )
+        wanted = sa.func.coalesce(chosen.scalar_subquery(), default_way(kind)) == "mail"
+        at = sa.literal(activity.at, Timestamp)
+        told = sa.select(User.id, Notification.kind, Notification.id, at, at).join_from(
+            User, Notification, Notification.user_id == User.id
+        )
+        told = told.where(Notification.activity_id == activity.id, Notification.kind == kind, User.email != "", wanted)
+        columns = (cls.user_id, cls.kind, cls.notification_id, cls.created_at, cls.due_at)
+        db.session.execute(sa.insert(cls).from_select(columns, told))
+
+    @classmethod
+    def queue_summaries(cls) -> None:
+        """Queue the summaries that are due."""
+        due = sa.or_(User.summary_due_at.is_(None), User.summary_due_at <= utcnow())
+        people = sa.select(User.id).where(User.is_active, User.email != "", due)
+        for user_id in db.session.scalars(people).all():
+            cls._queue_summary(user_id)
+
+    @classmethod
+    @transactional
+    def _queue_summary(cls, user_id: int) -> None:
+        """Queue a person's summary if it is due, would say anything, and no other waits. Note when the next one is."""
+        user = db.session.get_one(User, user_id, with_for_update=True, populate_existing=True)
+        now, due, rhythm = utcnow(), user.summary_due_at, Notification.choices(user)["digest"]
+        user.summary_due_at = next_summary(now, user.zone, rhythm)
+        mail = cls(user_id=user_id, kind="digest", created_at=now, due_at=now)
+        waiting = sa.select(cls.id).where(cls.user_id == user_id, cls.kind == "digest", cls.state == "waiting")
+        if due and due <= now and rhythm != "none" and not db.session.scalar(waiting) and mail.told(user):
+            db.session.add(mail)
+
+    @classmethod
+    @transactional
+    def claim(cls) -> OutgoingMail | None:
+        """Take an email that is due, so that nobody else does. Returns None where there is none."""
+        now = utcnow()
+        due = (cls.state == "waiting", cls.due_at <= now)
+        first = sa.select(cls.id).where(*due).order_by(cls.due_at, cls.id).limit(1)
+        while mail_id := db.session.scalar(first):
+            take = sa.update(cls).where(cls.id == mail_id, *due).values(due_at=now + MAIL_LEASE)
+            taken: Any = db.session.execute(take)
+            if taken.rowcount == 1:
+                return db.session.get_one(cls, mail_id, populate_existing=True)
+        return None
+
+    @classmethod
+    @transactional
+    def settle(
+        cls, mail_id: int, lease: datetime, attempts: int, state: str, answer: str, told: Sequence[int] = ()
+    ) -> None:
+        """Write down what came of an email after some earlier attempts, if its `due_at` is still `lease`.
+
+        It was "sent", with the notifications that it tells, it "failed", or it is "waiting" for another attempt. When
+        the server was "down", that was none. What would tell nothing any more is "dropped".
+        """
+        mine = (cls.id == mail_id, cls.due_at == lease)
+        if state == "dropped":
+            db.session.execute(sa.delete(cls).where(*mine))
+            return
+        tries = attempts + (state != "down")
+        ended = state if state in ("sent", "failed") else "failed" if tries >= MAIL_TRIES else "waiting"
+        pause = MAIL_DOWN if state == "down" else MAIL_PAUSE * 2**attempts if ended == "waiting" else timedelta(0)
+        values = {"state": ended, "attempts": tries, "due_at": utcnow() + pause, "answer": answer[:500]}
+        db.session.execute(sa.update(cls).where(*mine).values(values))
+        if state == "sent":
+            db.session.execute(sa.update(Notification).where(Notification.id.in_(told)).values(mailed_at=utcnow()))
+
+    @classmethod
+    @transactional
+    def send_again(cls, actor: User, mail_id: int) -> None:
+        """Queue an email again that has failed. Raises `NotVisible` where there is none."""
+        User.acting(actor.id, Role.ADMIN)
+        failed = sa.select(cls).where(cls.id == mail_id, cls.state == "failed").with_for_update()
+        mail = db.session.scalar(failed)
+        if mail is None:
+            raise NotVisible
+        mail.state, mail.attempts, mail.due_at = "waiting", 0, utcnow()
+        Activity.record(actor, "mail.again", ("mail", mail.id), MAIL_KINDS[mail.kind])
+
+    @classmethod
+    @transactional
+    def record_test(cls, actor: User, answer: str) -> None:
+        """Record that an administrator sent a test, and what came of it."""
+        Activity.record(User.acting(actor.id, Role.ADMIN), "mail.tested", ("mail", 0), answer)
+
+
+sa.Index("ix_outgoing_mail_due", OutgoingMail.state, OutgoingMail.due_at)
+
+
+def next_summary(moment: datetime, zone: ZoneInfo, rhythm: str) -> datetime:
+    """When the first summary after a moment is due, by the clock of a time zone."""
+    local = moment.replace(tzinfo=UTC).astimezone(zone)
+    due = local.replace(hour=SUMMARY_HOUR, minute=0, second=0, microsecond=0)
+    while due <= local or (rhythm == "weekly" and due.weekday() != 0):
+        due += timedelta(days=1)
+    return due.astimezone(UTC).replace(tzinfo=None)
 
 
 # -- Settings ----------------------------------------------------------------------------------------------------------
@@ -3611,9 +3820,13 @@ Topic.post_count = column_property(
 
 
 def without_files(rendered: str) -> str:
-    """Return the HTML of a deleted text without its files, which nobody can open any more; pictures become names."""
-    text = _FILE_LINK.sub(r"\1", rendered)
-    return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", text)
+    """The HTML of a deleted text without links to files, which nobody is sent any more. Pictures are named instead."""
+    return without_pictures(_FILE_LINK.sub(r"\1", rendered))
+
+
+def without_pictures(rendered: str) -> str:
+    """The HTML of a text with the names of its pictures in their place."""
+    return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", rendered)
 
 
 # -- Backups -----------------------------------------------------------------------------------------------------------
@@ -4498,8 +4711,8 @@ class AppearanceForm(SiteForm):
 
 
 def way_field(kind: str) -> Any:
-    """Return a field for whether to be notified of one kind."""
-    return SelectField(KINDS[kind], choices=[SelectChoice("site", "On the site"), SelectChoice("none", "Off")])
+    """How to hear of a kind of thing."""
+    return SelectField(KINDS[kind])
 
 
 class NotificationsForm(SiteForm):
@@ -4510,6 +4723,16 @@ class NotificationsForm(SiteForm):
     shared_again = way_field("shared_again")
     reaction = way_field("reaction")
     review = way_field("review")
+
+    def __init__(self, **kw: Any) -> None:
+        super().__init__(**kw)
+        offered = [*WAYS.items()][0 if mail_is_on() else 2 :]
+        for kind in KINDS:
+            self[kind].choices = choices(offered)
+
+
+class MailNotificationsForm(NotificationsForm):
+    digest = SelectField("Email summary", choices=[SelectChoice(*pair) for pair in RHYTHMS.items()])
 
 
 class PasswordForm(SiteForm):
@@ -5245,12 +5468,28 @@ def appearance() -> ResponseReturnValue:
 @account.route("/notifications", methods=["GET", "POST"], endpoint="notifications")
 @login_required
 def notification_choices() -> ResponseReturnValue:
-    """Choose what to be notified of, and how."""
-    form = NotificationsForm(data=Notification.choices(current_user))
+    """Choose what to be told of, and how."""
+    kind_of_form = MailNotificationsForm if mail_is_on() else NotificationsForm
+    form = kind_of_form(data=Notification.choices(current_user))
     if form.validate_on_submit():
-        Notification.choose(current_user, **{kind: form[kind].data for kind in KINDS})
+        Notification.choose(current_user, **form.data)
         return redirect_with_flash("/account/notifications", "Saved.")
     return form_page("account/notifications.html", form)
+
+
+@account.route("/unsubscribe/<token>", methods=["GET", "POST"])
+@csrf.exempt  # the signature is the permission: mail programs ask by themselves (RFC 8058)
+@public
+def unsubscribe(token: str) -> ResponseReturnValue:
+    """Stop one kind of email by the link that is in it."""
+    try:
+        user_id, kind = unsubscribe_signer().loads(token)
+    except BadSignature:
+        abort(404)
+    is_done = request.method == "POST"
+    if is_done:
+        Notification.unsubscribe(user_id, kind)
+    return render_template("account/unsubscribe.html", is_done=is_done, about=MAIL_KINDS[kind])
 
 
 def time_zones() -> list[str]:
@@ -6569,6 +6808,40 @@ def save_bin_days() -> ResponseReturnValue:
 def save_activity_days() -> ResponseReturnValue:
     """Save for how long the record of what happened is kept."""
     return _save_settings(ActivityForm())
+
+
+@admin.get("/mail", endpoint="mail")
+@role_required(Role.ADMIN)
+def show_mail() -> ResponseReturnValue:
+    """What email waits or could not be sent, and why; or what was sent."""
+    return mail_page(SiteForm())
+
+
+def mail_page(form: SiteForm) -> ResponseReturnValue:
+    """The page of the site's email; `form` bears what went wrong with a test."""
+    sent = "sent" in request.args
+    mails = sa.select(OutgoingMail).where((OutgoingMail.state == "sent") == sent).options(joinedload(OutgoingMail.user))
+    page = paginate(mails, (OutgoingMail.id.desc(),), request.args.get("before"))
+    return form_page("admin/mail.html", form, page=page, sent=sent, kinds=MAIL_KINDS)
+
+
+@admin.post("/mail/test")
+@role_required(Role.ADMIN)
+def send_test_mail() -> ResponseReturnValue:
+    """Send oneself an email, and say in plain words what the server made of it."""
+    form = SiteForm()
+    with form.errors_from_model():
+        send_test(current_user)
+        return redirect_with_flash("/admin/mail", f"The mail server took a test for {current_user.email}.")
+    return mail_page(form)
+
+
+@admin.post("/mail/<int:mail_id>/send")
+@role_required(Role.ADMIN)
+def send_again(mail_id: int) -> ResponseReturnValue:
+    """Send an email again that failed."""
+    OutgoingMail.send_again(current_user, mail_id)
+    return redirect_with_flash("/admin/mail", "It will be sent within half a minute.")
 
 
 @admin.get("/bin", endpoint="bin")
@@ -8296,6 +8569,7 @@ def register_template_helpers(app: Flask) -> None:
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local, day_heading=day_heading)
+    app.jinja_env.filters.update(for_mail=for_mail)
     for function in (activity_in_words, activity_actor, activity_changes, activity_link):
         app.jinja_env.filters[function.__name__] = function
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
@@ -8788,6 +9062,186 @@ def stored_demo_file(name: str, store: Callable[[FileStorage], StoredFile]) -> S
         return store(FileStorage(content, filename=name))
 
 
+# -- email: what it says -----------------------------------------------------------------------------------------------
+
+# No header is broken into lines, because many programs do not join the link in it again. Nothing but ASCII is sent.
+MAIL_POLICY = policy.SMTP.clone(max_line_length=998, cte_type="7bit")
+_ROOTED = re.compile(r'( (?:href|src)="|\]\()/(?!/)')
+_BOX = re.compile(r'<input [^>]*aria-label="(Done|To do)"[^>]*>')
+
+
+def unsubscribe_signer() -> URLSafeSerializer:
+    """What signs the person and the kind in the link that stops emails."""
+    keys = [*current_app.config["SECRET_KEY_FALLBACKS"], current_app.config["SECRET_KEY"]]
+    return URLSafeSerializer(keys, salt="unsubscribe")
+
+
+def write_mail(mail: OutgoingMail) -> tuple[EmailMessage, list[int]] | None:
+    """Write an email as things are now. Returns it with the ids of what it tells; None where it would tell nothing.
+
+    Raises `ValueError` or `MessageError` for a person's address that is none.
+    """
+    user = db.session.get_one(User, mail.user_id, populate_existing=True)
+    g.now = utcnow()
+    g.clock = g.now, user.zone  # the times in it are those of who reads it
+    told = mail.told(user) if user.is_active and user.email else ()
+    if not told:
+        return None
+    post, domain = told[0].post, sender_domain()
+    owes = sa.select(Post.id).join(User, User.id == user.id).where(Post.id == post.id, Acknowledgement.pending())
+    stop = f"{link_base()}/account/unsubscribe/{unsubscribe_signer().dumps([user.id, choice_of(mail.kind)])}"
+    headers = {"List-Unsubscribe": f"<{stop}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    if mail.kind != "digest":  # all emails about a post answer one that was never sent, and so stand together
+        headers["In-Reply-To"] = headers["References"] = f"<post-{post.id}.{post.form_id}@{domain}>"
+    context = {"told": told, "post": post, "owes": db.session.scalar(owes, {"now": g.now}), "stop": stop}
+    template = "mail/digest.html" if mail.kind == "digest" else "mail/notification.html"
+    message = compose(user, template, f"mail-{mail.id}.{mail.created_at.timestamp()}", headers, **context)
+    return message, [one.id for one in told]
+
+
+def compose(user: User, template: str, number: str, headers: Mapping[str, str], **context: Any) -> EmailMessage:
+    """Put an email together. The first line of its plain text is the subject."""
+    site, draw = Setting.read(), current_app.jinja_env.get_template
+    values = {"user": user, "site": site, "base": link_base(), "now": g.now, "SAID": SAID} | context
+    subject, _, text = draw(template.replace(".html", ".txt")).render(values).partition("\n")
+    name, sender = parseaddr(current_app.config["MAIL_FROM"])
+    message = EmailMessage(policy=MAIL_POLICY)
+    for header, value in {
+        "Subject": tidy(subject),
+        "From": Address(name or site.name, addr_spec=sender),
+        "To": Address(user.name, addr_spec=user.email),
+        "Date": utcnow().replace(tzinfo=UTC),
+        "Message-ID": f"<{number}@{sender_domain()}>",
+        "Auto-Submitted": "auto-generated",  # so that no absence is answered to it
+        **headers,
+    }.items():
+        message[header] = value
+    message.set_content(text.lstrip())
+    message.add_alternative(draw(template).render(values | {"subject": subject}), subtype="html")
+    return message
+
+
+def link_base() -> str:
+    """What links in emails begin with: never the Host header of a request, which anybody can make up."""
+    return current_app.config["SITE_URL"] or site_address(current_app.config)
+
+
+def sender_domain() -> str:
+    return parseaddr(current_app.config["MAIL_FROM"])[1].rpartition("@")[2]
+
+
+def for_mail(text: str) -> str:
+    """The HTML or the Markdown of a text with whole addresses, and with nothing in it that would have to be fetched."""
+    text = _BOX.sub(lambda found: "☑" if found[1] == "Done" else "☐", without_pictures(text))
+    return _ROOTED.sub(rf"\1{link_base()}/", text)
+
+
+# -- email: the server that takes it -----------------------------------------------------------------------------------
+
+TLS_PORT = 465  # where a server encrypts from the beginning; on others it is asked to
+MAIL_SECONDS = 20  # how long the server may take for an answer
+MAIL_ERRORS = (OSError, ValueError, MessageError)  # smtplib's are OSErrors
+# What goes wrong, in the words of whoever has to mend it: the first that fits.
+MAIL_TROUBLE: tuple[tuple[type[Exception], str], ...] = (
+    (socket.gaierror, "There is no server called {MAIL_SERVER}. Check MAIL_SERVER."),
+    (ConnectionRefusedError, "{MAIL_SERVER} takes no connections on port {MAIL_PORT}. Is MAIL_PORT right?"),
+    (
+        ssl.SSLCertVerificationError,
+        "The certificate of {MAIL_SERVER} isn't trusted. See MAIL_CA_FILE.",
+    ),
+    (ssl.SSLError, "{MAIL_SERVER} doesn't encrypt like this on port {MAIL_PORT}. Usual ports are 587 and 465."),
+    (TimeoutError, "{MAIL_SERVER} doesn't answer on port {MAIL_PORT}. Check MAIL_PORT, and the firewall."),
+    (smtplib.SMTPAuthenticationError, "{MAIL_SERVER} refused MAIL_USERNAME and MAIL_PASSWORD."),
+    (smtplib.SMTPNotSupportedError, "{MAIL_SERVER} doesn't offer encryption or sign-in. Check MAIL_PORT."),
+    (smtplib.SMTPSenderRefused, "{MAIL_SERVER} refused MAIL_FROM, {MAIL_FROM}."),
+    (smtplib.SMTPException, "{MAIL_SERVER} didn't take this email."),
+    (OSError, "{MAIL_SERVER} can't be reached."),
+    (Exception, "This is no address that email can be sent to."),
+)
+
+
+def mail_trouble(error: Any, connected: bool) -> tuple[str, str]:
+    """What an email is after an error, as `OutgoingMail.settle` calls it, and why, with what the server said."""
+    words = next(words for kind, words in MAIL_TROUBLE if isinstance(error, kind)).format(**current_app.config)
+    recipients = getattr(error, "recipients", {})
+    code, said = next(iter(recipients.values()), (getattr(error, "smtp_code", 0), getattr(error, "smtp_error", b"")))
+    words += f" It said: {code} {tidy(said.decode(errors='replace'))}" if code else ""
+    if not connected or isinstance(error, smtplib.SMTPSenderRefused):
+        return "down", words
+    return "failed" if code >= 500 or not isinstance(error, OSError) else "waiting", words
+
+
+def connect_to_mail_server() -> smtplib.SMTP:
+    """Connect as the settings say. Raises `OSError`."""
+    config = current_app.config
+    server = config["MAIL_SERVER"], config["MAIL_PORT"], sender_domain()  # or the library would look this machine up
+    context = ssl.create_default_context(cafile=config["MAIL_CA_FILE"] or None)
+    if config["MAIL_USE_TLS"] and config["MAIL_PORT"] == TLS_PORT:
+        connection: smtplib.SMTP = smtplib.SMTP_SSL(*server, timeout=MAIL_SECONDS, context=context)
+    else:
+        connection = smtplib.SMTP(*server, timeout=MAIL_SECONDS)
+    try:
+        if config["MAIL_USE_TLS"] and config["MAIL_PORT"] != TLS_PORT:
+            connection.starttls(context=context)
+        if config["MAIL_USERNAME"]:
+            connection.login(config["MAIL_USERNAME"], config["MAIL_PASSWORD"])
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def send_mail() -> int:
+    """Queue the summaries that are due, and send all email that is. Returns how many the server took."""
+    if not mail_is_on():
+        return 0
+    OutgoingMail.queue_summaries()
+    sent, connection = 0, None
+    while mail := OutgoingMail.claim():
+        taken, state, answer, told = (mail.id, mail.due_at, mail.attempts), "dropped", "", []
+        try:
+            if written := write_mail(mail):
+                message, told = written
+                db.session.rollback()  # no connection to the database is held while the server takes its time
+                connection = connection or connect_to_mail_server()
+                connection.send_message(message)
+                state = "sent"
+        except MAIL_ERRORS as error:
+            state, answer = mail_trouble(error, connection is not None or not told)
+            log.warning("email %d is %s: %s", taken[0], state, answer)
+            connection = disconnect(connection)
+        OutgoingMail.settle(*taken, state, answer, told)
+        sent += state == "sent"
+        if state == "down":
+            break
+    disconnect(connection)
+    return sent
+
+
+def disconnect(connection: smtplib.SMTP | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.quit()
+        connection.close()
+
+
+def send_test(user: User) -> None:
+    """Send an administrator a test. Raises `ValidationError` in plain words."""
+    if not (mail_is_on() and user.email):
+        raise ValidationError("mail", "Set email up, and enter an email address in your profile, first.")
+    connection, answer = None, "sent"
+    try:
+        message = compose(user, "mail/test.html", f"test-{secrets.token_hex(16)}", {})
+        connection = connect_to_mail_server()
+        connection.send_message(message)
+    except MAIL_ERRORS as error:
+        answer = mail_trouble(error, connection is not None)[1]
+        raise ValidationError("mail", answer) from error
+    finally:
+        disconnect(connection)
+        OutgoingMail.record_test(user, answer)
+
+
 # -- jobs: what the site does automatically ----------------------------------------------------------------------------
 
 
@@ -8861,9 +9315,15 @@ def verify_newest_backup() -> int:
     return len(newest)
 
 
+def delete_old_mail() -> int:
+    ended = sa.and_(OutgoingMail.state != "waiting", OutgoingMail.due_at < utcnow() - MAIL_KEPT)
+    return delete_old(OutgoingMail, ended)
+
+
 HOUR = timedelta(hours=1)
 JOBS = (
     Job("publish", HOUR / 240, "Publishes scheduled posts.", Post.publish_due, "post", "published"),
+    Job("mail", HOUR / 240, "Sends email, and summaries when they are due.", send_mail, "email", "sent"),
     Job("reviews", HOUR, "Tells owners which pages are overdue for review.", notify_overdue_reviews, "page", "overdue"),
     Job("empty-bin", 6 * HOUR, "Deletes old things from the recycle bin.", empty_bin, "thing", "deleted permanently"),
     Job("prune-files", 24 * HOUR, "Puts files that belong to nothing in the trash.", Attachment.prune, "file", "moved"),
@@ -8871,6 +9331,7 @@ JOBS = (
     Job("activity", 24 * HOUR, "Deletes old entries of the activity.", prune_activity, "entry", "deleted", "entries"),
     Job("sign-ins", 24 * HOUR, "Deletes sign-ins that ended long ago.", SignIn.forget_ended, "sign-in", "deleted"),
     Job("notifications", 24 * HOUR, "Deletes old notifications.", delete_old_notifications, "notification", "deleted"),
+    Job("old-mail", 24 * HOUR, "Deletes the records of old emails.", delete_old_mail, "record", "deleted"),
     Job("read-marks", 24 * HOUR, "Deletes old read marks that are no longer needed.", delete_old_read_marks,
         "read mark", "deleted"),
     Job("backup", 24 * HOUR, "Backs up everything, and deletes the oldest backups.", back_up,
