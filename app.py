@@ -893,7 +893,7 @@ class User(db.Model):
     deactivated_at: Mapped[datetime | None] = mapped_column(Timestamp)
     previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    summary_due_at: Mapped[datetime | None] = mapped_column(Timestamp, deferred=True)  # by email; None: to be reckoned
+    summary_due_at: Mapped[datetime | None] = mapped_column(Timestamp, deferred=True)  # the next email summary
     picture_id: ClassVar[Any]  # a column property, defined in "Hot reads"
     stand_in: Mapped[User | None] = relationship(remote_side=id)
 
@@ -3019,7 +3019,7 @@ class ReadMark(db.Model):
 
 
 class NotificationChoice(db.Model):
-    """How somebody wants to hear of one kind of thing, where they chose another way than the site's."""
+    """How a person wants to be notified of one kind, if they chose another way than the default."""
 
     __tablename__ = "notification_choices"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
@@ -3027,7 +3027,7 @@ class NotificationChoice(db.Model):
     way: Mapped[str] = mapped_column(sa.String(6))  # one of WAYS; of the summary, one of RHYTHMS
 
 
-# How one can hear of something. Without a mail server only the last two are offered.
+# How people can be notified. Without a mail server only the last two are offered.
 WAYS = {
     "mail": "On the site and by email at once",
     "digest": "On the site and in the email summary",
@@ -3035,7 +3035,7 @@ WAYS = {
     "none": "Off",
 }
 RHYTHMS = {"daily": "Every day at 07:00", "weekly": "Every Monday at 07:00", "none": "Never"}
-# What people can hear of, as their choices name it.
+# The kinds of notifications that people can switch off, in the words of that form.
 KINDS = {
     "mention": "Someone mentions you",
     "must_read": "You are asked to read something",
@@ -3045,7 +3045,7 @@ KINDS = {
     "reaction": "A reaction to something you wrote",
     "review": "A page you own is due for review",
 }
-# What emails are about.
+# The kinds of emails.
 MAIL_KINDS = KINDS | {
     "reminder": "A reminder to read something",
     "unpublished": "A scheduled post of yours can't be published",
@@ -3055,23 +3055,23 @@ AT_ONCE = {"mention", "must_read", "reminder", "post", "shared_again", "unpublis
 
 
 def mail_is_on() -> bool:
-    """Whether the site has a mail server to send email by."""
+    """Return whether the site sends email."""
     return bool(current_app.config["MAIL_SERVER"])
 
 
 def default_way(kind: str) -> str:
-    """How people hear of a kind of thing who have chosen nothing."""
+    """Return how people are notified of a kind, or how often they get a summary, if they chose nothing."""
     if not mail_is_on():
         return "site"
     return "mail" if kind in AT_ONCE else "daily" if kind == "digest" else "digest"
 
 
 def choice_of(kind: str) -> str:
-    """The kind whose choice decides over a kind of notification."""
+    """Return the kind under which people choose how to be notified of a kind."""
     return "must_read" if kind == "reminder" else kind
 
 
-# What a notification says between the person and the title.
+# What a notification of each kind says between the names of people and the title of the post.
 SAID = {
     "mention": "mentioned you in",
     "must_read": "asked you to read",
@@ -3143,7 +3143,7 @@ class Notification(db.Model):
 
     @classmethod
     def choices(cls, user: User) -> dict[str, str]:
-        """How a person hears of each kind."""
+        """Return how a person is notified of each kind, one of `WAYS`; for "digest" one of `RHYTHMS`."""
         chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
         ways = {choice.kind: choice.way for choice in chosen if mail_is_on() or choice.way == "none"}
         return {kind: ways.get(choice_of(kind), default_way(kind)) for kind in MAIL_KINDS}
@@ -3153,7 +3153,7 @@ class Notification(db.Model):
     @classmethod
     @transactional
     def choose(cls, actor: User, **ways: str) -> None:
-        """Decide how to hear of some kinds, from now on. What is as the site has it anyway is not kept."""
+        """Save how a person wants to be notified of some kinds. The default way is not stored."""
         user, chosen = User.acting(actor.id), NotificationChoice
         db.session.execute(sa.delete(chosen).where(chosen.user_id == user.id, chosen.kind.in_(ways)))
         kept = [(kind, way) for kind, way in ways.items() if way != default_way(kind)]
@@ -3164,7 +3164,7 @@ class Notification(db.Model):
     @classmethod
     @transactional
     def unsubscribe(cls, user_id: int, kind: str) -> None:
-        """Send a person no more email of one kind. On the site they are told as before."""
+        """Send a person no more emails of one kind. They are still notified on the site."""
         way = "none" if kind == "digest" else "site"
         database.upsert(NotificationChoice, [{"user_id": user_id, "kind": kind, "way": way}])
         user = db.session.get_one(User, user_id)
@@ -3322,16 +3322,16 @@ def notify_again(activity: Activity, post: Post) -> None:
 # -- Email -------------------------------------------------------------------------------------------------------------
 
 SUMMARY_HOUR = 7
-SUMMARY_FOR = timedelta(days=14)  # nothing older comes in a summary
-MAIL_LEASE = timedelta(minutes=10)  # how long a process that was killed keeps an email from others
-MAIL_PAUSE = timedelta(minutes=1)  # before the second try, and twice as long before each later one
-MAIL_TRIES = 11  # which take a day
-MAIL_DOWN = timedelta(minutes=5)  # before the next try while the server can't be reached, which counts as none
+SUMMARY_FOR = timedelta(days=14)  # older notifications are left out of summaries
+MAIL_LEASE = timedelta(minutes=10)  # after this time another process sends what a killed one had claimed
+MAIL_PAUSE = timedelta(minutes=1)  # before the second attempt; doubled before each later one
+MAIL_TRIES = 11  # in about 17 hours
+MAIL_DOWN = timedelta(minutes=5)  # before the next attempt if the server can't be reached
 MAIL_KEPT = timedelta(days=30)
 
 
 class OutgoingMail(db.Model):
-    """An email that waits, was sent, or could not be. What it says is written at the moment of sending."""
+    """An email that waits, was sent, or failed. Its text is written when it is sent, and says what is visible then."""
 
     __tablename__ = "outgoing_mail"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -3342,7 +3342,7 @@ class OutgoingMail(db.Model):
     )
     state: Mapped[str] = mapped_column(sa.String(8), default="waiting")  # waiting, sent, failed
     created_at: Mapped[datetime] = mapped_column(Timestamp)
-    # When it may be sent: later, while somebody sends it. Once it was sent or failed, when that was.
+    # When to send it. A process that sends it sets this to later first. Of a sent or failed one, when that was.
     due_at: Mapped[datetime] = mapped_column(Timestamp)
     attempts: Mapped[int] = mapped_column(default=0)
     answer: Mapped[str] = mapped_column(sa.String(500), default="")  # the server's, in words
@@ -3352,9 +3352,9 @@ class OutgoingMail(db.Model):
     # -- queries
 
     def told(self, user: User) -> Sequence[Notification]:
-        """What this email tells, if it is sent now: what its person has not read, may see, and wants to hear so.
+        """Return the notifications to put into this email: unread, visible to its person, and wanted in this way.
 
-        A summary tells nothing that another email tells.
+        A summary leaves out what has an email of its own.
         """
         way = "digest" if self.kind == "digest" else "mail"
         kinds = [kind for kind, chosen in Notification.choices(user).items() if chosen == way]
@@ -3369,7 +3369,7 @@ class OutgoingMail(db.Model):
 
     @classmethod
     def queue(cls, kind: str, activity: Activity) -> None:
-        """Queue, as part of an action, an email to each person who was told of it and wants to hear of that at once."""
+        """Queue, as part of an action, an email to each person whom it notified and who wants that at once."""
         chosen = sa.select(NotificationChoice.way).where(
             NotificationChoice.user_id == User.id, NotificationChoice.kind == choice_of(kind)
         )
@@ -3384,7 +3384,7 @@ class OutgoingMail(db.Model):
 
     @classmethod
     def queue_summaries(cls) -> None:
-        """Queue the summaries that are due."""
+        """Queue the summaries that are due now."""
         due = sa.or_(User.summary_due_at.is_(None), User.summary_due_at <= utcnow())
         people = sa.select(User.id).where(User.is_active, User.email != "", due)
         for user_id in db.session.scalars(people).all():
@@ -3393,7 +3393,7 @@ class OutgoingMail(db.Model):
     @classmethod
     @transactional
     def _queue_summary(cls, user_id: int) -> None:
-        """Queue a person's summary if it is due, would say anything, and no other waits. Note when the next one is."""
+        """Queue a person's summary if it is due, not empty, and no other waits. Set when the next one is due."""
         user = db.session.get_one(User, user_id, with_for_update=True, populate_existing=True)
         now, due, rhythm = utcnow(), user.summary_due_at, Notification.choices(user)["digest"]
         user.summary_due_at = next_summary(now, user.zone, rhythm)
@@ -3405,7 +3405,7 @@ class OutgoingMail(db.Model):
     @classmethod
     @transactional
     def claim(cls) -> OutgoingMail | None:
-        """Take an email that is due, so that nobody else does. Returns None where there is none."""
+        """Take the email that has been due longest, so that no other process sends it. Return it, or None."""
         now = utcnow()
         due = (cls.state == "waiting", cls.due_at <= now)
         first = sa.select(cls.id).where(*due).order_by(cls.due_at, cls.id).limit(1)
@@ -3421,10 +3421,10 @@ class OutgoingMail(db.Model):
     def settle(
         cls, mail_id: int, lease: datetime, attempts: int, state: str, answer: str, told: Sequence[int] = ()
     ) -> None:
-        """Write down what came of an email after some earlier attempts, if its `due_at` is still `lease`.
+        """Save the result of sending an email that `claim` returned with this `due_at` and these attempts.
 
-        It was "sent", with the notifications that it tells, it "failed", or it is "waiting" for another attempt. When
-        the server was "down", that was none. What would tell nothing any more is "dropped".
+        It was "sent", with some notifications in it; it has "failed"; it is "waiting" for another attempt; the server
+        was "down", which is not an attempt; or it is "dropped" and deleted, because it would have been empty.
         """
         mine = (cls.id == mail_id, cls.due_at == lease)
         if state == "dropped":
@@ -3441,7 +3441,7 @@ class OutgoingMail(db.Model):
     @classmethod
     @transactional
     def send_again(cls, actor: User, mail_id: int) -> None:
-        """Queue an email again that has failed. Raises `NotVisible` where there is none."""
+        """Queue a failed email again. Raises `NotVisible` if there is no such email."""
         User.acting(actor.id, Role.ADMIN)
         failed = sa.select(cls).where(cls.id == mail_id, cls.state == "failed").with_for_update()
         mail = db.session.scalar(failed)
@@ -3453,7 +3453,7 @@ class OutgoingMail(db.Model):
     @classmethod
     @transactional
     def record_test(cls, actor: User, answer: str) -> None:
-        """Record that an administrator sent a test, and what came of it."""
+        """Record that an administrator sent a test email, and the result."""
         Activity.record(User.acting(actor.id, Role.ADMIN), "mail.tested", ("mail", 0), answer)
 
 
@@ -3461,7 +3461,7 @@ sa.Index("ix_outgoing_mail_due", OutgoingMail.state, OutgoingMail.due_at)
 
 
 def next_summary(moment: datetime, zone: ZoneInfo, rhythm: str) -> datetime:
-    """When the first summary after a moment is due, by the clock of a time zone."""
+    """Return the first time after a moment, in a time zone, at which a summary is due."""
     local = moment.replace(tzinfo=UTC).astimezone(zone)
     due = local.replace(hour=SUMMARY_HOUR, minute=0, second=0, microsecond=0)
     while due <= local or (rhythm == "weekly" and due.weekday() != 0):
@@ -3820,12 +3820,12 @@ Topic.post_count = column_property(
 
 
 def without_files(rendered: str) -> str:
-    """The HTML of a deleted text without links to files, which nobody is sent any more. Pictures are named instead."""
+    """Return the HTML of a deleted text without its files, which nobody can open any more; pictures become names."""
     return without_pictures(_FILE_LINK.sub(r"\1", rendered))
 
 
 def without_pictures(rendered: str) -> str:
-    """The HTML of a text with the names of its pictures in their place."""
+    """Return the HTML of a text with its pictures replaced by their names."""
     return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", rendered)
 
 
@@ -4711,7 +4711,7 @@ class AppearanceForm(SiteForm):
 
 
 def way_field(kind: str) -> Any:
-    """How to hear of a kind of thing."""
+    """Return a field for how to be notified of one kind."""
     return SelectField(KINDS[kind])
 
 
@@ -4728,7 +4728,7 @@ class NotificationsForm(SiteForm):
         super().__init__(**kw)
         offered = [*WAYS.items()][0 if mail_is_on() else 2 :]
         for kind in KINDS:
-            self[kind].choices = choices(offered)
+            self._fields[kind].choices = choices(offered)  # type: ignore[attr-defined]
 
 
 class MailNotificationsForm(NotificationsForm):
@@ -5468,7 +5468,7 @@ def appearance() -> ResponseReturnValue:
 @account.route("/notifications", methods=["GET", "POST"], endpoint="notifications")
 @login_required
 def notification_choices() -> ResponseReturnValue:
-    """Choose what to be told of, and how."""
+    """Choose what to be notified of, and how."""
     kind_of_form = MailNotificationsForm if mail_is_on() else NotificationsForm
     form = kind_of_form(data=Notification.choices(current_user))
     if form.validate_on_submit():
@@ -5481,7 +5481,7 @@ def notification_choices() -> ResponseReturnValue:
 @csrf.exempt  # the signature is the permission: mail programs ask by themselves (RFC 8058)
 @public
 def unsubscribe(token: str) -> ResponseReturnValue:
-    """Stop one kind of email by the link that is in it."""
+    """Stop emails of one kind, by the link in such an email."""
     try:
         user_id, kind = unsubscribe_signer().loads(token)
     except BadSignature:
@@ -6813,12 +6813,12 @@ def save_activity_days() -> ResponseReturnValue:
 @admin.get("/mail", endpoint="mail")
 @role_required(Role.ADMIN)
 def show_mail() -> ResponseReturnValue:
-    """What email waits or could not be sent, and why; or what was sent."""
+    """List the emails that wait or failed, and why; or those that were sent."""
     return mail_page(SiteForm())
 
 
 def mail_page(form: SiteForm) -> ResponseReturnValue:
-    """The page of the site's email; `form` bears what went wrong with a test."""
+    """Return the page of emails; `form` has the error of a test."""
     sent = "sent" in request.args
     mails = sa.select(OutgoingMail).where((OutgoingMail.state == "sent") == sent).options(joinedload(OutgoingMail.user))
     page = paginate(mails, (OutgoingMail.id.desc(),), request.args.get("before"))
@@ -6828,7 +6828,7 @@ def mail_page(form: SiteForm) -> ResponseReturnValue:
 @admin.post("/mail/test")
 @role_required(Role.ADMIN)
 def send_test_mail() -> ResponseReturnValue:
-    """Send oneself an email, and say in plain words what the server made of it."""
+    """Send the administrator a test email, and show the result."""
     form = SiteForm()
     with form.errors_from_model():
         send_test(current_user)
@@ -6839,7 +6839,7 @@ def send_test_mail() -> ResponseReturnValue:
 @admin.post("/mail/<int:mail_id>/send")
 @role_required(Role.ADMIN)
 def send_again(mail_id: int) -> ResponseReturnValue:
-    """Send an email again that failed."""
+    """Send a failed email again."""
     OutgoingMail.send_again(current_user, mail_id)
     return redirect_with_flash("/admin/mail", "It will be sent within half a minute.")
 
@@ -6919,7 +6919,17 @@ def site_findings() -> Iterator[Finding]:
 
 
 def mail_finding() -> Finding:
-    return Finding(True, "email", "Not set up. Invitations and new passwords are handed over by you.")
+    """Check whether emails failed in the last day, or have waited for an hour."""
+    if not mail_is_on():
+        return Finding(True, "email", "Not set up. Invitations and new passwords are handed over by you.")
+    mail, now = OutgoingMail, utcnow()
+    failed = sa.and_(mail.state == "failed", mail.due_at > now - timedelta(days=1))
+    late = sa.and_(mail.state == "waiting", mail.created_at < now - HOUR)
+    unsent = sa.select(sa.func.count(), sa.func.max(mail.answer)).where(sa.or_(failed, late))
+    count, answer = db.session.execute(unsent).one()
+    if count:
+        return Finding(False, "email", f"{plural(count, 'email')} not sent. {answer}", "Send a test.", "/admin/mail")
+    return Finding(True, "email", f"Sent through {current_app.config['MAIL_SERVER']}. None waits for long.")
 
 
 def jobs_finding() -> Finding:
@@ -8311,6 +8321,9 @@ def shared_gauges() -> Iterator[GaugeMetricFamily]:
     yield gauge("job_last_end_timestamp_seconds", "When the job ended last", ended, "job")
     failures = {name: run.failures for name, run in runs.items()}
     yield gauge("job_failures", "How often the job failed since it last succeeded", failures, "job")
+    mails = sa.select(OutgoingMail.state, sa.func.count()).where(OutgoingMail.state != "sent").group_by("state")
+    counts = dict(db.session.execute(mails).tuples().all())
+    yield gauge("emails", "Emails that wait or failed", {"waiting": 0, "failed": 0} | counts, "state")
 
 
 @health.get("/metrics", endpoint="metrics")
@@ -9062,28 +9075,28 @@ def stored_demo_file(name: str, store: Callable[[FileStorage], StoredFile]) -> S
         return store(FileStorage(content, filename=name))
 
 
-# -- email: what it says -----------------------------------------------------------------------------------------------
+# -- email: its text ---------------------------------------------------------------------------------------------------
 
-# No header is broken into lines, because many programs do not join the link in it again. Nothing but ASCII is sent.
+# Headers are not wrapped, because some mail programs don't put the link in List-Unsubscribe together again.
 MAIL_POLICY = policy.SMTP.clone(max_line_length=998, cte_type="7bit")
 _ROOTED = re.compile(r'( (?:href|src)="|\]\()/(?!/)')
 _BOX = re.compile(r'<input [^>]*aria-label="(Done|To do)"[^>]*>')
 
 
 def unsubscribe_signer() -> URLSafeSerializer:
-    """What signs the person and the kind in the link that stops emails."""
+    """Return the serializer that signs the person and the kind in the link that stops emails."""
     keys = [*current_app.config["SECRET_KEY_FALLBACKS"], current_app.config["SECRET_KEY"]]
     return URLSafeSerializer(keys, salt="unsubscribe")
 
 
 def write_mail(mail: OutgoingMail) -> tuple[EmailMessage, list[int]] | None:
-    """Write an email as things are now. Returns it with the ids of what it tells; None where it would tell nothing.
+    """Return the text of an email as of now, with the ids of the notifications in it, or None if it would be empty.
 
-    Raises `ValueError` or `MessageError` for a person's address that is none.
+    Raises `ValueError` or `MessageError` if the person's address isn't valid.
     """
     user = db.session.get_one(User, mail.user_id, populate_existing=True)
     g.now = utcnow()
-    g.clock = g.now, user.zone  # the times in it are those of who reads it
+    g.clock = g.now, user.zone  # times are shown in the reader's time zone
     told = mail.told(user) if user.is_active and user.email else ()
     if not told:
         return None
@@ -9091,7 +9104,7 @@ def write_mail(mail: OutgoingMail) -> tuple[EmailMessage, list[int]] | None:
     owes = sa.select(Post.id).join(User, User.id == user.id).where(Post.id == post.id, Acknowledgement.pending())
     stop = f"{link_base()}/account/unsubscribe/{unsubscribe_signer().dumps([user.id, choice_of(mail.kind)])}"
     headers = {"List-Unsubscribe": f"<{stop}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
-    if mail.kind != "digest":  # all emails about a post answer one that was never sent, and so stand together
+    if mail.kind != "digest":  # mail programs group the emails about a post, as answers to one that was never sent
         headers["In-Reply-To"] = headers["References"] = f"<post-{post.id}.{post.form_id}@{domain}>"
     context = {"told": told, "post": post, "owes": db.session.scalar(owes, {"now": g.now}), "stop": stop}
     template = "mail/digest.html" if mail.kind == "digest" else "mail/notification.html"
@@ -9100,7 +9113,7 @@ def write_mail(mail: OutgoingMail) -> tuple[EmailMessage, list[int]] | None:
 
 
 def compose(user: User, template: str, number: str, headers: Mapping[str, str], **context: Any) -> EmailMessage:
-    """Put an email together. The first line of its plain text is the subject."""
+    """Return an email. The first line of the plain text is the subject."""
     site, draw = Setting.read(), current_app.jinja_env.get_template
     values = {"user": user, "site": site, "base": link_base(), "now": g.now, "SAID": SAID} | context
     subject, _, text = draw(template.replace(".html", ".txt")).render(values).partition("\n")
@@ -9112,7 +9125,7 @@ def compose(user: User, template: str, number: str, headers: Mapping[str, str], 
         "To": Address(user.name, addr_spec=user.email),
         "Date": utcnow().replace(tzinfo=UTC),
         "Message-ID": f"<{number}@{sender_domain()}>",
-        "Auto-Submitted": "auto-generated",  # so that no absence is answered to it
+        "Auto-Submitted": "auto-generated",  # so that out-of-office replies aren't sent to it
         **headers,
     }.items():
         message[header] = value
@@ -9122,7 +9135,7 @@ def compose(user: User, template: str, number: str, headers: Mapping[str, str], 
 
 
 def link_base() -> str:
-    """What links in emails begin with: never the Host header of a request, which anybody can make up."""
+    """Return how links in emails begin. The Host header of a request is never used, because anybody can forge it."""
     return current_app.config["SITE_URL"] or site_address(current_app.config)
 
 
@@ -9131,17 +9144,17 @@ def sender_domain() -> str:
 
 
 def for_mail(text: str) -> str:
-    """The HTML or the Markdown of a text with whole addresses, and with nothing in it that would have to be fetched."""
+    """Return the HTML or Markdown of a text with complete links, and without pictures: emails fetch nothing."""
     text = _BOX.sub(lambda found: "☑" if found[1] == "Done" else "☐", without_pictures(text))
     return _ROOTED.sub(rf"\1{link_base()}/", text)
 
 
-# -- email: the server that takes it -----------------------------------------------------------------------------------
+# -- email: the mail server --------------------------------------------------------------------------------------------
 
-TLS_PORT = 465  # where a server encrypts from the beginning; on others it is asked to
-MAIL_SECONDS = 20  # how long the server may take for an answer
-MAIL_ERRORS = (OSError, ValueError, MessageError)  # smtplib's are OSErrors
-# What goes wrong, in the words of whoever has to mend it: the first that fits.
+TLS_PORT = 465  # on this port the connection is encrypted from the beginning, on others by STARTTLS
+MAIL_SECONDS = 20  # for each answer of the server
+MAIL_ERRORS = (OSError, ValueError, MessageError)  # smtplib's exceptions are OSErrors
+# What went wrong, in words for administrators. The first exception that matches counts.
 MAIL_TROUBLE: tuple[tuple[type[Exception], str], ...] = (
     (socket.gaierror, "There is no server called {MAIL_SERVER}. Check MAIL_SERVER."),
     (ConnectionRefusedError, "{MAIL_SERVER} takes no connections on port {MAIL_PORT}. Is MAIL_PORT right?"),
@@ -9156,12 +9169,12 @@ MAIL_TROUBLE: tuple[tuple[type[Exception], str], ...] = (
     (smtplib.SMTPSenderRefused, "{MAIL_SERVER} refused MAIL_FROM, {MAIL_FROM}."),
     (smtplib.SMTPException, "{MAIL_SERVER} didn't take this email."),
     (OSError, "{MAIL_SERVER} can't be reached."),
-    (Exception, "This is no address that email can be sent to."),
+    (Exception, "This isn't an address that email can be sent to."),
 )
 
 
 def mail_trouble(error: Any, connected: bool) -> tuple[str, str]:
-    """What an email is after an error, as `OutgoingMail.settle` calls it, and why, with what the server said."""
+    """Return the state for `OutgoingMail.settle` after an error, and the reason in plain words."""
     words = next(words for kind, words in MAIL_TROUBLE if isinstance(error, kind)).format(**current_app.config)
     recipients = getattr(error, "recipients", {})
     code, said = next(iter(recipients.values()), (getattr(error, "smtp_code", 0), getattr(error, "smtp_error", b"")))
@@ -9172,9 +9185,10 @@ def mail_trouble(error: Any, connected: bool) -> tuple[str, str]:
 
 
 def connect_to_mail_server() -> smtplib.SMTP:
-    """Connect as the settings say. Raises `OSError`."""
+    """Return a connection to the mail server, signed in. Raises `OSError`."""
     config = current_app.config
-    server = config["MAIL_SERVER"], config["MAIL_PORT"], sender_domain()  # or the library would look this machine up
+    # Without the third one, smtplib would look up the name of this computer, which can take long.
+    server = config["MAIL_SERVER"], config["MAIL_PORT"], sender_domain()
     context = ssl.create_default_context(cafile=config["MAIL_CA_FILE"] or None)
     if config["MAIL_USE_TLS"] and config["MAIL_PORT"] == TLS_PORT:
         connection: smtplib.SMTP = smtplib.SMTP_SSL(*server, timeout=MAIL_SECONDS, context=context)
@@ -9192,7 +9206,7 @@ def connect_to_mail_server() -> smtplib.SMTP:
 
 
 def send_mail() -> int:
-    """Queue the summaries that are due, and send all email that is. Returns how many the server took."""
+    """Queue the summaries that are due, and send every email that is due. Return how many were sent."""
     if not mail_is_on():
         return 0
     OutgoingMail.queue_summaries()
@@ -9202,7 +9216,7 @@ def send_mail() -> int:
         try:
             if written := write_mail(mail):
                 message, told = written
-                db.session.rollback()  # no connection to the database is held while the server takes its time
+                db.session.rollback()  # so that no database connection is in use while the server responds
                 connection = connection or connect_to_mail_server()
                 connection.send_message(message)
                 state = "sent"
@@ -9226,7 +9240,7 @@ def disconnect(connection: smtplib.SMTP | None) -> None:
 
 
 def send_test(user: User) -> None:
-    """Send an administrator a test. Raises `ValidationError` in plain words."""
+    """Send an administrator a test email. Raises `ValidationError` with what went wrong, in plain words."""
     if not (mail_is_on() and user.email):
         raise ValidationError("mail", "Set email up, and enter an email address in your profile, first.")
     connection, answer = None, "sent"

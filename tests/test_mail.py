@@ -464,7 +464,7 @@ def test_what_the_server_refuses_for_good_has_failed_and_holds_nothing_up(people
     assert Counter(states()) == {"failed": 2, "sent": 1}
     answers = {mail.user_id: mail.answer for mail in outbox()}
     assert "550 5.1.1 No such mailbox here" in answers[people.reader.id]
-    assert answers[people.stranger.id] == "This is no address that email can be sent to."
+    assert answers[people.stranger.id] == "This isn't an address that email can be sent to."
 
 
 def test_an_email_whose_sender_was_killed_is_sent_by_another_one_later(people, topics, office, clock):
@@ -634,6 +634,31 @@ def test_administration_shows_what_waits_and_what_failed_and_sends_it_again(peop
     assert browser.submit(f"/admin/mail/{mail.id}/send").status_code == 404
     assert "Reader: Something new" in browser.get("/admin/mail?sent=1").text
     assert value(sa.select(Activity.detail).where(Activity.action == "mail.again")) == corkboard.KINDS["post"]
+
+
+def test_the_overview_says_when_email_fails_or_waits_for_long(people, topics, office, sign_in, clock):
+    browser = sign_in(people.admin, remember=True)
+    assert "Sent through 127.0.0.1." in browser.get("/admin").text
+    follow(topics.open, people.reader)
+    add_post(people.member, topics.open)
+    office.stop()
+    send()
+    clock.now += timedelta(minutes=61)
+    assert "1 email not sent. 127.0.0.1 takes no connections" in browser.get("/admin").text
+    office.start()
+    office.unknown.add("reader@example.com")
+    send()
+    shown = browser.get("/admin").text
+    assert "No such mailbox here" in shown
+    assert 'href="/admin/mail"' in shown
+    clock.now += DAY
+    assert "Sent through 127.0.0.1." in browser.get("/admin").text
+    numbers = app_metrics(browser)
+    assert numbers == {"waiting": "0.0", "failed": "1.0"}
+
+
+def app_metrics(browser) -> dict[str, str]:
+    return dict(re.findall(r'corkboard_emails\{state="(\w+)"\} (\S+)', browser.get("/metrics").text))
 
 
 def test_the_test_button_says_in_plain_words_how_it_went(people, office, sign_in):
