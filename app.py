@@ -8322,7 +8322,7 @@ def shared_gauges() -> Iterator[GaugeMetricFamily]:
     failures = {name: run.failures for name, run in runs.items()}
     yield gauge("job_failures", "How often the job failed since it last succeeded", failures, "job")
     mails = sa.select(OutgoingMail.state, sa.func.count()).where(OutgoingMail.state != "sent").group_by("state")
-    counts = {state: count for state, count in db.session.execute(mails)}
+    counts = {row[0]: row[1] for row in db.session.execute(mails)}
     yield gauge("emails", "Emails that wait or failed", {"waiting": 0, "failed": 0} | counts, "state")
 
 
