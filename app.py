@@ -7128,6 +7128,11 @@ ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "token.created": "created the access token {thing}",
         "token.revoked": "revoked the access token {thing}",
     }),
+    "email": ("Email", {
+        "mail.again": "sent an email again: {detail}",
+        "mail.tested": "sent a test email: {detail}",
+        "person.unsubscribed": "stopped emails: {detail}",
+    }),
     "site": ("Settings and clearing up", {
         "settings.changed": "changed the settings",
         "bin.emptied": "emptied the recycle bin: {detail}",

@@ -432,6 +432,7 @@ sa.Table(
     sa.UniqueConstraint("notification_id"),
     sa.Index("ix_outgoing_mail_due", "state", "due_at"),
     sa.Index("ix_outgoing_mail_user_id", "user_id"),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
