@@ -7067,7 +7067,6 @@ ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "person.picture": "changed their picture",
         "person.appearance": "changed how the site looks to them",
         "person.notifications": "chose what to be notified of",
-        "person.unsubscribed": "turned off emails: {detail}",
         "person.read_all": "marked all notifications as read",
     }),
     "posts": ("Posts and pages", {
@@ -7137,9 +7136,6 @@ ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "site": ("Settings and clearing up", {
         "settings.changed": "changed the settings",
         "bin.emptied": "emptied the recycle bin: {detail}",
-        "job.run": "ran the job {detail}",
-        "mail.again": "sent an email again: {detail}",
-        "mail.tested": "sent a test email: {detail}",
         "activity.pruned": "deleted {detail} of this record",
         "job.run": "ran the job {detail}",
         "backup.made": "made the backup {detail}",
