@@ -3,14 +3,15 @@
  1. Constants and extensions  limits, security headers, roles, exceptions, Markdown, differences of texts
  2. Models                    SoftDelete, User, SignIn, VisitCount, ApiToken, Topic, TopicMember, Post, Revision,
                               MustReadRole, MustReadPerson, Acknowledgement, Comment, Attachment, Reaction, Activity,
-                              Follow, ReadMark, NotificationChoice, Notification, Setting, SearchEntry, Throttle, JobRun
+                              Follow, ReadMark, NotificationChoice, Notification, OutgoingMail, Setting, SearchEntry,
+                              Throttle, JobRun
  3. Access                    passwords, sessions, `current_user`, `@public`, `@login_required`, `@role_required`
  4. Forms
  5. View helpers              lists, reactions, read marks, the sidebar, uploads, pictures
  6. Routes                    auth, account, posts, topics, people, files, search, notifications, admin
  7. JSON API                  api, docs, feeds, health
  8. Template filters and context  dates and times, cached parts of pages, assets
- 9. Commands                  set-up, checks, search index, demo, jobs
+ 9. Commands                  set-up, checks, search index, demo, email, jobs
 10. Error handlers
 11. create_app                request hooks
 
@@ -44,7 +45,9 @@ import re
 import secrets
 import shutil
 import signal
+import smtplib
 import socket
+import ssl
 import statistics
 import sys
 import threading
@@ -57,6 +60,11 @@ from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from dataclasses import fields as dataclass_fields
 from datetime import UTC, date, datetime, timedelta
+from email import policy
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import parseaddr
 from enum import IntEnum
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -100,6 +108,7 @@ from flask_smorest import Blueprint as ApiBlueprint
 from flask_smorest.fields import Upload
 from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
+from itsdangerous import BadSignature, URLSafeSerializer
 from jinja2 import StrictUndefined
 from markdown_it import MarkdownIt, rules_inline
 from markdown_it.rules_core import StateCore
@@ -884,6 +893,7 @@ class User(db.Model):
     deactivated_at: Mapped[datetime | None] = mapped_column(Timestamp)
     previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    summary_due_at: Mapped[datetime | None] = mapped_column(Timestamp, deferred=True)  # the next email summary
     picture_id: ClassVar[Any]  # a column property, defined in "Hot reads"
     stand_in: Mapped[User | None] = relationship(remote_side=id)
 
@@ -3009,14 +3019,22 @@ class ReadMark(db.Model):
 
 
 class NotificationChoice(db.Model):
-    """Whether a person wants notifications of one kind: on the site, or not at all."""
+    """How a person wants to be notified of one kind, if they chose another way than the default."""
 
     __tablename__ = "notification_choices"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     kind: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
-    way: Mapped[str] = mapped_column(sa.String(4))  # site or none
+    way: Mapped[str] = mapped_column(sa.String(6))  # one of WAYS; of the summary, one of RHYTHMS
 
 
+# How people can be notified. Without a mail server only the last two are offered.
+WAYS = {
+    "mail": "On the site and by email at once",
+    "digest": "On the site and in the email summary",
+    "site": "On the site",
+    "none": "Off",
+}
+RHYTHMS = {"daily": "Every day at 07:00", "weekly": "Every Monday at 07:00", "none": "Never"}
 # The kinds of notifications that people can switch off, in the words of that form.
 KINDS = {
     "mention": "Someone mentions you",
@@ -3027,6 +3045,32 @@ KINDS = {
     "reaction": "A reaction to something you wrote",
     "review": "A page you own is due for review",
 }
+# The kinds of emails.
+MAIL_KINDS = KINDS | {
+    "reminder": "A reminder to read something",
+    "unpublished": "A scheduled post of yours can't be published",
+    "digest": "The summary",
+}
+AT_ONCE = {"mention", "must_read", "reminder", "post", "shared_again", "unpublished"}  # unless somebody chose otherwise
+
+
+def mail_is_on() -> bool:
+    """Return whether the site sends email."""
+    return bool(current_app.config["MAIL_SERVER"])
+
+
+def default_way(kind: str) -> str:
+    """Return how people are notified of a kind, or how often they get a summary, if they chose nothing."""
+    if not mail_is_on():
+        return "site"
+    return "mail" if kind in AT_ONCE else "daily" if kind == "digest" else "digest"
+
+
+def choice_of(kind: str) -> str:
+    """Return the kind under which people choose how to be notified of a kind."""
+    return "must_read" if kind == "reminder" else kind
+
+
 # What a notification of each kind says between the names of people and the title of the post.
 SAID = {
     "mention": "mentioned you in",
@@ -3056,6 +3100,7 @@ class Notification(db.Model):
     actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     read_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+    mailed_at: Mapped[datetime | None] = mapped_column(Timestamp)
 
     post: Mapped[Post] = relationship()
     comment: Mapped[Comment | None] = relationship()
@@ -3098,20 +3143,32 @@ class Notification(db.Model):
 
     @classmethod
     def choices(cls, user: User) -> dict[str, str]:
-        """Return how a person wants to be notified of each kind: "site" or "none"."""
+        """Return how a person is notified of each kind, one of `WAYS`; for "digest" one of `RHYTHMS`."""
         chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
-        return dict.fromkeys(KINDS, "site") | {choice.kind: choice.way for choice in chosen}
+        ways = {choice.kind: choice.way for choice in chosen if mail_is_on() or choice.way == "none"}
+        return {kind: ways.get(choice_of(kind), default_way(kind)) for kind in MAIL_KINDS}
 
     # -- actions
 
     @classmethod
     @transactional
     def choose(cls, actor: User, **ways: str) -> None:
-        """Save how a person wants to be notified of some kinds."""
-        user = User.acting(actor.id)
-        chosen = [{"user_id": user.id, "kind": kind, "way": way} for kind, way in ways.items()]
-        database.upsert(NotificationChoice, chosen)
+        """Save how a person wants to be notified of some kinds. The default way is not stored."""
+        user, chosen = User.acting(actor.id), NotificationChoice
+        db.session.execute(sa.delete(chosen).where(chosen.user_id == user.id, chosen.kind.in_(ways)))
+        kept = [(kind, way) for kind, way in ways.items() if way != default_way(kind)]
+        db.session.add_all(chosen(user_id=user.id, kind=kind, way=way) for kind, way in kept)
+        user.summary_due_at = None
         Activity.record(user, "person.notifications", user)
+
+    @classmethod
+    @transactional
+    def unsubscribe(cls, user_id: int, kind: str) -> None:
+        """Send a person no more emails of one kind. They are still notified on the site."""
+        way = "none" if kind == "digest" else "site"
+        database.upsert(NotificationChoice, [{"user_id": user_id, "kind": kind, "way": way}])
+        user = db.session.get_one(User, user_id)
+        Activity.record(user, "person.unsubscribed", user, MAIL_KINDS[kind])
 
     @classmethod
     @transactional
@@ -3215,7 +3272,7 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
     insert = sa.insert(Notification).from_select(AUDIENCE.selected_columns.keys(), people, include_defaults=False)
     values = {
         "kind": kind,
-        "choice": "must_read" if kind == "reminder" else kind,
+        "choice": choice_of(kind),
         "activity_id": activity.id,
         "actor_id": activity.actor_id,
         "post_id": post.id,
@@ -3224,6 +3281,8 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
         "now": activity.at,
     }
     db.session.connection().execute(database.unless_present(insert), values)
+    if mail_is_on():
+        OutgoingMail.queue(kind, activity)
 
 
 def notify_mentioned(activity: Activity, names: Iterable[str], thing: Post | Comment) -> None:
@@ -3258,6 +3317,156 @@ def notify_again(activity: Activity, post: Post) -> None:
     told = told.where(Notification.kind == "mention", *about_post)
     notify_mentioned(activity, mentioned_names(post.html).difference(db.session.scalars(told)), post)
     notify("shared_again", activity, post, who=sa.true())
+
+
+# -- Email -------------------------------------------------------------------------------------------------------------
+
+SUMMARY_HOUR = 7
+SUMMARY_FOR = timedelta(days=14)  # older notifications are left out of summaries
+MAIL_LEASE = timedelta(minutes=10)  # after this time another process sends what a killed one had claimed
+MAIL_PAUSE = timedelta(minutes=1)  # before the second attempt; doubled before each later one
+MAIL_TRIES = 11  # in about 17 hours
+MAIL_DOWN = timedelta(minutes=5)  # before the next attempt if the server can't be reached
+MAIL_KEPT = timedelta(days=30)
+
+
+class OutgoingMail(db.Model):
+    """An email that waits, was sent, or failed. Its text is written when it is sent, and says what is visible then."""
+
+    __tablename__ = "outgoing_mail"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(12))  # of its notification, or digest
+    notification_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("notifications.id", ondelete="CASCADE"), unique=True
+    )
+    state: Mapped[str] = mapped_column(sa.String(8), default="waiting")  # waiting, sent, failed
+    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    # When to send it. A process that sends it sets this to later first. Of a sent or failed one, when that was.
+    due_at: Mapped[datetime] = mapped_column(Timestamp)
+    attempts: Mapped[int] = mapped_column(default=0)
+    answer: Mapped[str] = mapped_column(sa.String(500), default="")  # the server's, in words
+
+    user: Mapped[User] = relationship()
+
+    # -- queries
+
+    def told(self, user: User) -> Sequence[Notification]:
+        """Return the notifications to put into this email: unread, visible to its person, and wanted in this way.
+
+        A summary leaves out what has an email of its own.
+        """
+        way = "digest" if self.kind == "digest" else "mail"
+        kinds = [kind for kind, chosen in Notification.choices(user).items() if chosen == way]
+        recent = Notification.created_at > utcnow() - SUMMARY_FOR
+        alone = ~sa.exists().where(OutgoingMail.notification_id == Notification.id)
+        which = Notification.id == self.notification_id if self.notification_id else sa.and_(recent, alone)
+        unread = sa.select(Notification).where(Notification.user_id == user.id, Notification.kind.in_(kinds), which)
+        unread = unread.where(Notification.read_at.is_(None), Notification.mailed_at.is_(None), Notification.visible())
+        return db.session.scalars(unread.order_by(Notification.id), {"viewer": user.id, "now": utcnow()}).all()
+
+    # -- actions
+
+    @classmethod
+    def queue(cls, kind: str, activity: Activity) -> None:
+        """Queue, as part of an action, an email to each person whom it notified and who wants that at once."""
+        chosen = sa.select(NotificationChoice.way).where(
+            NotificationChoice.user_id == User.id, NotificationChoice.kind == choice_of(kind)
+        )
+        wanted = sa.func.coalesce(chosen.scalar_subquery(), default_way(kind)) == "mail"
+        at = sa.literal(activity.at, Timestamp)
+        told = sa.select(User.id, Notification.kind, Notification.id, at, at).join_from(
+            User, Notification, Notification.user_id == User.id
+        )
+        told = told.where(Notification.activity_id == activity.id, Notification.kind == kind, User.email != "", wanted)
+        columns = (cls.user_id, cls.kind, cls.notification_id, cls.created_at, cls.due_at)
+        db.session.execute(sa.insert(cls).from_select(columns, told))
+
+    @classmethod
+    def queue_summaries(cls) -> None:
+        """Queue the summaries that are due now."""
+        due = sa.or_(User.summary_due_at.is_(None), User.summary_due_at <= utcnow())
+        people = sa.select(User.id).where(User.is_active, User.email != "", due)
+        for user_id in db.session.scalars(people).all():
+            cls._queue_summary(user_id)
+
+    @classmethod
+    @transactional
+    def _queue_summary(cls, user_id: int) -> None:
+        """Queue a person's summary if it is due, not empty, and no other waits. Set when the next one is due."""
+        user = db.session.get_one(User, user_id, with_for_update=True, populate_existing=True)
+        now, due, rhythm = utcnow(), user.summary_due_at, Notification.choices(user)["digest"]
+        user.summary_due_at = next_summary(now, user.zone, rhythm)
+        mail = cls(user_id=user_id, kind="digest", created_at=now, due_at=now)
+        waiting = sa.select(cls.id).where(cls.user_id == user_id, cls.kind == "digest", cls.state == "waiting")
+        if due and due <= now and rhythm != "none" and not db.session.scalar(waiting) and mail.told(user):
+            db.session.add(mail)
+
+    @classmethod
+    @transactional
+    def claim(cls) -> OutgoingMail | None:
+        """Take the email that has been due longest, so that no other process sends it. Return it, or None."""
+        now = utcnow()
+        due = (cls.state == "waiting", cls.due_at <= now)
+        first = sa.select(cls.id).where(*due).order_by(cls.due_at, cls.id).limit(1)
+        while mail_id := db.session.scalar(first):
+            take = sa.update(cls).where(cls.id == mail_id, *due).values(due_at=now + MAIL_LEASE)
+            taken: Any = db.session.execute(take)
+            if taken.rowcount == 1:
+                return db.session.get_one(cls, mail_id, populate_existing=True)
+        return None
+
+    @classmethod
+    @transactional
+    def settle(
+        cls, mail_id: int, lease: datetime, attempts: int, state: str, answer: str, told: Sequence[int] = ()
+    ) -> None:
+        """Save the result of sending an email that `claim` returned with this `due_at` and these attempts.
+
+        It was "sent", with some notifications in it; it has "failed"; it is "waiting" for another attempt; the server
+        was "down", which is not an attempt; or it is "dropped" and deleted, because it would have been empty.
+        """
+        mine = (cls.id == mail_id, cls.due_at == lease)
+        if state == "dropped":
+            db.session.execute(sa.delete(cls).where(*mine))
+            return
+        tries = attempts + (state != "down")
+        ended = state if state in ("sent", "failed") else "failed" if tries >= MAIL_TRIES else "waiting"
+        pause = MAIL_DOWN if state == "down" else MAIL_PAUSE * 2**attempts if ended == "waiting" else timedelta(0)
+        values = {"state": ended, "attempts": tries, "due_at": utcnow() + pause, "answer": answer[:500]}
+        db.session.execute(sa.update(cls).where(*mine).values(values))
+        if state == "sent":
+            db.session.execute(sa.update(Notification).where(Notification.id.in_(told)).values(mailed_at=utcnow()))
+
+    @classmethod
+    @transactional
+    def send_again(cls, actor: User, mail_id: int) -> None:
+        """Queue a failed email again. Raises `NotVisible` if there is no such email."""
+        User.acting(actor.id, Role.ADMIN)
+        failed = sa.select(cls).where(cls.id == mail_id, cls.state == "failed").with_for_update()
+        mail = db.session.scalar(failed)
+        if mail is None:
+            raise NotVisible
+        mail.state, mail.attempts, mail.due_at = "waiting", 0, utcnow()
+        Activity.record(actor, "mail.again", ("mail", mail.id), MAIL_KINDS[mail.kind])
+
+    @classmethod
+    @transactional
+    def record_test(cls, actor: User, answer: str) -> None:
+        """Record that an administrator sent a test email, and the result."""
+        Activity.record(User.acting(actor.id, Role.ADMIN), "mail.tested", ("mail", 0), answer)
+
+
+sa.Index("ix_outgoing_mail_due", OutgoingMail.state, OutgoingMail.due_at)
+
+
+def next_summary(moment: datetime, zone: ZoneInfo, rhythm: str) -> datetime:
+    """Return the first time after a moment, in a time zone, at which a summary is due."""
+    local = moment.replace(tzinfo=UTC).astimezone(zone)
+    due = local.replace(hour=SUMMARY_HOUR, minute=0, second=0, microsecond=0)
+    while due <= local or (rhythm == "weekly" and due.weekday() != 0):
+        due += timedelta(days=1)
+    return due.astimezone(UTC).replace(tzinfo=None)
 
 
 # -- Settings ----------------------------------------------------------------------------------------------------------
@@ -3612,8 +3821,12 @@ Topic.post_count = column_property(
 
 def without_files(rendered: str) -> str:
     """Return the HTML of a deleted text without its files, which nobody can open any more; pictures become names."""
-    text = _FILE_LINK.sub(r"\1", rendered)
-    return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", text)
+    return without_pictures(_FILE_LINK.sub(r"\1", rendered))
+
+
+def without_pictures(rendered: str) -> str:
+    """Return the HTML of a text with its pictures replaced by their names."""
+    return _PICTURE.sub(lambda found: f"<em>{escape(html.unescape(found[1])) or 'A picture'}</em>", rendered)
 
 
 # -- Backups -----------------------------------------------------------------------------------------------------------
@@ -4498,8 +4711,8 @@ class AppearanceForm(SiteForm):
 
 
 def way_field(kind: str) -> Any:
-    """Return a field for whether to be notified of one kind."""
-    return SelectField(KINDS[kind], choices=[SelectChoice("site", "On the site"), SelectChoice("none", "Off")])
+    """Return a field for how to be notified of one kind."""
+    return SelectField(KINDS[kind])
 
 
 class NotificationsForm(SiteForm):
@@ -4510,6 +4723,16 @@ class NotificationsForm(SiteForm):
     shared_again = way_field("shared_again")
     reaction = way_field("reaction")
     review = way_field("review")
+
+    def __init__(self, **kw: Any) -> None:
+        super().__init__(**kw)
+        offered = [*WAYS.items()][0 if mail_is_on() else 2 :]
+        for kind in KINDS:
+            self._fields[kind].choices = choices(offered)  # type: ignore[attr-defined]
+
+
+class MailNotificationsForm(NotificationsForm):
+    digest = SelectField("Email summary", choices=[SelectChoice(*pair) for pair in RHYTHMS.items()])
 
 
 class PasswordForm(SiteForm):
@@ -5246,11 +5469,27 @@ def appearance() -> ResponseReturnValue:
 @login_required
 def notification_choices() -> ResponseReturnValue:
     """Choose what to be notified of, and how."""
-    form = NotificationsForm(data=Notification.choices(current_user))
+    kind_of_form = MailNotificationsForm if mail_is_on() else NotificationsForm
+    form = kind_of_form(data=Notification.choices(current_user))
     if form.validate_on_submit():
-        Notification.choose(current_user, **{kind: form[kind].data for kind in KINDS})
+        Notification.choose(current_user, **form.data)
         return redirect_with_flash("/account/notifications", "Saved.")
     return form_page("account/notifications.html", form)
+
+
+@account.route("/unsubscribe/<token>", methods=["GET", "POST"])
+@csrf.exempt  # the signature is the permission: mail programs ask by themselves (RFC 8058)
+@public
+def unsubscribe(token: str) -> ResponseReturnValue:
+    """Stop emails of one kind, by the link in such an email."""
+    try:
+        user_id, kind = unsubscribe_signer().loads(token)
+    except BadSignature:
+        abort(404)
+    is_done = request.method == "POST"
+    if is_done:
+        Notification.unsubscribe(user_id, kind)
+    return render_template("account/unsubscribe.html", is_done=is_done, about=MAIL_KINDS[kind])
 
 
 def time_zones() -> list[str]:
@@ -6571,6 +6810,40 @@ def save_activity_days() -> ResponseReturnValue:
     return _save_settings(ActivityForm())
 
 
+@admin.get("/mail", endpoint="mail")
+@role_required(Role.ADMIN)
+def show_mail() -> ResponseReturnValue:
+    """List the emails that wait or failed, and why; or those that were sent."""
+    return mail_page(SiteForm())
+
+
+def mail_page(form: SiteForm) -> ResponseReturnValue:
+    """Return the page of emails; `form` has the error of a test."""
+    sent = "sent" in request.args
+    mails = sa.select(OutgoingMail).where((OutgoingMail.state == "sent") == sent).options(joinedload(OutgoingMail.user))
+    page = paginate(mails, (OutgoingMail.id.desc(),), request.args.get("before"))
+    return form_page("admin/mail.html", form, page=page, sent=sent, kinds=MAIL_KINDS)
+
+
+@admin.post("/mail/test")
+@role_required(Role.ADMIN)
+def send_test_mail() -> ResponseReturnValue:
+    """Send the administrator a test email, and show the result."""
+    form = SiteForm()
+    with form.errors_from_model():
+        send_test(current_user)
+        return redirect_with_flash("/admin/mail", f"The mail server took a test for {current_user.email}.")
+    return mail_page(form)
+
+
+@admin.post("/mail/<int:mail_id>/send")
+@role_required(Role.ADMIN)
+def send_again(mail_id: int) -> ResponseReturnValue:
+    """Send a failed email again."""
+    OutgoingMail.send_again(current_user, mail_id)
+    return redirect_with_flash("/admin/mail", "It will be sent within half a minute.")
+
+
 @admin.get("/bin", endpoint="bin")
 @role_required(Role.EDITOR)
 def recycle_bin() -> ResponseReturnValue:
@@ -6646,7 +6919,17 @@ def site_findings() -> Iterator[Finding]:
 
 
 def mail_finding() -> Finding:
-    return Finding(True, "email", "Not set up. Invitations and new passwords are handed over by you.")
+    """Check whether emails failed in the last day, or have waited for an hour."""
+    if not mail_is_on():
+        return Finding(True, "email", "Not set up. Invitations and new passwords are handed over by you.")
+    mail, now = OutgoingMail, utcnow()
+    failed = sa.and_(mail.state == "failed", mail.due_at > now - timedelta(days=1))
+    late = sa.and_(mail.state == "waiting", mail.created_at < now - HOUR)
+    unsent = sa.select(sa.func.count(), sa.func.max(mail.answer)).where(sa.or_(failed, late))
+    count, answer = db.session.execute(unsent).one()
+    if count:
+        return Finding(False, "email", f"{plural(count, 'email')} not sent. {answer}", "Send a test.", "/admin/mail")
+    return Finding(True, "email", f"Sent through {current_app.config['MAIL_SERVER']}. None waits for long.")
 
 
 def jobs_finding() -> Finding:
@@ -6844,6 +7127,11 @@ ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "tokens": ("Access tokens", {
         "token.created": "created the access token {thing}",
         "token.revoked": "revoked the access token {thing}",
+    }),
+    "email": ("Email", {
+        "mail.again": "sent an email again: {detail}",
+        "mail.tested": "sent a test email: {detail}",
+        "person.unsubscribed": "stopped emails: {detail}",
     }),
     "site": ("Settings and clearing up", {
         "settings.changed": "changed the settings",
@@ -8157,6 +8445,9 @@ def shared_gauges() -> Iterator[GaugeMetricFamily]:
     yield gauge("job_last_end_timestamp_seconds", "When the job ended last", ended, "job")
     failures = {name: run.failures for name, run in runs.items()}
     yield gauge("job_failures", "How often the job failed since it last succeeded", failures, "job")
+    mails = sa.select(OutgoingMail.state, sa.func.count()).where(OutgoingMail.state != "sent").group_by("state")
+    counts = {row[0]: row[1] for row in db.session.execute(mails)}
+    yield gauge("emails", "Emails that wait or failed", {"waiting": 0, "failed": 0} | counts, "state")
 
 
 @health.get("/metrics", endpoint="metrics")
@@ -8415,6 +8706,7 @@ def register_template_helpers(app: Flask) -> None:
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local, day_heading=day_heading)
+    app.jinja_env.filters.update(for_mail=for_mail)
     for function in (activity_in_words, activity_actor, activity_changes, activity_link):
         app.jinja_env.filters[function.__name__] = function
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
@@ -8907,6 +9199,187 @@ def stored_demo_file(name: str, store: Callable[[FileStorage], StoredFile]) -> S
         return store(FileStorage(content, filename=name))
 
 
+# -- email: its text ---------------------------------------------------------------------------------------------------
+
+# Headers are not wrapped, because some mail programs don't put the link in List-Unsubscribe together again.
+MAIL_POLICY = policy.SMTP.clone(max_line_length=998, cte_type="7bit")
+_ROOTED = re.compile(r'( (?:href|src)="|\]\()/(?!/)')
+_BOX = re.compile(r'<input [^>]*aria-label="(Done|To do)"[^>]*>')
+
+
+def unsubscribe_signer() -> URLSafeSerializer:
+    """Return the serializer that signs the person and the kind in the link that stops emails."""
+    keys = [*current_app.config["SECRET_KEY_FALLBACKS"], current_app.config["SECRET_KEY"]]
+    return URLSafeSerializer(keys, salt="unsubscribe")
+
+
+def write_mail(mail: OutgoingMail) -> tuple[EmailMessage, list[int]] | None:
+    """Return the text of an email as of now, with the ids of the notifications in it, or None if it would be empty.
+
+    Raises `ValueError` or `MessageError` if the person's address isn't valid.
+    """
+    user = db.session.get_one(User, mail.user_id, populate_existing=True)
+    g.now = utcnow()
+    g.clock = g.now, user.zone  # times are shown in the reader's time zone
+    told = mail.told(user) if user.is_active and user.email else ()
+    if not told:
+        return None
+    post, domain = told[0].post, sender_domain()
+    owes = sa.select(Post.id).join(User, User.id == user.id).where(Post.id == post.id, Acknowledgement.pending())
+    stop = f"{link_base()}/account/unsubscribe/{unsubscribe_signer().dumps([user.id, choice_of(mail.kind)])}"
+    headers = {"List-Unsubscribe": f"<{stop}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    if mail.kind != "digest":  # mail programs group the emails about a post, as answers to one that was never sent
+        headers["In-Reply-To"] = headers["References"] = f"<post-{post.id}.{post.form_id}@{domain}>"
+    context = {"told": told, "post": post, "owes": db.session.scalar(owes, {"now": g.now}), "stop": stop}
+    template = "mail/digest.html" if mail.kind == "digest" else "mail/notification.html"
+    message = compose(user, template, f"mail-{mail.id}.{mail.created_at.timestamp()}", headers, **context)
+    return message, [one.id for one in told]
+
+
+def compose(user: User, template: str, number: str, headers: Mapping[str, str], **context: Any) -> EmailMessage:
+    """Return an email. The first line of the plain text is the subject."""
+    site, draw = Setting.read(), current_app.jinja_env.get_template
+    values = {"user": user, "site": site, "base": link_base(), "now": g.now, "SAID": SAID} | context
+    subject, _, text = draw(template.replace(".html", ".txt")).render(values).partition("\n")
+    name, sender = parseaddr(current_app.config["MAIL_FROM"])
+    message = EmailMessage(policy=MAIL_POLICY)
+    for header, value in {
+        "Subject": tidy(subject),
+        "From": Address(name or site.name, addr_spec=sender),
+        "To": Address(user.name, addr_spec=user.email),
+        "Date": utcnow().replace(tzinfo=UTC),
+        "Message-ID": f"<{number}@{sender_domain()}>",
+        "Auto-Submitted": "auto-generated",  # so that out-of-office replies aren't sent to it
+        **headers,
+    }.items():
+        message[header] = value
+    message.set_content(text.lstrip())
+    message.add_alternative(draw(template).render(values | {"subject": subject}), subtype="html")
+    return message
+
+
+def link_base() -> str:
+    """Return how links in emails begin. The Host header of a request is never used, because anybody can forge it."""
+    return current_app.config["SITE_URL"] or site_address(current_app.config)
+
+
+def sender_domain() -> str:
+    return parseaddr(current_app.config["MAIL_FROM"])[1].rpartition("@")[2]
+
+
+def for_mail(text: str) -> str:
+    """Return the HTML or Markdown of a text with complete links, and without pictures: emails fetch nothing."""
+    text = _BOX.sub(lambda found: "☑" if found[1] == "Done" else "☐", without_pictures(text))
+    return _ROOTED.sub(rf"\1{link_base()}/", text)
+
+
+# -- email: the mail server --------------------------------------------------------------------------------------------
+
+TLS_PORT = 465  # on this port the connection is encrypted from the beginning, on others by STARTTLS
+MAIL_SECONDS = 20  # for each answer of the server
+MAIL_ERRORS = (OSError, ValueError, MessageError)  # smtplib's exceptions are OSErrors
+# What went wrong, in words for administrators. The first exception that matches counts.
+MAIL_TROUBLE: tuple[tuple[type[Exception], str], ...] = (
+    (socket.gaierror, "There is no server called {MAIL_SERVER}. Check MAIL_SERVER."),
+    (ConnectionRefusedError, "{MAIL_SERVER} takes no connections on port {MAIL_PORT}. Is MAIL_PORT right?"),
+    (
+        ssl.SSLCertVerificationError,
+        "The certificate of {MAIL_SERVER} isn't trusted. See MAIL_CA_FILE.",
+    ),
+    (ssl.SSLError, "{MAIL_SERVER} doesn't encrypt like this on port {MAIL_PORT}. Usual ports are 587 and 465."),
+    (TimeoutError, "{MAIL_SERVER} doesn't answer on port {MAIL_PORT}. Check MAIL_PORT, and the firewall."),
+    (smtplib.SMTPAuthenticationError, "{MAIL_SERVER} refused MAIL_USERNAME and MAIL_PASSWORD."),
+    (smtplib.SMTPNotSupportedError, "{MAIL_SERVER} doesn't offer encryption or sign-in. Check MAIL_PORT."),
+    (smtplib.SMTPSenderRefused, "{MAIL_SERVER} refused MAIL_FROM, {MAIL_FROM}."),
+    (smtplib.SMTPException, "{MAIL_SERVER} didn't take this email."),
+    (OSError, "{MAIL_SERVER} can't be reached."),
+    (Exception, "This isn't an address that email can be sent to."),
+)
+
+
+def mail_trouble(error: Any, connected: bool) -> tuple[str, str]:
+    """Return the state for `OutgoingMail.settle` after an error, and the reason in plain words."""
+    words = next(words for kind, words in MAIL_TROUBLE if isinstance(error, kind)).format(**current_app.config)
+    recipients = getattr(error, "recipients", {})
+    code, said = next(iter(recipients.values()), (getattr(error, "smtp_code", 0), getattr(error, "smtp_error", b"")))
+    words += f" It said: {code} {tidy(said.decode(errors='replace'))}" if code else ""
+    if not connected or isinstance(error, smtplib.SMTPSenderRefused):
+        return "down", words
+    return "failed" if code >= 500 or not isinstance(error, OSError) else "waiting", words
+
+
+def connect_to_mail_server() -> smtplib.SMTP:
+    """Return a connection to the mail server, signed in. Raises `OSError`."""
+    config = current_app.config
+    # Without the third one, smtplib would look up the name of this computer, which can take long.
+    server = config["MAIL_SERVER"], config["MAIL_PORT"], sender_domain()
+    context = ssl.create_default_context(cafile=config["MAIL_CA_FILE"] or None)
+    if config["MAIL_USE_TLS"] and config["MAIL_PORT"] == TLS_PORT:
+        connection: smtplib.SMTP = smtplib.SMTP_SSL(*server, timeout=MAIL_SECONDS, context=context)
+    else:
+        connection = smtplib.SMTP(*server, timeout=MAIL_SECONDS)
+    try:
+        if config["MAIL_USE_TLS"] and config["MAIL_PORT"] != TLS_PORT:
+            connection.starttls(context=context)
+        if config["MAIL_USERNAME"]:
+            connection.login(config["MAIL_USERNAME"], config["MAIL_PASSWORD"])
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def send_mail() -> int:
+    """Queue the summaries that are due, and send every email that is due. Return how many were sent."""
+    if not mail_is_on():
+        return 0
+    OutgoingMail.queue_summaries()
+    sent, connection = 0, None
+    while mail := OutgoingMail.claim():
+        taken, state, answer, told = (mail.id, mail.due_at, mail.attempts), "dropped", "", []
+        try:
+            if written := write_mail(mail):
+                message, told = written
+                db.session.rollback()  # so that no database connection is in use while the server responds
+                connection = connection or connect_to_mail_server()
+                connection.send_message(message)
+                state = "sent"
+        except MAIL_ERRORS as error:
+            state, answer = mail_trouble(error, connection is not None or not told)
+            log.warning("email %d is %s: %s", taken[0], state, answer)
+            connection = disconnect(connection)
+        OutgoingMail.settle(*taken, state, answer, told)
+        sent += state == "sent"
+        if state == "down":
+            break
+    disconnect(connection)
+    return sent
+
+
+def disconnect(connection: smtplib.SMTP | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.quit()
+        connection.close()
+
+
+def send_test(user: User) -> None:
+    """Send an administrator a test email. Raises `ValidationError` with what went wrong, in plain words."""
+    if not (mail_is_on() and user.email):
+        raise ValidationError("mail", "Set email up, and enter an email address in your profile, first.")
+    connection, answer = None, "sent"
+    try:
+        message = compose(user, "mail/test.html", f"test-{secrets.token_hex(16)}", {})
+        connection = connect_to_mail_server()
+        connection.send_message(message)
+    except MAIL_ERRORS as error:
+        answer = mail_trouble(error, connection is not None)[1]
+        raise ValidationError("mail", answer) from error
+    finally:
+        disconnect(connection)
+        OutgoingMail.record_test(user, answer)
+
+
 # -- jobs: what the site does automatically ----------------------------------------------------------------------------
 
 
@@ -8980,9 +9453,15 @@ def verify_newest_backup() -> int:
     return len(newest)
 
 
+def delete_old_mail() -> int:
+    ended = sa.and_(OutgoingMail.state != "waiting", OutgoingMail.due_at < utcnow() - MAIL_KEPT)
+    return delete_old(OutgoingMail, ended)
+
+
 HOUR = timedelta(hours=1)
 JOBS = (
     Job("publish", HOUR / 240, "Publishes scheduled posts.", Post.publish_due, "post", "published"),
+    Job("mail", HOUR / 240, "Sends email, and summaries when they are due.", send_mail, "email", "sent"),
     Job("reviews", HOUR, "Tells owners which pages are overdue for review.", notify_overdue_reviews, "page", "overdue"),
     Job("empty-bin", 6 * HOUR, "Deletes old things from the recycle bin.", empty_bin, "thing", "deleted permanently"),
     Job("prune-files", 24 * HOUR, "Puts files that belong to nothing in the trash.", Attachment.prune, "file", "moved"),
@@ -8990,6 +9469,7 @@ JOBS = (
     Job("activity", 24 * HOUR, "Deletes old entries of the activity.", prune_activity, "entry", "deleted", "entries"),
     Job("sign-ins", 24 * HOUR, "Deletes sign-ins that ended long ago.", SignIn.forget_ended, "sign-in", "deleted"),
     Job("notifications", 24 * HOUR, "Deletes old notifications.", delete_old_notifications, "notification", "deleted"),
+    Job("old-mail", 24 * HOUR, "Deletes the records of old emails.", delete_old_mail, "record", "deleted"),
     Job("read-marks", 24 * HOUR, "Deletes old read marks that are no longer needed.", delete_old_read_marks,
         "read mark", "deleted"),
     Job("backup", 24 * HOUR, "Backs up everything, and deletes the oldest backups.", back_up,

@@ -105,6 +105,7 @@ class Config:
         self._read_data()
         self._read_secrets()
         self._read_server()
+        self._read_mail()
         self._read_the_rest()
         if self.APP_ENV == "production":
             self._check_production()
@@ -183,6 +184,28 @@ class Config:
         https = self.SITE_URL.startswith("https://")
         self.SESSION_COOKIE_SECURE = https
         self.SESSION_COOKIE_NAME = "__Host-corkboard" if https else "corkboard"
+
+    def _read_mail(self) -> None:
+        self.MAIL_SERVER: str = self._read("MAIL_SERVER", "", mail_server)
+        self.MAIL_PORT: int = self._read("MAIL_PORT", 587, whole_number(1, 65535))
+        self.MAIL_USE_TLS: bool = self._read("MAIL_USE_TLS", "yes", choice("yes", "no")) == "yes"
+        self.MAIL_CA_FILE: str = self._read("MAIL_CA_FILE", "", ca_file)
+        self.MAIL_USERNAME: str = self._read("MAIL_USERNAME", "", str)
+        self.MAIL_PASSWORD: str = self._read("MAIL_PASSWORD", "", str, lambda _secret: "set")
+        self.MAIL_FROM: str = self._read("MAIL_FROM", "", mail_from)
+        if self.MAIL_SERVER:
+            self._check_mail()
+
+    def _check_mail(self) -> None:
+        unsafe = self.MAIL_PASSWORD and not self.MAIL_USE_TLS and self.MAIL_SERVER not in ("localhost", "127.0.0.1")
+        halved = bool(self.MAIL_USERNAME) != bool(self.MAIL_PASSWORD)
+        for wrong, text, remedy in (
+            (not self._given("MAIL_FROM"), "set without MAIL_FROM", "Set MAIL_FROM to the sender's address."),
+            (halved, "set without one of MAIL_USERNAME and MAIL_PASSWORD", "Set both, or neither."),
+            (unsafe, "would be sent MAIL_PASSWORD unencrypted", "Take out MAIL_USE_TLS=no, or the password."),
+        ):
+            if wrong:
+                self._found(False, "MAIL_SERVER", text, remedy)
 
     def _read_the_rest(self) -> None:
         self.MAX_UPLOAD_MB: int = self._read("MAX_UPLOAD_MB", 25, whole_number(1, 4096))
@@ -373,6 +396,32 @@ def site_url(given: str) -> str:
     if not sound:
         raise ValueError("Use http:// or https://, the host and, if need be, a port: https://intranet.example.com.")
     return url
+
+
+def mail_server(given: str) -> str:
+    if not is_host(given):
+        raise ValueError("Use the name of the mail server alone, such as smtp.example.com. Its port is MAIL_PORT.")
+    return given
+
+
+def mail_from(given: str) -> str:
+    """The sender: an address, or a name with the address in angle brackets."""
+    address = rf"[A-Za-z0-9._+=-]+@{HOST_NAME.pattern}"
+    if not given.isprintable() or not re.fullmatch(rf'{address}|[^<>@",;:]+ <{address}>', given):
+        raise ValueError("Use an address such as board@example.com, or with a name: Our board <board@example.com>.")
+    return given
+
+
+def ca_file(given: str) -> str:
+    """The file of a certificate authority of one's own; a relative path starts at the folder of `.env`."""
+    import ssl
+
+    path = os.path.abspath(PROJECT_DIR / Path(given).expanduser())
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError):  # not there, not readable, or no certificate
+        raise ValueError("Name a file that holds the certificate (PEM) of the authority you trust.") from None
+    return path
 
 
 def time_zone(given: str) -> str:

@@ -99,6 +99,19 @@ REFUSED = [
     ("HOST", "http://example.com"),
     ("HOST", "my host"),
     ("HOST", "a..b"),
+    ("MAIL_SERVER", "https://smtp.example.com"),
+    ("MAIL_SERVER", "smtp.example.com:587"),
+    ("MAIL_PORT", "0"),
+    ("MAIL_USE_TLS", "perhaps"),
+    ("MAIL_CA_FILE", "no-such-file.pem"),
+    ("MAIL_CA_FILE", "app.py"),
+    ("MAIL_FROM", "board"),
+    ("MAIL_FROM", "Our board"),
+    ("MAIL_FROM", "a@example.com, b@example.com"),
+    ("MAIL_FROM", "Our board <a@example.com> <b@example.com>"),
+    ("MAIL_FROM", "a@example.com\nBcc: b@example.com"),
+    ("MAIL_FROM", "Rye, Thimble <a@example.com>"),
+    ("MAIL_FROM", "märz@example.com"),
     ("SITE_URL", "example.com"),
     ("SITE_URL", "ftp://example.com"),
     ("SITE_URL", "https://example.com/board"),
@@ -172,6 +185,31 @@ def test_a_good_value_is_taken(read, name, value, expected):
     settings = read(**{name: value})
     settings.require_sound()
     assert getattr(settings, name) == expected
+
+
+MAIL = {"MAIL_SERVER": "smtp.example.com", "MAIL_FROM": "Thimble & Rye <board@example.com>"}
+
+
+def test_a_mail_server_is_taken(read):
+    settings = read(**MAIL, MAIL_PORT="465", MAIL_USERNAME="board", MAIL_PASSWORD="hunter2")
+    settings.require_sound()
+    assert (settings.MAIL_SERVER, settings.MAIL_PORT, settings.MAIL_USE_TLS) == ("smtp.example.com", 465, True)
+    assert settings.MAIL_FROM == "Thimble & Rye <board@example.com>"
+    assert "hunter2" not in str([str(finding) for finding in settings.findings()])
+    assert read(MAIL_USE_TLS="no").MAIL_USE_TLS is False
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"MAIL_FROM": ""}, "MAIL_FROM"),
+    ({"MAIL_USERNAME": "board"}, "MAIL_PASSWORD"),
+    ({"MAIL_PASSWORD": "hunter2"}, "MAIL_USERNAME"),
+    ({"MAIL_USERNAME": "board", "MAIL_PASSWORD": "hunter2", "MAIL_USE_TLS": "no"}, "unencrypted"),
+])  # fmt: skip
+def test_a_mail_server_needs_what_belongs_to_it(read, given, said):
+    (finding,) = failed(read(**MAIL | given))
+    assert finding.name == "MAIL_SERVER"
+    assert said in finding.text
+    read(**MAIL | given | {"MAIL_SERVER": ""}).require_sound()
 
 
 def test_the_address_of_a_proxy_is_taken(read):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MYSQL_URL, NO_MYSQL, WORKER, create_database, drop_database, may_create_databases
+from post_office import PostOffice, only_with
 from serving import Site
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -242,3 +243,33 @@ def test_moving_from_sqlite_to_mariadb_takes_two_commands(project):
         python(project, "-c", BROWSER + MOVED)
     finally:
         drop_database(f"{WORKER}readme")
+
+
+# -- Email -------------------------------------------------------------------------------------------------------------
+
+TEST_BUTTON = """
+ana = browser_of("ana")
+assert "Sent through" in ana.get("/admin/mail").text
+ana.submit("/admin/mail/test")
+page = ana.get("/admin/mail").text
+assert "The mail server took a test for ana@example.com." in page, page
+"""
+
+
+def test_email_works_after_the_steps_to_it(project):
+    ((where, lines),) = steps_of("send-email")
+    follow(project, where, lines)
+    python(project, "-m", "flask", "init-db")
+    ana = (
+        'import app, sys; sys.argv = ["flask", "create-admin", "ana", "--email", "ana@example.com", "--password-stdin"]'
+    )
+    ana += '; import io; sys.stdin = io.StringIO("seven green bottles"); from flask.cli import main; main()'
+    python(project, "-c", ana)
+    password = re.search("MAIL_PASSWORD=(.+)", lines)[1]
+    with PostOffice(**only_with("board@example.com", password)) as office:
+        here = {"MAIL_SERVER": "127.0.0.1", "MAIL_PORT": str(office.port), "MAIL_USE_TLS": "no"}
+        assert "MAIL_FROM: Our board <board@example.com>" in python(project, "-m", "flask", "check", **here)
+        python(project, "-c", BROWSER + TEST_BUTTON, **here)
+        assert office.subjects("ana") == ["A test from Corkboard"]
+        assert office.to("ana")[0]["From"] == "Our board <board@example.com>"
+        assert "http://intranet.example.com:8000/admin/mail" in office.to("ana")[0].as_string()

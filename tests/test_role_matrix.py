@@ -141,6 +141,10 @@ account.tokens        GET    -                                      in        20
 account.tokens        POST   -                                      in        200    200    200    200   200
 account.revoke_token  POST   own                                    in        303    303    303    303   303
 account.revoke_token  POST   other,missing                          in        404    404    404    404   404
+account.unsubscribe   GET    reader                                 200       200    200    200    200   200
+account.unsubscribe   GET    missing                                404       404    404    404    404   404
+account.unsubscribe   POST   reader                                 200       200    200    200    200   200
+account.unsubscribe   POST   missing                                404       404    404    404    404   404
 
 posts.index           GET    -                                      in        200    200    200    200   200
 posts.handbook        GET    -                                      in        200    200    200    200   200
@@ -374,6 +378,10 @@ admin.show_binned_comment GET deleted                               in        40
 admin.show_binned_comment GET members,secret,below_deleted,missing  in        403    403    404    404   403
 admin.empty_bin       GET    -                                      in        403    403    403    200   403
 admin.empty_bin       POST   -                                      in        403    403    403    303   403
+admin.mail            GET    -                                      in        403    403    403    200   403
+admin.send_test_mail  POST   -                                      in        403    403    403    422   403
+admin.send_again      POST   failed                                 in        403    403    403    303   403
+admin.send_again      POST   missing                                in        403    403    403    404   403
 admin.settings        GET    -                                      in        403    403    403    200   403
 admin.save_site_name  POST   -                                      in        403    403    403    303   403
 admin.save_sign_up    POST   -                                      in        403    403    403    303   403
@@ -457,6 +465,8 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "username": named,
         "number": 1,
         "file_id": world.files.get(named),
+        "mail_id": world.mails.get(named),
+        "token": world.stop_links.get(named),
         "name": "a file.png",
         "job": named,
         "size": "medium",

@@ -249,7 +249,7 @@ def test_what_the_code_imports_is_required():
 def test_no_template_holds_code_or_looks_inline():
     for name, source in PAGES.items():
         assert not re.search(r"<script(?![^>]*\ssrc=)", source), name
-        assert "<style" not in source, name
+        assert "<style" not in source or name == "mail/_base.html", name  # emails know no stylesheet
         assert not re.search(r"\sstyle=", source), name
         assert not re.search(r"\son\w+=", source), name
         assert "javascript:" not in source, name

@@ -35,6 +35,7 @@ from app import (
     ApiToken,
     Attachment,
     Comment,
+    OutgoingMail,
     Post,
     Role,
     Setting,
@@ -121,6 +122,7 @@ class World:
         self._posts_and_comments()
         self._backup()
         self._files()
+        self._mails()
         self.users = {name: SimpleNamespace(id=user_id) for name, user_id in self.people.items()}
         self.rows = dump()
         self.nothing_here: dict[tuple[str, str], str] = {}  # what `test_role_matrix` compares each 404 with
@@ -247,6 +249,16 @@ class World:
         self.backup.unlink(missing_ok=True)
         database.write_backup(self.backup)
         self.backed_up = self.backup.read_bytes()
+
+    def _mails(self) -> None:
+        """An email to the reader that could not be sent, and a link that stops emails to them."""
+        reader, now = self.people["reader"], database.utcnow()
+        with db.engine.begin() as connection:
+            values = {"user_id": reader, "kind": "digest", "state": "failed", "created_at": now, "due_at": now}
+            made = connection.execute(sa.insert(OutgoingMail).values(**values))
+        self.mails = {"failed": made.inserted_primary_key[0], "missing": MISSING}
+        token = corkboard.unsubscribe_signer().dumps([reader, "post"])
+        self.stop_links = {"reader": token, "missing": f"{token}x"}
 
     # -- what tests do with it
 
