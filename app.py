@@ -2907,7 +2907,9 @@ def post_of(thing: Any) -> Post | None:
     """The post that something is, or is part of."""
     if isinstance(thing, Attachment):
         return thing.post or (thing.comment and thing.comment.post)
-    return thing.post if isinstance(thing, Comment) else thing if isinstance(thing, Post) else None
+    if isinstance(thing, Comment):
+        return thing.post
+    return thing if isinstance(thing, Post) else None
 
 
 def changed_fields(thing: Any, *names: str) -> dict[str, tuple[str, str]]:
@@ -2925,7 +2927,9 @@ def field_label(name: str) -> str:
 
 
 def in_words(value: Any) -> str:
-    return value.label if isinstance(value, Role) else "" if value is None else str(value)
+    if isinstance(value, Role):
+        return value.label
+    return "" if value is None else str(value)
 
 
 # -- What one follows, and has read ------------------------------------------------------------------------------------
@@ -3063,7 +3067,9 @@ def default_way(kind: str) -> str:
     """Return how people are notified of a kind, or how often they get a summary, if they chose nothing."""
     if not mail_is_on():
         return "site"
-    return "mail" if kind in AT_ONCE else "daily" if kind == "digest" else "digest"
+    if kind == "digest":
+        return "daily"
+    return "mail" if kind in AT_ONCE else "digest"
 
 
 def choice_of(kind: str) -> str:
@@ -3430,10 +3436,13 @@ class OutgoingMail(db.Model):
         if state == "dropped":
             db.session.execute(sa.delete(cls).where(*mine))
             return
-        tries = attempts + (state != "down")
-        ended = state if state in ("sent", "failed") else "failed" if tries >= MAIL_TRIES else "waiting"
-        pause = MAIL_DOWN if state == "down" else MAIL_PAUSE * 2**attempts if ended == "waiting" else timedelta(0)
-        values = {"state": ended, "attempts": tries, "due_at": utcnow() + pause, "answer": answer[:500]}
+        values: dict[str, Any] = {"state": state, "attempts": attempts + 1, "due_at": utcnow(), "answer": answer[:500]}
+        if state == "down":
+            values |= {"state": "waiting", "attempts": attempts, "due_at": utcnow() + MAIL_DOWN}
+        elif state == "waiting" and attempts + 1 >= MAIL_TRIES:
+            values["state"] = "failed"
+        elif state == "waiting":
+            values["due_at"] = utcnow() + MAIL_PAUSE * 2**attempts
         db.session.execute(sa.update(cls).where(*mine).values(values))
         if state == "sent":
             db.session.execute(sa.update(Notification).where(Notification.id.in_(told)).values(mailed_at=utcnow()))
@@ -4468,8 +4477,9 @@ def _requires(view: View, role: Role) -> View:
 
 def needed_scope(role: Role) -> str:
     """The scope that this request asks of a token, for a view that needs a role."""
-    changes = request.method not in ("GET", "HEAD", "OPTIONS")
-    return "admin" if role is Role.ADMIN else "write" if changes else "read"
+    if role is Role.ADMIN:
+        return "admin"
+    return "read" if request.method in ("GET", "HEAD", "OPTIONS") else "write"
 
 
 def refuse_undeclared_views(app: Flask) -> None:

@@ -103,6 +103,15 @@ def test_functions_are_short(name):
     assert sizes[len(sizes) // 2] <= 8
 
 
+@pytest.mark.parametrize("name", CODE)
+def test_a_choice_is_between_two(name):
+    conditionals = [node for node in ast.walk(tree(name)) if isinstance(node, ast.IfExp)]
+    chained = [
+        node.lineno for node in conditionals if isinstance(node.body, ast.IfExp) or isinstance(node.orelse, ast.IfExp)
+    ]
+    assert not chained
+
+
 # -- The framework's own ways ------------------------------------------------------------------------------------------
 
 REPLACED = {"Flask", "Request", "Response", "CSRFProtect", "SessionInterface", "SecureCookieSessionInterface", "Rule"}
