@@ -3910,8 +3910,10 @@ class Backup(NamedTuple):
     @classmethod
     @transactional
     def _record_restored(cls, name: str) -> None:
-        """What a restored site does not take over: its set-up link, and jobs that were at work."""
+        """What a restored site does not take over: its set-up link, jobs that were at work, and emails that waited."""
         db.session.execute(sa.delete(Setting).where(Setting.name == "setup_token"))
+        values = {"state": "failed", "answer": "It waited when the backup was made, and may have been sent since."}
+        db.session.execute(sa.update(OutgoingMail).where(OutgoingMail.state == "waiting").values(values))
         db.session.execute(sa.update(JobRun).values(lease="", leased_until=None))
         cls.record(None, "backup.restored", name)
 

@@ -1056,6 +1056,19 @@ def _load(archive: zipfile.ZipFile, manifest: Manifest, progress: Progress, comp
     _raise_counters(manifest["counters"])
 
 
+@contextlib.contextmanager
+def _search_index_at_once() -> Iterator[None]:
+    """Have SQLite make its search index at the end, which takes a tenth of the time that it takes row by row."""
+    with db.engine.connect() as connection:
+        for trigger in ("search_inserted", "search_deleted", "search_updated"):
+            connection.exec_driver_sql(f"DROP TRIGGER {trigger}")
+        connection.commit()
+        yield
+        create_search_index(connection)
+        connection.exec_driver_sql("INSERT INTO search_fts (search_fts) VALUES ('rebuild')")
+        connection.commit()
+
+
 def _load_rows(connection: sa.Connection, table: sa.Table, path: Path) -> None:
     connection.execute(table.delete())  # the rows that the schema brings along
     readers = {column.name: _reader(column) for column in table.columns}
@@ -1128,8 +1141,9 @@ def restore_backup(
             _refuse_people(keep is None)
         with scratch.app_context():
             _load(archive, manifest, progress)
-            settle()
-            db.session.remove()
+            with _search_index_at_once():
+                settle()
+                db.session.remove()
         new = [name for name in _files_of(manifest) if not _is_stored(name, manifest)]
         for folder in ("files", "before"):
             (scratch.config["DATA_DIR"] / folder).mkdir()

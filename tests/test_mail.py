@@ -493,6 +493,19 @@ def test_old_records_are_deleted_and_what_waits_is_not(people, topics, office, c
     assert states() == ["waiting"]
 
 
+def test_what_waited_in_a_backup_is_not_sent_a_second_time_after_a_restore(people, topics, office, clock):
+    follow(topics.open, people.reader)
+    add_post(people.member, topics.open)
+    corkboard.Backup.settle("corkboard.zip", corkboard.database.no_progress)
+    clock.now += DAY
+    assert send() == 0
+    (mail,) = outbox()
+    assert mail.state == "failed"
+    assert "may have been sent since" in mail.answer
+    OutgoingMail.send_again(people.admin, mail.id)
+    assert send() == 1
+
+
 # -- Kinds of servers --------------------------------------------------------------------------------------------------
 
 

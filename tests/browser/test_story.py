@@ -150,7 +150,7 @@ def test_a_new_site_is_set_up_from_the_backup_of_another(
     admin = visit(site, "hattie", size=size, theme=theme, java_script_enabled=scripts)
     admin.goto("/admin/backups")
     admin.get_by_role("button", name="Back up now").click()
-    expect(admin.get_by_text("is made.")).to_be_visible()
+    expect(admin.get_by_text("created.")).to_be_visible()
     with admin.expect_download() as download:
         admin.get_by_role("button", name="Download").first.click()
     backup = tmp_path_factory.mktemp("saved") / download.value.suggested_filename
