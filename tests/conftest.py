@@ -31,6 +31,7 @@ import functools
 import gc
 import os
 import secrets
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -263,6 +264,15 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
         corkboard.g.now = database.utcnow()
         yield engine_app
         db.session.rollback()
+
+
+@pytest.fixture
+def empty_folder(app: Flask) -> Path:
+    """The data folder without the files and backups of other tests."""
+    folder: Path = app.config["DATA_DIR"]
+    for name in ("files", "backups", "trash"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return folder
 
 
 def forget(app: Flask) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,17 +18,16 @@ from database import db
 
 HOUR = timedelta(hours=1)
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 @pytest.fixture
-def backups(app) -> Iterator[Path]:
-    """The folder of backups, with a fresh one."""
-    folder = Path(app.config["DATA_DIR"]) / "backups"
-    shutil.rmtree(folder, ignore_errors=True)  # with those of other tests
-    folder.mkdir()
-    newest = folder / "corkboard.zip"
+def backups(empty_folder) -> Path:
+    """A fresh backup."""
+    newest = empty_folder / "backups" / "corkboard.zip"
+    newest.parent.mkdir()
     newest.write_bytes(b"")
-    yield newest
-    shutil.rmtree(folder)
+    return newest
 
 
 def make(run, name: str = "empty-bin") -> Job:

@@ -56,12 +56,10 @@ def run(app):
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(request: pytest.FixtureRequest) -> None:
+def _empty_folders(request: pytest.FixtureRequest) -> None:
     """No files and no backups of other tests."""
     if "app" in request.fixturenames:
-        folder = request.getfixturevalue("app").config["DATA_DIR"]
-        for name in ("files", "backups", "trash"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        request.getfixturevalue("empty_folder")
 
 
 @pytest.fixture

@@ -45,11 +45,8 @@ GOOD = "nine green bottles"
 
 
 @pytest.fixture
-def run(app):
+def run(app, empty_folder):
     """Run a command in this process: `run("create-admin", "anna", input="…")` is its exit code and what it said."""
-
-    for path in database.stored_files():  # of other tests, which this database does not know
-        path.unlink()
 
     def runner(*args: str, **kwargs):
         result = app.test_cli_runner().invoke(args=args, **kwargs)

@@ -147,7 +147,7 @@ def test_jobs_are_run_again_and_again_whatever_goes_wrong(app, monkeypatch, capl
     assert caplog.text.count("the jobs could not be run") == 3
 
 
-def test_administration_says_when_nothing_runs_the_jobs(app, people, sign_in):
+def test_administration_says_when_nothing_runs_the_jobs(app, people, sign_in, empty_folder):
     browser = sign_in(people.admin)
     assert "None has run yet" in browser.get("/admin").text
     corkboard.run_job(job())
