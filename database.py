@@ -1155,6 +1155,7 @@ def restore_backup(
         check_schema()
         if keep:
             keep()
+        db.session.rollback()  # on MySQL, what the request has read would keep ALTER TABLE waiting for its end
         with _files_in_place(scratch.config["DATA_DIR"]):
             (_copy_to_sqlite if is_sqlite() else _copy_to_mysql)(scratch, manifest, keep is None)
         database_state().schema_ok = False
