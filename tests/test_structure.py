@@ -103,6 +103,13 @@ def test_functions_are_short(name):
     assert sizes[len(sizes) // 2] <= 8
 
 
+@pytest.mark.parametrize("name", CODE)
+def test_a_choice_is_between_two(name):
+    conditionals = [node for node in ast.walk(tree(name)) if isinstance(node, ast.IfExp)]
+    chained = [node.lineno for node in conditionals if {type(node.body), type(node.orelse)} & {ast.IfExp}]
+    assert not chained
+
+
 # -- The framework's own ways ------------------------------------------------------------------------------------------
 
 REPLACED = {"Flask", "Request", "Response", "CSRFProtect", "SessionInterface", "SecureCookieSessionInterface", "Rule"}
@@ -293,5 +300,5 @@ def test_our_own_files_hold_no_mark_of_their_making():
         if path.suffix in (".py", ".js", ".css", ".html"):
             source = path.read_text(encoding="utf-8")
             assert "\t" not in source, path
-            assert not re.search(r"[ \t]+$", source, re.MULTILINE), path
+            assert not re.search(r"[ \t]+$|^(<{7}|>{7}) ", source, re.MULTILINE), path
             assert source.endswith("\n"), path
