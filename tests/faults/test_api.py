@@ -10,7 +10,6 @@ from world import CAST, stand_up
 
 import app as corkboard
 
-
 EXAMPLES = int(os.environ.get("CORKBOARD_FUZZ", "2"))
 
 
