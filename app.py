@@ -3520,7 +3520,7 @@ class Setting(db.Model):
     def change(cls, actor: User, **values: str) -> None:
         """Change some of the site's settings. Raises `TypeError` for a name that is not one of them."""
         User.acting(actor.id, Role.ADMIN)
-        Site(**values)
+        Site(**values)  # checks the names
         before = cls.read()._asdict()
         database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
         changes = {field_label(name): (before[name], new) for name, new in values.items() if before[name] != new}
@@ -4082,17 +4082,17 @@ CARD = (
     .where(Post.listed())
 )
 CURRENT_NEWS = CARD.where(Post.kind == "news", Post.current())
-NEWS = database.in_table_order(CURRENT_NEWS, ix_posts_news=Post, PRIMARY=Topic)
+NEWS = database.in_table_order(CURRENT_NEWS, {Post: "ix_posts_news", Topic: "PRIMARY"})
 PINNED = (
-    database.in_table_order(CURRENT_NEWS, ix_posts_pinned=Post, PRIMARY=Topic)
+    database.in_table_order(CURRENT_NEWS, {Post: "ix_posts_pinned", Topic: "PRIMARY"})
     .where(Post.pinned_at.is_not(None), Post.is_pinned_now())
     .order_by(Post.pinned_at.desc(), Post.id.desc())
     .limit(PINNED_MAX)
 )
 NEWS_OF_TOPIC = CARD.where(Post.topic_id == sa.bindparam("topic_id"), Post.kind == "news")
-TOPIC_POSTS = database.in_table_order(NEWS_OF_TOPIC, ix_posts_topic=Post, PRIMARY=Topic)
+TOPIC_POSTS = database.in_table_order(NEWS_OF_TOPIC, {Post: "ix_posts_topic", Topic: "PRIMARY"})
 BY_AUTHOR = CARD.where(Post.author_id == sa.bindparam("author_id"))
-AUTHOR_POSTS = database.in_table_order(BY_AUTHOR, ix_posts_author=Post, PRIMARY=Topic)
+AUTHOR_POSTS = database.in_table_order(BY_AUTHOR, {Post: "ix_posts_author", Topic: "PRIMARY"})
 
 OWNER = aliased(User)
 OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.is_active)
@@ -4176,7 +4176,7 @@ AWAY = (
 )
 CHANGED_PAGES = (
     database.in_table_order(
-        sa.select(Post.id, Post.title, Post.updated_at, EDITOR.name.label("editor_name")), ix_posts_changed=Post
+        sa.select(Post.id, Post.title, Post.updated_at, EDITOR.name.label("editor_name")), {Post: "ix_posts_changed"}
     )
     .join(EDITOR, EDITOR.id == Post.editor_id)
     .where(Post.listed(), Post.kind == "page")
@@ -7629,7 +7629,7 @@ class PostsQuerySchema(PlaceSchema):
 
 POST_LIST = list_of(PostBriefSchema)
 API_POSTS = (
-    database.in_table_order(sa.select(Post), PRIMARY=Topic)
+    database.in_table_order(sa.select(Post), {Topic: "PRIMARY"})
     .join(Post.author)
     .join(Post.topic)
     .options(contains_eager(Post.author), contains_eager(Post.topic), defer(Post.body), defer(Post.html))
@@ -8755,8 +8755,13 @@ class PlainCommand(TidyCommand):
             raise click.ClickException("The database does not answer. For details: python -m flask check") from error
 
 
-commands = AppGroup()
-commands.command_class = PlainCommand
+class PlainGroup(AppGroup):
+    """A group whose commands are plain ones, each run in an application context."""
+
+    command_class = PlainCommand
+
+
+commands = PlainGroup()
 
 
 def site_address(config: Mapping[str, Any]) -> str:
@@ -9530,7 +9535,7 @@ def run_jobs(app: Flask, stopping: threading.Event) -> None:
             log.exception("the jobs could not be run; the next try is in %s seconds", JOB_SECONDS)
 
 
-@commands.group("jobs")
+@commands.group("jobs", cls=PlainGroup)
 def jobs_group() -> None:
     """List what the site does automatically, or do it now."""
 
@@ -9761,7 +9766,8 @@ def create_app(config: Config | str | None = None) -> Flask:
     describe_api(app)
     register_template_helpers(app)
     register_error_handlers(app)
-    app.cli.commands.update(commands.commands)
+    for command in commands.commands.values():
+        app.cli.add_command(command)
     refuse_undeclared_views(app)
     return app
 

@@ -384,26 +384,27 @@ def upsert(model: Any, values: Sequence[Mapping[str, Any]], keys: Sequence[str] 
     table: sa.Table = model.__table__
     keys = keys or [column.name for column in table.primary_key]
     changed = [name for name in values[0] if name not in keys]
-    insert: Any
     if is_sqlite():
-        new = {name: sa.literal_column(f"excluded.{name}") for name in changed}
-        insert = insert_sqlite(table).on_conflict_do_update(keys, set_=new)
+        insert: Any = insert_sqlite(table)
+        insert = insert.on_conflict_do_update(keys, set_={name: insert.excluded[name] for name in changed})
     else:
-        new = {name: sa.func.values(sa.column(name)) for name in changed}
-        insert = insert_mysql(table).on_duplicate_key_update(new)
+        insert = insert_mysql(table)
+        insert = insert.on_duplicate_key_update({name: insert.inserted[name] for name in changed})
     db.session.connection().execute(insert, list(values))
 
 
-def in_table_order(statement: sa.Select[*tuple[Any, ...]], **indexes: Any) -> sa.Select[*tuple[Any, ...]]:
-    """Return a select whose tables MySQL joins in the order written, reading some of them by the indexes named.
+def in_table_order(
+    statement: sa.Select[*tuple[Any, ...]], indexes: Mapping[Any, str] | None = None
+) -> sa.Select[*tuple[Any, ...]]:
+    """Return a select whose tables MySQL joins in the order written. `indexes` are the indexes to use, by their models.
 
     On its own MySQL starts with the smallest table and sorts every row, or follows an index from its very beginning to
     a page far down. SQLite uses the index that fits ORDER BY and LIMIT, and needs no hint.
     """
     for dialect in ("mysql", "mariadb"):
         statement = statement.prefix_with("STRAIGHT_JOIN", dialect=dialect)
-        for index, table in indexes.items():
-            statement = statement.with_hint(table, f"FORCE INDEX (`{index}`)", dialect)
+        for model, index in (indexes or {}).items():
+            statement = statement.with_hint(model, f"FORCE INDEX ({index})", dialect)
     return statement
 
 

@@ -149,7 +149,10 @@ def test_check_and_every_other_command_say_in_plain_words_that_the_database_does
     assert checked.exit_code == 1
     assert failed(checked.output) == ["database"]
     assert "hidden" not in checked.output
-    for command in (["init-db"], ["create-admin", "anna", "--password-stdin"], ["setup-link"], ["seed-demo"]):
+    for command in (
+        ["init-db"], ["create-admin", "anna", "--password-stdin"], ["setup-link"], ["seed-demo"], ["rerender"],
+        ["db-reindex"], ["jobs", "list"], ["jobs", "run"], ["jobs", "run", "empty-bin"], ["jobs", "run", "--due"],
+    ):  # fmt: skip
         result = app.test_cli_runner().invoke(args=command, input=GOOD)
         assert result.exit_code == 1, command
         assert "The database does not answer." in result.output, (command, result.exception)
