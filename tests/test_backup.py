@@ -136,7 +136,7 @@ def test_a_backup_holds_every_row_but_what_a_restore_makes_again(site, backup):
 def test_a_backup_says_what_it_holds_with_the_hash_of_each_part(site, backup):
     manifest = manifest_of(backup)
     assert manifest["format"] == 1
-    assert manifest["revision"] == "0001_initial"
+    assert manifest["revision"] == "0002_programs_and_mail"
     with zipfile.ZipFile(backup) as archive:
         assert {*archive.namelist()} == {*manifest["parts"], "manifest.json"}
         for name, part in manifest["parts"].items():
@@ -369,7 +369,7 @@ LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002_later", "0001_initial"
+revision, down_revision = "0003_later", "0002_programs_and_mail"
 
 
 def upgrade():
@@ -387,7 +387,7 @@ def downgrade():
 def later_version(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """A version of Corkboard with one more migration."""
     copy = Path(shutil.copytree(MIGRATIONS, folder / "migrations"))
-    (copy / "versions" / "0002_later.py").write_text(LATER)
+    (copy / "versions" / "0003_later.py").write_text(LATER)
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", copy)
         patch.setattr(database.migrate, "directory", str(copy))
@@ -419,7 +419,7 @@ def test_an_older_backup_is_brought_up_to_date(backup, elsewhere, tmp_path, monk
         restore(backup, replace=False)
         with db.engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT DISTINCT shoe_size FROM users").scalars().all() == [41]
-            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0002_later"
+            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0003_later"
         database.check_schema()
 
 

@@ -39,14 +39,8 @@ sa.Table(
     sa.Column("action", sa.String(40), nullable=False),
     sa.Column("object_type", sa.String(20), nullable=False),
     sa.Column("object_id", sa.Integer, nullable=False),
-    sa.Column("name", sa.String(200), nullable=False),
     sa.Column("detail", sa.String(200), nullable=False),
-    sa.Column("lookup", sa.String(400), nullable=False),
-    sa.Column("confidential", sa.Boolean, nullable=False),
-    sa.Column("changes", LongText, nullable=False),
     sa.Column("address", sa.String(45), nullable=False),
-    sa.Index("ix_activities_at", "at"),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -108,37 +102,9 @@ sa.Table(
     sa.Column("deactivated_at", Timestamp, nullable=True),
     sa.Column("previous_visit_at", Timestamp, nullable=True),
     sa.Column("last_active_at", Timestamp, nullable=True),
-    sa.Column("summary_due_at", Timestamp, nullable=True),
     sa.UniqueConstraint("email_key"),
     sa.UniqueConstraint("username_key"),
     sa.Index("ix_users_away_until", "away_until"),
-    sqlite_autoincrement=True,
-    **MYSQL,
-)
-
-sa.Table(
-    "visit_counts",
-    tables,
-    sa.Column("day", sa.Date, primary_key=True),
-    sa.Column("visitors", sa.Integer, nullable=False),
-    **MYSQL,
-)
-
-sa.Table(
-    "api_tokens",
-    tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("form_id", sa.String(32), nullable=False),
-    sa.Column("name", sa.String(80), nullable=False),
-    sa.Column("scope", sa.String(5), nullable=False),
-    sa.Column("prefix", sa.String(10), nullable=False),
-    sa.Column("token_hash", sa.String(64), nullable=False),
-    sa.Column("last_used_at", Timestamp, nullable=True),
-    sa.Column("expires_at", Timestamp, nullable=True),
-    sa.UniqueConstraint("token_hash"),
-    sa.Index("uq_api_tokens_user_id_form_id", "user_id", "form_id", unique=True),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -147,7 +113,7 @@ sa.Table(
     tables,
     sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("kind", sa.String(12), primary_key=True),
-    sa.Column("way", sa.String(6), nullable=False),
+    sa.Column("way", sa.String(4), nullable=False),
     **MYSQL,
 )
 
@@ -167,7 +133,6 @@ sa.Table(
     sa.UniqueConstraint("token_hash"),
     sa.Index("ix_sign_ins_expires_at", "expires_at"),
     sa.Index("ix_sign_ins_user_id", "user_id"),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -189,7 +154,6 @@ sa.Table(
     sa.Column("deleted_by_id", sa.Integer, sa.ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     sa.UniqueConstraint("slug"),
     sa.Index("uq_topics_author_id_form_id", "author_id", "form_id", unique=True),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -244,7 +208,6 @@ sa.Table(
     sa.Index("ix_posts_title", "topic_id", "kind", "deleted_at", "title_key", "id"),
     sa.Index("ix_posts_topic", "topic_id", "kind", "deleted_at", "published_at", "id"),
     sa.Index("uq_posts_author_id_form_id", "author_id", "form_id", unique=True),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -267,7 +230,6 @@ sa.Table(
     sa.Column("at", Timestamp, nullable=False),
     sa.UniqueConstraint("post_id", "user_id", "revision"),
     sa.Index("ix_acknowledgements_user_id", "user_id"),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -286,10 +248,8 @@ sa.Table(
     sa.Column("deleted_at", Timestamp, nullable=True),
     sa.Column("deleted_by_id", sa.Integer, sa.ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     sa.Index("ix_comments_bin", "deleted_at", "id", sqlite_where=sa.text("deleted_at IS NOT NULL")),
-    sa.Index("ix_comments_created", "created_at"),
     sa.Index("ix_comments_post", "post_id", "deleted_at", "id"),
     sa.Index("uq_comments_author_id_form_id", "author_id", "form_id", unique=True),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -304,7 +264,6 @@ sa.Table(
     sa.Index("ix_follows_user_id", "user_id"),
     sa.Index("uq_follows_post_id_user_id", "post_id", "user_id", unique=True),
     sa.Index("uq_follows_topic_id_user_id", "topic_id", "user_id", unique=True),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -348,7 +307,6 @@ sa.Table(
     sa.Column("title", sa.String(200), nullable=False),
     sa.Column("body", LongText, nullable=False),
     sa.Index("uq_revisions_post_id_number", "post_id", "number", unique=True),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -375,7 +333,6 @@ sa.Table(
     sa.Index("ix_attachments_comment_id", "comment_id"),
     sa.Index("ix_attachments_person", "person_id", "deleted_at"),
     sa.Index("ix_attachments_post", "post_id", "deleted_at", "id"),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -391,13 +348,11 @@ sa.Table(
     sa.Column("actor_id", sa.Integer, sa.ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     sa.Column("created_at", Timestamp, nullable=False),
     sa.Column("read_at", Timestamp, nullable=True),
-    sa.Column("mailed_at", Timestamp, nullable=True),
     sa.Index("ix_notifications_comment_id", "comment_id"),
     sa.Index("ix_notifications_post_id", "post_id"),
     sa.Index("ix_notifications_read_at", "read_at"),
     sa.Index("ix_notifications_unread", "user_id", "read_at", "post_id", sqlite_where=sa.text("read_at IS NULL")),
     sa.Index("uq_notifications_user_id_activity_id", "user_id", "activity_id", unique=True),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -413,26 +368,6 @@ sa.Table(
     sa.Index("ix_reactions_user_id", "user_id"),
     sa.Index("uq_reactions_comment_id_kind_user_id", "comment_id", "kind", "user_id", unique=True),
     sa.Index("uq_reactions_post_id_kind_user_id", "post_id", "kind", "user_id", unique=True),
-    sqlite_autoincrement=True,
-    **MYSQL,
-)
-
-sa.Table(
-    "outgoing_mail",
-    tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("kind", sa.String(12), nullable=False),
-    sa.Column("notification_id", sa.Integer, sa.ForeignKey("notifications.id", ondelete="CASCADE"), nullable=True),
-    sa.Column("state", sa.String(8), nullable=False),
-    sa.Column("created_at", Timestamp, nullable=False),
-    sa.Column("due_at", Timestamp, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("answer", sa.String(500), nullable=False),
-    sa.UniqueConstraint("notification_id"),
-    sa.Index("ix_outgoing_mail_due", "state", "due_at"),
-    sa.Index("ix_outgoing_mail_user_id", "user_id"),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -451,7 +386,6 @@ sa.Table(
     sa.Index("ix_search_entries_attachment_id", "attachment_id"),
     sa.Index("ix_search_entries_comment_id", "comment_id"),
     sa.Index("ix_search_entries_post_id", "post_id"),
-    sqlite_autoincrement=True,
     **MYSQL,
 )
 
