@@ -443,7 +443,7 @@ def check_schema() -> None:
     if not current:
         raise SchemaError("The database is empty. Create its tables with: python -m flask init-db")
     _check_known(current, known)
-    raise SchemaError("The database is older than this version. Back it up, then run: python -m flask init-db")
+    raise SchemaError("The database is older than this version. Make a copy of it, then run: python -m flask init-db")
 
 
 def check_ready() -> None:
