@@ -1066,7 +1066,7 @@ class User(db.Model):
         if user_id == actor.id:
             raise ValidationError("role", "You can't change your own role. Ask another administrator.")
         if user.role != role:
-            changes = {"Role": (user.role.label, role.label)}
+            changes = {"role": (user.role.label, role.label)}
             user.role = role
             Activity.record(actor, "person.role", user, role.label, changes)
 
@@ -1113,7 +1113,7 @@ class User(db.Model):
     def rescue(cls, user_id: int, password_hash: str) -> None:
         """Make a person an active administrator with a new password. Only the command line does this."""
         user = db.session.get_one(cls, user_id, with_for_update=True)
-        changes = {"Role": (user.role.label, Role.ADMIN.label)}
+        changes = {"role": (user.role.label, Role.ADMIN.label)}
         user.role, user.deactivated_at, user.password_hash = Role.ADMIN, None, password_hash
         SignIn.end_all(user.id)
         Activity.record(user, "person.rescued", user, changes=changes)
@@ -2807,6 +2807,14 @@ class Activity(db.Model):
         primaryjoin="foreign(Activity.actor_id) == User.id", viewonly=True, lazy="joined"
     )
 
+    # -- queries
+
+    @classmethod
+    def mentions(cls, word: str) -> sa.ColumnElement[bool]:
+        """Whether a folded word is in what an entry tells, or in the profile of who acted."""
+        by_them = cls.actor.has(User.lookup.contains(word, autoescape=True))
+        return sa.or_(cls.lookup.contains(word, autoescape=True), by_them)
+
     # -- in words
 
     @property
@@ -2838,7 +2846,7 @@ class Activity(db.Model):
 
     @property
     def before_and_after(self) -> dict[str, list[str]]:
-        """The values before and after a change, by the labels of their fields."""
+        """The values before and after a change, by the names of their fields."""
         return json.loads(self.changes)
 
     # -- actions
@@ -2854,7 +2862,7 @@ class Activity(db.Model):
         """
         kind, thing_id = thing if isinstance(thing, tuple) else (type(thing).__name__.lower(), thing.id)
         name, confidential = cls._name_of(thing)
-        address, person = client_address(), f"{actor.name} {actor.username}" if actor else ""
+        address = client_address()
         activity = cls(
             at=utcnow(),
             actor_id=actor.id if actor else None,
@@ -2863,7 +2871,7 @@ class Activity(db.Model):
             object_id=thing_id,
             name=name[:TITLE_MAX],
             detail=detail[:TITLE_MAX],
-            lookup=sort_key(f"{address} {person} {name} {detail}", 2 * TITLE_MAX),
+            lookup=sort_key(f"{address} {name} {detail}", 2 * TITLE_MAX),
             confidential=confidential,
             changes=json.dumps(changes or {}),
             address=address,
@@ -3541,8 +3549,7 @@ class Setting(db.Model):
         Site(**values)  # checks the names
         before = cls.read()._asdict()
         database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
-        changed = {name: (before[name], new) for name, new in values.items() if before[name] != new}
-        changes = {name.replace("_", " ").capitalize(): values for name, values in changed.items()}
+        changes = {name: (before[name], new) for name, new in values.items() if before[name] != new}
         Activity.record(actor, "settings.changed", ("setting", 0), changes=changes)
 
     @classmethod
@@ -7120,7 +7127,7 @@ def asked_activities() -> sa.Select[Any]:
     """Select what the filters in the address let through. Those that say nothing are ignored."""
     given = request.args
     words = sort_key(tidy(given.get("q"))[:QUERY_MAX]).split()
-    wanted = [Activity.lookup.contains(word, autoescape=True) for word in words]
+    wanted = [Activity.mentions(word) for word in words]
     if person := given.get("person", type=as_id):
         wanted.append(Activity.actor_id == person)
     if kind := given.get("kind"):
@@ -8062,10 +8069,10 @@ def atom() -> ResponseReturnValue:
     """The newest posts that a person sees, of all topics or of one."""
     user, topic, news = feed_reader(), None, NEWS
     if slug := request.args.get("topic"):
-        topic, news = db.one_or_404(Topic.visible_to(user).where(Topic.slug == slug)), NEWS_OF_TOPIC
-    newest = news.add_columns(Post.html, Post.updated_at).where(Post.current()).order_by(*NEWEST_FIRST)
-    known = {"viewer": user.id, "now": g.now, "since": user.new_since, "topic_id": topic and topic.id}
-    posts = db.session.execute(newest.limit(FEED_POSTS), known).all()
+        topic = db.one_or_404(Topic.visible_to(user).where(Topic.slug == slug))
+        news = TOPIC_POSTS.where(Post.current()).params(topic_id=topic.id)
+    newest = news.add_columns(Post.html, Post.updated_at).order_by(*NEWEST_FIRST).limit(FEED_POSTS)
+    posts = db.session.execute(newest, {"viewer": user.id, "now": g.now, "since": user.new_since}).all()
     return feed_answer(feed_text("feeds/posts.xml", user=user, topic=topic, posts=posts), "application/atom+xml")
 
 

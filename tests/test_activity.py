@@ -69,7 +69,7 @@ def test_a_role_is_told_with_what_it_was_before_and_after(people, sign_in):
     admin.submit(f"/admin/people/{people.member.id}/role", {"role": "30"})
     assert "Admin changed the role of Member (Editor)" in told(admin)
     (row,) = [row for row in table(admin) if row["Action"] == "person.role"]
-    assert row["Changes"] == "Role: Member → Editor"
+    assert row["Changes"] == "role: Member → Editor"
     assert "<td><del>Member</del></td>" in admin.get("/admin/activity").text
 
 
@@ -78,7 +78,7 @@ def test_settings_are_told_with_what_they_were_before_and_after(people, sign_in)
     admin.submit("/admin/settings/site", {"name": "Thimble & Rye", "welcome": "Hello"})
     row = table(admin)[0]
     assert row["Action"] == "settings.changed"
-    assert row["Changes"] == "Name: Corkboard → Thimble & Rye; Welcome:  → Hello"
+    assert row["Changes"] == "name: Corkboard → Thimble & Rye; welcome:  → Hello"
     assert "<del>nothing</del>" in admin.get("/admin/activity").text
 
 
