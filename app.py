@@ -71,7 +71,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-from xml.etree import ElementTree
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
@@ -862,7 +861,6 @@ class SoftDelete:
 
 # The columns that people fill in about themselves, and by which others find them.
 PROFILE_FIELDS = ("title", "department", "phone", "location")
-RECORDED_FIELDS = ("name", "email", *PROFILE_FIELDS, "away_from", "away_until")  # with what they were before
 
 
 class User(db.Model):
@@ -1028,7 +1026,7 @@ class User(db.Model):
         user._fill_in(**profile)
         db.session.add(user)
         db.session.flush()
-        Activity.record(actor or user, "person.added", user, user.username)
+        Activity.record(actor or user, "person.added" if actor else "person.joined", user, user.username)
         return user
 
     @classmethod
@@ -1042,7 +1040,7 @@ class User(db.Model):
         user = cls.acting(actor.id)
         user._fill_in(**profile)
         user._check_absence()
-        Activity.record(user, "person.edited", user, changes=changed_fields(user, *RECORDED_FIELDS))
+        Activity.record(user, "person.profile", user)
 
     @classmethod
     @transactional
@@ -1058,7 +1056,7 @@ class User(db.Model):
         """Correct a person's name and email address. Raises `ValidationError` if somebody else has the address."""
         user = cls._get_for_change(actor, user_id)
         user._fill_in(name=name, email=email)
-        Activity.record(actor, "person.edited", user, changes=changed_fields(user, *RECORDED_FIELDS))
+        Activity.record(actor, "person.edited", user)
 
     @classmethod
     @transactional
@@ -1068,8 +1066,9 @@ class User(db.Model):
         if user_id == actor.id:
             raise ValidationError("role", "You can't change your own role. Ask another administrator.")
         if user.role != role:
+            changes = {"role": (user.role.label, role.label)}
             user.role = role
-            Activity.record(actor, "person.role", user, role.label, changed_fields(user, "role"))
+            Activity.record(actor, "person.role", user, role.label, changes)
 
     @classmethod
     @transactional
@@ -1097,10 +1096,11 @@ class User(db.Model):
     @transactional
     def set_password(cls, actor: User, user_id: int, password_hash: str) -> None:
         """Set one's own password, or as an administrator anybody's, and sign that person out everywhere."""
-        user = cls.acting(actor.id) if actor.id == user_id else cls._get_for_change(actor, user_id)
+        is_own = actor.id == user_id
+        user = cls.acting(actor.id) if is_own else cls._get_for_change(actor, user_id)
         user.password_hash = password_hash
         SignIn.end_all(user_id)
-        Activity.record(actor, "person.password", user)
+        Activity.record(actor, "person.password" if is_own else "person.password_reset", user)
 
     @classmethod
     @transactional
@@ -1113,8 +1113,8 @@ class User(db.Model):
     def rescue(cls, user_id: int, password_hash: str) -> None:
         """Make a person an active administrator with a new password. Only the command line does this."""
         user = db.session.get_one(cls, user_id, with_for_update=True)
+        changes = {"role": (user.role.label, Role.ADMIN.label)}
         user.role, user.deactivated_at, user.password_hash = Role.ADMIN, None, password_hash
-        changes = changed_fields(user, "role")
         SignIn.end_all(user.id)
         Activity.record(user, "person.rescued", user, changes=changes)
 
@@ -1351,7 +1351,7 @@ class ApiToken(db.Model):
         token.prefix, token.token_hash = raw[:TOKEN_PREFIX], hash_token(raw)
         db.session.add(token)
         db.session.flush()
-        Activity.record(user, "token.created", token, f"{name} ({scope})")
+        Activity.record(user, "token.created", token, scope)
         return raw
 
     @classmethod
@@ -1363,7 +1363,7 @@ class ApiToken(db.Model):
         if token is None:
             raise NotVisible
         db.session.delete(token)
-        Activity.record(user, "token.revoked", token, token.name)
+        Activity.record(user, "token.revoked", token)
 
     @classmethod
     @transactional
@@ -1482,7 +1482,7 @@ class Topic(SoftDelete, db.Model):
         topic = cls.get_for_change(actor, topic_id)
         topic._rename(name)
         topic.description = description
-        Activity.record(actor, "topic.edited", topic, changes=changed_fields(topic, "name", "description"))
+        Activity.record(actor, "topic.edited", topic)
 
     @classmethod
     @transactional
@@ -1522,7 +1522,7 @@ class Topic(SoftDelete, db.Model):
         if not topic.private:
             raise ValidationError("members", "This topic is open: everyone sees it.")
         if topic._add_member(user.id):
-            Activity.record(actor, "topic.member_added", topic, user.name)
+            Activity.record(actor, "topic.member_added", topic)
         return user
 
     @classmethod
@@ -1535,7 +1535,7 @@ class Topic(SoftDelete, db.Model):
         member = db.session.get(TopicMember, (topic.id, user_id))
         if member is not None:
             db.session.delete(member)
-            Activity.record(actor, "topic.member_removed", topic, db.session.get_one(User, user_id).name)
+            Activity.record(actor, "topic.member_removed", topic)
 
     @classmethod
     @transactional
@@ -1566,7 +1566,7 @@ class Topic(SoftDelete, db.Model):
         db.session.execute(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
         Follow.move(topic.id, into.id)
         topic.deleted_at, topic.merged_into_id = utcnow(), into.id
-        Activity.record(actor, "topic.merged", topic, into.name)
+        Activity.record(actor, "topic.merged", topic, f"into {into.name}")
         return into
 
     @classmethod
@@ -2803,46 +2803,51 @@ class Activity(db.Model):
     confidential: Mapped[bool]  # whether it was in a private topic
     changes: Mapped[str] = mapped_column(LongText)  # JSON: what was changed, with what was there before and after
     address: Mapped[str] = mapped_column(sa.String(45))
+    actor: Mapped[User | None] = relationship(
+        primaryjoin="foreign(Activity.actor_id) == User.id", viewonly=True, lazy="joined"
+    )
 
     # -- queries
 
     @classmethod
-    def listed(cls, words: Iterable[str] = ()) -> sa.Select[Any]:
-        """The record as the person bound as `viewer` may read it, or the rows in which some folded words are found.
+    def mentions(cls, word: str) -> sa.ColumnElement[bool]:
+        """Whether a folded word is in what an entry tells, or in the profile of who acted."""
+        by_them = cls.actor.has(User.lookup.contains(word, autoescape=True))
+        return sa.or_(cls.lookup.contains(word, autoescape=True), by_them)
 
-        A row says whether what it is about `is_hidden`, for it is in a private topic of others, and `is_visible` now.
-        What is hidden has no name, except for topics, and no details.
-        """
-        file, comment, post, topic = aliased(Attachment), aliased(Comment), aliased(Post), aliased(Topic)
-        is_hidden = sa.case((topic.id.is_(None), cls.confidential), else_=~topic.within_reach())
-        is_there = sa.and_(post.visible(), comment.deleted_at.is_(None), file.deleted_at.is_(None))
-        is_visible = sa.case((cls.object_type == "topic", topic.visible()), else_=is_there)
-        found = [
-            sa.or_(
-                User.lookup.contains(word, autoescape=True),
-                cls.address.startswith(word, autoescape=True),
-                sa.and_(cls.lookup.contains(word, autoescape=True), is_hidden == sa.false()),
-            )
-            for word in words
-        ]
-        columns = (cls.id, cls.at, cls.actor_id, cls.action, cls.object_type, cls.object_id, cls.address)
-        is_unnamed = sa.and_(is_hidden, cls.object_type != "topic")
-        told = {"name": is_unnamed, "detail": is_hidden, "changes": is_hidden}
-        texts = (sa.case((hides, ""), else_=getattr(cls, name)).label(name) for name, hides in told.items())
-        return (
-            sa.select(*columns, *texts, is_hidden.label("is_hidden"), is_visible.label("is_visible"))
-            .add_columns(User.name.label("actor_name"), User.username, User.picture_id.label("actor_picture"))
-            .outerjoin(User, User.id == cls.actor_id)
-            .outerjoin(file, file.id == cls._id_of("attachment"))
-            .outerjoin(comment, comment.id == sa.func.coalesce(file.comment_id, cls._id_of("comment")))
-            .outerjoin(post, post.id == sa.func.coalesce(file.post_id, comment.post_id, cls._id_of("post")))
-            .outerjoin(topic, topic.id == sa.func.coalesce(post.topic_id, cls._id_of("topic")))
-            .where(*found)
-        )
+    # -- in words
 
-    @classmethod
-    def _id_of(cls, kind: str) -> sa.Case[Any]:
-        return sa.case((cls.object_type == kind, cls.object_id))
+    @property
+    def who(self) -> str:
+        if self.actor:
+            return self.actor.name
+        return "Someone" if self.action == "person.sign_in_failed" else "Corkboard"
+
+    @property
+    def verb(self) -> str:
+        """What was done, such as "deleted the topic"."""
+        kind, _, done = self.action.partition(".")
+        return ACTIVITY_WORDS.get(self.action) or f"{done.replace('_', ' ')} {ACTIVITY_NOUNS.get(kind, '')}".strip()
+
+    @property
+    def thing(self) -> str:
+        """What it was done to. Empty for what people do to their own account."""
+        if self.object_type == "user" and self.object_id == self.actor_id:
+            return ""
+        if self.confidential and not self.name:
+            return "something in a private topic"
+        return self.name or UNNAMED.get(self.object_type, "")
+
+    @property
+    def url(self) -> str:
+        """Where to open what it was done to. Empty for what has no page or no name."""
+        place = ACTIVITY_PLACES.get(self.object_type) if self.name else None
+        return f"{place}/{self.object_id}" if place else ""
+
+    @property
+    def before_and_after(self) -> dict[str, list[str]]:
+        """The values before and after a change, by the names of their fields."""
+        return json.loads(self.changes)
 
     # -- actions
 
@@ -2852,84 +2857,105 @@ class Activity(db.Model):
     ) -> Activity:
         """Record what an action does, as part of it, and return the record. Without an `actor`, the site itself acts.
 
-        `thing` is a row of a model, or the pair of a kind and an id; `changes` are those of `changed_fields`.
+        `thing` is a row of a model, or the pair of a kind and an id. Every administrator can read the `detail` and the
+        `changes`: nothing from a private topic may be in them.
         """
         kind, thing_id = thing if isinstance(thing, tuple) else (type(thing).__name__.lower(), thing.id)
-        name = cls._name_of(thing)[:TITLE_MAX]
+        name, confidential = cls._name_of(thing)
+        address = client_address()
         activity = cls(
             at=utcnow(),
             actor_id=actor.id if actor else None,
             action=action,
             object_type=kind,
             object_id=thing_id,
-            name=name,
+            name=name[:TITLE_MAX],
             detail=detail[:TITLE_MAX],
-            lookup=sort_key(f"{name} {detail}", 2 * TITLE_MAX),
-            confidential=cls._is_confidential(thing),
-            changes=json.dumps(changes, ensure_ascii=False) if changes else "",
-            address=client_address(),
+            lookup=sort_key(f"{address} {name} {detail}", 2 * TITLE_MAX),
+            confidential=confidential,
+            changes=json.dumps(changes or {}),
+            address=address,
         )
         db.session.add(activity)
         db.session.flush()
         return activity
 
     @staticmethod
-    def _name_of(thing: Any) -> str:
-        """What a thing is called. What only its author knows has no name here."""
+    def _name_of(thing: Any) -> tuple[str, bool]:
+        """What a thing is called, and whether it is in a private topic. A name that not everybody may know is empty."""
         post = post_of(thing)
         if post is None:
-            return "" if isinstance(thing, Attachment) else getattr(thing, "name", "")
-        is_known = post.published_at or post.scheduled_for
-        return getattr(thing, "name", post.title) if is_known else ""
-
-    @staticmethod
-    def _is_confidential(thing: Any) -> Any:
-        """Whether a thing is in a private topic, as a value of the INSERT: that costs no statement."""
-        post = post_of(thing)
-        return sa.exists().where(Topic.id == post.topic_id, Topic.private) if post else getattr(thing, "private", False)
+            name = "" if isinstance(thing, Attachment) else getattr(thing, "name", "")
+            return name, getattr(thing, "private", False)
+        confidential = db.session.get_one(Topic, post.topic_id).private
+        is_known = not confidential and (post.published_at or post.scheduled_for)
+        return getattr(thing, "name", post.title) if is_known else "", confidential
 
     @classmethod
     @transactional
     def prune(cls, before: datetime) -> int:
-        """Delete what is older, some of it at a time, and record that. Returns how many rows that were."""
-        old = sa.select(cls.id).where(cls.at < before).order_by(cls.at).limit(PRUNED_AT_ONCE)
-        ids = db.session.scalars(old).all()
-        db.session.execute(sa.delete(cls).where(cls.id.in_(ids)), execution_options={"synchronize_session": False})
-        if ids:
-            cls.record(None, "activity.pruned", ("setting", 0), plural(len(ids), "entry", "entries"))
-        return len(ids)
-
-
-PRUNED_AT_ONCE = 1000
+        """Delete what is older, and record that. Returns how many entries there were."""
+        count = db.session.connection().execute(sa.delete(cls).where(cls.at < before)).rowcount
+        if count:
+            cls.record(None, "activity.pruned", ("activity", 0), plural(count, "entry", "entries"))
+        return count
 
 
 def post_of(thing: Any) -> Post | None:
     """The post that something is, or is part of."""
-    if isinstance(thing, Attachment):
-        return thing.post or (thing.comment and thing.comment.post)
-    if isinstance(thing, Comment):
-        return thing.post
-    return thing if isinstance(thing, Post) else None
+    if isinstance(thing, Post):
+        return thing
+    whole = getattr(thing, "post", None) or getattr(thing, "comment", None)
+    return post_of(whole) if whole else None
 
 
-def changed_fields(thing: Any, *names: str) -> dict[str, tuple[str, str]]:
-    """What an action has changed of some columns, before it is flushed: the old and the new values, by their labels."""
-    histories = {name: sa.inspect(thing).attrs[name].history for name in names}
-    return {
-        field_label(name): (in_words(history.deleted[0]), in_words(history.added[0]))
-        for name, history in histories.items()
-        if history.added and history.deleted
-    }
+LATEST_FIRST = (Activity.at.desc(), Activity.id.desc())
+ACTIVITY_PLACES = {"post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people"}
+UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name"}
 
-
-def field_label(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
-def in_words(value: Any) -> str:
-    if isinstance(value, Role):
-        return value.label
-    return "" if value is None else str(value)
+# What is said of an action is its second word and a noun ("deleted the topic"), unless it has words of its own.
+ACTIVITY_NOUNS = {
+    "comment": "a comment on",
+    "topic": "the topic",
+    "token": "the access token",
+    "settings": "the settings",
+    "bin": "the recycle bin",
+    "backup": "a backup",
+}
+ACTIVITY_WORDS = {
+    "person.sign_in_failed": "failed to sign in as",
+    "person.profile": "changed their profile",
+    "person.role": "changed the role of",
+    "person.password": "changed their password",
+    "person.password_reset": "set a new password for",
+    "person.rescued": "became an administrator again, with a new password, on the command line",
+    "person.picture": "changed their picture",
+    "person.appearance": "changed how the site looks to them",
+    "person.notifications": "chose what to be notified of",
+    "person.read_all": "marked all notifications as read",
+    "person.unsubscribed": "stopped emails",
+    "post.unscheduled": "could not publish",
+    "post.turned": "moved between News and Handbook:",
+    "post.shared_again": "again notified everyone of",
+    "post.overdue": "asked for a review of",
+    "post.must_read": "asked people to read",
+    "post.must_read_ended": "stopped asking people to read",
+    "post.reminded": "reminded people to read",
+    "post.acknowledged": "confirmed",
+    "comment.created": "commented on",
+    "reaction.added": "reacted to",
+    "reaction.removed": "took back a reaction to",
+    "attachment.attached": "added",
+    "attachment.forgotten": "cleared away",
+    "topic.closed": "made a private topic of",
+    "topic.opened": "made an open topic of",
+    "topic.member_added": "added a member to the topic",
+    "topic.member_removed": "removed a member from the topic",
+    "mail.again": "sent an email again",
+    "mail.tested": "sent a test email",
+    "activity.pruned": "deleted old entries of this record",
+    "job.run": "ran a job",
+}
 
 
 # -- What one follows, and has read ------------------------------------------------------------------------------------
@@ -3523,8 +3549,8 @@ class Setting(db.Model):
         Site(**values)  # checks the names
         before = cls.read()._asdict()
         database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
-        changes = {field_label(name): (before[name], new) for name, new in values.items() if before[name] != new}
-        Activity.record(actor, "settings.changed", ("setting", 0), ", ".join(values), changes)
+        changes = {name: (before[name], new) for name, new in values.items() if before[name] != new}
+        Activity.record(actor, "settings.changed", ("setting", 0), changes=changes)
 
     @classmethod
     @transactional
@@ -3813,9 +3839,7 @@ class Bin:
             db.session.execute(
                 sa.delete(model).where(model.id.in_(found)), execution_options={"synchronize_session": False}
             )
-            Activity.record(
-                actor, "bin.emptied", (kind, found[-1]), f"{plural(len(found), 'thing')} deleted permanently"
-            )
+            Activity.record(actor, "bin.emptied", ("bin", 0), f"{plural(len(found), 'thing')} deleted permanently")
         return len(found)
 
 
@@ -6169,15 +6193,21 @@ REPORT_WORDS = {"read": "has read it", "pending": "has not read it", "past": "no
 @login_required
 def report_csv(post_id: int) -> ResponseReturnValue:
     """Download the report as a table for a spreadsheet. Times are in the person's time zone."""
-    lines = [csv_line("Name", "Username", "Department", "State", "Version", "When", "Earlier versions")]
+    rows = [("Name", "Username", "Department", "State", "Version", "When", "Earlier versions")]
     for line in Acknowledgement.report(reported_post(post_id)).lines:
         given = [(str(one.revision), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
         version, when = given[-1] if given else ("", "")
         earlier = "; ".join(f"{version} on {when}" for version, when in given[:-1])
         person = (line.person.name, line.person.username, line.person.department)
-        lines.append(csv_line(*person, REPORT_WORDS[line.state], version, when, earlier))
-    headers = {"Content-Disposition": f'attachment; filename="must-read-{post_id}.csv"'}
-    return Response("\ufeff" + "".join(lines), headers=headers, content_type="text/csv; charset=utf-8")
+        rows.append((*person, REPORT_WORDS[line.state], version, when, earlier))
+    return csv_response(f"must-read-{post_id}", rows)
+
+
+def csv_response(name: str, rows: Iterable[Sequence[str]]) -> Response:
+    """Return a table for spreadsheets as a file. Its rows are read while it is sent."""
+    lines = itertools.chain(["\ufeff"], (csv_line(*row) for row in rows))
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+    return Response(stream_with_context(lines), headers=headers, content_type="text/csv; charset=utf-8")
 
 
 def csv_line(*cells: str) -> str:
@@ -7060,227 +7090,71 @@ def per_week(at: Any, statement: sa.Select[Any], starts: Sequence[datetime]) -> 
 
 # -- admin: what happened ----------------------------------------------------------------------------------------------
 
-# Each kind of activity with its actions, and how each is told after the name of who did it.
-ACTIVITY_KINDS: dict[str, tuple[str, dict[str, str]]] = {
-    "sign-ins": ("Sign-ins", {
-        "person.signed_in": "signed in with {detail}",
-        "person.signed_out": "signed out {detail}",
-        "person.sign_in_failed": "failed to sign in as {thing}",
-    }),
-    "failed": ("Failed sign-ins", {"person.sign_in_failed": "failed to sign in as {thing}"}),
-    "people": ("People and roles", {
-        "person.added": "added {thing}",
-        "person.edited": "changed the profile of {thing}",
-        "person.role": "changed the role of {thing} to {detail}",
-        "person.deactivated": "deactivated {thing}",
-        "person.reactivated": "reactivated {thing}",
-        "person.password": "set a new password for {thing}",
-        "person.rescued": "became an administrator again, with a new password, on the command line",
-        "person.picture": "changed their picture",
-        "person.appearance": "changed how the site looks to them",
-        "person.notifications": "chose what to be notified of",
-        "person.read_all": "marked all notifications as read",
-    }),
-    "posts": ("Posts and pages", {
-        "post.drafted": "saved {thing} as a draft",
-        "post.scheduled": "scheduled {thing}",
-        "post.unscheduled": "could not publish {thing}, which is a draft again",
-        "post.published": "published {thing}",
-        "post.edited": "edited {thing}",
-        "post.turned": "moved {thing} between News and Handbook",
-        "post.shared_again": "notified everyone of {thing} again",
-        "post.pinned": "pinned {thing}",
-        "post.unpinned": "unpinned {thing}",
-        "post.reviewed": "verified {thing}",
-        "post.overdue": "found {thing} overdue for review",
-        "post.deleted": "deleted {thing}",
-        "post.restored": "restored {thing}",
-        "post.followed": "followed {thing}",
-        "post.unfollowed": "stopped following {thing}",
-        "post.muted": "muted {thing}",
-    }),
-    "must-read": ("Must-read", {
-        "post.must_read": "asked people to read {thing}",
-        "post.must_read_ended": "stopped asking people to read {thing}",
-        "post.reminded": "reminded {detail} to read {thing}",
-        "post.acknowledged": "confirmed {thing}",
-    }),
-    "comments": ("Comments and reactions", {
-        "comment.created": "commented on {thing}",
-        "comment.edited": "edited a comment on {thing}",
-        "comment.deleted": "deleted a comment on {thing}",
-        "comment.restored": "restored a comment on {thing}",
-        "reaction.added": "reacted to {thing} ({detail})",
-        "reaction.removed": "took back a reaction to {thing} ({detail})",
-    }),
-    "files": ("Files", {
-        "attachment.uploaded": "uploaded {thing}",
-        "attachment.attached": "added {thing}",
-        "attachment.deleted": "deleted {thing}",
-        "attachment.restored": "restored {thing}",
-        "attachment.forgotten": "deleted {thing} that was never used",
-    }),
-    "topics": ("Topics", {
-        "topic.created": "created the topic {thing}",
-        "topic.edited": "changed the topic {thing}",
-        "topic.closed": "made the topic {thing} private",
-        "topic.opened": "made the topic {thing} open",
-        "topic.member_added": "added {detail} to the topic {thing}",
-        "topic.member_removed": "removed {detail} from the topic {thing}",
-        "topic.joined": "joined the private topic {thing}",
-        "topic.moved": "moved the topic {thing} {detail}",
-        "topic.merged": "merged the topic {thing} into {detail}",
-        "topic.deleted": "deleted the topic {thing}",
-        "topic.restored": "restored the topic {thing}",
-        "topic.followed": "followed the topic {thing}",
-        "topic.unfollowed": "stopped following the topic {thing}",
-        "topic.muted": "muted the topic {thing}",
-    }),
-    "tokens": ("Access tokens", {
-        "token.created": "created the access token {thing}",
-        "token.revoked": "revoked the access token {thing}",
-    }),
-    "email": ("Email", {
-        "mail.again": "sent an email again: {detail}",
-        "mail.tested": "sent a test email: {detail}",
-        "person.unsubscribed": "stopped emails: {detail}",
-    }),
-    "site": ("Settings and clearing up", {
-        "settings.changed": "changed the settings",
-        "bin.emptied": "emptied the recycle bin: {detail}",
-        "activity.pruned": "deleted {detail} of this record",
-        "job.run": "ran the job {detail}",
-        "backup.made": "made the backup {detail}",
-        "backup.downloaded": "downloaded the backup {detail}",
-        "backup.verified": "tried out a restore of {detail}",
-        "backup.restored": "restored the backup {detail}",
-        "backup.deleted": "deleted the backup {detail}",
-    }),
-}  # fmt: skip
-ACTIVITY_WORDS = {action: words for _label, actions in ACTIVITY_KINDS.values() for action, words in actions.items()}
-ONES_OWN = {  # where somebody did it to themselves
-    "person.added": "joined",
-    "person.edited": "changed their profile",
-    "person.password": "changed their password",
+# What the beginnings of actions are called that one can ask for.
+ACTIVITY_KINDS = {
+    "person.sign": "Sign-ins",
+    "person.sign_in_failed": "Failed sign-ins",
+    "person": "People and roles",
+    "post": "Posts and pages",
+    "comment": "Comments",
+    "reaction": "Reactions",
+    "attachment": "Files",
+    "topic": "Topics",
+    "token": "Access tokens",
+    "mail": "Email",
+    "settings": "Settings",
+    "backup": "Backups",
+    "job": "Jobs",
 }
-UNNAMED = {"post": "a post", "comment": "a post", "attachment": "a file", "topic": "a topic", "user": "an unknown name"}
-LATEST_FIRST = (Activity.at.desc(), Activity.id.desc())
-CSV_AT_ONCE = 500  # rows
 
 
 @admin.get("/activity", endpoint="activity")
 @role_required(Role.ADMIN)
 def list_activities() -> ResponseReturnValue:
     """Who did what, and when: the newest first."""
-    asked = activity_filters()
-    page = paginate(asked_activities(asked), LATEST_FIRST, request.args.get("before"))
-    days = itertools.groupby(page.items, key=lambda row: local(row.at).date())
+    asked = {name: value for name, value in request.args.items() if value and name != "before"}
     return render_template(
         "admin/activity.html",
-        page=page,
-        days=[(day, list(rows)) for day, rows in days],
+        page=paginate(asked_activities(), LATEST_FIRST, request.args.get("before")),
         asked=asked,
-        query=urlencode({name: value for name, value in asked.items() if value}),
-        people=names_of(sa.select(User).order_by(User.name_key, User.id)),
-        kinds={kind: label for kind, (label, _actions) in ACTIVITY_KINDS.items()},
+        query=urlencode(asked),
+        people=names_of(sa.select(User).order_by(*BY_NAME)),
+        kinds=ACTIVITY_KINDS,
     )
 
 
-def activity_filters() -> dict[str, str]:
-    return {name: request.args.get(name, "") for name in ("q", "person", "kind", "since", "until")}
-
-
-def asked_activities(asked: Mapping[str, str]) -> Statement:
-    """The activities that some filters let through. A person or a kind that there is not is 404."""
-    statement = Activity.listed(sort_key(tidy(asked["q"])[:QUERY_MAX]).split())
-    if asked["kind"]:
-        _label, actions = ACTIVITY_KINDS.get(asked["kind"]) or abort(404)
-        statement = statement.where(Activity.action.in_(actions))
-    if asked["person"]:
-        statement = statement.where(did_it(asked["person"]))
-    if since := midnight(asked["since"]):
-        statement = statement.where(Activity.at >= since)
-    if until := midnight(asked["until"]):
-        statement = statement.where(Activity.at < end_of_day(local(until).date()))
-    return statement
-
-
-def did_it(person: str) -> sa.ColumnElement[bool]:
-    """Whether a person with some id acted, or somebody failed to sign in as them; "site" is what nobody did."""
-    failed = Activity.action == "person.sign_in_failed"
-    if person == "site":
-        return sa.and_(Activity.actor_id.is_(None), ~failed)
-    try:
-        user_id = as_id(person)
-    except ValueError:
-        abort(404)
-    return sa.or_(Activity.actor_id == user_id, sa.and_(failed, Activity.object_id == user_id))
-
-
-def activity_in_words(row: Any) -> Markup:
-    """What somebody did, to be read after their name. What is in a private topic of others is not named."""
-    words = ACTIVITY_WORDS.get(row.action) or f"{row.action.partition('.')[2].replace('_', ' ')} {{thing}}"
-    if row.actor_id == row.object_id and row.object_type == "user":
-        words = ONES_OWN.get(row.action, words)
-    detail = REACTIONS[row.detail][1] if row.object_type != "user" and row.detail in REACTIONS else row.detail
-    return Markup(words).format(thing=activity_object(row), detail="…" if row.is_hidden else detail)
-
-
-def activity_object(row: Any) -> Markup:
-    """What an activity is about, by its name where this person may know that."""
-    if row.is_hidden and row.object_type != "topic":
-        return Markup('{} <span class="meta">in a private topic</span>').format(UNNAMED[row.object_type])
-    return Markup("<cite>{}</cite>" if row.name else "{}").format(row.name or UNNAMED.get(row.object_type, ""))
-
-
-def activity_link(row: Any) -> str:
-    """Where this person can open what an activity is about; empty where they cannot."""
-    links = {"post": "/posts/{}", "comment": "/comments/{}", "topic": "/admin/topics/{}", "attachment": "/files/{}/{}"}
-    if row.object_type == "user":
-        return f"/admin/people/{row.object_id}" if row.object_id else ""
-    return links[row.object_type].format(row.object_id, quote(row.name, safe="")) if row.is_visible else ""
-
-
-def activity_actor(row: Any) -> str:
-    return row.actor_name or ("Someone" if row.action == "person.sign_in_failed" else "Corkboard")
-
-
-def activity_changes(row: Any) -> dict[str, list[str]]:
-    """What there was before and after, by fields."""
-    return json.loads(row.changes) if row.changes else {}
-
-
-def day_heading(day: date) -> str:
-    """'Today', 'Yesterday', or 'Thursday 26 November'."""
-    recent = {0: "Today", 1: "Yesterday"}.get((today() - day).days)
-    return recent or f"{WEEKDAYS[day.weekday()]} {day_in_words(day)}"
+def asked_activities() -> sa.Select[Any]:
+    """Select what the filters in the address let through. Those that say nothing are ignored."""
+    given = request.args
+    words = sort_key(tidy(given.get("q"))[:QUERY_MAX]).split()
+    wanted = [Activity.mentions(word) for word in words]
+    if person := given.get("person", type=as_id):
+        wanted.append(Activity.actor_id == person)
+    if kind := given.get("kind"):
+        wanted.append(Activity.action.startswith(kind, autoescape=True))
+    if since := midnight(given.get("since", "")):
+        wanted.append(Activity.at >= since)
+    if until := midnight(given.get("until", "")):
+        wanted.append(Activity.at < end_of_day(local(until).date()))
+    return sa.select(Activity).where(*wanted)
 
 
 @admin.get("/activity.csv")
 @role_required(Role.ADMIN)
 def activity_csv() -> ResponseReturnValue:
     """The same as a table for a spreadsheet, all of it; times are in the person's time zone."""
-    lines = stream_with_context(activity_lines(asked_activities(activity_filters())))
-    headers = {"Content-Disposition": 'attachment; filename="activity.csv"'}
-    return Response(lines, headers=headers, content_type="text/csv; charset=utf-8")
+    every = asked_activities().order_by(*LATEST_FIRST).execution_options(yield_per=500)
+    return csv_response("activity", activity_table(every))
 
 
-def activity_lines(statement: Statement) -> Iterator[str]:
-    """Yield the lines of the table, reading some rows at a time."""
-    yield "\ufeff" + csv_line("When", "Who", "Username", "What", "Before", "After", "From", "Action")
-    page = paginate(statement, LATEST_FIRST, size=CSV_AT_ONCE)
-    yield "".join(map(activity_line, page.items))
-    while page.next:
-        page = paginate(statement, LATEST_FIRST, str(page.next), CSV_AT_ONCE)
-        yield "".join(map(activity_line, page.items))
-
-
-def activity_line(row: Any) -> str:
-    changes = activity_changes(row).items()
-    before, after = ("; ".join(f"{field}: {values[at]}" for field, values in changes) for at in (0, 1))
-    what = activity_in_words(row).striptags()
-    who = (activity_actor(row), row.username or "")
-    return csv_line(f"{local(row.at):%Y-%m-%d %H:%M:%S}", *who, what, before, after, row.address, row.action)
+def activity_table(statement: sa.Select[Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table, the first of which names the columns."""
+    yield "When", "Who", "Username", "What", "On what", "Detail", "Changes", "From", "Action"
+    for row in db.session.scalars(statement):
+        changes = "; ".join(f"{field}: {old} → {new}" for field, (old, new) in row.before_and_after.items())
+        who = (row.who, row.actor.username if row.actor else "")
+        what = (row.verb, row.thing, row.detail, changes, row.address, row.action)
+        yield f"{local(row.at):%Y-%m-%d %H:%M:%S}", *who, *what
 
 
 # -- admin: backups ----------------------------------------------------------------------------------------------------
@@ -8134,7 +8008,7 @@ class ActivitySchema(ma.Schema):
 @gives(list_of(ActivitySchema))
 def get_activity(query: Given) -> ResponseReturnValue:
     """What everybody did, newest first, without the words of what one may not see."""
-    return answer_page(ActivitySchema, paginate(Activity.listed(), LATEST_FIRST, query.get("before")))
+    return answer_page(ActivitySchema, paginate(sa.select(Activity), LATEST_FIRST, query.get("before")))
 
 
 # -- docs: what there is in the API ------------------------------------------------------------------------------------
@@ -8185,43 +8059,32 @@ def swagger(filename: str) -> ResponseReturnValue:
 
 feeds = Blueprint("feeds", __name__)
 
-ATOM = "http://www.w3.org/2005/Atom"
-FEED_POSTS, FEED_PAGES = 30, 500
-ABSENCES_KEPT = timedelta(days=30)
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-FEED = (
-    database.in_table_order(sa.select(Post))
-    .join(Post.author)
-    .join(Post.topic)
-    .options(contains_eager(Post.author), contains_eager(Post.topic), undefer(Post.html))
-    .where(Post.listed(), Post.kind == "news", Post.current())
-    .order_by(*NEWEST_FIRST)
-    .limit(FEED_POSTS)
-)
-FEED_REVIEWS = (
-    sa.select(Post.id, Post.title, Post.review_by)
-    .where(Post.listed(), Post.kind == "page", Post.review_by.is_not(None))
-    .order_by(Post.review_by, Post.id)
-    .limit(FEED_PAGES)
-)
+FEED_POSTS = 30
+NOT_TEXT = re.compile("[^\t\n\x20-\x7e\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no XML may have it
 
 
 @feeds.get("/feed.atom")
 @public
 def atom() -> ResponseReturnValue:
     """The newest posts that a person sees, of all topics or of one."""
-    user, place, title, statement = feed_reader(), own_address(), current_site().name, FEED
+    user, topic, news = feed_reader(), None, NEWS
     if slug := request.args.get("topic"):
         topic = db.one_or_404(Topic.visible_to(user).where(Topic.slug == slug))
-        title, statement = f"{title}: {topic.name}", FEED.where(Post.topic_id == topic.id)
-    posts = db.session.scalars(statement, {"viewer": user.id, "now": g.now}).all()
-    feed = ElementTree.Element("feed", {"xmlns": ATOM, "xml:base": f"{place}/"})
-    add_part(feed, "id", f"{place}/" + (f"topics/{slug}" if slug else ""))
-    add_part(feed, "title", title)
-    add_part(feed, "updated", atom_time(max((post_changed(post) for post in posts), default=user.created_at)))
-    for post in posts:
-        add_entry(feed, post, f"{place}/posts/{post.id}")
-    return feed_answer(ElementTree.tostring(feed, "utf-8", xml_declaration=True), "application/atom+xml")
+        news = TOPIC_POSTS.where(Post.current()).params(topic_id=topic.id)
+    newest = news.add_columns(Post.html, Post.updated_at).order_by(*NEWEST_FIRST).limit(FEED_POSTS)
+    posts = db.session.execute(newest, {"viewer": user.id, "now": g.now, "since": user.new_since}).all()
+    return feed_answer(feed_text("feeds/posts.xml", user=user, topic=topic, posts=posts), "application/atom+xml")
+
+
+@feeds.get("/feed.ics", endpoint="calendar")
+@public
+def show_calendar() -> ResponseReturnValue:
+    """When people are away, and by when the pages that a person sees are due for review."""
+    user, day = feed_reader(), site_day(g.now)
+    away = db.session.execute(AWAY.limit(None), {"ended": day, "begun": date.max})
+    due = REVIEWS.where(Post.review_by.is_not(None)).order_by(Post.id)
+    reviews = db.session.execute(due, {"viewer": user.id, "now": g.now, "until": date.max})
+    return feed_answer(fold_lines(feed_text("feeds/dates.ics", today=day, away=away, reviews=reviews)), "text/calendar")
 
 
 def feed_reader() -> User:
@@ -8236,96 +8099,28 @@ def own_address() -> str:
     return current_app.config["SITE_URL"] or request.host_url.rstrip("/")
 
 
-def post_changed(post: Post) -> datetime:
-    return max(post.published_at or LONG_AGO, post.edited_at or LONG_AGO)
+def feed_text(template: str, **context: Any) -> str:
+    """Draw a feed, without control characters."""
+    return NOT_TEXT.sub("", render_template(template, place=own_address(), **context))
 
 
-def atom_time(moment: datetime) -> str:
-    return f"{moment.isoformat(timespec='seconds')}Z"
-
-
-def add_entry(feed: ElementTree.Element, post: Post, link: str) -> None:
-    """Add a post to a feed."""
-    entry = add_part(feed, "entry")
-    add_part(entry, "id", link)
-    add_part(entry, "title", post.title)
-    add_part(entry, "link", href=link)
-    add_part(entry, "published", atom_time(post.published_at or LONG_AGO))
-    add_part(entry, "updated", atom_time(post_changed(post)))
-    add_part(add_part(entry, "author"), "name", post.author.name)
-    add_part(entry, "category", term=post.topic.slug, label=post.topic.name)
-    add_part(entry, "content", post.html, type="html")
-
-
-def add_part(parent: ElementTree.Element, name: str, text: str = "", **attributes: str) -> ElementTree.Element:
-    """Add an element, without the characters that XML does not allow."""
-    part = ElementTree.SubElement(parent, name, {key: NOT_XML.sub("", value) for key, value in attributes.items()})
-    part.text = NOT_XML.sub("", text)
-    return part
-
-
-def feed_answer(content: bytes, kind: str) -> Response:
+def feed_answer(content: str | bytes, kind: str) -> ResponseReturnValue:
     """A feed, or 304 where the reader has it already."""
     answer = Response(content, content_type=f"{kind}; charset=utf-8")
     answer.add_etag()
-    answer.make_conditional(request)
-    return answer
+    return answer.make_conditional(request)
 
 
-@feeds.get("/feed.ics", endpoint="calendar")
-@public
-def show_calendar() -> ResponseReturnValue:
-    """When people are away, and by when the pages that a person sees are due for review."""
-    user, place, day = feed_reader(), own_address(), site_day(g.now)
-    away = User.active().where(User.away_until >= day - ABSENCES_KEPT).options(joinedload(User.stand_in))
-    reviews = db.session.execute(FEED_REVIEWS, {"viewer": user.id})
-    events = [absence_event(person, place, day) for person in db.session.scalars(away)]
-    events += [review_event(page, place, day) for page in reviews]
-    name = calendar_text(current_site().name)
-    head = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//Corkboard//EN", "METHOD:PUBLISH", f"X-WR-CALNAME:{name}"]
-    lines = itertools.chain(head, *events, ["END:VCALENDAR"])
-    return feed_answer("".join(f"{fold_line(line)}\r\n" for line in lines).encode(), "text/calendar")
-
-
-def absence_event(person: User, place: str, day: date) -> list[str]:
-    """The days on which a person is away; without a first day, from today on."""
-    last = person.away_until or day
-    cover = f"Cover: {person.stand_in.name}" if person.stand_in and person.stand_in.is_active else ""
-    link = f"{place}/people/{person.username}"
-    return calendar_event(f"{person.name} is away", link, day, person.away_from or min(day, last), last, cover)
-
-
-def review_event(page: Any, place: str, day: date) -> list[str]:
-    return calendar_event(f"Review due: {page.title}", f"{place}/posts/{page.id}", day, page.review_by, page.review_by)
-
-
-def calendar_event(summary: str, link: str, stamp: date, first: date, last: date, more: str = "") -> list[str]:
-    """The lines of an event of whole days. Its link is what it is known by."""
-    after = min(last, date.max - timedelta(days=1)) + timedelta(days=1)
-    dates = {"DTSTAMP": f"{stamp:%Y%m%d}T000000Z", "DTSTART;VALUE=DATE": plain_date(first)}
-    dates |= {"UID": link, "DTEND;VALUE=DATE": plain_date(after), "SUMMARY": calendar_text(summary), "URL": link}
-    lines = [f"{name}:{value}" for name, value in (dates | {"DESCRIPTION": calendar_text(more)}).items() if value]
-    return ["BEGIN:VEVENT", *lines, "TRANSP:TRANSPARENT", "END:VEVENT"]
-
-
-def plain_date(day: date) -> str:
-    return day.isoformat().replace("-", "")
-
-
+@feeds.app_template_filter()
 def calendar_text(text: str) -> str:
-    """A text as a value of a calendar: on one line, without control characters (RFC 5545, 3.3.11)."""
-    return re.sub(r"([\\;,])", r"\\\1", _CONTROL.sub("", text)).replace("\n", "\\n")
+    """A text as a value of a calendar (RFC 5545, 3.3.11)."""
+    return re.sub(r"([\\;,])", r"\\\1", text).replace("\n", "\\n")
 
 
-def fold_line(line: str) -> str:
-    """A line in parts of at most 75 octets, the later ones behind a space (RFC 5545, 3.1)."""
-    parts, part = [], ""
-    for char in line:
-        if len((part + char).encode()) > 74:
-            parts.append(part)
-            part = ""
-        part += char
-    return "\r\n ".join([*parts, part])
+def fold_lines(text: str) -> bytes:
+    """The lines of a calendar in parts of at most 75 octets, the later ones behind a space (RFC 5545, 3.1)."""
+    folded = re.sub(rb"(.{71,74})(?![\x80-\xbf])(?=.)", rb"\1\n ", f"{text}\n".encode())
+    return folded.replace(b"\n", b"\r\n")
 
 
 # -- health: is the process alive, and can it serve --------------------------------------------------------------------
@@ -8717,10 +8512,8 @@ def register_template_helpers(app: Flask) -> None:
     filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
     helpers = (icon, asset, cached_part, page_header, difference)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
-    app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local, day_heading=day_heading)
+    app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local)
     app.jinja_env.filters.update(for_mail=for_mail)
-    for function in (activity_in_words, activity_actor, activity_changes, activity_link):
-        app.jinja_env.filters[function.__name__] = function
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
     app.jinja_env.globals.update(KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
@@ -9425,10 +9218,8 @@ def empty_bin() -> int:
 
 
 def prune_activity() -> int:
-    days, deleted = int(Setting.read().activity_days), 0
-    while days and (count := Activity.prune(utcnow() - timedelta(days=days))):
-        deleted += count
-    return deleted
+    days = int(Setting.read().activity_days)
+    return Activity.prune(utcnow() - timedelta(days=days)) if days else 0
 
 
 def notify_overdue_reviews() -> int:

@@ -238,7 +238,7 @@ def test_an_administrator_is_made_by_a_password_from_standard_input(app, run):
     assert (user.username, user.name, user.role) == ("anna", "anna", Role.ADMIN)
     assert signs_in(app, "Anna", GOOD)
     assert count(Topic, Topic.name == "Everyone") == 1
-    assert count(Activity, Activity.action == "person.added") == 1
+    assert count(Activity, Activity.action == "person.joined") == 1
 
 
 def test_a_terminal_is_asked_twice(run, at_a_terminal):

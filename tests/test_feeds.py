@@ -101,7 +101,8 @@ def test_a_feed_has_only_what_its_person_may_see_now(app, people, topics, subscr
 
 def test_an_edited_post_is_updated_and_keeps_its_id(app, people, topics, subscribe):
     post, token = add_post(people.member, topics.open, "As it was"), subscribe(people.reader)
-    set_columns(Post, post.id, published_at=utcnow() - timedelta(days=1))
+    yesterday = utcnow() - timedelta(days=1)
+    set_columns(Post, post.id, published_at=yesterday, updated_at=yesterday)
     before = read_atom(app, token).find(f"{ATOM}entry")
     edit_post(people.member, post, title="As it is")
     after = read_atom(app, token).find(f"{ATOM}entry")
@@ -134,7 +135,7 @@ def test_a_calendar_has_who_is_away_and_who_covers(app, people, subscribe):
     assert sorted(away) == ["Admin is away", "Editor is away"]
     event = away["Editor is away"]
     assert event.decoded("DTSTART") == today + timedelta(days=3)
-    assert event.decoded("DTEND") == today + timedelta(days=6), "the end of whole days is the day after"
+    assert event.decoded("DURATION") == timedelta(days=3)
     assert str(event["DESCRIPTION"]) == "Cover: Member"
     assert str(event["URL"]) == "http://localhost/people/editor"
     assert away["Admin is away"].decoded("DTSTART") == today

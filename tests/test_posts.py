@@ -940,7 +940,7 @@ ACTIONS = [
     (nothing, "member", "/files", {"upload": (str(Path(__file__)), "notes.txt")}, "attachment.uploaded"),
     (a_file, "member", "/files/{}/delete", {}, "attachment.deleted"),
     (a_removed_file, "member", "/files/{}/restore", {}, "attachment.restored"),
-    (nothing, "reader", "/account", {"name": "Reader"}, "person.edited"),
+    (nothing, "reader", "/account", {"name": "Reader"}, "person.profile"),
     (nothing, "reader", "/account/appearance", {"theme": "dark"}, "person.appearance"),
     (nothing, "reader", "/account/notifications", {}, "person.notifications"),
     (an_open_post, "reader", "/posts/{}/follow", {"state": "following"}, "post.followed"),
@@ -959,7 +959,7 @@ ACTIONS = [
     (a_colleague, "admin", "/admin/people/{}/role", {"role": 30}, "person.role"),
     (a_colleague, "admin", "/admin/people/{}/deactivate", {}, "person.deactivated"),
     (a_former_colleague, "admin", "/admin/people/{}/reactivate", {}, "person.reactivated"),
-    (a_colleague, "admin", "/admin/people/{}/password", {}, "person.password"),
+    (a_colleague, "admin", "/admin/people/{}/password", {}, "person.password_reset"),
 ]  # fmt: skip
 
 

@@ -40,10 +40,10 @@ def test_an_admin_finds_who_changed_what(site: Site, visit: Visit, admin: str, s
     page.goto("/admin")
     page.get_by_role("navigation", name="Administration").get_by_role("link", name="Activity").click()
     expect(page.get_by_role("heading", name="Activity", exact=True)).to_be_visible()
-    page.get_by_label("What", exact=True).select_option("Settings and clearing up")
+    page.get_by_label("What", exact=True).select_option("Settings")
     page.get_by_role("button", name="Filter").click()
-    expect(page).to_have_url(re.compile("kind=site"))
-    expect(page.get_by_label("What", exact=True)).to_have_value("site")
+    expect(page).to_have_url(re.compile("kind=settings"))
+    expect(page.get_by_label("What", exact=True)).to_have_value("settings")
     expect(entries(page, "published")).to_have_count(0)
     changed = entries(page, "changed the settings").first
     changed.locator("summary").click()
@@ -59,7 +59,7 @@ def test_an_admin_finds_who_changed_what(site: Site, visit: Visit, admin: str, s
 
 def test_what_is_filtered_is_what_is_downloaded(site: Site, visit: Visit, admin: str) -> None:
     page = visit(site, admin)
-    page.goto("/admin/activity?kind=site")
+    page.goto("/admin/activity?kind=settings")
     with page.expect_download() as begun:
         page.get_by_role("link", name="Download as CSV").click()
     text = begun.value.path().read_text(encoding="utf-8-sig")
@@ -81,8 +81,8 @@ def test_a_private_topic_of_others_is_told_of_without_its_titles(site: Site, vis
     theirs.get_by_role("button", name="Publish").click()
     expect(theirs.get_by_role("heading", name=form["title"])).to_be_visible()
     page = visit(site, admin)
-    page.goto("/admin/activity?kind=posts")
-    expect(entries(page, "published a post in a private topic").first).to_be_visible()
+    page.goto("/admin/activity?kind=post")
+    expect(entries(page, "published something in a private topic").first).to_be_visible()
     expect(page.get_by_text(form["title"])).to_have_count(0)
 
 
