@@ -2678,8 +2678,7 @@ def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
 
 def count_outdated_texts() -> int:
     """Return how many posts and comments an older version of the renderer rendered."""
-    counts = (outdated_texts(model).with_only_columns(sa.func.count()) for model in (Post, Comment))
-    return sum(db.session.scalar(count) or 0 for count in counts)
+    return sum(count_of(outdated_texts(model).subquery()) for model in (Post, Comment))
 
 
 @transactional
@@ -6631,7 +6630,7 @@ def overview() -> ResponseReturnValue:
         failed=failed_pages(),
         is_reachable=is_reachable,
         advice=advice,
-        has_colleagues=db.session.scalar(sa.select(User.id).where(User.id != current_user.id).limit(1)) is not None,
+        has_colleagues=count_of(User) > 1,
         has_posts=db.session.scalar(sa.select(Post.id).where(Post.published_at > LONG_AGO).limit(1)) is not None,
         addresses=addresses(),
     )
@@ -6892,7 +6891,6 @@ def empty_bin_now() -> ResponseReturnValue:
 
 BACKUP_LATE = timedelta(days=2)
 JOBS_LATE = timedelta(minutes=5)
-ROOM_NEEDED = 500_000_000  # bytes on the disk of the data folder
 
 
 def site_findings() -> Iterator[Finding]:
@@ -6909,7 +6907,7 @@ def machine_findings() -> Iterator[Finding]:
     yield Finding(True, "version", f"Corkboard {VERSION} on Python {platform.python_version()}")
     folder = database.data_folder()
     free = shutil.disk_usage(folder).free
-    yield Finding(free >= ROOM_NEEDED, "disk", f"{file_size(free)} free", "Make room: the site needs at least 500 MB.")
+    yield Finding(free >= 500_000_000, "disk", f"{file_size(free)} free", "Make room: the site needs at least 500 MB.")
     key_file = folder / "secret_key"
     if os.name != "nt" and key_file.exists():
         private = not key_file.stat().st_mode & 0o077
@@ -6943,7 +6941,7 @@ def mail_finding() -> Finding:
 def jobs_finding() -> Finding:
     """Check whether anything runs the jobs, and whether they succeed."""
     if age(JobRun.last_end()) > JOBS_LATE:
-        words = "Nothing has run the jobs for five minutes, so scheduled posts aren't published."
+        words = "nothing has run the jobs for five minutes, so scheduled posts aren't published"
         remedy = "They begin soon after a start. Beside a server other than wsgi.py, run: python -m flask jobs run"
         return Finding(False, "jobs", words, remedy, "/admin/jobs")
     runs = JobRun.known()
@@ -8392,8 +8390,12 @@ def failed_pages() -> dict[str, float]:
 
 def samples(metric: Collector, ending: str) -> dict[tuple[str, ...], float]:
     """Return the numbers of a metric whose names have that ending, by the values of their labels."""
-    found = [sample for family in metric.collect() for sample in family.samples]
-    return {tuple(sample.labels.values()): sample.value for sample in found if sample.name.endswith(ending)}
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name.endswith(ending)
+    }
 
 
 # ======================================================================================================================
