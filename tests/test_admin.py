@@ -151,7 +151,7 @@ def test_it_shows_the_slowest_pages_and_those_that_failed(app, people, sign_in, 
     page = browser.get("/admin").text
     slowest = rows_of(page, "Slowest pages")
     assert 0 < len(slowest) <= 5
-    assert all(re.fullmatch(r"[\d,]+", row[1]) for row in slowest)
+    assert all(re.fullmatch(r"[\d,]+ ms", row[1]) for row in slowest)
     assert "/ 503" in [row[0] for row in rows_of(page, "Errors")]
 
 
