@@ -48,7 +48,6 @@ import signal
 import smtplib
 import socket
 import ssl
-import statistics
 import sys
 import threading
 import time
@@ -116,17 +115,7 @@ from markdown_it.token import Token
 from markupsafe import Markup, escape
 from marshmallow import validate
 from PIL import Image, ImageOps
-from prometheus_client import (
-    CONTENT_TYPE_PLAIN_0_0_4,
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    Metric,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError
@@ -144,7 +133,6 @@ from sqlalchemy.orm import (
     relationship,
     undefer,
 )
-from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.operators import desc_op
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.datastructures import FileStorage
@@ -2690,8 +2678,7 @@ def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
 
 def count_outdated_texts() -> int:
     """Return how many posts and comments an older version of the renderer rendered."""
-    counts = (outdated_texts(model).with_only_columns(sa.func.count()) for model in (Post, Comment))
-    return sum(db.session.scalar(count) or 0 for count in counts)
+    return sum(count_of(outdated_texts(model).subquery()) for model in (Post, Comment))
 
 
 @transactional
@@ -4030,11 +4017,6 @@ class JobRun(db.Model):
         db.session.execute(ended.values(result=result[:200], failures=failures))
 
     @property
-    def is_running(self) -> bool:
-        """Whether a process runs it now."""
-        return bool(self.lease) and self.leased_until is not None and self.leased_until > utcnow()
-
-    @property
     def took(self) -> str:
         """How long the last run took, in words."""
         if not (self.started_at and self.ended_at):
@@ -4047,12 +4029,6 @@ class JobRun(db.Model):
         return db.session.scalar(sa.select(sa.func.max(cls.ended_at)))
 
     @classmethod
-    def are_late(cls) -> bool:
-        """Whether no job has run for so long that probably no process runs them."""
-        last = cls.last_end()
-        return last is None or utcnow() - last > JOBS_LATE
-
-    @classmethod
     def known(cls) -> dict[str, Any]:
         """Return the rows of all jobs that ever ran, by their names."""
         return {run.name: run for run in db.session.scalars(sa.select(cls))}
@@ -4060,7 +4036,6 @@ class JobRun(db.Model):
 
 JOB_LEASE = timedelta(minutes=15)  # how long a job waits for a process that was killed
 JOB_RETRY = timedelta(minutes=1)
-JOBS_LATE = timedelta(minutes=5)
 
 
 # -- Hot reads ---------------------------------------------------------------------------------------------------------
@@ -4984,6 +4959,11 @@ class Page(NamedTuple):
     items: Sequence[Any]
     next: str | int | None  # the cursor of the next page
     is_continued: bool  # whether it is not the first page
+
+
+def count_of(rows: Any, *conditions: Any) -> int:
+    """Return how many rows of a model or a subquery meet all conditions."""
+    return db.session.scalar(sa.select(sa.func.count()).select_from(rows).where(*conditions)) or 0
 
 
 def fetch(statement: Statement, **params: Any) -> Sequence[Any]:
@@ -6670,20 +6650,19 @@ admin = Blueprint("admin", __name__, url_prefix="/admin")
 @role_required(Role.ADMIN)
 def overview() -> ResponseReturnValue:
     """Show Administration: whether everything is OK, what to do next, and how the site is used."""
-    config = current_app.config
-    findings = sorted(site_findings(), key=lambda finding: (finding.ok, not finding.is_fault))
+    is_reachable, advice = reach()
     return render_template(
         "admin/index.html",
-        findings=findings,
-        verdict=verdict(findings),
-        charts=(people_chart(), posts_chart()),
-        slowest=metrics().slowest(),
-        errors=metrics().errors(),
-        is_reachable=not is_loopback(config["HOST"]) or config["TRUSTED_PROXY"],
-        advice=reach_advice(config),
-        has_colleagues=db.session.scalar(sa.select(User.id).where(User.id != current_user.id).limit(1)) is not None,
+        findings=sorted(site_findings(), key=attrgetter("ok")),
+        visits=people_by_day(),
+        written=posts_by_week(),
+        slowest=slowest_pages(),
+        failed=failed_pages(),
+        is_reachable=is_reachable,
+        advice=advice,
+        has_colleagues=count_of(User) > 1,
         has_posts=db.session.scalar(sa.select(Post.id).where(Post.published_at > LONG_AGO).limit(1)) is not None,
-        addresses=addresses(config),
+        addresses=addresses(),
     )
 
 
@@ -6700,12 +6679,7 @@ def run_job_by_hand(job: str) -> ResponseReturnValue:
     """Run a job now, unless it is being run already."""
     wanted = next((one for one in JOBS if one.name == job), None) or abort(404)
     result = run_job(wanted, early=True, actor=current_user)
-    if result is None:
-        flash(f"The job {job} is being run already.", "info")
-    else:
-        failed = JobRun.known()[job].failures
-        flash(f"{job}: {result}", "danger" if failed else "success")
-    return redirect_with_flash("/admin/jobs")
+    return redirect_with_flash("/admin/jobs", f"{job}: {result or 'It is being run already.'}")
 
 
 @admin.get("/people", endpoint="people")
@@ -6945,54 +6919,79 @@ def empty_bin_now() -> ResponseReturnValue:
 
 # -- admin: is everything OK, and how the site is used -----------------------------------------------------------------
 
-BACKUP_LATE, VERIFIED_LATE = timedelta(days=2), timedelta(days=15)
+BACKUP_LATE = timedelta(days=2)
+JOBS_LATE = timedelta(minutes=5)
 
 
 def site_findings() -> Iterator[Finding]:
-    """Check all that an administrator wants to know about the site."""
-    yield mail_finding()
-    yield jobs_finding()
-    yield backup_finding()
-    yield database_finding()
-    yield files_finding()
-    others = (*machine_findings(), texts_finding(), *data_folder_findings())
-    yield from (finding for finding in others if finding.name == "disk" or not finding.ok)
-    yield Finding(True, "version", f"Corkboard {VERSION} on Python {platform.python_version()}.")
+    """Check all that `check` and Administration say of the site. Most of it needs a database that works."""
+    yield from machine_findings()
+    found = database_finding()
+    yield found
+    if found.ok:
+        yield from (check() for check in DATABASE_CHECKS)
+
+
+def machine_findings() -> Iterator[Finding]:
+    """Check the version, the disk, and who can read the secret key."""
+    yield Finding(True, "version", f"Corkboard {VERSION} on Python {platform.python_version()}")
+    folder = database.data_folder()
+    free = shutil.disk_usage(folder).free
+    yield Finding(free >= 500_000_000, "disk", f"{file_size(free)} free", "Make room: the site needs at least 500 MB.")
+    key_file = folder / "secret_key"
+    if os.name != "nt" and key_file.exists():
+        private = not key_file.stat().st_mode & 0o077
+        words = "only its owner can read it" if private else "others can read it"
+        yield Finding(private, "secret key", words, f"Run: chmod 600 {key_file}")
+
+
+def database_finding() -> Finding:
+    """Check whether the database answers, fits this version and belongs to the data folder."""
+    try:
+        database.check_ready()
+    except DBAPIError as error:
+        log.warning("check: the database does not answer", exc_info=error)
+        remedy = "Is it running, and are the name and password in DATABASE_URL right? For details, see the log."
+        return Finding(False, "database", f"{db.engine.url.render_as_string()} does not answer", remedy)
+    except database.SchemaError as error:
+        return Finding(False, "database", error.message)
+    return Finding(True, "database", f"it answers, and takes {file_size(database.database_size())}")
 
 
 def mail_finding() -> Finding:
-    """Check whether emails failed in the last day, or have waited for an hour."""
+    """Check whether emails failed in the last day or wait, an hour after they were written."""
     if not mail_is_on():
-        return Finding(True, "email", "Not set up. Invitations and new passwords are handed over by you.")
+        return Finding(True, "email", "not set up: you hand over invitations and new passwords yourself")
     mail, now = OutgoingMail, utcnow()
-    failed = sa.and_(mail.state == "failed", mail.due_at > now - timedelta(days=1))
-    late = sa.and_(mail.state == "waiting", mail.created_at < now - HOUR)
-    unsent = sa.select(sa.func.count(), sa.func.max(mail.answer)).where(sa.or_(failed, late))
-    count, answer = db.session.execute(unsent).one()
-    if count:
-        return Finding(False, "email", f"{plural(count, 'email')} not sent. {answer}", "Send a test.", "/admin/mail")
-    return Finding(True, "email", f"Sent through {current_app.config['MAIL_SERVER']}. None waits for long.")
+    unsent = count_of(mail, mail.state != "sent", mail.created_at < now - HOUR, mail.due_at > now - timedelta(days=1))
+    words = f"{plural(unsent, 'email')} not sent" if unsent else "sent without delay"
+    return Finding(not unsent, "email", words, "Email says why.", "/admin/mail")
 
 
 def jobs_finding() -> Finding:
     """Check whether anything runs the jobs, and whether they succeed."""
-    runs, last = JobRun.known(), JobRun.last_end()
-    failing = [job.name for job in JOBS if job.name in runs and runs[job.name].failures]
-    if last is None:
-        words = "None has run yet. Where wsgi.py serves the site, they begin within half a minute."
-        remedy = "Beside another server, keep running: python -m flask jobs run"
-        return Finding(False, "jobs", words, remedy, is_fault=False)
-    if JobRun.are_late():
-        words = "Nothing has run this site's jobs for five minutes, so scheduled posts aren't published."
-        remedy = "Keep running, beside a server other than wsgi.py: python -m flask jobs run"
+    if age(JobRun.last_end()) > JOBS_LATE:
+        words = "nothing has run the jobs for five minutes, so scheduled posts aren't published"
+        remedy = "They begin soon after a start. Beside a server other than wsgi.py, run: python -m flask jobs run"
         return Finding(False, "jobs", words, remedy, "/admin/jobs")
-    if failing:
-        words, remedy = (
-            f"Failed when last run: {', '.join(failing)}.",
-            "See the result there, and the traceback in the log.",
-        )
-        return Finding(False, "jobs", words, remedy, "/admin/jobs")
-    return Finding(True, "jobs", f"They run on time, the last one {Markup(ago(last)).striptags()}.")
+    runs = JobRun.known()
+    failing = ", ".join(job.name for job in JOBS if job.name in runs and runs[job.name].failures)
+    words = f"failed when last run: {failing}" if failing else "they run on time"
+    return Finding(not failing, "jobs", words, "For details, see the log.", "/admin/jobs")
+
+
+def age(moment: datetime | None) -> timedelta:
+    """Return how long ago that was, or without a time, how long there have been people on the site."""
+    return utcnow() - (moment or db.session.scalar(sa.select(sa.func.min(User.created_at))) or utcnow())
+
+
+def backups_finding() -> Finding:
+    """Check how old the newest backup is, and say when a restore was last verified."""
+    newest, verified = newest_backup(), Backup.last_verified()
+    words = f"the last one was made on {site_time(newest)}" if newest else "there is none yet"
+    if verified:
+        words += f"; last verified restore: {in_site_zone(verified[0]):%A, %d %B}"
+    return Finding(age(newest) < BACKUP_LATE, "backups", words, "Make one now.", "/admin/backups")
 
 
 def newest_backup() -> datetime | None:
@@ -7000,92 +6999,50 @@ def newest_backup() -> datetime | None:
     return next((backup.made_at for backup in Backup.all()), None)
 
 
-def backup_finding() -> Finding:
-    """Check how old the newest backup is, and the last verified restore."""
-    newest, verified = newest_backup(), Backup.last_verified()
-    words = f"The last one was made on {site_time(newest)}." if newest else "There is none yet."
-    tested = site_day(verified[0]) if verified else None
-    words += f" Last verified restore: {WEEKDAYS[tested.weekday()]} {day_in_words(tested)}." if tested else ""
-    if newest is None or utcnow() - newest > BACKUP_LATE:
-        return Finding(False, "backups", words, "Make one now.", "/admin/backups", is_fault=False)
-    late = verified is not None and utcnow() - verified[0] > VERIFIED_LATE
-    return Finding(not late, "backups", words, "Test a restore.", "/admin/backups", is_fault=False)
-
-
-def database_finding() -> Finding:
-    """Say what the database is, how large it is, and how soon it answers."""
-    began = time.perf_counter()
-    name = database.server_name()
-    words = f"{name} answers in {(time.perf_counter() - began) * 1000:.0f} ms; {file_size(database.database_size())}."
-    return Finding(True, "database", words)
-
-
 def files_finding() -> Finding:
-    count, size = db.session.execute(sa.select(sa.func.count(), sa.func.sum(Attachment.size))).one()
-    return Finding(True, "files", f"{plural(count, 'file').capitalize()}, {file_size(int(size or 0))}.")
+    """Say how many files there are, and check whether the database knows those in the data folder."""
+    known = database.knows_its_files()
+    words = plural(count_of(Attachment), "file") if known else f"the database knows none of those in {files_folder()}"
+    remedy = "They are kept. Is DATABASE_URL right? If it is, and nobody needs them, move them away."
+    return Finding(known, "files", words, remedy)
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """Return the answer to "Is everything OK?", in one sentence or two."""
-    faults = [finding.name for finding in findings if not finding.ok and finding.is_fault]
-    others = [finding.name for finding in findings if not finding.ok and not finding.is_fault]
-    if faults:
-        return f"No. This needs your attention: {', '.join(faults)}."
-    if others:
-        return f"Almost. Have a look at this: {', '.join(others)}."
-    return "Yes. Everything is in order."
+def texts_finding() -> Finding:
+    """Check whether all texts were rendered by this version."""
+    texts = count_outdated_texts()
+    words = f"{plural(texts, 'text')} rendered by an older version" if texts else "current"
+    return Finding(not texts, "texts", words, "Run: python -m flask rerender")
 
 
-CHART_DAYS, CHART_WEEKS = 28, 4
+def administrator_finding() -> Finding:
+    """Check whether anybody can administer the site."""
+    some = count_of(User, User.is_active, User.role == Role.ADMIN) > 0
+    remedy = database.moving_advice() or "Open the link of: python -m flask setup-link"
+    return Finding(some, "administrator", "there is one" if some else "there is none", remedy)
 
 
-class Chart(NamedTuple):
-    """Numbers of days or weeks, for a drawing and a table: one or two of them in each row."""
-
-    title: str
-    said: Sequence[str]  # what each number is now
-    more: str
-    heads: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[int]]]
-
-    @property
-    def top(self) -> int:
-        """The highest column, at least 1."""
-        return max(1, *(sum(numbers) for _, numbers in self.rows))
+DATABASE_CHECKS = (mail_finding, jobs_finding, backups_finding, files_finding, texts_finding, administrator_finding)
 
 
-def people_chart() -> Chart:
-    """Return how many people were here on each of the last days."""
-    last = site_day(g.now)
-    days = [last - timedelta(days=ago) for ago in range(CHART_DAYS - 1, -1, -1)]
+def people_by_day() -> list[Any]:
+    """Return each of the last 28 days with how many people were here."""
+    days = [site_day(g.now) - timedelta(days=ago) for ago in reversed(range(28))]
     counts = VisitCount.since(days[0])
-    team = db.session.scalar(sa.select(sa.func.count()).select_from(User).where(User.is_active))
-    usual = statistics.median(count for day, count in counts.items() if day < last) if len(counts) > 1 else 0
-    rows = [("Today" if day == last else day_in_words(day), (counts.get(day, 0),)) for day in days]
-    said, more = f"{counts.get(last, 0)} of {team} today", f"{usual:.0f} on an ordinary day" if usual else ""
-    return Chart("People here each day", (said,), more, ("Day", "People"), rows)
+    return [(day_in_words(day), [counts.get(day, 0)]) for day in days]
 
 
-def posts_chart() -> Chart:
-    """Return how many posts and comments were written in each of the last weeks, of those that this person may see."""
-    monday = today() - timedelta(days=today().weekday())
-    days = [monday - timedelta(weeks=ago) for ago in range(CHART_WEEKS - 1, -1, -1)]
-    starts = [as_utc(datetime.combine(day, datetime.min.time())) for day in days]
-    posts = per_week(Post.published_at, sa.select().select_from(Post).where(Post.listed()), starts)
-    said = sa.select().select_from(Comment).join(Post, Post.id == Comment.post_id)
-    comments = per_week(Comment.created_at, said.where(Comment.deleted_at.is_(None), Post.listed()), starts)
-    names = [*(f"From {day_in_words(day)}" for day in days[:-1]), "This week"]
-    rows = [(name, counts) for name, *counts in zip(names, posts, comments, strict=True)]
-    now = (plural(posts[-1], "post"), plural(comments[-1], "comment"))
-    return Chart("Posts and comments each week", now, "this week", ("Week", "Posts", "Comments"), rows)
+def posts_by_week() -> list[Any]:
+    """Return each of the last four weeks with how many posts and comments were written in it."""
+    starts = [g.now - timedelta(weeks=ago) for ago in (4, 3, 2, 1)]
+    return [(f"From {day_in_words(site_day(start))}", written_in_week(start)) for start in starts]
 
 
-def per_week(at: Any, statement: sa.Select[Any], starts: Sequence[datetime]) -> list[int]:
-    """Return how many rows of a statement fall into each week, by their time `at`."""
-    week = sa.case(*((at < start, number) for number, start in enumerate(starts[1:])), else_=len(starts) - 1)
-    counted = statement.add_columns(week.label("week"), sa.func.count().label("rows")).where(at >= starts[0])
-    found = {row.week: row.rows for row in fetch(counted.group_by("week"))}
-    return [found.get(number, 0) for number in range(len(starts))]
+def written_in_week(start: datetime) -> tuple[int, int]:
+    """Return how many posts and how many comments that this person may see were written in the week from `start`."""
+    week = (start, start + timedelta(weeks=1))
+    written = Post.visible_to(current_user).where(Post.published_at.between(*week))
+    said = Comment.visible_to(current_user).where(Comment.created_at.between(*week))
+    return count_of(written.subquery()), count_of(said.subquery())
 
 
 # -- admin: what happened ----------------------------------------------------------------------------------------------
@@ -7202,28 +7159,29 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def reach_advice(config: Mapping[str, Any]) -> str:
-    """Return what has to be done so that others can open the site."""
+def reach() -> tuple[bool, str]:
+    """Return whether other computers can open the site, and in words how, or what has to be done first."""
+    config = current_app.config
     if not is_loopback(config["HOST"]) or config["TRUSTED_PROXY"]:
-        return "Share one of the addresses below."
+        return True, f"Other computers can open the site at {' or '.join(addresses())}"
     port = config["PORT"]
     windows = f'netsh advfirewall firewall add rule name="Corkboard" dir=in action=allow protocol=TCP localport={port}'
     opened = windows if os.name == "nt" else f"sudo ufw allow {port}/tcp"
-    return (
-        "Put `HOST=0.0.0.0` in the file .env next to app.py and restart Corkboard. "
-        f"Then allow it through the firewall with `{opened}` and share one of the addresses below."
+    return False, (
+        "Only this computer can open the site so far. Put `HOST=0.0.0.0` in the file .env next to app.py and restart "
+        f"Corkboard. Then allow it through the firewall with `{opened}`."
     )
 
 
-def addresses(config: Mapping[str, Any]) -> list[str]:
+def addresses() -> list[str]:
     """Return the addresses at which colleagues reach the site: by the computer's name first, then by number."""
+    config = current_app.config
     if config["SITE_URL"]:
         return [config["SITE_URL"]]
-    hosts = {socket.gethostname().lower()}
+    hosts = [socket.gethostname().lower()]
     with contextlib.suppress(OSError):
-        hosts |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
-    reachable = sorted((host for host in hosts if not is_loopback(host)), reverse=True)
-    return [f"http://{host}:{config['PORT']}" for host in reachable]
+        hosts += socket.gethostbyname_ex(hosts[0])[2]
+    return [f"http://{host}:{config['PORT']}" for host in hosts if not is_loopback(host)]
 
 
 # ======================================================================================================================
@@ -8148,113 +8106,49 @@ def ready() -> ResponseReturnValue:
     return jsonify(status="ok")
 
 
-# -- Metrics: what this process counts, for a program that watches the site --------------------------------------------
+# -- metrics: what this process counts, and what else a program that watches the site reads ----------------------------
+
+REQUESTS = Counter("corkboard_requests", "Requests answered", ["route", "status"])
+REQUEST_SECONDS = Histogram("corkboard_request_seconds", "Seconds that requests took", ["route"])
+STATEMENTS = Counter("corkboard_database_statements", "Statements that requests sent to the database", ["route"])
+DATABASE_SECONDS = Counter("corkboard_database_seconds", "Seconds that these statements took", ["route"])
+CONNECTIONS = Gauge("corkboard_database_connections", "Connections to the database that this process uses")
+DATABASE_UP = Gauge("corkboard_database_up", "Whether the database answers")
+SIGN_INS = Gauge("corkboard_sign_ins", "Browsers that are signed in")
+EMAILS = Gauge("corkboard_emails", "Emails that wait or failed", ["state"])
+JOBS_AGE = Gauge("corkboard_jobs_age_seconds", "Seconds since a job ended last")
+JOB_FAILURES = Gauge("corkboard_job_failures", "How often the job failed since it last succeeded", ["job"])
+BACKUP_AGE = Gauge("corkboard_backup_age_seconds", "Seconds since the newest backup was made")
+Info("corkboard_build", "What this is").info({"version": VERSION})
 
 
-class Metrics(Collector):
-    """What this process counts of its requests, and what the site says of itself when it is asked."""
-
-    def __init__(self) -> None:
-        disable_created_metrics()
-        self.registry = CollectorRegistry()
-        self.requests = self._count("requests", "Requests answered", "method", "route", "status")
-        self.statements = self._count("database_statements", "Statements that requests sent to the database", "route")
-        self.database = self._count("database_seconds", "Seconds that these statements took", "route")
-        name, about = "corkboard_request_seconds", "Seconds that requests took"
-        self.seconds = Histogram(name, about, ["route"], registry=self.registry)
-        ProcessCollector(registry=self.registry)
-        self.registry.register(self)
-
-    def _count(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(f"corkboard_{name}", about, labels, registry=self.registry)
-
-    def observe(self, status: int, seconds: float) -> None:
-        """Count this request."""
-        route = route_of_request()
-        # A method is one of a few only where there is a route: without one it may be any word.
-        self.requests.labels(request.method if request.url_rule else "-", route, status).inc()
-        self.seconds.labels(route).observe(seconds)
-        self.statements.labels(route).inc(g.database_work.statements)
-        self.database.labels(route).inc(g.database_work.seconds)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield what all processes share, as it is now; without what the database says while it does not answer."""
-        engine = db.engine
-        about = {"version": VERSION, "python": platform.python_version(), "database": engine.dialect.name}
-        yield InfoMetricFamily("corkboard_build", "What this is", about)
-        if isinstance(engine.pool, QueuePool):
-            connections = {"used": engine.pool.checkedout(), "idle": engine.pool.checkedin()}
-            yield gauge("database_connections", "Connections of this process", connections, "state")
-        if newest := newest_backup():
-            yield gauge("last_backup_timestamp_seconds", "When the newest backup was made", {"": unix_time(newest)})
-        shared = []
-        with contextlib.suppress(DBAPIError, PoolTimeout):
-            shared = [*shared_gauges()]
-        yield from shared
-        yield gauge("database_up", "Whether the database answers", {"": bool(shared)})
-
-    def slowest(self) -> list[tuple[str, float, str]]:
-        """Return the routes that take longest on average: each with its milliseconds, as a number and in words."""
-        samples = [sample for metric in self.seconds.collect() for sample in metric.samples]
-        seconds = {one.labels["route"]: one.value for one in samples if one.name.endswith("_sum")}
-        counts = {one.labels["route"]: int(one.value) for one in samples if one.name.endswith("_count")}
-        means = [(route, seconds[route] / count * 1000, count) for route, count in counts.items()]
-        worst = sorted(means, key=itemgetter(1), reverse=True)[:RANKS]
-        return [(plain_route(name), mean, f"{mean:,.0f} ms, {plural(count, 'request')}") for name, mean, count in worst]
-
-    def errors(self) -> list[tuple[str, int, str]]:
-        """Return the routes that failed most often: each with how often, as a number and in words."""
-        samples = [sample for metric in self.requests.collect() for sample in metric.samples]
-        failed: dict[str, int] = {}
-        for one in samples:
-            if one.name.endswith("_total") and one.labels["status"].startswith("5"):
-                failed[one.labels["route"]] = failed.get(one.labels["route"], 0) + int(one.value)
-        worst = sorted(failed.items(), key=itemgetter(1), reverse=True)[:RANKS]
-        return [(plain_route(name), count, f"{count:,}") for name, count in worst]
-
-
-RANKS = 5
-
-
-def metrics() -> Metrics:
-    """Return the `Metrics` of the current application."""
-    return current_app.extensions["corkboard.metrics"]
+def count_request(status: int, seconds: float) -> None:
+    """Count this request."""
+    route, work = route_of_request(), g.database_work
+    REQUESTS.labels(route, status).inc()
+    REQUEST_SECONDS.labels(route).observe(seconds)
+    STATEMENTS.labels(route).inc(work.statements)
+    DATABASE_SECONDS.labels(route).inc(work.seconds)
 
 
 def route_of_request() -> str:
     """Return the pattern of the requested address, "-" where there is none."""
-    return request.url_rule.rule if request.url_rule else "-"
+    return str(request.url_rule or "-")
 
 
-def plain_route(rule: str) -> str:
-    """Return a pattern as people read it: '/posts/…/edit'."""
-    return re.sub(r"<[^>]*>", "…", rule)
-
-
-def gauge(name: str, about: str, values: Mapping[str, float], label: str = "") -> GaugeMetricFamily:
-    """Return a number as it is now, or one for each value of a label."""
-    family = GaugeMetricFamily(f"corkboard_{name}", about, labels=[label] if label else [])
-    for value, number in values.items():
-        family.add_metric([value] if label else [], number)
-    return family
-
-
-def unix_time(moment: datetime) -> float:
-    return moment.replace(tzinfo=UTC).timestamp()
-
-
-def shared_gauges() -> Iterator[GaugeMetricFamily]:
-    """Yield what the database knows of the site: sign-ins, and how the jobs went."""
-    living = db.session.scalar(sa.select(sa.func.count()).select_from(SignIn).where(SignIn.lives()))
-    yield gauge("sign_ins", "Browsers that are signed in", {"": living or 0})
-    runs = JobRun.known()
-    ended = {name: unix_time(run.ended_at) for name, run in runs.items() if run.ended_at}
-    yield gauge("job_last_end_timestamp_seconds", "When the job ended last", ended, "job")
-    failures = {name: run.failures for name, run in runs.items()}
-    yield gauge("job_failures", "How often the job failed since it last succeeded", failures, "job")
-    mails = sa.select(OutgoingMail.state, sa.func.count()).where(OutgoingMail.state != "sent").group_by("state")
-    counts = {row[0]: row[1] for row in db.session.execute(mails)}
-    yield gauge("emails", "Emails that wait or failed", {"waiting": 0, "failed": 0} | counts, "state")
+def read_gauges() -> None:
+    """Set the gauges to what is so now. Raises an exception of the database while it does not answer."""
+    DATABASE_UP.set(0)
+    pool: Any = db.engine.pool
+    CONNECTIONS.set(pool.checkedout())
+    SIGN_INS.set(count_of(SignIn, SignIn.lives()))
+    for state in ("waiting", "failed"):
+        EMAILS.labels(state).set(count_of(OutgoingMail, OutgoingMail.state == state))
+    JOBS_AGE.set(age(JobRun.last_end()).total_seconds())
+    for name, run in JobRun.known().items():
+        JOB_FAILURES.labels(name).set(run.failures)
+    BACKUP_AGE.set(age(newest_backup()).total_seconds())
+    DATABASE_UP.set(1)
 
 
 @health.get("/metrics", endpoint="metrics")
@@ -8263,18 +8157,40 @@ def show_metrics() -> ResponseReturnValue:
     """Show Prometheus the metrics, if it bears METRICS_TOKEN; if none is set, to programs on this computer."""
     if not may_read_metrics():
         abort(403)
-    return Response(generate_latest(metrics().registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    with contextlib.suppress(DBAPIError, PoolTimeout):
+        read_gauges()
+    return Response(generate_latest(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def may_read_metrics() -> bool:
     """Return whether a request bears METRICS_TOKEN; if none is set, whether it comes straight from this computer."""
-    config, headers = current_app.config, request.headers
-    if config["METRICS_TOKEN"]:
-        expected = f"Bearer {config['METRICS_TOKEN']}".encode()
-        return hmac.compare_digest(headers.get("Authorization", "").encode(), expected)
+    token, headers = current_app.config["METRICS_TOKEN"], request.headers
+    if token:
+        return hmac.compare_digest(headers.get("Authorization", "").encode(), f"Bearer {token}".encode())
     # Behind a proxy on this computer everybody seems to come from here.
-    is_passed_on = config["TRUSTED_PROXY"] or "X-Forwarded-For" in headers or "Forwarded" in headers
+    is_passed_on = current_app.config["TRUSTED_PROXY"] or "X-Forwarded-For" in headers or "Forwarded" in headers
     return not is_passed_on and is_loopback(client_address())
+
+
+def slowest_pages() -> dict[str, float]:
+    """Return how many milliseconds each route takes on average."""
+    counts, seconds = samples(REQUEST_SECONDS, "_count"), samples(REQUEST_SECONDS, "_sum")
+    return {labels[0]: 1000 * seconds[labels] / count for labels, count in counts.items() if count}
+
+
+def failed_pages() -> dict[str, float]:
+    """Return how often the site failed to answer, by route and status."""
+    return {" ".join(labels): count for labels, count in samples(REQUESTS, "_total").items() if labels[1] >= "500"}
+
+
+def samples(metric: Collector, ending: str) -> dict[tuple[str, ...], float]:
+    """Return the numbers of a metric whose names have that ending, by the values of their labels."""
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name.endswith(ending)
+    }
 
 
 # ======================================================================================================================
@@ -8675,75 +8591,11 @@ def ask_password(from_stdin: bool) -> str:
 @commands.command("check", cls=TidyCommand)
 def check_command() -> None:
     """Check this installation: print each finding, and what to do about it."""
-    findings = [*current_app.config["FINDINGS"], *machine_findings(), *database_findings()]
+    findings = [*current_app.config["FINDINGS"], Finding(True, "reach", reach()[1]), *site_findings()]
     for finding in findings:
         click.echo(finding)
     if not all(finding.ok for finding in findings):
         raise SystemExit(1)
-
-
-def machine_findings() -> Iterator[Finding]:
-    """Check the disk, who can read the secret key, and who can open the site."""
-    config = current_app.config
-    free = shutil.disk_usage(config["DATA_DIR"]).free // 2**20
-    words = f"{free // 1024:,} GB free" if free >= 10240 else f"{free:,} MB free"
-    yield Finding(free >= 500, "disk", words, "Make room: the data folder needs at least 500 MB.")
-    key_file = config["DATA_DIR"] / "secret_key"
-    if os.name != "nt" and key_file.exists():
-        private = not key_file.stat().st_mode & 0o077
-        words = "only its owner can read it" if private else "others can read it"
-        yield Finding(private, "secret key", words, f"Run: chmod 600 {key_file}")
-    reach = "only this computer" if is_loopback(config["HOST"]) else "other computers"
-    yield Finding(True, "reach", f"{reach} can open the site. {reach_advice(config)}")
-
-
-def database_findings() -> Iterator[Finding]:
-    """Check the database, then its schema if it answers, then its content if the schema fits."""
-    url = db.engine.url.render_as_string(hide_password=True)
-    try:
-        database.check_ready()
-    except DBAPIError as error:
-        log.warning("check: the database does not answer", exc_info=error)
-        remedy = "Is it running, and are the name and password in DATABASE_URL right? For details, see the log."
-        yield Finding(False, "database", f"{url} does not answer", remedy)
-    except database.SchemaError as error:
-        yield Finding(True, "database", f"{url} answers")
-        is_other = isinstance(error, database.SiteMismatch)
-        words = "the database and the data folder belong to two sites" if is_other else "not the one this version needs"
-        yield Finding(False, "site" if is_other else "schema", words, error.message)
-    else:
-        yield Finding(True, "database", f"{url} answers")
-        yield Finding(True, "schema", "current")
-        yield from content_findings()
-
-
-def content_findings() -> Iterator[Finding]:
-    """Check what is in the database."""
-    yield texts_finding()
-    some = db.session.scalar(User.active().where(User.role == Role.ADMIN).limit(1)) is not None
-    words = "there is one" if some else "there is none"
-    yield Finding(some, "administrator", words, "Open the link of: python -m flask setup-link")
-    yield from data_folder_findings()
-    last = JobRun.last_end()
-    words = f"one ran last on {site_time(last)}" if last else "none has run yet; the site runs them while it is served"
-    ok = last is None or not JobRun.are_late()
-    yield Finding(ok, "jobs", words, "Start the site, or run beside another server: python -m flask jobs run")
-
-
-def texts_finding() -> Finding:
-    texts = count_outdated_texts()
-    words = f"{plural(texts, 'text')} rendered by an older version" if texts else "current"
-    return Finding(not texts, "texts", words, "Run: python -m flask rerender")
-
-
-def data_folder_findings() -> Iterator[Finding]:
-    """Look at whether the data folder holds what the database knows, and no other site."""
-    known, count = database.knows_its_files(), len(database.stored_files())
-    words = plural(count, "file") if known else f"the database knows none of the {count} in {files_folder()}"
-    remedy = "They are kept. Is DATABASE_URL right? If it is, and nobody needs them, move them away."
-    yield Finding(known, "files", words, remedy)
-    if advice := database.moving_advice():
-        yield Finding(False, "people", "none in this database, some in another one", advice)
 
 
 def site_time(moment: datetime) -> str:
@@ -9297,9 +9149,6 @@ def run_job(job: Job, early: bool = False, actor: User | None = None) -> str | N
     try:
         count = job.run()
         result = f"{plural(count, job.thing, job.things)} {job.done}." if count else "Nothing to do."
-    except database.SchemaError as error:
-        log.error("the job %s was refused: %s", job.name, error.message)
-        result, failed = error.message, True
     except Exception as error:
         log.exception("the job %s failed, and will be tried again", job.name)
         result, failed = f"Failed: {type(error).__name__}. For details, see the log.", True
@@ -9548,7 +9397,6 @@ def create_app(config: Config | str | None = None) -> Flask:
     bootstrap.init_app(app)
     app.before_request(begin_request)  # before that of CSRFProtect, which may refuse the request
     csrf.init_app(app)
-    app.extensions["corkboard.metrics"] = Metrics()
     limiter.init_app(app)
     app.after_request(finish_response)
     app.after_request(record_visit)
@@ -9603,7 +9451,7 @@ def finish_response(response: Response) -> Response:
         response.headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
     set_cache_control(response)
     seconds = time.perf_counter() - g.started
-    metrics().observe(response.status_code, seconds)
+    count_request(response.status_code, seconds)
     if request.endpoint != POLL_ENDPOINT or response.status_code != 304:  # every open page polls three times a minute
         log_request(response.status_code, seconds)
     return response

@@ -59,7 +59,6 @@ class Finding(NamedTuple):
     text: str
     remedy: str = ""
     link: str = ""  # the page where one does it
-    is_fault: bool = True  # where it is not right: False for what only wants to be looked at
 
     def __str__(self) -> str:
         line = f"{'ok' if self.ok else 'FAILED':<6}  {self.name}: {self.text}"

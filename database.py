@@ -251,14 +251,6 @@ def _end_statement(*event: Any) -> None:
         work.seconds += time.perf_counter() - event[4].began_at
 
 
-def server_name() -> str:
-    """The engine and its version, such as 'SQLite 3.45.1' or 'MariaDB 10.11.6'."""
-    if is_sqlite():
-        return f"SQLite {sqlite3.sqlite_version}"
-    version = db.session.scalar(sa.select(sa.func.version())) or ""
-    return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
-
-
 def database_size() -> int:
     """How many bytes the database takes on its disk."""
     if is_sqlite():

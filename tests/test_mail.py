@@ -651,21 +651,21 @@ def test_administration_shows_what_waits_and_what_failed_and_sends_it_again(peop
 
 def test_the_overview_says_when_email_fails_or_waits_for_long(people, topics, office, sign_in, clock):
     browser = sign_in(people.admin, remember=True)
-    assert "Sent through 127.0.0.1." in browser.get("/admin").text
+    assert "sent without delay" in browser.get("/admin").text
     follow(topics.open, people.reader)
     add_post(people.member, topics.open)
     office.stop()
     send()
     clock.now += timedelta(minutes=61)
-    assert "1 email not sent. 127.0.0.1 takes no connections" in browser.get("/admin").text
+    assert "1 email not sent" in browser.get("/admin").text
     office.start()
     office.unknown.add("reader@example.com")
     send()
     shown = browser.get("/admin").text
-    assert "No such mailbox here" in shown
-    assert 'href="/admin/mail"' in shown
+    assert "1 email not sent" in shown
+    assert '<a class="btn btn-quiet" href="/admin/mail">' in shown
     clock.now += DAY
-    assert "Sent through 127.0.0.1." in browser.get("/admin").text
+    assert "sent without delay" in browser.get("/admin").text
     numbers = app_metrics(browser)
     assert numbers == {"waiting": "0.0", "failed": "1.0"}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from test_commands import dead_port
 from world import set_columns
 
 import app as corkboard
-from app import Job, SignIn, User, utcnow
+from app import Job, JobRun, SignIn, User, utcnow
 from database import db
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -52,7 +53,7 @@ def test_requests_are_counted_by_route_and_status_with_their_time_and_statements
     def more(name: str, **labels: str) -> float:
         return number(after, name, **labels) - number(before, name, **labels)
 
-    assert more("requests_total", method="GET", status="200", **HOME) == 1
+    assert more("requests_total", status="200", **HOME) == 1
     assert more("requests_total", route="/posts/<int:post_id>", status="404") == 1
     assert more("request_seconds_count", **HOME) == 1
     assert 0 < more("database_seconds_total", **HOME) < more("request_seconds_sum", **HOME)
@@ -60,16 +61,14 @@ def test_requests_are_counted_by_route_and_status_with_their_time_and_statements
     assert more("request_seconds_bucket", le="+Inf", **HOME) == 1
 
 
-def test_made_up_addresses_and_methods_make_no_numbers_of_their_own(app):
+def test_made_up_addresses_make_no_numbers_of_their_own(app):
     browser = app.test_client()
     before = read(browser)
     for word in ("one", "two"):
         browser.get(f"/no/{word}")
-        browser.open("/", method=word.upper())
     after = read(browser)
     assert "/no/" not in str(after)
-    assert "ONE" not in str(after)
-    assert number(after, "requests_total", route="-") - number(before, "requests_total", route="-") == 4
+    assert number(after, "requests_total", route="-") - number(before, "requests_total", route="-") == 2
 
 
 def test_it_says_who_is_signed_in_and_how_the_jobs_went(app, people, sign_in):
@@ -80,55 +79,55 @@ def test_it_says_who_is_signed_in_and_how_the_jobs_went(app, people, sign_in):
     set_columns(SignIn, ended, ended_at=utcnow())
     fails = Job("probe", timedelta(hours=1), "A job of the tests.", lambda: 1 // 0, "thing", "done")
     corkboard.run_job(fails)
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(JobRun).values(ended_at=utcnow() - timedelta(minutes=7)))
     said = read(browser)
     assert number(said, "sign_ins") == living + 2
     assert number(said, "job_failures", job="probe") == 1
-    assert abs(number(said, "job_last_end_timestamp_seconds") - datetime.now(UTC).timestamp()) < 60
+    assert 420 <= number(said, "jobs_age_seconds") < 480
 
 
-def test_it_says_when_the_newest_backup_was_made(app, monkeypatch, tmp_path):
-    monkeypatch.setitem(app.config, "DATA_DIR", tmp_path)
-    folder = tmp_path / "backups"
+def test_it_says_how_old_the_newest_backup_is_or_the_site_where_there_is_none(app, people, empty_folder):
+    set_columns(User, people.admin.id, created_at=utcnow() - timedelta(days=3))
+    assert number(read(app.test_client()), "backup_age_seconds") == pytest.approx(3 * 86400, abs=60)
+    folder = empty_folder / "backups"
     folder.mkdir()
-    assert "last_backup_timestamp_seconds" not in read(app.test_client())
-    for name, at in (("old.zip", 1_000_000_000), ("new.zip", 1_700_000_000), ("other.txt", 1_800_000_000)):
+    for name, hours in (("old.zip", 9), ("new.zip", 2), ("other.txt", 1)):
         (folder / name).write_bytes(b"")
+        at = time.time() - hours * 3600
         os.utime(folder / name, (at, at))
-    assert number(read(app.test_client()), "last_backup_timestamp_seconds") == 1_700_000_000
+    assert number(read(app.test_client()), "backup_age_seconds") == pytest.approx(7200, abs=60)
 
 
 def test_it_says_what_runs_and_how_many_connections_are_open(app):
     said = read(app.test_client())
     (build,) = said["build_info"]
-    engine = "sqlite" if app.config["DATABASE_URL"].startswith("sqlite") else "mysql"
     assert build.labels["version"] == corkboard.VERSION
-    assert build.labels["database"] == engine
-    assert {one.labels["state"] for one in said["database_connections"]} == {"used", "idle"}
+    assert number(said, "database_connections") >= 0
     assert number(said, "database_up") == 1
-    assert not [name for name in said if name.endswith("_created")]
 
 
 def test_without_a_database_it_still_says_what_the_process_knows(tmp_path):
     app = corkboard.create_app(settings(tmp_path, f"mysql://nobody:nothing@127.0.0.1:{dead_port()}/nothing"))
     try:
         browser = app.test_client()
+        before = read(browser)
         assert browser.get("/").status_code == 503
         said = read(browser)
     finally:
         close(app)
     assert number(said, "database_up") == 0
-    assert number(said, "requests_total", status="503", **HOME) == 1
-    assert "sign_ins" not in said
+    refused = {"status": "503", **HOME}
+    assert number(said, "requests_total", **refused) == number(before, "requests_total", **refused) + 1
 
 
 def test_the_example_of_alerts_asks_for_numbers_that_there_are(app, people, sign_in):
     corkboard.run_job(Job("probe", timedelta(hours=1), "A job of the tests.", lambda: 1, "thing", "done"))
     browser = sign_in(people.reader)
     browser.get("/")
-    said = {*read(browser), "last_backup_timestamp_seconds"}
     asked = re.findall(r"\bcorkboard_(\w+)", (PROJECT / "deploy" / "alerts.yml").read_text(encoding="utf-8"))
     assert len({*asked}) > 5
-    assert {*asked} <= said
+    assert {*asked} <= {*read(browser)}
 
 
 # -- Who may read it ---------------------------------------------------------------------------------------------------
