@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import add_comment, add_post
-from world import set_columns, set_settings
+from world import set_columns
 
 import app as corkboard
 from app import Activity, Attachment, Comment, Job, JobRun, Post, SignIn, VisitCount, utcnow
@@ -68,11 +68,11 @@ def test_what_is_broken_comes_first_then_what_to_look_at_each_with_what_to_do(pe
     assert states == sorted(states, key=["bad", "care", "well"].index)
 
 
-def test_the_page_says_when_a_restore_was_last_verified(app, people, sign_in, backups):
+def test_the_page_says_when_a_restore_was_last_verified(people, sign_in, backups, monkeypatch):
     corkboard.run_job(make(lambda: 1))
     for days, state in ((3, "well: (in order)"), (20, "care: (have a look)")):
         verified = utcnow() - timedelta(days=days)
-        set_settings(app, backup_verified=f"{verified.isoformat(timespec='microseconds')} corkboard.zip")
+        monkeypatch.setattr(corkboard.Backup, "last_verified", lambda verified=verified: verified)
         line = line_of(sign_in(people.admin).get("/admin").text, "Backups")
         assert line.startswith(state)
         assert f"Last verified restore: {verified:%A}" in line
