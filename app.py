@@ -181,7 +181,6 @@ from config import config as configurations
 from database import (
     BackupError,
     LongText,
-    Manifest,
     Timestamp,
     db,
     fold,
@@ -3852,10 +3851,12 @@ class Backup(NamedTuple):
     @classmethod
     def all(cls) -> list[Backup]:
         """Return the backups in the folder, the newest first."""
-        found = [(path.stat(), path.name) for path in backups_folder().glob("*.zip")]
-        utc = functools.partial(datetime.fromtimestamp, tz=UTC)
-        backups = [cls(name, about.st_size, utc(about.st_mtime).replace(tzinfo=None)) for about, name in found]
-        return sorted(backups, key=attrgetter("made_at"), reverse=True)
+        return sorted(map(cls.of_file, backups_folder().glob("*.zip")), key=attrgetter("made_at"), reverse=True)
+
+    @classmethod
+    def of_file(cls, path: Path) -> Backup:
+        about = path.stat()
+        return cls(path.name, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC).replace(tzinfo=None))
 
     @classmethod
     def last_verified(cls) -> datetime | None:
@@ -3872,17 +3873,16 @@ class Backup(NamedTuple):
         cls.record(actor, "backup.made", path.name)
 
     @classmethod
-    def verify(cls, path: Path) -> Manifest:
-        """Restore a backup, but not in the place of this site. Returns its manifest. Raises `BackupError`."""
-        with open(path, "rb") as file, database.opened_backup(file, compare=True) as (_, manifest):
+    def verify(cls, path: Path) -> None:
+        """Restore a backup, but not in the place of this site. Raises `BackupError` if that cannot be done."""
+        with open(path, "rb") as file, database.opened_backup(file, compare=True):
             cls.record(None, "backup.verified", path.name)
-            return manifest
 
     @classmethod
-    def restore(cls, file: IO[bytes], name: str, replace: bool = False) -> Manifest:
+    def restore(cls, file: IO[bytes], name: str, replace: bool = False) -> None:
         """Put the site of a backup in the place of this one; with `replace`, after a backup of this one.
 
-        Returns the backup's manifest. Raises `BackupError`, and then nothing was changed.
+        Raises `BackupError`, and then nothing was changed.
         """
         database.prepare_restore(replace)
         with database.opened_backup(file) as (scratch, manifest):
@@ -3892,7 +3892,6 @@ class Backup(NamedTuple):
             if replace:
                 cls.make(None, new_backup_path("-before-restore"))
             database.replace_site(scratch, manifest, replace)
-            return manifest
 
     @classmethod
     @transactional
@@ -5168,7 +5167,7 @@ def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> 
 
 
 def trash_folder() -> Path:
-    return Path(current_app.config["DATA_DIR"]) / "trash"
+    return database.data_folder() / "trash"
 
 
 def is_older(path: Path, age: timedelta) -> bool:
@@ -5343,14 +5342,10 @@ def restore_backup() -> ResponseReturnValue:
     if form.validate_on_submit():
         with form.errors_from_model():
             upload = request.files["upload"]
-            manifest = Backup.restore(upload.stream, tidy_filename(upload.filename))
+            Backup.restore(upload.stream, tidy_filename(upload.filename))
             remove_setup_file(current_app)
-            return redirect_with_flash("/login", f"{restored(manifest)} Sign in with the password you had then.")
+            return redirect_with_flash("/login", "Everything is restored. Sign in with the password you had then.")
     return form_page("auth/restore_backup.html", form)
-
-
-def restored(manifest: Manifest) -> str:
-    return f"{plural(manifest['tables']['users'], 'person', 'people').capitalize()} restored."
 
 
 @auth.route("/login", methods=["GET", "POST"])
@@ -8671,19 +8666,11 @@ def register_template_helpers(app: Flask) -> None:
 # ======================================================================================================================
 
 
-class TidyCommand(click.Command):
-    """A command that leaves a complete database file behind."""
+class PlainCommand(click.Command):
+    """A command that fails with a one-line message when the database does not answer.
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        finally:
-            if has_app_context():
-                database.checkpoint()
-
-
-class PlainCommand(TidyCommand):
-    """A command that fails with a one-line message when the database does not answer."""
+    It leaves a complete database file behind.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -8692,6 +8679,9 @@ class PlainCommand(TidyCommand):
             if not database.is_unavailable(error):
                 raise
             raise click.ClickException("The database does not answer. For details: python -m flask check") from error
+        finally:
+            if has_app_context():
+                database.checkpoint()
 
 
 class PlainGroup(AppGroup):
@@ -8818,7 +8808,7 @@ def ask_password(from_stdin: bool) -> str:
     return password
 
 
-@commands.command("check", cls=TidyCommand)
+@commands.command("check")
 def check_command() -> None:
     """Check this installation: print each finding, and what to do about it."""
     findings = [*current_app.config["FINDINGS"], *machine_findings(), *database_findings()]
@@ -8832,8 +8822,7 @@ def machine_findings() -> Iterator[Finding]:
     """Check the disk, who can read the secret key, and who can open the site."""
     config = current_app.config
     free = shutil.disk_usage(config["DATA_DIR"]).free // 2**20
-    words = f"{free // 1024:,} GB free" if free >= 10240 else f"{free:,} MB free"
-    yield Finding(free >= 500, "disk", words, "Make room: the data folder needs at least 500 MB.")
+    yield Finding(free >= 500, "disk", f"{free:,} MB free", "Make room: the data folder needs at least 500 MB.")
     key_file = config["DATA_DIR"] / "secret_key"
     if os.name != "nt" and key_file.exists():
         private = not key_file.stat().st_mode & 0o077
@@ -8854,9 +8843,7 @@ def database_findings() -> Iterator[Finding]:
         yield Finding(False, "database", f"{url} does not answer", remedy)
     except database.SchemaError as error:
         yield Finding(True, "database", f"{url} answers")
-        is_other = isinstance(error, database.SiteMismatch)
-        words = "the database and the data folder belong to two sites" if is_other else "not the one this version needs"
-        yield Finding(False, "site" if is_other else "schema", words, error.message)
+        yield Finding(False, "schema", "not ready", error.message)
     else:
         yield Finding(True, "database", f"{url} answers")
         yield Finding(True, "schema", "current")
@@ -8951,8 +8938,8 @@ BACKUP_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False
 def verify_backup_command(file: Path) -> None:
     """Try out whether FILE can be restored; exits with 1 if it cannot. Nothing on the site changes."""
     database.check_ready()
-    manifest = Backup.verify(file)
-    click.echo(f"{file} can be restored, with all its {plural(sum(manifest['tables'].values()), 'row')}.")
+    Backup.verify(file)
+    click.echo(f"{file} can be restored: everything in it is there.")
 
 
 @commands.command("restore")
@@ -8964,10 +8951,10 @@ def restore_command(file: Path, replace: bool) -> None:
     Everybody has to sign in again. With --replace, a backup of what it replaces is made first.
     """
     with open(file, "rb") as content:
-        manifest = Backup.restore(content, file.name, replace)
+        Backup.restore(content, file.name, replace)
     remove_setup_file(current_app)
-    before = f" What it replaced is in {Backup.all()[0].name}." if replace else ""
-    click.echo(f"{restored(manifest)} Everyone signs in again.{before}")
+    before = f" What it replaced is in {backups_folder()}." if replace else ""
+    click.echo(f"Everything is restored. Everyone signs in again.{before}")
 
 
 # -- seed-demo: a bakery and its shops ---------------------------------------------------------------------------------
@@ -9440,7 +9427,7 @@ def run_job(job: Job, early: bool = False, actor: User | None = None) -> str | N
     try:
         count = job.run()
         result = f"{plural(count, job.thing, job.things)} {job.done}." if count else "Nothing to do."
-    except database.SchemaError as error:
+    except click.ClickException as error:
         log.error("the job %s was refused: %s", job.name, error.message)
         result, failed = error.message, True
     except Exception as error:
@@ -9472,9 +9459,6 @@ def run_jobs(app: Flask, stopping: threading.Event) -> None:
 @commands.group("jobs", cls=PlainGroup)
 def jobs_group() -> None:
     """List what the site does automatically, or do it now."""
-
-
-jobs_group.command_class = PlainCommand
 
 
 @jobs_group.command("list")

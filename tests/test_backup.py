@@ -292,7 +292,7 @@ def test_what_is_replaced_is_kept_as_a_backup(app, people, topics, site, backup,
     result = run("restore", backup, "--replace")
     assert result.code == 0, result.said
     kept = next((app.config["DATA_DIR"] / "backups").glob("*-before-restore.zip"))
-    assert kept.name in result.said
+    assert f"What it replaced is in {kept.parent}." in result.said
     kept = kept.rename(tmp_path / "kept.zip")
     assert "Written since" not in [row.title for row in db.session.scalars(sa.select(Post))]
     db.session.rollback()
@@ -674,7 +674,7 @@ def test_a_site_is_set_up_from_an_uploaded_backup(app, backup):
     with open(backup, "rb") as file:
         answer = browser.submit(address, {"upload": (file, "site.zip")})
     assert answer.headers["Location"] == "/login"
-    assert "5 people restored." in browser.get("/login").text
+    assert "Everything is restored." in browser.get("/login").text
     answer = browser.submit("/login", {"username": "member", "password": PASSWORD})
     assert answer.status_code == 303
     assert "The crane is back" in browser.get("/").text
@@ -708,7 +708,7 @@ def test_the_commands_say_what_they_did(app, site, tmp_path, run):
     result = run("verify-backup", path)
     assert (result.code, "can be restored" in result.said) == (0, True)
     result = run("restore", path, "--replace")
-    assert (result.code, "5 people restored. Everyone signs in again." in result.said) == (0, True)
+    assert (result.code, "Everything is restored. Everyone signs in again." in result.said) == (0, True)
     result = run("restore", tmp_path / "nowhere.zip", "--replace")
     assert (result.code, "does not exist" in result.said) == (2, True)
 
@@ -741,7 +741,7 @@ def test_every_night_a_backup_is_made_and_the_oldest_goes_and_every_week_the_new
 
 def test_a_damaged_backup_is_no_verified_restore(app, site):
     cut(made())
-    assert corkboard.run_job(job("verify-backup"), early=True).startswith("Failed: BackupError.")
+    assert corkboard.run_job(job("verify-backup"), early=True).startswith("This backup is damaged")
     assert Backup.last_verified() is None
 
 

@@ -163,7 +163,7 @@ def test_a_new_site_is_set_up_from_the_backup_of_another(
     faults += faults_of(page) if scripts else []
     page.get_by_label("Backup").set_input_files(backup)
     page.get_by_role("button", name="Restore this backup").click()
-    expect(page.get_by_text("12 people restored. Sign in with the password you had then.")).to_be_visible()
+    expect(page.get_by_text("Everything is restored. Sign in with the password you had then.")).to_be_visible()
     sign_in(page, "hattie", site.passwords["hattie"])
     expect(page.get_by_role("heading", name="News")).to_be_visible()
     expect(page.locator("article").first).to_be_visible()
