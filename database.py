@@ -1036,6 +1036,7 @@ def _load_rows(connection: sa.Connection, table: sa.Table, path: Path) -> int:
         lines = iter(lambda: file.readline(LINE_MAX), b"")
         while some := [_read_row(kinds, line) for line in itertools.islice(lines, ROWS_AT_ONCE)]:
             connection.execute(table.insert(), some)
+            connection.commit()  # or SQLite's log would become as large as the database
             count += len(some)
     return count
 
