@@ -168,8 +168,6 @@ from config import config as configurations
 from database import (
     BackupError,
     LongText,
-    Manifest,
-    Progress,
     Timestamp,
     db,
     fold,
@@ -3863,101 +3861,72 @@ class Backup(NamedTuple):
 
     @classmethod
     def all(cls) -> list[Backup]:
-        """The backups in the folder, the newest first."""
-        found = [(path.stat(), path.name) for path in backups_folder().glob("*.zip")]
-        found.sort(key=lambda pair: pair[0].st_mtime, reverse=True)
-        utc = functools.partial(datetime.fromtimestamp, tz=UTC)
-        return [cls(name, about.st_size, utc(about.st_mtime).replace(tzinfo=None)) for about, name in found]
+        """Return the backups in the folder, the newest first."""
+        return sorted(map(cls.of_file, backups_folder().glob("*.zip")), key=attrgetter("made_at"), reverse=True)
 
     @classmethod
-    def path_of(cls, name: str) -> Path:
-        """Return where a backup of the folder lies. Raises `NotVisible` when there is none of that name."""
-        if name not in [backup.name for backup in cls.all()]:
-            raise NotVisible
-        return backups_folder() / name
+    def of_file(cls, path: Path) -> Backup:
+        about = path.stat()
+        return cls(path.name, about.st_size, datetime.fromtimestamp(about.st_mtime, UTC).replace(tzinfo=None))
 
     @classmethod
-    def last_verified(cls) -> tuple[datetime, str] | None:
-        """When a restore was last tried out with success, and of which backup."""
-        kept = db.session.scalar(sa.select(Setting.value).where(Setting.name == "backup_verified"))
-        return (datetime.fromisoformat(kept[:26]), kept[27:]) if kept else None
+    def last_verified(cls) -> datetime | None:
+        """Return when a restore was last tried out with success."""
+        verified = sa.select(Activity.at).where(Activity.action == "backup.verified")
+        return db.session.scalar(verified.order_by(Activity.at.desc()).limit(1))
 
     # -- actions
 
     @classmethod
-    def make(cls, actor: User | None, path: Path, progress: Progress = database.no_progress) -> Manifest:
-        """Write a backup. Returns its manifest, which names files that are missing. Raises `BackupError`."""
-        manifest = database.write_backup(path, progress)
-        missing = plural(len(manifest["missing"]), "missing file")
-        cls.record(actor, "backup.made", path.name + (f", without {missing}" if manifest["missing"] else ""))
-        return manifest
+    def make(cls, actor: User | None, path: Path) -> None:
+        """Write a backup. Raises `BackupError`."""
+        database.write_backup(path)
+        cls.record(actor, "backup.made", path.name)
 
     @classmethod
-    def verify(cls, actor: User | None, path: Path, progress: Progress = database.no_progress) -> Manifest:
-        """Try out whether a backup can be restored. Raises `BackupError` when it cannot."""
-        with open(path, "rb") as file:
-            manifest = database.verify_backup(file, progress)
-        cls.record(actor, "backup.verified", path.name)
-        return manifest
+    def verify(cls, path: Path) -> None:
+        """Restore a backup, but not in the place of this site. Raises `BackupError` if that cannot be done."""
+        with open(path, "rb") as file, database.opened_backup(file, compare=True):
+            cls.record(None, "backup.verified", path.name)
 
     @classmethod
-    def restore(
-        cls, file: IO[bytes], name: str, replace: bool = False, progress: Progress = database.no_progress
-    ) -> Manifest:
+    def restore(cls, file: IO[bytes], name: str, replace: bool = False) -> None:
         """Put the site of a backup in the place of this one; with `replace`, after a backup of this one.
 
         Raises `BackupError`, and then nothing was changed.
         """
-        keep = functools.partial(cls.make, None, new_backup_path("-before-restore"), progress) if replace else None
-        return database.restore_backup(file, functools.partial(cls.settle, name, progress), keep, progress)
-
-    @classmethod
-    def settle(cls, name: str, progress: Progress) -> None:
-        """Make a restored database complete: its texts rendered, its search index made."""
-        cls._record_restored(name)
-        rerender_texts(progress)
-        rebuild_search_index(progress)
+        database.prepare_restore(replace)
+        with database.opened_backup(file) as (scratch, manifest):
+            with scratch.app_context():
+                cls.settle(name)
+                rerender_texts()
+            if replace:
+                cls.make(None, new_backup_path("-before-restore"))
+            database.replace_site(scratch, manifest, replace)
 
     @classmethod
     @transactional
-    def _record_restored(cls, name: str) -> None:
-        """What a restored site does not take over: its set-up link, jobs that were at work, and emails that waited."""
-        db.session.execute(sa.delete(Setting).where(Setting.name == "setup_token"))
+    def settle(cls, name: str) -> None:
+        """Record a restore, in the restored database. Emails that waited are held back, until somebody sends them."""
         values = {"state": "failed", "answer": "It waited when the backup was made, and may have been sent since."}
         db.session.execute(sa.update(OutgoingMail).where(OutgoingMail.state == "waiting").values(values))
-        db.session.execute(sa.update(JobRun).values(lease="", leased_until=None))
         cls.record(None, "backup.restored", name)
-
-    @classmethod
-    def delete(cls, actor: User | None, name: str) -> None:
-        """Delete a backup of the folder. Raises `NotVisible` when there is none of that name."""
-        path = cls.path_of(name)
-        cls.record(actor, "backup.deleted", name)
-        path.unlink()
 
     @classmethod
     def prune(cls) -> None:
         """Delete the oldest backups beyond `BACKUP_KEEP`, but none that somebody named; and what a crash has left."""
-        dated = [backup.name for backup in cls.all() if BACKUP_NAME.fullmatch(backup.name)]
-        for name in dated[current_app.config["BACKUP_KEEP"] :]:
-            cls.delete(None, name)
+        dated = sorted(backups_folder().glob("corkboard-????-??-??-??????.zip"), reverse=True)
+        for path in dated[current_app.config["BACKUP_KEEP"] :]:
+            path.unlink()
         for folder in (*backups_folder().glob("backup-*"), *database.data_folder().glob("restore-*")):
             if is_older(folder, ORPHAN_AGE):
                 shutil.rmtree(folder, ignore_errors=True)
 
     @staticmethod
     @transactional
-    def record(actor: User | None, action: str, detail: str) -> None:
-        """Record what an administrator did with a backup, or the site itself."""
-        if actor:
-            User.acting(actor.id, Role.ADMIN)
-        Activity.record(actor, action, ("backup", 0), detail)
-        if action == "backup.verified":
-            now = utcnow().isoformat(timespec="microseconds")
-            database.upsert(Setting, [{"name": "backup_verified", "value": f"{now} {detail}"}])
-
-
-BACKUP_NAME = re.compile(r"corkboard-\d{4}-\d\d-\d\d-\d{6}\.zip")
+    def record(actor: User | None, action: str, name: str) -> None:
+        """Record what an administrator, or the site itself, did with a backup."""
+        Activity.record(actor, action, ("backup", 0), name)
 
 
 def backups_folder() -> Path:
@@ -3965,11 +3934,8 @@ def backups_folder() -> Path:
 
 
 def new_backup_path(suffix: str = "") -> Path:
-    """The path of a backup that is about to be made, named after the time."""
-    moment = in_site_zone(utcnow())
-    while (path := backups_folder() / f"corkboard-{moment:%Y-%m-%d-%H%M%S}{suffix}.zip").exists():
-        moment += timedelta(seconds=1)
-    return path
+    """Return the path of a backup that is about to be made, named after the time."""
+    return backups_folder() / f"corkboard-{in_site_zone(utcnow()):%Y-%m-%d-%H%M%S}{suffix}.zip"
 
 
 # -- Jobs --------------------------------------------------------------------------------------------------------------
@@ -4665,8 +4631,7 @@ class SetupForm(SiteForm):
 
 
 class RestoreForm(SiteForm):
-    name = SelectField("Backup on this computer", validate_choice=False)
-    upload = FileField("Or upload one", render_kw={"accept": ".zip"})
+    upload = FileField("Backup", render_kw={"accept": ".zip", "required": True})
 
 
 class LoginForm(SiteForm):
@@ -5206,7 +5171,7 @@ def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> 
 
 
 def trash_folder() -> Path:
-    return Path(current_app.config["DATA_DIR"]) / "trash"
+    return database.data_folder() / "trash"
 
 
 def is_older(path: Path, age: timedelta) -> bool:
@@ -5377,28 +5342,14 @@ def _check_setup_token(token: str) -> None:
 def restore_backup() -> ResponseReturnValue:
     """Set the site up from a backup instead, with the link that the console printed."""
     _check_setup_token(request.args.get("token", ""))
-    form, upload = RestoreForm(), request.files.get("upload")
-    form.name.choices = choices([("", "Choose one"), *((backup.name, backup.name) for backup in Backup.all())])
+    form = RestoreForm()
     if form.validate_on_submit():
         with form.errors_from_model():
-            manifest = restore_given(upload, form.name.data)
+            upload = request.files["upload"]
+            Backup.restore(upload.stream, tidy_filename(upload.filename))
             remove_setup_file(current_app)
-            return redirect_with_flash("/login", f"{restored(manifest)} Sign in with the password you had then.")
-    return form_page("auth/restore_backup.html", form, folder=backups_folder())
-
-
-def restore_given(upload: FileStorage | None, name: str) -> Manifest:
-    """Restore an uploaded backup, or one of the folder. Raises `BackupError`."""
-    if upload:
-        return Backup.restore(upload.stream, tidy_filename(upload.filename))
-    if not name:
-        raise ValidationError("upload", "Choose a backup, or upload one.")
-    with open(Backup.path_of(name), "rb") as file:
-        return Backup.restore(file, name)
-
-
-def restored(manifest: Manifest) -> str:
-    return f"{plural(manifest['tables']['users'], 'person', 'people').capitalize()} restored."
+            return redirect_with_flash("/login", "Everything is restored. Sign in with the password you had then.")
+    return form_page("auth/restore_backup.html", form)
 
 
 @auth.route("/login", methods=["GET", "POST"])
@@ -6990,7 +6941,7 @@ def backups_finding() -> Finding:
     newest, verified = newest_backup(), Backup.last_verified()
     words = f"the last one was made on {site_time(newest)}" if newest else "there is none yet"
     if verified:
-        words += f"; last verified restore: {in_site_zone(verified[0]):%A, %d %B}"
+        words += f"; last verified restore: {in_site_zone(verified):%A, %d %B}"
     return Finding(age(newest) < BACKUP_LATE, "backups", words, "Make one now.", "/admin/backups")
 
 
@@ -7120,36 +7071,20 @@ def activity_table(statement: sa.Select[Any]) -> Iterator[tuple[str, ...]]:
 @admin.route("/backups", methods=["GET", "POST"], endpoint="backups")
 @role_required(Role.ADMIN)
 def list_backups() -> ResponseReturnValue:
-    """The backups in the data folder, and when a restore was last tried out; or make one now."""
+    """Show the backups in the data folder, and when a restore was last tried out; or make one now."""
     if SiteForm().validate_on_submit():
         Backup.make(current_user, path := new_backup_path())
         return redirect_with_flash("/admin/backups", f"{path.name} created.")
     return render_template("admin/backups.html", backups=Backup.all(), verified=Backup.last_verified())
 
 
-@admin.post("/backups/<backup_name>/verify")
-@role_required(Role.ADMIN)
-def verify_backup(backup_name: str) -> ResponseReturnValue:
-    """Try out whether a backup can be restored."""
-    Backup.verify(current_user, Backup.path_of(backup_name))
-    return redirect_with_flash("/admin/backups", f"{backup_name} can be restored: everything in it is there.")
-
-
 @admin.post("/backups/<backup_name>/download")
 @role_required(Role.ADMIN)
 def download_backup(backup_name: str) -> ResponseReturnValue:
     """Send a backup. That is recorded, so it is not a plain link."""
-    path = Backup.path_of(backup_name)
+    answer = send_from_directory(backups_folder(), backup_name, as_attachment=True)
     Backup.record(current_user, "backup.downloaded", backup_name)
-    return send_from_directory(path.parent, path.name, as_attachment=True)
-
-
-@admin.post("/backups/<backup_name>/delete")
-@role_required(Role.ADMIN)
-def delete_backup(backup_name: str) -> ResponseReturnValue:
-    """Delete a backup."""
-    Backup.delete(current_user, backup_name)
-    return redirect_with_flash("/admin/backups", f"{backup_name} deleted.")
+    return answer
 
 
 # -- admin: how others reach the site ----------------------------------------------------------------------------------
@@ -8441,19 +8376,11 @@ def register_template_helpers(app: Flask) -> None:
 # ======================================================================================================================
 
 
-class TidyCommand(click.Command):
-    """A command that leaves a complete database file behind."""
+class PlainCommand(click.Command):
+    """A command that fails with a one-line message when the database does not answer.
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        finally:
-            if has_app_context():
-                database.checkpoint()
-
-
-class PlainCommand(TidyCommand):
-    """A command that fails with a one-line message when the database does not answer."""
+    It leaves a complete database file behind.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -8462,6 +8389,9 @@ class PlainCommand(TidyCommand):
             if not database.is_unavailable(error):
                 raise
             raise click.ClickException("The database does not answer. For details: python -m flask check") from error
+        finally:
+            if has_app_context():
+                database.checkpoint()
 
 
 class PlainGroup(AppGroup):
@@ -8588,7 +8518,7 @@ def ask_password(from_stdin: bool) -> str:
     return password
 
 
-@commands.command("check", cls=TidyCommand)
+@commands.command("check")
 def check_command() -> None:
     """Check this installation: print each finding, and what to do about it."""
     findings = [*current_app.config["FINDINGS"], Finding(True, "reach", reach()[1]), *site_findings()]
@@ -8611,9 +8541,9 @@ def reindex_command() -> None:
     click.echo("The search index is up to date.")
 
 
-def rebuild_search_index(progress: Progress = click.progressbar) -> None:
+def rebuild_search_index() -> None:
     """Write the search entries of everything again, oldest first, with a progress bar."""
-    with progress(SearchEntry.all_things(), label="Indexing") as parts:
+    with database.progress("Indexing", SearchEntry.all_things()) as parts:
         for part in parts:
             SearchEntry.rewrite(part)
 
@@ -8626,11 +8556,11 @@ def rerender_command() -> None:
     click.echo(f"{plural(count, 'text')} rendered." if count else "Nothing to render.")
 
 
-def rerender_texts(progress: Progress = click.progressbar) -> int:
+def rerender_texts() -> int:
     """Render outdated texts again, with a progress bar. Returns how many there were."""
     count = count_outdated_texts()
     if count:
-        with progress(length=count, label="Rendering texts") as bar:
+        with database.progress("Rendering texts", length=count) as bar:
             for model in (Post, Comment):
                 while some := rerender_some(model):
                     bar.update(some)
@@ -8645,10 +8575,8 @@ def backup_command(file: Path | None) -> None:
     People can go on working.
     """
     database.check_ready()
-    manifest = Backup.make(None, path := file or new_backup_path(), click.progressbar)
+    Backup.make(None, path := file or new_backup_path())
     click.echo(f"Everything is in {path} ({file_size(path.stat().st_size)}). Keep a copy of it on another computer.")
-    if manifest["missing"]:
-        click.echo(f"Of {plural(len(manifest['missing']), 'file')} nothing was found: {', '.join(manifest['missing'])}")
 
 
 BACKUP_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -8659,26 +8587,23 @@ BACKUP_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False
 def verify_backup_command(file: Path) -> None:
     """Try out whether FILE can be restored; exits with 1 if it cannot. Nothing on the site changes."""
     database.check_ready()
-    manifest = Backup.verify(None, file, click.progressbar)
-    click.echo(f"{file} can be restored, with all its {plural(sum(manifest['tables'].values()), 'row')}.")
+    Backup.verify(file)
+    click.echo(f"{file} can be restored: everything in it is there.")
 
 
 @commands.command("restore")
 @BACKUP_FILE
 @click.option("--replace", is_flag=True, help="Replace the people and everything else that is there.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def restore_command(file: Path, replace: bool, yes: bool) -> None:
+def restore_command(file: Path, replace: bool) -> None:
     """Put the site that is in FILE into the database of DATABASE_URL and the data folder.
 
     Everybody has to sign in again. With --replace, a backup of what it replaces is made first.
     """
-    if replace and not yes:
-        click.confirm(f"Replace everything in {db.engine.url.render_as_string()}?", abort=True)
     with open(file, "rb") as content:
-        manifest = Backup.restore(content, file.name, replace, click.progressbar)
+        Backup.restore(content, file.name, replace)
     remove_setup_file(current_app)
-    before = f" What it replaced is in {Backup.all()[0].name}." if replace else ""
-    click.echo(f"{restored(manifest)} Everyone signs in again.{before}")
+    before = f" What it replaced is in {backups_folder()}." if replace else ""
+    click.echo(f"Everything is restored. Everyone signs in again.{before}")
 
 
 # -- seed-demo: a bakery and its shops ---------------------------------------------------------------------------------
@@ -9109,7 +9034,7 @@ def back_up() -> int:
 def verify_newest_backup() -> int:
     newest = Backup.all()[:1]
     for backup in newest:
-        Backup.verify(None, Backup.path_of(backup.name))
+        Backup.verify(backups_folder() / backup.name)
     return len(newest)
 
 
@@ -9149,6 +9074,9 @@ def run_job(job: Job, early: bool = False, actor: User | None = None) -> str | N
     try:
         count = job.run()
         result = f"{plural(count, job.thing, job.things)} {job.done}." if count else "Nothing to do."
+    except click.ClickException as error:
+        log.error("the job %s was refused: %s", job.name, error.message)
+        result, failed = error.message, True
     except Exception as error:
         log.exception("the job %s failed, and will be tried again", job.name)
         result, failed = f"Failed: {type(error).__name__}. For details, see the log.", True
@@ -9178,9 +9106,6 @@ def run_jobs(app: Flask, stopping: threading.Event) -> None:
 @commands.group("jobs", cls=PlainGroup)
 def jobs_group() -> None:
     """List what the site does automatically, or do it now."""
-
-
-jobs_group.command_class = PlainCommand
 
 
 @jobs_group.command("list")

@@ -783,20 +783,16 @@ def is_search_index(name: str | None) -> bool:
 # A backup is a ZIP: `tables/users.jsonl` and so on, a row a line; `files/…`, what people uploaded; and, written last,
 # `manifest.json` with the size and the SHA-256 of each of these. Nothing in it depends on the engine.
 #
-# A restore builds the database in a SQLite file of its own first. There each row is checked, an older schema is brought
-# up to date, and the search index is made. Only then the whole takes the place of what was there, all at once.
+# A restore builds the database in a SQLite file of its own first. There each row is checked and compared, and an older
+# schema is brought up to date. Only then the whole takes the place of what was there, all at once.
 BACKUP_FORMAT = 1
-NOT_BACKED_UP = {"alembic_version", "search_entries", "sign_ins", "throttles"}  # made again, ended, or forgotten
+NOT_BACKED_UP = {"sign_ins", "throttles"}  # after a restore, everybody signs in again
 MANIFEST = "manifest.json"
 PART_NAME = re.compile(r"manifest\.json|tables/[a-z][a-z0-9_]*\.jsonl|files/[0-9a-f]{32}(\.[a-z]{1,16})?")
 ROWS_AT_ONCE = 200
 LINE_MAX = 2**26
-COUNTER_MAX = 2**31 - 2
-PUBLISH_SECONDS = 60
 
 Manifest = dict[str, Any]
-Progress = Callable[..., Any]
-no_progress: Progress = functools.partial(click.progressbar, hidden=True)
 
 
 class BackupError(click.ClickException):
@@ -805,8 +801,13 @@ class BackupError(click.ClickException):
     field = "upload"  # of a form, beside which it is shown
 
 
+def progress(label: str, items: Any = None, length: int | None = None) -> Any:
+    """Return click's progress bar over some items, which shows itself while a command runs, and nowhere else."""
+    return click.progressbar(items, length, label, hidden=click.get_current_context(silent=True) is None)
+
+
 def describe(path: Path) -> dict[str, Any]:
-    """What a manifest says of a part."""
+    """Return what a manifest says of a part."""
     with open(path, "rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
 
@@ -814,10 +815,10 @@ def describe(path: Path) -> dict[str, Any]:
 # -- Making a backup ---------------------------------------------------------------------------------------------------
 
 
-def write_backup(path: Path, progress: Progress = no_progress) -> Manifest:
+def write_backup(path: Path) -> None:
     """Write a backup of this application's database and files. The file gets its name when it is whole.
 
-    Returns its manifest. Raises `BackupError`, and then leaves nothing behind.
+    Raises `BackupError`, and then leaves nothing behind.
     """
     if path.exists():
         raise BackupError(f"{path} exists already. Choose another name.")
@@ -826,34 +827,29 @@ def write_backup(path: Path, progress: Progress = no_progress) -> Manifest:
         with tempfile.TemporaryDirectory(prefix="backup-", dir=path.parent) as folder:  # for its owner only
             draft = Path(folder, path.name)
             with zipfile.ZipFile(draft, "w", compresslevel=2, strict_timestamps=False) as archive:
-                manifest = _write_tables(archive, Path(folder, "rows"), progress)
-                _write_files(archive, manifest, progress)
-                archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
+                _write_parts(archive, Path(folder, "rows"))
             with open(draft, "rb+") as file:
                 os.fsync(file.fileno())
             draft.chmod(0o600)
             os.replace(draft, path)
     except OSError as error:
         raise BackupError(f"The backup cannot be written to {path}: {error.strerror or error}.") from error
-    return manifest
 
 
-def _write_tables(archive: zipfile.ZipFile, rows: Path, progress: Progress) -> Manifest:
-    """Write the tables as they are at one moment. Returns the manifest, in which all the files are still missing."""
-    manifest: Manifest = {"format": BACKUP_FORMAT, "made_at": f"{utcnow()}", "tables": {}, "parts": {}}
-    stored, site_id = (db.metadata.tables[name].c for name in ("attachments", "settings"))
+def _write_parts(archive: zipfile.ZipFile, rows: Path) -> None:
+    """Write the tables as they are at one moment, the files that they name, and the manifest."""
+    manifest: Manifest = {"format": BACKUP_FORMAT, "tables": {}, "parts": {}}
     with _snapshot() as connection:
         manifest["revision"] = MigrationContext.configure(connection).get_current_revision()
-        with progress(db.metadata.sorted_tables, label="Writing tables") as tables:
+        manifest["counters"] = _counters(connection)
+        with progress("Writing tables", db.metadata.sorted_tables) as tables:
             for table in tables:
                 if table.name not in NOT_BACKED_UP:
                     manifest["tables"][table.name] = _dump(connection, table, rows)
-                    manifest["parts"][name := f"tables/{table.name}.jsonl"] = describe(rows)
-                    archive.write(rows, name, zipfile.ZIP_DEFLATED)
-        manifest["missing"] = list(connection.scalars(sa.select(stored.stored)))
-        manifest["site_id"] = connection.scalar(sa.select(site_id.value).where(site_id.name == "site_id")) or ""
-        manifest["counters"] = _counters(connection)
-    return manifest
+                    _add_part(archive, manifest, f"tables/{table.name}.jsonl", rows, zipfile.ZIP_DEFLATED)
+        stored = {*connection.scalars(sa.select(db.metadata.tables["attachments"].c.stored))}
+    _write_files(archive, manifest, stored)
+    archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
 
 
 @contextlib.contextmanager
@@ -879,126 +875,68 @@ def _dump(connection: sa.Connection, table: sa.Table, path: Path) -> int:
     return count
 
 
-def _iso(moment: date) -> str:
-    return moment.isoformat(timespec="microseconds") if isinstance(moment, datetime) else moment.isoformat()
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=_iso).encode
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode
 
 
 def _counters(connection: sa.Connection) -> dict[str, int]:
-    """The highest id that each table has given out, where the engine counts them."""
-    if not is_sqlite():
+    """Return the highest id that each table has given out, where the engine counts them."""
+    if is_sqlite():
+        asked = "SELECT name, seq FROM sqlite_sequence"
+    else:
         # MySQL 8 would answer from a cache of a day; MariaDB has none, and passes over what is in such a comment.
         connection.exec_driver_sql("SET @of = DATABASE() /*!80000 , SESSION information_schema_stats_expiry = 0 */")
         asked = "SELECT TABLE_NAME, AUTO_INCREMENT - 1 FROM information_schema.TABLES"
         asked += " WHERE TABLE_SCHEMA = @of AND AUTO_INCREMENT IS NOT NULL"
-    else:
-        asked = "SELECT name, seq FROM sqlite_sequence"
-    return {name: int(highest) for name, highest in connection.exec_driver_sql(asked)}
+    return {row[0]: row[1] for row in connection.exec_driver_sql(asked)}
 
 
-def _write_files(archive: zipfile.ZipFile, manifest: Manifest, progress: Progress) -> None:
-    """Write the files that the tables name, and their smaller versions. What was removed since then is in the trash."""
-    stored, found = {*manifest["missing"]}, set()
+def _write_files(archive: zipfile.ZipFile, manifest: Manifest, stored: set[str]) -> None:
+    """Write the files of these names, and their smaller versions. What was removed since then is in the trash."""
+    missing = {*stored}
     paths = (path for folder in ("files", "trash") for path in (data_folder() / folder).rglob("*"))
-    with progress(paths, label="Writing files") as places:
+    with progress("Writing files", paths) as places:
         for path in places:
-            name, stem = f"files/{path.name}", path.name.partition(".")[0]
-            if stem in stored and name not in manifest["parts"]:
+            name = f"files/{path.name}"
+            if path.stem in stored and name not in manifest["parts"]:
                 with contextlib.suppress(FileNotFoundError):
-                    archive.write(path, name)  # not compressed: pictures are already
-                    manifest["parts"][name] = describe(path)
-                    found.add(path.name)
-    manifest["missing"] = sorted(stored - found)
+                    _add_part(archive, manifest, name, path)
+                    missing.discard(path.name)
+    if missing:
+        log.warning("%s of the files that the database names were not found", len(missing))
+
+
+def _add_part(archive: zipfile.ZipFile, manifest: Manifest, name: str, path: Path, how: int | None = None) -> None:
+    part = describe(path)
+    archive.write(path, name, how)
+    manifest["parts"][name] = part
 
 
 # -- Reading an archive that anybody may have made ---------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _opened(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipFile, Manifest]]:
-    """Open a backup, of which nothing is believed. Whatever is found wrong while it is read is a `BackupError`."""
-    try:
-        _check_end(file)
-        with zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist():
-                name = entry.orig_filename
-                if not PART_NAME.fullmatch(name) or name != entry.filename or stat.S_ISLNK(entry.external_attr >> 16):
-                    raise BackupError(f"This is not a backup of Corkboard: it holds {name[:80]!r}.")
-            yield archive, _read_manifest(archive)
-    except click.ClickException:
-        raise
-    except Exception as error:
-        log.warning("a backup cannot be restored", exc_info=error)
-        cause = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
-        raise BackupError(f"This backup is damaged or cannot be restored: {str(cause)[:200]!r}.") from error
+def opened_backup(file: IO[bytes], compare: bool = False) -> Iterator[tuple[Flask, Manifest]]:
+    """Restore a backup into a scratch application, and yield that with the manifest. Nothing in the file is believed.
 
-
-def _check_end(file: IO[bytes]) -> None:
-    """Raise `BackupError` where the end of a ZIP is missing, or its list of parts is larger than these: they are empty.
-
-    zipfile reads that list at once, whatever its size.
+    To `compare`, each table is read from the scratch database again, and has to give the same bytes as in the backup.
+    Raises `BackupError`, whatever is wrong with the file.
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 98))
-    end = file.read().rjust(98)
-    if end[-22:-18] != b"PK\5\6":
-        raise BackupError("This is not a backup of Corkboard, or not a whole one.")
-    listed = int.from_bytes(end[40:48] if end[56:60] == b"PK\6\7" else end[-10:-6], "little")
-    if 2**20 < listed > size / 2:
-        raise BackupError("This is not a backup of Corkboard: it holds nothing but empty parts.")
-
-
-def _read_manifest(archive: zipfile.ZipFile) -> Manifest:
-    """Return the manifest, if it is that of these parts and of a version that this one knows."""
-    entries, sizes = archive.infolist(), {entry.filename: entry.file_size for entry in archive.infolist()}
-    if not 0 < sizes.pop(MANIFEST, 0) < 4 * LINE_MAX:
-        raise BackupError("This is not a backup of Corkboard: it has no manifest.")
-    manifest = json.loads(archive.read(MANIFEST))
-    if manifest["format"] > BACKUP_FORMAT or manifest["revision"] not in _script_heads()[1]:
-        raise BackupError("This backup was made by a newer version of Corkboard. Install that version first.")
-    held = {name: part["bytes"] for name, part in manifest["parts"].items()}
-    overlap = sum(entry.compress_size for entry in entries) > archive.start_dir
-    if held != sizes or len(sizes) + 1 != len(entries) or overlap:
-        raise BackupError("This backup is damaged: its parts are not the ones that its manifest names.")
-    # Unpacked and loaded, a table takes three times its size for a while.
-    needed = sum(size * (3 if "tables" in name else not _stored_path(name).exists()) for name, size in held.items())
-    if needed > (free := shutil.disk_usage(data_folder()).free):
-        raise BackupError(f"There is no room to restore this backup: it takes {needed:,} bytes, and {free:,} are free.")
-    return manifest
-
-
-def _unpack(archive: zipfile.ZipFile, manifest: Manifest, name: str, path: Path) -> Path:
-    """Write a part to a new file, and wait until it is on the disk."""
-    with archive.open(name) as part, open(path, "wb") as file:
-        shutil.copyfileobj(part, file, 2**20)
-        file.flush()
-        os.fsync(file.fileno())
-    if describe(path) != manifest["parts"][name]:
-        raise BackupError(f"This backup is damaged: {name} is not what its manifest says.")
-    return path
-
-
-# -- Loading it into a database of its own -----------------------------------------------------------------------------
-
-
-def verify_backup(file: IO[bytes], progress: Progress = no_progress) -> Manifest:
-    """Restore a backup into a scratch database, and compare. Returns its manifest; raises `BackupError`.
-
-    Each table, read from the scratch database again, has to give the same bytes as in the backup.
-    """
-    with _opened(file) as (archive, manifest), _scratch_app() as scratch:
-        with scratch.app_context():
-            _load(archive, manifest, progress, compare=True)
-        with progress(_files_of(manifest), label="Reading files") as names:
-            for name in names:
-                _unpack(archive, manifest, name, scratch.config["DATA_DIR"] / "part")
-    return manifest
-
-
-def _files_of(manifest: Manifest) -> list[str]:
-    return [name for name in manifest["parts"] if name.startswith("files/")]
+    with _scratch_app() as scratch:
+        try:
+            with zipfile.ZipFile(file) as archive, scratch.app_context():
+                manifest = _read_manifest(archive)
+                _load_tables(archive, manifest, compare)
+                files = [name for name in manifest["parts"] if name.startswith("files/")]
+                with progress("Reading files", files) as names:
+                    for name in names:
+                        _unpack(archive, manifest, name, data_folder() / name)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            log.warning("a backup cannot be restored", exc_info=error)
+            cause = str(getattr(error, "orig", error))
+            raise BackupError(f"This backup is damaged or cannot be restored: {cause[:200]!r}.") from error
+        yield scratch, manifest
 
 
 @contextlib.contextmanager
@@ -1009,6 +947,7 @@ def _scratch_app() -> Iterator[Flask]:
         app = Flask(__name__)
         app.config |= current_app.config
         app.config |= {"DATA_DIR": Path(folder), "DATABASE_URL": f"sqlite:///{Path(folder).as_posix()}/scratch.db"}
+        Path(folder, "files").mkdir()
         init_db(app)
         with app.app_context():
             engine = db.engine
@@ -1025,73 +964,157 @@ def _hurry(raw: sqlite3.Connection, _record: object) -> None:
     raw.execute("PRAGMA foreign_keys = OFF")
 
 
-def _load(archive: zipfile.ZipFile, manifest: Manifest, progress: Progress, compare: bool = False) -> None:
-    """Load the tables of a backup into the scratch database, at the backup's schema, and bring that up to date."""
+def _read_manifest(archive: zipfile.ZipFile) -> Manifest:
+    """Return the manifest, if it is that of these parts and of a version that this one knows."""
+    entries = archive.infolist()
+    for entry in entries:
+        if not PART_NAME.fullmatch(entry.orig_filename) or stat.S_ISLNK(entry.external_attr >> 16):
+            raise BackupError(f"This is not a backup of Corkboard: it holds {entry.orig_filename[:80]!r}.")
+    if archive.getinfo(MANIFEST).file_size > LINE_MAX:
+        raise BackupError("This is not a backup of Corkboard: its manifest is too large.")
+    manifest = json.loads(archive.read(MANIFEST))
+    if manifest["format"] > BACKUP_FORMAT or manifest["revision"] not in _script_heads()[1]:
+        raise BackupError("This backup was made by a newer version of Corkboard. Install that version first.")
+    told = sorted((name, part["bytes"]) for name, part in manifest["parts"].items())
+    if told != sorted((entry.filename, entry.file_size) for entry in entries if entry.filename != MANIFEST):
+        raise BackupError("This backup is damaged: its parts are not the ones that its manifest names.")
+    # Unpacked and loaded, a table takes three times its size for a while.
+    needed = sum(size * (3 if name.startswith("tables") else 1) for name, size in told)
+    if needed > (free := shutil.disk_usage(data_folder()).free):
+        raise BackupError(f"There is no room to restore this backup: it takes {needed:,} bytes, and {free:,} are free.")
+    return manifest
+
+
+def _unpack(archive: zipfile.ZipFile, manifest: Manifest, name: str, path: Path) -> None:
+    with archive.open(name) as part, open(path, "wb") as file:
+        shutil.copyfileobj(part, file, 2**20)
+    if describe(path) != manifest["parts"][name]:
+        raise BackupError(f"This backup is damaged: {name} is not what its manifest says.")
+
+
+def _load_tables(archive: zipfile.ZipFile, manifest: Manifest, compare: bool) -> None:
+    """Load the tables of a backup at the backup's schema, and bring that up to date."""
     upgrade(revision=manifest["revision"])
     with db.engine.connect() as connection:
         known = sa.MetaData()
         known.reflect(connection, only=lambda name, _: name != "alembic_version" and not is_search_index(name))
         if not known.tables.keys() - NOT_BACKED_UP <= manifest["tables"].keys() <= known.tables.keys():
             raise BackupError("This backup is damaged: its tables are not the ones of its schema.")
-        rows = current_app.config["DATA_DIR"] / "rows"
-        with progress(manifest["tables"], label="Reading tables") as names:
-            for name in names:
+        connection.exec_driver_sql("DROP TRIGGER search_inserted")  # for the index is made faster at the end
+        rows = data_folder() / "rows"
+        with progress("Reading tables", manifest["tables"].items()) as tables:
+            for name, told in tables:
                 part = f"tables/{name}.jsonl"
-                _load_rows(connection, known.tables[name], _unpack(archive, manifest, part, rows))
+                _unpack(archive, manifest, part, rows)
+                count = _load_rows(connection, known.tables[name], rows)
                 if compare:
                     _dump(connection, known.tables[name], rows)
-                count = connection.scalar(sa.select(sa.func.count()).select_from(known.tables[name]))
-                if count != manifest["tables"][name] or describe(rows) != manifest["parts"][part]:
+                if count != told or describe(rows) != manifest["parts"][part]:
                     raise BackupError(f"This backup is damaged: {name} is not the same after a restore.")
-        if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
-            raise BackupError(f"This backup is damaged: rows of {broken[0]} lack their {broken[2]}.")
-    upgrade()
-    _raise_counters(manifest["counters"])
-
-
-@contextlib.contextmanager
-def _search_index_at_once() -> Iterator[None]:
-    """Have SQLite make its search index at the end, which takes a tenth of the time that it takes row by row."""
-    with db.engine.connect() as connection:
-        for trigger in ("search_inserted", "search_deleted", "search_updated"):
-            connection.exec_driver_sql(f"DROP TRIGGER {trigger}")
-        connection.commit()
-        yield
         create_search_index(connection)
         connection.exec_driver_sql("INSERT INTO search_fts (search_fts) VALUES ('rebuild')")
+        if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise BackupError(f"This backup is damaged: rows of {broken[0]} lack their {broken[2]}.")
         connection.commit()
+    upgrade()
 
 
-def _load_rows(connection: sa.Connection, table: sa.Table, path: Path) -> None:
+def _load_rows(connection: sa.Connection, table: sa.Table, path: Path) -> int:
+    """Load the rows of a table. Returns how many. Raises `ValueError` for one that the table cannot hold."""
     connection.execute(table.delete())  # the rows that the schema brings along
-    readers = {column.name: _reader(column) for column in table.columns}
+    kinds = {column.name: (column.type.python_type, getattr(column.type, "length", None)) for column in table.columns}
+    count = 0
     with open(path, "rb") as file:
         lines = iter(lambda: file.readline(LINE_MAX), b"")
-        while some := [_read_row(table, readers, line) for line in itertools.islice(lines, ROWS_AT_ONCE)]:
+        while some := [_read_row(kinds, line) for line in itertools.islice(lines, ROWS_AT_ONCE)]:
             connection.execute(table.insert(), some)
-            connection.commit()
+            connection.commit()  # or SQLite's log would become as large as the database
+            count += len(some)
+    return count
 
 
-def _read_row(table: sa.Table, readers: Mapping[str, Callable[[Any], Any]], line: bytes) -> dict[str, Any]:
+def _read_row(kinds: Mapping[str, tuple[Any, int | None]], line: bytes) -> dict[str, Any]:
     row = json.loads(line)
-    if row.keys() != readers.keys():
-        raise ValueError(f"not a row of {table.name}")
-    return {name: read(row[name]) for name, read in readers.items()}
+    if row.keys() != kinds.keys():
+        raise ValueError("a row has other columns than its table")
+    return {name: _read_value(value, *kinds[name]) for name, value in row.items()}
 
 
-def _reader(column: sa.Column[Any]) -> Callable[[Any], Any]:
-    """What turns a value in a backup into a column's. It raises `ValueError` for what the column cannot hold."""
-    kind, longest = column.type.python_type, getattr(column.type, "length", None) or LINE_MAX
-    from_text = {datetime: datetime.fromisoformat, date: date.fromisoformat, str: str}.get(kind)
+def _read_value(value: Any, kind: Any, longest: int | None) -> Any:
+    """Return a value of a backup as a column stores it: of this kind, or None."""
+    if value is None:
+        return None
+    if kind in (datetime, date):
+        return kind.fromisoformat(value)
+    if type(value) is not kind or (longest and len(value) > longest):
+        raise ValueError(f"no {kind.__name__} of at most {longest} characters")
+    return value
 
-    def read(value: Any) -> Any:
-        if value is None:
-            return None
-        if type(value) is not (str if from_text else kind) or (from_text and len(value) > longest):
-            raise ValueError(f"not a value of {column}")
-        return from_text(value) if from_text else value
 
-    return read
+# -- Putting it in the place of what is there --------------------------------------------------------------------------
+
+
+def prepare_restore(replace: bool) -> None:
+    """Make the current application's tables, if there are none. Raises `BackupError` unless they may be replaced."""
+    if not sa.inspect(db.engine).get_table_names():
+        upgrade_schema()
+    check_schema()
+    _refuse_people(replace)
+
+
+def _refuse_people(replace: bool) -> None:
+    if not replace and _values("users", "id"):
+        raise BackupError("There are people in this database. To replace everything in it, add --replace.")
+
+
+def replace_site(scratch: Flask, manifest: Manifest, replace: bool) -> None:
+    """Put a scratch application's site in the place of the current application's, at once or not at all.
+
+    The files come first. Should the tables then fail, these files belong to nothing, and a job puts them in the trash.
+    """
+    db.session.rollback()  # on MySQL, what the request has read would keep ALTER TABLE waiting for its end
+    for path in (scratch.config["DATA_DIR"] / "files").iterdir():
+        target = data_folder() / "files" / path.name[:2] / path.name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.replace(path, target)
+    (_copy_to_sqlite if is_sqlite() else _copy_to_mysql)(scratch, manifest["counters"], replace)
+    keep_site_id(database_site_id())
+
+
+def _copy_to_sqlite(scratch: Flask, counters: Mapping[str, int], replace: bool) -> None:
+    """Copy the pages of the scratch database in one transaction. Until its end, people read what was there before."""
+    with db.engine.connect() as connection:
+        given = _counters(connection)
+    with scratch.app_context():
+        _raise_counters(counters)
+        _raise_counters(given)
+        source = db.engine.raw_connection()
+    with contextlib.closing(source), _sqlite_write_lock(), contextlib.closing(db.engine.raw_connection()) as target:
+        _refuse_people(replace)
+        source.driver_connection.backup(target.driver_connection, progress=_refuse_locked)  # type: ignore[union-attr]
+
+
+def _refuse_locked(status: int, *_pages: int) -> None:
+    if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        raise BackupError("The database is kept locked by another program. Stop it, and try again.")
+
+
+def _copy_to_mysql(scratch: Flask, counters: Mapping[str, int], replace: bool) -> None:
+    """Copy the rows of the scratch database in one transaction."""
+    _raise_counters(counters)
+    with scratch.app_context():
+        source = db.engine.connect()
+    with source, db.engine.connect() as target:
+        target.detach()  # from the pool, so that nobody else is given it without its checks
+        target.exec_driver_sql("SET SESSION foreign_key_checks = 0, unique_checks = 0")
+        target.execute(db.metadata.tables["settings"].delete())  # until the end, nobody else sets it up
+        _refuse_people(replace)
+        for table in db.metadata.sorted_tables:
+            target.execute(table.delete())
+            rows = source.execute(sa.select(table).execution_options(yield_per=ROWS_AT_ONCE))
+            for some in rows.mappings().partitions():
+                target.execute(table.insert(), [{**row} for row in some])
+        target.commit()
 
 
 def _raise_counters(counters: Mapping[str, int]) -> None:
@@ -1101,124 +1124,13 @@ def _raise_counters(counters: Mapping[str, int]) -> None:
     """
     with db.engine.connect().execution_options(writes=True) as connection:
         known = _counters(connection)
-        for name, highest in counters.items():
-            if name not in db.metadata.tables or not known.get(name, 0) < highest <= COUNTER_MAX:
+        for name in db.metadata.tables.keys() & counters.keys():
+            highest = int(counters[name])
+            if highest <= known.get(name, 0):
                 continue
             if is_sqlite():
                 connection.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = ?", (name,))
                 connection.exec_driver_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, highest))
             else:
-                connection.exec_driver_sql(f"ALTER TABLE `{name}` AUTO_INCREMENT = {int(highest) + 1}")
+                connection.exec_driver_sql(f"ALTER TABLE `{name}` AUTO_INCREMENT = {highest + 1}")
         connection.commit()
-
-
-# -- Restoring ---------------------------------------------------------------------------------------------------------
-
-
-def is_empty() -> bool:
-    """Whether the current application's database has no tables yet."""
-    return not sa.inspect(db.engine).get_table_names()
-
-
-def restore_backup(
-    file: IO[bytes], settle: Callable[[], None], keep: Callable[[], object] | None, progress: Progress = no_progress
-) -> Manifest:
-    """Put the site of a backup in the place of the current application's, at once or not at all. Returns its manifest.
-
-    `settle` does what a restored database needs, as the current application's. `keep` is called before anything is
-    replaced; without it, a database with people is not. Raises `BackupError`.
-    """
-    with _opened(file) as (archive, manifest), _scratch_app() as scratch:
-        if not is_empty():
-            check_schema()
-            _refuse_people(keep is None)
-        with scratch.app_context():
-            _load(archive, manifest, progress)
-            with _search_index_at_once():
-                settle()
-                db.session.remove()
-        new = [name for name in _files_of(manifest) if not _is_stored(name, manifest)]
-        for folder in ("files", "before"):
-            (scratch.config["DATA_DIR"] / folder).mkdir()
-        with progress(new, label="Reading files") as names:
-            for name in names:
-                _unpack(archive, manifest, name, scratch.config["DATA_DIR"] / name)
-        if is_empty():
-            upgrade_schema()
-        check_schema()
-        if keep:
-            keep()
-        db.session.rollback()  # on MySQL, what the request has read would keep ALTER TABLE waiting for its end
-        with _files_in_place(scratch.config["DATA_DIR"]):
-            (_copy_to_sqlite if is_sqlite() else _copy_to_mysql)(scratch, manifest, keep is None)
-        database_state().schema_ok = False
-        keep_site_id(manifest["site_id"])
-    return manifest
-
-
-def _stored_path(name: str) -> Path:
-    """Where the site keeps a file that a backup calls by that name."""
-    return data_folder() / "files" / name[6:8] / name[6:]
-
-
-def _is_stored(name: str, manifest: Manifest) -> bool:
-    """Whether the site has a file already, as a backup has it."""
-    path = _stored_path(name)
-    return path.exists() and describe(path) == manifest["parts"][name]
-
-
-@contextlib.contextmanager
-def _files_in_place(folder: Path) -> Iterator[None]:
-    """Move files to where the site looks for them; back again where something goes wrong after that."""
-    with contextlib.ExitStack() as undo:
-        for path in (folder / "files").iterdir():
-            target = _stored_path(f"files/{path.name}")
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if target.exists():  # and is damaged, or it would not have been unpacked
-                os.replace(target, before := folder / "before" / path.name)
-                undo.callback(os.replace, before, target)
-            os.replace(path, target)
-            undo.callback(target.unlink)
-        yield
-        undo.pop_all()
-
-
-def _copy_to_sqlite(scratch: Flask, _manifest: Manifest, is_new: bool) -> None:
-    """Copy the pages of the scratch database in one transaction. Until its end, people read what was there before."""
-    end = time.monotonic() + PUBLISH_SECONDS
-
-    def give_up(status: int, *_pages: int) -> None:
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > end:
-            raise BackupError("The database is kept locked by another program. Stop it, and try again.")
-
-    with db.engine.connect() as connection:
-        counters = _counters(connection)
-    with scratch.app_context():
-        _raise_counters(counters)
-        source = db.engine.raw_connection()
-    with contextlib.closing(source), _sqlite_write_lock(), contextlib.closing(db.engine.raw_connection()) as target:
-        _refuse_people(is_new)
-        source.driver_connection.backup(target.driver_connection, progress=give_up)  # type: ignore[union-attr]
-
-
-def _copy_to_mysql(scratch: Flask, manifest: Manifest, is_new: bool) -> None:
-    """Copy the rows of the scratch database in one transaction."""
-    _raise_counters(manifest["counters"])
-    with scratch.app_context():
-        source = db.engine.connect()
-    with source, db.engine.connect() as target:
-        target.detach()  # from the pool, so that nobody else is given it without its checks
-        target.exec_driver_sql("SET SESSION foreign_key_checks = 0, unique_checks = 0")
-        target.execute(db.metadata.tables["settings"].delete())  # until the end, nobody else sets it up
-        _refuse_people(is_new)
-        for table in db.metadata.sorted_tables:
-            target.execute(table.delete())
-            rows = source.execute(sa.select(table).execution_options(yield_per=ROWS_AT_ONCE))
-            for some in rows.mappings().partitions():
-                target.execute(table.insert(), [{**row} for row in some])
-        target.commit()
-
-
-def _refuse_people(is_new: bool) -> None:
-    if is_new and _values("users", "id"):
-        raise BackupError("There are people in this database. To replace everything in it, add --replace.")

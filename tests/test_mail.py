@@ -496,7 +496,7 @@ def test_old_records_are_deleted_and_what_waits_is_not(people, topics, office, c
 def test_what_waited_in_a_backup_is_not_sent_a_second_time_after_a_restore(people, topics, office, clock):
     follow(topics.open, people.reader)
     add_post(people.member, topics.open)
-    corkboard.Backup.settle("corkboard.zip", corkboard.database.no_progress)
+    corkboard.Backup.settle("corkboard.zip")
     clock.now += DAY
     assert send() == 0
     (mail,) = outbox()

@@ -391,12 +391,8 @@ admin.activity        GET    -                                      in        40
 admin.activity_csv    GET    -                                      in        403    403    403    200   403
 admin.backups         GET    -                                      in        403    403    403    200   403
 admin.backups         POST   -                                      in        403    403    403    303   403
-admin.verify_backup   POST   made                                   in        403    403    403    303   403
-admin.verify_backup   POST   missing                                in        403    403    403    404   403
 admin.download_backup POST   made                                   in        403    403    403    200   403
 admin.download_backup POST   missing                                in        403    403    403    404   403
-admin.delete_backup   POST   made                                   in        403    403    403    303   403
-admin.delete_backup   POST   missing                                in        403    403    403    404   403
 """
 
 SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css", "docs.swagger": "swagger-ui.css"}

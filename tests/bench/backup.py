@@ -35,9 +35,9 @@ def main() -> None:
         archive.unlink(missing_ok=True)
         sound = measure("backup", source, "", "backup", str(archive))
         print(f"  {archive.stat().st_size / 1e6:.0f} MB, of a database of {size(source):.0f} MB")
-        sound &= measure("restore", folder / "target", "", "restore", str(archive), "--replace", "--yes")
+        sound &= measure("restore", folder / "target", "", "restore", str(archive), "--replace")
         if url := os.environ.get("TEST_MYSQL_URL"):
-            sound &= measure("restore", folder / "mysql", url, "restore", str(archive), "--replace", "--yes")
+            sound &= measure("restore", folder / "mysql", url, "restore", str(archive), "--replace")
             archive.unlink()
             sound &= measure("backup", folder / "mysql", url, "backup", str(archive))
     sys.exit(not sound)
