@@ -108,7 +108,6 @@ sa.Table(
     sa.Column("deactivated_at", Timestamp, nullable=True),
     sa.Column("previous_visit_at", Timestamp, nullable=True),
     sa.Column("last_active_at", Timestamp, nullable=True),
-    sa.Column("summary_due_at", Timestamp, nullable=True),
     sa.UniqueConstraint("email_key"),
     sa.UniqueConstraint("username_key"),
     sa.Index("ix_users_away_until", "away_until"),
@@ -148,6 +147,21 @@ sa.Table(
     sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("kind", sa.String(12), primary_key=True),
     sa.Column("way", sa.String(6), nullable=False),
+    **MYSQL,
+)
+
+sa.Table(
+    "outgoing_mail",
+    tables,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("kind", sa.String(12), nullable=False),
+    sa.Column("created_at", Timestamp, nullable=False),
+    sa.Column("due_at", Timestamp, nullable=True),
+    sa.Column("answer", sa.String(500), nullable=False),
+    sa.Index("ix_outgoing_mail_due_at", "due_at"),
+    sa.Index("ix_outgoing_mail_user_id", "user_id"),
+    sqlite_autoincrement=True,
     **MYSQL,
 )
 
@@ -391,8 +405,10 @@ sa.Table(
     sa.Column("actor_id", sa.Integer, sa.ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     sa.Column("created_at", Timestamp, nullable=False),
     sa.Column("read_at", Timestamp, nullable=True),
-    sa.Column("mailed_at", Timestamp, nullable=True),
+    sa.Column("way", sa.String(6), nullable=False),
+    sa.Column("mail_id", sa.Integer, sa.ForeignKey("outgoing_mail.id", ondelete="SET NULL"), nullable=True),
     sa.Index("ix_notifications_comment_id", "comment_id"),
+    sa.Index("ix_notifications_mail_id", "mail_id"),
     sa.Index("ix_notifications_post_id", "post_id"),
     sa.Index("ix_notifications_read_at", "read_at"),
     sa.Index("ix_notifications_unread", "user_id", "read_at", "post_id", sqlite_where=sa.text("read_at IS NULL")),
@@ -413,25 +429,6 @@ sa.Table(
     sa.Index("ix_reactions_user_id", "user_id"),
     sa.Index("uq_reactions_comment_id_kind_user_id", "comment_id", "kind", "user_id", unique=True),
     sa.Index("uq_reactions_post_id_kind_user_id", "post_id", "kind", "user_id", unique=True),
-    sqlite_autoincrement=True,
-    **MYSQL,
-)
-
-sa.Table(
-    "outgoing_mail",
-    tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("kind", sa.String(12), nullable=False),
-    sa.Column("notification_id", sa.Integer, sa.ForeignKey("notifications.id", ondelete="CASCADE"), nullable=True),
-    sa.Column("state", sa.String(8), nullable=False),
-    sa.Column("created_at", Timestamp, nullable=False),
-    sa.Column("due_at", Timestamp, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("answer", sa.String(500), nullable=False),
-    sa.UniqueConstraint("notification_id"),
-    sa.Index("ix_outgoing_mail_due", "state", "due_at"),
-    sa.Index("ix_outgoing_mail_user_id", "user_id"),
     sqlite_autoincrement=True,
     **MYSQL,
 )
