@@ -3323,7 +3323,7 @@ def notify_again(activity: Activity, post: Post) -> None:
 
 MAILED_FOR = timedelta(days=14)  # older notifications are not mailed
 MAIL_LEASE = timedelta(minutes=10)  # after this time another process sends what a killed one had claimed
-MAIL_PAUSE = timedelta(minutes=1)  # before the second attempt; later ones are as rare as the email is old
+MAIL_PAUSE = timedelta(minutes=1)  # before the second attempt; before later ones half the time since the first
 MAIL_TRIED_FOR = timedelta(days=3)
 
 
