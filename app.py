@@ -63,7 +63,7 @@ from email import policy
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import parseaddr
+from email.utils import formatdate, parseaddr
 from enum import IntEnum
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -877,7 +877,6 @@ class User(db.Model):
     deactivated_at: Mapped[datetime | None] = mapped_column(Timestamp)
     previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    summary_due_at: Mapped[datetime | None] = mapped_column(Timestamp, deferred=True)  # the next email summary
     picture_id: ClassVar[Any]  # a column property, defined in "Hot reads"
     stand_in: Mapped[User | None] = relationship(remote_side=id)
 
@@ -3034,22 +3033,21 @@ class ReadMark(db.Model):
 
 
 class NotificationChoice(db.Model):
-    """How a person wants to be notified of one kind, if they chose another way than the default."""
+    """How a person wants to be notified of one kind."""
 
     __tablename__ = "notification_choices"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     kind: Mapped[str] = mapped_column(sa.String(12), primary_key=True)
-    way: Mapped[str] = mapped_column(sa.String(6))  # one of WAYS; of the summary, one of RHYTHMS
+    way: Mapped[str] = mapped_column(sa.String(6))  # one of WAYS or MAIL_WAYS
 
 
-# How people can be notified. Without a mail server only the last two are offered.
-WAYS = {
+# How people can be notified: the first ways only where there is a mail server.
+MAIL_WAYS = {
     "mail": "On the site and by email at once",
-    "digest": "On the site and in the email summary",
-    "site": "On the site",
-    "none": "Off",
+    "daily": "On the site and in a daily email",
+    "weekly": "On the site and in a weekly email",
 }
-RHYTHMS = {"daily": "Every day at 07:00", "weekly": "Every Monday at 07:00", "none": "Never"}
+WAYS = {"site": "On the site", "none": "Off"}
 # The kinds of notifications that people can switch off, in the words of that form.
 KINDS = {
     "mention": "Someone mentions you",
@@ -3064,28 +3062,14 @@ KINDS = {
 MAIL_KINDS = KINDS | {
     "reminder": "A reminder to read something",
     "unpublished": "A scheduled post of yours can't be published",
-    "digest": "The summary",
+    "daily": "The daily summary",
+    "weekly": "The weekly summary",
 }
-AT_ONCE = {"mention", "must_read", "reminder", "post", "shared_again", "unpublished"}  # unless somebody chose otherwise
 
 
 def mail_is_on() -> bool:
     """Return whether the site sends email."""
     return bool(current_app.config["MAIL_SERVER"])
-
-
-def default_way(kind: str) -> str:
-    """Return how people are notified of a kind, or how often they get a summary, if they chose nothing."""
-    if not mail_is_on():
-        return "site"
-    if kind == "digest":
-        return "daily"
-    return "mail" if kind in AT_ONCE else "digest"
-
-
-def choice_of(kind: str) -> str:
-    """Return the kind under which people choose how to be notified of a kind."""
-    return "must_read" if kind == "reminder" else kind
 
 
 # What a notification of each kind says between the names of people and the title of the post.
@@ -3100,6 +3084,7 @@ SAID = {
     "review": "Review due:",
     "unpublished": "Could not be published:",
 }
+DEFAULT_WAYS = dict.fromkeys(SAID, "mail") | dict.fromkeys(("comment", "reaction", "review"), "daily")
 # The kinds that reach people even when they muted the post or its topic.
 PERSONAL = {"mention", "must_read", "reminder", "review", "unpublished"}
 
@@ -3117,11 +3102,22 @@ class Notification(db.Model):
     actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     read_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
-    mailed_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    way: Mapped[str] = mapped_column(sa.String(6))  # one of MAIL_WAYS until an email is queued; else "site"
+    mail_id: Mapped[int | None] = mapped_column(sa.ForeignKey("outgoing_mail.id", ondelete="SET NULL"), index=True)
 
     post: Mapped[Post] = relationship()
     comment: Mapped[Comment | None] = relationship()
     actor: Mapped[User | None] = relationship(foreign_keys=[actor_id])
+    mail: Mapped[OutgoingMail | None] = relationship()
+
+    @property
+    def said(self) -> str:
+        return SAID[self.kind]
+
+    @property
+    def address(self) -> str:
+        """The address of the comment that it is about, or the post."""
+        return f"/comments/{self.comment_id}" if self.comment_id else f"/posts/{self.post_id}"
 
     # -- queries
 
@@ -3160,32 +3156,31 @@ class Notification(db.Model):
 
     @classmethod
     def choices(cls, user: User) -> dict[str, str]:
-        """Return how a person is notified of each kind, one of `WAYS`; for "digest" one of `RHYTHMS`."""
+        """Return how a person wants to be notified of each kind."""
         chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
-        ways = {choice.kind: choice.way for choice in chosen if mail_is_on() or choice.way == "none"}
-        return {kind: ways.get(choice_of(kind), default_way(kind)) for kind in MAIL_KINDS}
+        return DEFAULT_WAYS | {choice.kind: choice.way for choice in chosen}
 
     # -- actions
 
     @classmethod
     @transactional
     def choose(cls, actor: User, **ways: str) -> None:
-        """Save how a person wants to be notified of some kinds. The default way is not stored."""
-        user, chosen = User.acting(actor.id), NotificationChoice
-        db.session.execute(sa.delete(chosen).where(chosen.user_id == user.id, chosen.kind.in_(ways)))
-        kept = [(kind, way) for kind, way in ways.items() if way != default_way(kind)]
-        db.session.add_all(chosen(user_id=user.id, kind=kind, way=way) for kind, way in kept)
-        user.summary_due_at = None
+        """Save how a person wants to be notified of some kinds. What they were notified of before is not mailed."""
+        user = User.acting(actor.id)
+        if "must_read" in ways:
+            ways["reminder"] = ways["must_read"]
+        chosen = [{"user_id": user.id, "kind": kind, "way": way} for kind, way in ways.items()]
+        database.upsert(NotificationChoice, chosen)
+        earlier = sa.update(cls).where(cls.user_id == user.id, cls.kind.in_(ways))
+        db.session.execute(earlier.values(way="site", mail_id=None))
         Activity.record(user, "person.notifications", user)
 
     @classmethod
-    @transactional
-    def unsubscribe(cls, user_id: int, kind: str) -> None:
-        """Send a person no more emails of one kind. They are still notified on the site."""
-        way = "none" if kind == "digest" else "site"
-        database.upsert(NotificationChoice, [{"user_id": user_id, "kind": kind, "way": way}])
-        user = db.session.get_one(User, user_id)
-        Activity.record(user, "person.unsubscribed", user, MAIL_KINDS[kind])
+    def stop_mail(cls, user: User, kind: str) -> None:
+        """Send a person no more emails of one of `MAIL_KINDS`. They are still notified on the site."""
+        ways = cls.choices(user).items()
+        if stopped := [name for name, way in ways if kind in (name, way) and way in MAIL_WAYS]:
+            cls.choose(user, **dict.fromkeys(stopped, "site"))
 
     @classmethod
     @transactional
@@ -3230,13 +3225,12 @@ class NotificationGroup(NamedTuple):
 
     @property
     def said(self) -> str:
-        return SAID[self.newest.kind]
+        return self.newest.said
 
     @property
     def address(self) -> str:
         """The address it leads to: of the first unread comment, or the newest one, or the post."""
-        target = self.oldest if self.is_unread else self.newest
-        return f"/comments/{target.comment_id}" if target.comment_id else f"/posts/{target.post_id}"
+        return self.oldest.address if self.is_unread else self.newest.address
 
     @property
     def words(self) -> str:
@@ -3255,6 +3249,13 @@ FOLLOWS_POST = follows("following", Follow.post_id == POST_ID)
 FOLLOWS_TOPIC = follows("following", Follow.topic_id == TOPIC_ID)
 MUTED_TOPIC = sa.and_(follows("muted", Follow.topic_id == TOPIC_ID), ~FOLLOWS_POST)
 MUTED = sa.or_(follows("muted", Follow.post_id == POST_ID), MUTED_TOPIC)
+KIND = sa.bindparam("kind", type_=sa.String)
+WAY: sa.ColumnElement[str] = sa.func.coalesce(
+    sa.select(NotificationChoice.way)
+    .where(NotificationChoice.user_id == User.id, NotificationChoice.kind == KIND)
+    .scalar_subquery(),
+    sa.bindparam("default_way", type_=sa.String),
+)
 # Who may be notified of an activity: active people who see the post and want this kind, except the one who acts.
 AUDIENCE = (
     sa.select(
@@ -3263,18 +3264,12 @@ AUDIENCE = (
         sa.bindparam("comment_id", type_=sa.Integer).label("comment_id"),
         sa.bindparam("activity_id", type_=sa.Integer).label("activity_id"),
         ACTOR_ID.label("actor_id"),
-        sa.bindparam("kind", type_=sa.String).label("kind"),
+        KIND.label("kind"),
         NOW.label("created_at"),
+        WAY.label("way"),
     )
     .join(Post, Post.id == POST_ID)
-    .where(User.is_active, User.id.is_distinct_from(ACTOR_ID), Post.shown_to(User))
-    .where(
-        ~sa.exists().where(
-            NotificationChoice.user_id == User.id,
-            NotificationChoice.kind == sa.bindparam("choice", type_=sa.String),
-            NotificationChoice.way == "none",
-        )
-    )
+    .where(User.is_active, User.id.is_distinct_from(ACTOR_ID), Post.shown_to(User), WAY != "none")
 )
 
 
@@ -3289,7 +3284,7 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
     insert = sa.insert(Notification).from_select(AUDIENCE.selected_columns.keys(), people, include_defaults=False)
     values = {
         "kind": kind,
-        "choice": choice_of(kind),
+        "default_way": DEFAULT_WAYS[kind],
         "activity_id": activity.id,
         "actor_id": activity.actor_id,
         "post_id": post.id,
@@ -3298,8 +3293,7 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
         "now": activity.at,
     }
     db.session.connection().execute(database.unless_present(insert), values)
-    if mail_is_on():
-        OutgoingMail.queue(kind, activity)
+    OutgoingMail.queue("mail", Notification.post_id == post.id, Notification.activity_id == activity.id)
 
 
 def notify_mentioned(activity: Activity, names: Iterable[str], thing: Post | Comment) -> None:
@@ -3338,155 +3332,92 @@ def notify_again(activity: Activity, post: Post) -> None:
 
 # -- Email -------------------------------------------------------------------------------------------------------------
 
-SUMMARY_HOUR = 7
-SUMMARY_FOR = timedelta(days=14)  # older notifications are left out of summaries
+MAILED_FOR = timedelta(days=14)  # older notifications are not mailed
 MAIL_LEASE = timedelta(minutes=10)  # after this time another process sends what a killed one had claimed
-MAIL_PAUSE = timedelta(minutes=1)  # before the second attempt; doubled before each later one
-MAIL_TRIES = 11  # in about 17 hours
-MAIL_DOWN = timedelta(minutes=5)  # before the next attempt if the server can't be reached
-MAIL_KEPT = timedelta(days=30)
+MAIL_PAUSE = timedelta(minutes=1)  # before the second attempt; before later ones half the time since the first
+MAIL_TRIED_FOR = timedelta(days=3)
 
 
 class OutgoingMail(db.Model):
-    """An email that waits, was sent, or failed. Its text is written when it is sent, and says what is visible then."""
+    """An email that waits or failed. Its text is written when it is sent, and says what is visible then."""
 
     __tablename__ = "outgoing_mail"
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    kind: Mapped[str] = mapped_column(sa.String(12))  # of its notification, or digest
-    notification_id: Mapped[int | None] = mapped_column(
-        sa.ForeignKey("notifications.id", ondelete="CASCADE"), unique=True
-    )
-    state: Mapped[str] = mapped_column(sa.String(8), default="waiting")  # waiting, sent, failed
+    kind: Mapped[str] = mapped_column(sa.String(12))  # one of MAIL_KINDS
     created_at: Mapped[datetime] = mapped_column(Timestamp)
-    # When to send it. A process that sends it sets this to later first. Of a sent or failed one, when that was.
-    due_at: Mapped[datetime] = mapped_column(Timestamp)
-    attempts: Mapped[int] = mapped_column(default=0)
+    # When to send it. A process that sends it sets this to later first. None if it has failed.
+    due_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
     answer: Mapped[str] = mapped_column(sa.String(500), default="")  # the server's, in words
 
     user: Mapped[User] = relationship()
 
     # -- queries
 
-    def told(self, user: User) -> Sequence[Notification]:
-        """Return the notifications to put into this email: unread, visible to its person, and wanted in this way.
-
-        A summary leaves out what has an email of its own.
-        """
-        way = "digest" if self.kind == "digest" else "mail"
-        kinds = [kind for kind, chosen in Notification.choices(user).items() if chosen == way]
-        recent = Notification.created_at > utcnow() - SUMMARY_FOR
-        alone = ~sa.exists().where(OutgoingMail.notification_id == Notification.id)
-        which = Notification.id == self.notification_id if self.notification_id else sa.and_(recent, alone)
-        unread = sa.select(Notification).where(Notification.user_id == user.id, Notification.kind.in_(kinds), which)
-        unread = unread.where(Notification.read_at.is_(None), Notification.mailed_at.is_(None), Notification.visible())
-        return db.session.scalars(unread.order_by(Notification.id), {"viewer": user.id, "now": utcnow()}).all()
+    def news(self) -> Sequence[Notification]:
+        """Return what this email is to tell now: what its person may see, and has not read."""
+        if not (self.user.is_active and self.user.email):
+            return ()
+        told = sa.select(Notification).where(Notification.mail_id == self.id, Notification.read_at.is_(None))
+        told = told.where(Notification.visible()).order_by(Notification.id)
+        return db.session.scalars(told, {"viewer": self.user_id, "now": utcnow()}).all()
 
     # -- actions
 
     @classmethod
-    def queue(cls, kind: str, activity: Activity) -> None:
-        """Queue, as part of an action, an email to each person whom it notified and who wants that at once."""
-        chosen = sa.select(NotificationChoice.way).where(
-            NotificationChoice.user_id == User.id, NotificationChoice.kind == choice_of(kind)
-        )
-        wanted = sa.func.coalesce(chosen.scalar_subquery(), default_way(kind)) == "mail"
-        at = sa.literal(activity.at, Timestamp)
-        told = sa.select(User.id, Notification.kind, Notification.id, at, at).join_from(
-            User, Notification, Notification.user_id == User.id
-        )
-        told = told.where(Notification.activity_id == activity.id, Notification.kind == kind, User.email != "", wanted)
-        columns = (cls.user_id, cls.kind, cls.notification_id, cls.created_at, cls.due_at)
-        db.session.execute(sa.insert(cls).from_select(columns, told))
-
-    @classmethod
-    def queue_summaries(cls) -> None:
-        """Queue the summaries that are due now."""
-        due = sa.or_(User.summary_due_at.is_(None), User.summary_due_at <= utcnow())
-        people = sa.select(User.id).where(User.is_active, User.email != "", due)
-        for user_id in db.session.scalars(people).all():
-            cls._queue_summary(user_id)
+    @transactional
+    def queue(cls, way: str, *which: sa.ColumnElement[bool]) -> int:
+        """Queue what is to be told in one way: each thing alone, or in a summary for each person. Return how many."""
+        if not mail_is_on():
+            return 0
+        mails, now, untold = dict[tuple[int, str], OutgoingMail](), utcnow(), Notification.way == way
+        recent = (Notification.created_at > now - MAILED_FOR, Notification.read_at.is_(None))
+        for told in db.session.scalars(sa.select(Notification).where(untold, *recent, *which)).all():
+            kind = told.kind if way == "mail" else way
+            mail = cls(user_id=told.user_id, kind=kind, created_at=now, due_at=now)
+            told.mail, told.way = mails.setdefault((told.user_id, kind), mail), "site"
+        return len(mails)
 
     @classmethod
     @transactional
-    def _queue_summary(cls, user_id: int) -> None:
-        """Queue a person's summary if it is due, not empty, and no other waits. Set when the next one is due."""
-        user = db.session.get_one(User, user_id, with_for_update=True, populate_existing=True)
-        now, due, rhythm = utcnow(), user.summary_due_at, Notification.choices(user)["digest"]
-        user.summary_due_at = next_summary(now, user.zone, rhythm)
-        mail = cls(user_id=user_id, kind="digest", created_at=now, due_at=now)
-        waiting = sa.select(cls.id).where(cls.user_id == user_id, cls.kind == "digest", cls.state == "waiting")
-        if due and due <= now and rhythm != "none" and not db.session.scalar(waiting) and mail.told(user):
-            db.session.add(mail)
+    def claim(cls) -> tuple[OutgoingMail, Sequence[Notification]] | None:
+        """Take the email that has been due longest, so that no other process sends it. Return it and what it tells.
 
-    @classmethod
-    @transactional
-    def claim(cls) -> OutgoingMail | None:
-        """Take the email that has been due longest, so that no other process sends it. Return it, or None."""
-        now = utcnow()
-        due = (cls.state == "waiting", cls.due_at <= now)
-        first = sa.select(cls.id).where(*due).order_by(cls.due_at, cls.id).limit(1)
-        while mail_id := db.session.scalar(first):
-            take = sa.update(cls).where(cls.id == mail_id, *due).values(due_at=now + MAIL_LEASE)
-            taken: Any = db.session.execute(take)
-            if taken.rowcount == 1:
-                return db.session.get_one(cls, mail_id, populate_existing=True)
+        Emails that have nothing to tell any more are deleted. Returns None if no other is due.
+        """
+        first = sa.select(cls).where(cls.due_at <= utcnow()).order_by(cls.due_at, cls.id).limit(1).with_for_update()
+        while mail := db.session.scalar(first):
+            if told := mail.news():
+                mail.due_at = utcnow() + MAIL_LEASE
+                return mail, told
+            db.session.delete(mail)
         return None
 
     @classmethod
     @transactional
-    def settle(
-        cls, mail_id: int, lease: datetime, attempts: int, state: str, answer: str, told: Sequence[int] = ()
-    ) -> None:
-        """Save the result of sending an email that `claim` returned with this `due_at` and these attempts.
+    def sent(cls, mail_id: int) -> None:
+        """Delete an email that was sent."""
+        db.session.execute(sa.delete(cls).where(cls.id == mail_id))
 
-        It was "sent", with some notifications in it; it has "failed"; it is "waiting" for another attempt; the server
-        was "down", which is not an attempt; or it is "dropped" and deleted, because it would have been empty.
-        """
-        mine = (cls.id == mail_id, cls.due_at == lease)
-        if state == "dropped":
-            db.session.execute(sa.delete(cls).where(*mine))
-            return
-        values: dict[str, Any] = {"state": state, "attempts": attempts + 1, "due_at": utcnow(), "answer": answer[:500]}
-        if state == "down":
-            values |= {"state": "waiting", "attempts": attempts, "due_at": utcnow() + MAIL_DOWN}
-        elif state == "waiting" and attempts + 1 >= MAIL_TRIES:
-            values["state"] = "failed"
-        elif state == "waiting":
-            values["due_at"] = utcnow() + MAIL_PAUSE * 2**attempts
-        db.session.execute(sa.update(cls).where(*mine).values(values))
-        if state == "sent":
-            db.session.execute(sa.update(Notification).where(Notification.id.in_(told)).values(mailed_at=utcnow()))
+    @classmethod
+    @transactional
+    def not_sent(cls, answer: str, which: sa.ColumnElement[bool]) -> None:
+        """Save why some emails were not sent. They are tried again, ever more rarely, until they have failed."""
+        log.warning("email was not sent: %s", answer)
+        for mail in db.session.scalars(sa.select(cls).where(which).with_for_update()):
+            age, mail.answer = utcnow() - mail.created_at, answer[:500]
+            mail.due_at = utcnow() + max(MAIL_PAUSE, age / 2) if age < MAIL_TRIED_FOR else None
 
     @classmethod
     @transactional
     def send_again(cls, actor: User, mail_id: int) -> None:
         """Queue a failed email again. Raises `NotVisible` if there is no such email."""
         User.acting(actor.id, Role.ADMIN)
-        failed = sa.select(cls).where(cls.id == mail_id, cls.state == "failed").with_for_update()
-        mail = db.session.scalar(failed)
-        if mail is None:
+        mail = db.session.get(cls, mail_id, with_for_update=True)
+        if mail is None or mail.due_at:
             raise NotVisible
-        mail.state, mail.attempts, mail.due_at = "waiting", 0, utcnow()
+        mail.created_at = mail.due_at = utcnow()
         Activity.record(actor, "mail.again", ("mail", mail.id), MAIL_KINDS[mail.kind])
-
-    @classmethod
-    @transactional
-    def record_test(cls, actor: User, answer: str) -> None:
-        """Record that an administrator sent a test email, and the result."""
-        Activity.record(User.acting(actor.id, Role.ADMIN), "mail.tested", ("mail", 0), answer)
-
-
-sa.Index("ix_outgoing_mail_due", OutgoingMail.state, OutgoingMail.due_at)
-
-
-def next_summary(moment: datetime, zone: ZoneInfo, rhythm: str) -> datetime:
-    """Return the first time after a moment, in a time zone, at which a summary is due."""
-    local = moment.replace(tzinfo=UTC).astimezone(zone)
-    due = local.replace(hour=SUMMARY_HOUR, minute=0, second=0, microsecond=0)
-    while due <= local or (rhythm == "weekly" and due.weekday() != 0):
-        due += timedelta(days=1)
-    return due.astimezone(UTC).replace(tzinfo=None)
 
 
 # -- Settings ----------------------------------------------------------------------------------------------------------
@@ -3908,8 +3839,8 @@ class Backup(NamedTuple):
     @transactional
     def settle(cls, name: str) -> None:
         """Record a restore, in the restored database. Emails that waited are held back, until somebody sends them."""
-        values = {"state": "failed", "answer": "It waited when the backup was made, and may have been sent since."}
-        db.session.execute(sa.update(OutgoingMail).where(OutgoingMail.state == "waiting").values(values))
+        values = {"due_at": None, "answer": "It waited when the backup was made, and may have been sent since."}
+        db.session.execute(sa.update(OutgoingMail).where(OutgoingMail.due_at.is_not(None)).values(values))
         cls.record(None, "backup.restored", name)
 
     @classmethod
@@ -4688,7 +4619,7 @@ class AppearanceForm(SiteForm):
 
 def way_field(kind: str) -> Any:
     """Return a field for how to be notified of one kind."""
-    return SelectField(KINDS[kind])
+    return SelectField(KINDS[kind], choices=lambda: choices((MAIL_WAYS | WAYS if mail_is_on() else WAYS).items()))
 
 
 class NotificationsForm(SiteForm):
@@ -4699,16 +4630,6 @@ class NotificationsForm(SiteForm):
     shared_again = way_field("shared_again")
     reaction = way_field("reaction")
     review = way_field("review")
-
-    def __init__(self, **kw: Any) -> None:
-        super().__init__(**kw)
-        offered = [*WAYS.items()][0 if mail_is_on() else 2 :]
-        for kind in KINDS:
-            self._fields[kind].choices = choices(offered)  # type: ignore[attr-defined]
-
-
-class MailNotificationsForm(NotificationsForm):
-    digest = SelectField("Email summary", choices=[SelectChoice(*pair) for pair in RHYTHMS.items()])
 
 
 class PasswordForm(SiteForm):
@@ -5436,8 +5357,7 @@ def appearance() -> ResponseReturnValue:
 @login_required
 def notification_choices() -> ResponseReturnValue:
     """Choose what to be notified of, and how."""
-    kind_of_form = MailNotificationsForm if mail_is_on() else NotificationsForm
-    form = kind_of_form(data=Notification.choices(current_user))
+    form = NotificationsForm(data=Notification.choices(current_user))
     if form.validate_on_submit():
         Notification.choose(current_user, **form.data)
         return redirect_with_flash("/account/notifications", "Saved.")
@@ -5455,7 +5375,7 @@ def unsubscribe(token: str) -> ResponseReturnValue:
         abort(404)
     is_done = request.method == "POST"
     if is_done:
-        Notification.unsubscribe(user_id, kind)
+        Notification.stop_mail(db.get_or_404(User, user_id), kind)
     return render_template("account/unsubscribe.html", is_done=is_done, about=MAIL_KINDS[kind])
 
 
@@ -6777,30 +6697,18 @@ def save_activity_days() -> ResponseReturnValue:
     return _save_settings(ActivityForm())
 
 
-@admin.get("/mail", endpoint="mail")
+@admin.route("/mail", methods=["GET", "POST"], endpoint="mail")
 @role_required(Role.ADMIN)
 def show_mail() -> ResponseReturnValue:
-    """List the emails that wait or failed, and why; or those that were sent."""
-    return mail_page(SiteForm())
-
-
-def mail_page(form: SiteForm) -> ResponseReturnValue:
-    """Return the page of emails; `form` has the error of a test."""
-    sent = "sent" in request.args
-    mails = sa.select(OutgoingMail).where((OutgoingMail.state == "sent") == sent).options(joinedload(OutgoingMail.user))
-    page = paginate(mails, (OutgoingMail.id.desc(),), request.args.get("before"))
-    return form_page("admin/mail.html", form, page=page, sent=sent, kinds=MAIL_KINDS)
-
-
-@admin.post("/mail/test")
-@role_required(Role.ADMIN)
-def send_test_mail() -> ResponseReturnValue:
-    """Send the administrator a test email, and show the result."""
+    """List the emails that wait or failed, and why. Or send the administrator a test, and show the result."""
     form = SiteForm()
-    with form.errors_from_model():
-        send_test(current_user)
-        return redirect_with_flash("/admin/mail", f"The mail server took a test for {current_user.email}.")
-    return mail_page(form)
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            send_test(current_user)
+            return redirect_with_flash("/admin/mail", f"The mail server took a test for {current_user.email}.")
+    mails = sa.select(OutgoingMail).options(joinedload(OutgoingMail.user))
+    page = paginate(mails, (OutgoingMail.id.desc(),), request.args.get("before"))
+    return form_page("admin/mail.html", form, page=page, kinds=MAIL_KINDS)
 
 
 @admin.post("/mail/<int:mail_id>/send")
@@ -6910,11 +6818,10 @@ def database_finding() -> Finding:
 
 
 def mail_finding() -> Finding:
-    """Check whether emails failed in the last day or wait, an hour after they were written."""
+    """Check whether emails could not be sent for an hour."""
     if not mail_is_on():
         return Finding(True, "email", "not set up: you hand over invitations and new passwords yourself")
-    mail, now = OutgoingMail, utcnow()
-    unsent = count_of(mail, mail.state != "sent", mail.created_at < now - HOUR, mail.due_at > now - timedelta(days=1))
+    unsent = count_of(OutgoingMail, OutgoingMail.created_at < utcnow() - HOUR)
     words = f"{plural(unsent, 'email')} not sent" if unsent else "sent without delay"
     return Finding(not unsent, "email", words, "Email says why.", "/admin/mail")
 
@@ -8077,8 +7984,8 @@ def read_gauges() -> None:
     pool: Any = db.engine.pool
     CONNECTIONS.set(pool.checkedout())
     SIGN_INS.set(count_of(SignIn, SignIn.lives()))
-    for state in ("waiting", "failed"):
-        EMAILS.labels(state).set(count_of(OutgoingMail, OutgoingMail.state == state))
+    EMAILS.labels("waiting").set(count_of(OutgoingMail, OutgoingMail.due_at.is_not(None)))
+    EMAILS.labels("failed").set(count_of(OutgoingMail, OutgoingMail.due_at.is_(None)))
     JOBS_AGE.set(age(JobRun.last_end()).total_seconds())
     for name, run in JobRun.known().items():
         JOB_FAILURES.labels(name).set(run.failures)
@@ -8791,7 +8698,6 @@ def stored_demo_file(name: str, store: Callable[[FileStorage], StoredFile]) -> S
 # Headers are not wrapped, because some mail programs don't put the link in List-Unsubscribe together again.
 MAIL_POLICY = policy.SMTP.clone(max_line_length=998, cte_type="7bit")
 _ROOTED = re.compile(r'( (?:href|src)="|\]\()/(?!/)')
-_BOX = re.compile(r'<input [^>]*aria-label="(Done|To do)"[^>]*>')
 
 
 def unsubscribe_signer() -> URLSafeSerializer:
@@ -8800,54 +8706,42 @@ def unsubscribe_signer() -> URLSafeSerializer:
     return URLSafeSerializer(keys, salt="unsubscribe")
 
 
-def write_mail(mail: OutgoingMail) -> tuple[EmailMessage, list[int]] | None:
-    """Return the text of an email as of now, with the ids of the notifications in it, or None if it would be empty.
+def write_mail(mail: OutgoingMail, told: Sequence[Notification]) -> EmailMessage:
+    """Return an email about these notifications. Raises as `compose` does."""
+    domain, base, g.now = sender_domain(), site_address(current_app.config), utcnow()
+    stop = f"{base}/account/unsubscribe/{unsubscribe_signer().dumps([mail.user_id, mail.kind])}"
+    headers = {
+        "Message-ID": f"<mail-{mail.id}@{domain}>",
+        "List-Unsubscribe": f"<{stop}>",
+        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+    }
+    if mail.kind not in MAIL_WAYS:  # mail programs group the emails about a post, as answers to one that was never sent
+        headers["In-Reply-To"] = headers["References"] = f"<post-{told[0].post_id}@{domain}>"
+    template = "mail/summary.html" if mail.kind in MAIL_WAYS else "mail/notification.html"
+    return compose(mail.user, template, headers, told=told, about=MAIL_KINDS[mail.kind], stop=stop)
+
+
+def compose(user: User, template: str, headers: Mapping[str, str], **context: Any) -> EmailMessage:
+    """Return an email. The first line of the plain text is the subject.
 
     Raises `ValueError` or `MessageError` if the person's address isn't valid.
     """
-    user = db.session.get_one(User, mail.user_id, populate_existing=True)
-    g.now = utcnow()
-    g.clock = g.now, user.zone  # times are shown in the reader's time zone
-    told = mail.told(user) if user.is_active and user.email else ()
-    if not told:
-        return None
-    post, domain = told[0].post, sender_domain()
-    owes = sa.select(Post.id).join(User, User.id == user.id).where(Post.id == post.id, Acknowledgement.pending())
-    stop = f"{link_base()}/account/unsubscribe/{unsubscribe_signer().dumps([user.id, choice_of(mail.kind)])}"
-    headers = {"List-Unsubscribe": f"<{stop}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
-    if mail.kind != "digest":  # mail programs group the emails about a post, as answers to one that was never sent
-        headers["In-Reply-To"] = headers["References"] = f"<post-{post.id}.{post.form_id}@{domain}>"
-    context = {"told": told, "post": post, "owes": db.session.scalar(owes, {"now": g.now}), "stop": stop}
-    template = "mail/digest.html" if mail.kind == "digest" else "mail/notification.html"
-    message = compose(user, template, f"mail-{mail.id}.{mail.created_at.timestamp()}", headers, **context)
-    return message, [one.id for one in told]
-
-
-def compose(user: User, template: str, number: str, headers: Mapping[str, str], **context: Any) -> EmailMessage:
-    """Return an email. The first line of the plain text is the subject."""
-    site, draw = Setting.read(), current_app.jinja_env.get_template
-    values = {"user": user, "site": site, "base": link_base(), "now": g.now, "SAID": SAID} | context
-    subject, _, text = draw(template.replace(".html", ".txt")).render(values).partition("\n")
-    name, sender = parseaddr(current_app.config["MAIL_FROM"])
+    draw = current_app.jinja_env.get_template
+    context |= {"user": user, "site": Setting.read(), "base": site_address(current_app.config)}
+    subject, _, text = draw(template.replace(".html", ".txt")).render(context).partition("\n")
     message = EmailMessage(policy=MAIL_POLICY)
     for header, value in {
         "Subject": tidy(subject),
-        "From": Address(name or site.name, addr_spec=sender),
+        "From": current_app.config["MAIL_FROM"],
         "To": Address(user.name, addr_spec=user.email),
-        "Date": utcnow().replace(tzinfo=UTC),
-        "Message-ID": f"<{number}@{sender_domain()}>",
+        "Date": formatdate(),
         "Auto-Submitted": "auto-generated",  # so that out-of-office replies aren't sent to it
         **headers,
     }.items():
         message[header] = value
     message.set_content(text.lstrip())
-    message.add_alternative(draw(template).render(values | {"subject": subject}), subtype="html")
+    message.add_alternative(draw(template).render(context), subtype="html")
     return message
-
-
-def link_base() -> str:
-    """Return how links in emails begin. The Host header of a request is never used, because anybody can forge it."""
-    return current_app.config["SITE_URL"] or site_address(current_app.config)
 
 
 def sender_domain() -> str:
@@ -8856,8 +8750,7 @@ def sender_domain() -> str:
 
 def for_mail(text: str) -> str:
     """Return the HTML or Markdown of a text with complete links, and without pictures: emails fetch nothing."""
-    text = _BOX.sub(lambda found: "☑" if found[1] == "Done" else "☐", without_pictures(text))
-    return _ROOTED.sub(rf"\1{link_base()}/", text)
+    return _ROOTED.sub(rf"\1{site_address(current_app.config)}/", without_pictures(text))
 
 
 # -- email: the mail server --------------------------------------------------------------------------------------------
@@ -8867,104 +8760,66 @@ MAIL_SECONDS = 20  # for each answer of the server
 MAIL_ERRORS = (OSError, ValueError, MessageError)  # smtplib's exceptions are OSErrors
 # What went wrong, in words for administrators. The first exception that matches counts.
 MAIL_TROUBLE: tuple[tuple[type[Exception], str], ...] = (
-    (socket.gaierror, "There is no server called {MAIL_SERVER}. Check MAIL_SERVER."),
-    (ConnectionRefusedError, "{MAIL_SERVER} takes no connections on port {MAIL_PORT}. Is MAIL_PORT right?"),
-    (
-        ssl.SSLCertVerificationError,
-        "The certificate of {MAIL_SERVER} isn't trusted. See MAIL_CA_FILE.",
-    ),
-    (ssl.SSLError, "{MAIL_SERVER} doesn't encrypt like this on port {MAIL_PORT}. Usual ports are 587 and 465."),
-    (TimeoutError, "{MAIL_SERVER} doesn't answer on port {MAIL_PORT}. Check MAIL_PORT, and the firewall."),
     (smtplib.SMTPAuthenticationError, "{MAIL_SERVER} refused MAIL_USERNAME and MAIL_PASSWORD."),
-    (smtplib.SMTPNotSupportedError, "{MAIL_SERVER} doesn't offer encryption or sign-in. Check MAIL_PORT."),
-    (smtplib.SMTPSenderRefused, "{MAIL_SERVER} refused MAIL_FROM, {MAIL_FROM}."),
-    (smtplib.SMTPException, "{MAIL_SERVER} didn't take this email."),
-    (OSError, "{MAIL_SERVER} can't be reached."),
+    (smtplib.SMTPException, "{MAIL_SERVER} didn't take an email from {MAIL_FROM}."),
+    (ssl.SSLError, "The encryption of {MAIL_SERVER} isn't trusted. Check MAIL_PORT and MAIL_CA_FILE."),
+    (OSError, "{MAIL_SERVER} doesn't answer on port {MAIL_PORT}. Check MAIL_SERVER and MAIL_PORT."),
     (Exception, "This isn't an address that email can be sent to."),
 )
 
 
-def mail_trouble(error: Any, connected: bool) -> tuple[str, str]:
-    """Return the state for `OutgoingMail.settle` after an error, and the reason in plain words."""
+def mail_trouble(error: Any) -> str:
+    """Return in plain words why an email was not sent, with what the server answered."""
     words = next(words for kind, words in MAIL_TROUBLE if isinstance(error, kind)).format(**current_app.config)
-    recipients = getattr(error, "recipients", {})
-    code, said = next(iter(recipients.values()), (getattr(error, "smtp_code", 0), getattr(error, "smtp_error", b"")))
-    words += f" It said: {code} {tidy(said.decode(errors='replace'))}" if code else ""
-    if not connected or isinstance(error, smtplib.SMTPSenderRefused):
-        return "down", words
-    return "failed" if code >= 500 or not isinstance(error, OSError) else "waiting", words
+    refused = [*getattr(error, "recipients", {}).values()]  # there is one recipient
+    said = (
+        part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in [*refused, error.args][0]
+    )
+    return tidy(f"{words} ({' '.join(said)})")
 
 
-def connect_to_mail_server() -> smtplib.SMTP:
-    """Return a connection to the mail server, signed in. Raises `OSError`."""
+@contextlib.contextmanager
+def mail_server() -> Iterator[smtplib.SMTP]:
+    """Connect to the mail server, and sign in. Raises `OSError`."""
     config = current_app.config
+    use_tls, context = config["MAIL_USE_TLS"], ssl.create_default_context(cafile=config["MAIL_CA_FILE"] or None)
+    connect: Any = smtplib.SMTP
+    if use_tls and config["MAIL_PORT"] == TLS_PORT:
+        connect, use_tls = functools.partial(smtplib.SMTP_SSL, context=context), False
     # Without the third one, smtplib would look up the name of this computer, which can take long.
-    server = config["MAIL_SERVER"], config["MAIL_PORT"], sender_domain()
-    context = ssl.create_default_context(cafile=config["MAIL_CA_FILE"] or None)
-    if config["MAIL_USE_TLS"] and config["MAIL_PORT"] == TLS_PORT:
-        connection: smtplib.SMTP = smtplib.SMTP_SSL(*server, timeout=MAIL_SECONDS, context=context)
-    else:
-        connection = smtplib.SMTP(*server, timeout=MAIL_SECONDS)
-    try:
-        if config["MAIL_USE_TLS"] and config["MAIL_PORT"] != TLS_PORT:
-            connection.starttls(context=context)
+    with connect(config["MAIL_SERVER"], config["MAIL_PORT"], sender_domain(), timeout=MAIL_SECONDS) as server:
+        if use_tls:
+            server.starttls(context=context)
         if config["MAIL_USERNAME"]:
-            connection.login(config["MAIL_USERNAME"], config["MAIL_PASSWORD"])
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+            server.login(config["MAIL_USERNAME"], config["MAIL_PASSWORD"])
+        yield server
 
 
 def send_mail() -> int:
-    """Queue the summaries that are due, and send every email that is due. Return how many were sent."""
-    if not mail_is_on():
-        return 0
-    OutgoingMail.queue_summaries()
-    sent, connection = 0, None
-    while mail := OutgoingMail.claim():
-        taken, state, answer, told = (mail.id, mail.due_at, mail.attempts), "dropped", "", []
-        try:
-            if written := write_mail(mail):
-                message, told = written
-                db.session.rollback()  # so that no database connection is in use while the server responds
-                connection = connection or connect_to_mail_server()
-                connection.send_message(message)
-                state = "sent"
-        except MAIL_ERRORS as error:
-            state, answer = mail_trouble(error, connection is not None or not told)
-            log.warning("email %d is %s: %s", taken[0], state, answer)
-            connection = disconnect(connection)
-        OutgoingMail.settle(*taken, state, answer, told)
-        sent += state == "sent"
-        if state == "down":
-            break
-    disconnect(connection)
+    """Send the emails that are due, up to the first that is not taken. Return how many were sent."""
+    sent, which = 0, OutgoingMail.due_at <= utcnow()
+    if not (mail_is_on() and db.session.scalar(sa.select(OutgoingMail.id).where(which).limit(1))):
+        return sent
+    try:
+        with mail_server() as server:
+            while claimed := OutgoingMail.claim():
+                mail, told = claimed
+                which = OutgoingMail.id == mail.id
+                server.send_message(write_mail(mail, told))
+                OutgoingMail.sent(mail.id)
+                sent += 1
+    except MAIL_ERRORS as error:
+        OutgoingMail.not_sent(mail_trouble(error), which)
     return sent
-
-
-def disconnect(connection: smtplib.SMTP | None) -> None:
-    if connection is not None:
-        with contextlib.suppress(OSError):
-            connection.quit()
-        connection.close()
 
 
 def send_test(user: User) -> None:
     """Send an administrator a test email. Raises `ValidationError` with what went wrong, in plain words."""
-    if not (mail_is_on() and user.email):
-        raise ValidationError("mail", "Set email up, and enter an email address in your profile, first.")
-    connection, answer = None, "sent"
     try:
-        message = compose(user, "mail/test.html", f"test-{secrets.token_hex(16)}", {})
-        connection = connect_to_mail_server()
-        connection.send_message(message)
+        with mail_server() as server:
+            server.send_message(compose(user, "mail/test.html", {}))
     except MAIL_ERRORS as error:
-        answer = mail_trouble(error, connection is not None)[1]
-        raise ValidationError("mail", answer) from error
-    finally:
-        disconnect(connection)
-        OutgoingMail.record_test(user, answer)
+        raise ValidationError("mail", mail_trouble(error)) from error
 
 
 # -- jobs: what the site does automatically ----------------------------------------------------------------------------
@@ -9005,7 +8860,8 @@ def notify_overdue_reviews() -> int:
 
 def delete_old_notifications() -> int:
     year_ago, read_before = utcnow() - NEW_FOR, utcnow() - TOLD_FOR
-    return delete_old(Notification, sa.or_(Notification.created_at < year_ago, Notification.read_at < read_before))
+    old = sa.or_(Notification.created_at < year_ago, Notification.read_at < read_before)
+    return delete_old(Notification, old) + delete_old(OutgoingMail, OutgoingMail.created_at < utcnow() - MAILED_FOR)
 
 
 def delete_old_read_marks() -> int:
@@ -9038,23 +8894,22 @@ def verify_newest_backup() -> int:
     return len(newest)
 
 
-def delete_old_mail() -> int:
-    ended = sa.and_(OutgoingMail.state != "waiting", OutgoingMail.due_at < utcnow() - MAIL_KEPT)
-    return delete_old(OutgoingMail, ended)
-
-
 HOUR = timedelta(hours=1)
 JOBS = (
     Job("publish", HOUR / 240, "Publishes scheduled posts.", Post.publish_due, "post", "published"),
-    Job("mail", HOUR / 240, "Sends email, and summaries when they are due.", send_mail, "email", "sent"),
+    Job("mail", HOUR / 240, "Sends email.", send_mail, "email", "sent"),
+    Job("daily-mail", 24 * HOUR, "Prepares the daily summaries.",
+        functools.partial(OutgoingMail.queue, "daily"), "email", "prepared", at=7),
+    Job("weekly-mail", 7 * 24 * HOUR, "Prepares the weekly summaries.",
+        functools.partial(OutgoingMail.queue, "weekly"), "email", "prepared", at=7),
     Job("reviews", HOUR, "Tells owners which pages are overdue for review.", notify_overdue_reviews, "page", "overdue"),
     Job("empty-bin", 6 * HOUR, "Deletes old things from the recycle bin.", empty_bin, "thing", "deleted permanently"),
     Job("prune-files", 24 * HOUR, "Puts files that belong to nothing in the trash.", Attachment.prune, "file", "moved"),
     Job("trash", 24 * HOUR, "Deletes files that have been in the trash for 30 days.", empty_trash, "file", "deleted"),
     Job("activity", 24 * HOUR, "Deletes old entries of the activity.", prune_activity, "entry", "deleted", "entries"),
     Job("sign-ins", 24 * HOUR, "Deletes sign-ins that ended long ago.", SignIn.forget_ended, "sign-in", "deleted"),
-    Job("notifications", 24 * HOUR, "Deletes old notifications.", delete_old_notifications, "notification", "deleted"),
-    Job("old-mail", 24 * HOUR, "Deletes the records of old emails.", delete_old_mail, "record", "deleted"),
+    Job("notifications", 24 * HOUR, "Deletes old notifications and emails.", delete_old_notifications, "notification",
+        "deleted"),
     Job("read-marks", 24 * HOUR, "Deletes old read marks that are no longer needed.", delete_old_read_marks,
         "read mark", "deleted"),
     Job("backup", 24 * HOUR, "Backs up everything, and deletes the oldest backups.", back_up,

@@ -1012,7 +1012,7 @@ UNRECORDED = {
     "auth.setup", "auth.login", "auth.register", "account.end_session", "posts.preview",
     "account.tokens", "account.revoke_token",
     "auth.restore_backup", "admin.backups", "admin.download_backup",
-    "account.unsubscribe", "admin.send_test_mail", "admin.send_again", "admin.run_job",
+    "account.unsubscribe", "admin.mail", "admin.send_again", "admin.run_job",
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-import database
+import database  # noqa: F401 (types of columns)
 
 revision = "0002_programs_and_mail"
 down_revision = "0001_initial"
@@ -59,32 +59,25 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(length=12), nullable=False),
-        sa.Column("notification_id", sa.Integer(), nullable=True),
-        sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("created_at", database.Timestamp, nullable=False),
-        sa.Column("due_at", database.Timestamp, nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("due_at", database.Timestamp, nullable=True),
         sa.Column("answer", sa.String(length=500), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["notification_id"], ["notifications.id"], name=op.f("fk_outgoing_mail_notification_id"), ondelete="CASCADE"
-        ),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_outgoing_mail_user_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outgoing_mail")),
-        sa.UniqueConstraint("notification_id", name=op.f("uq_outgoing_mail_notification_id")),
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("outgoing_mail") as batch_op:
-        batch_op.create_index("ix_outgoing_mail_due", ["state", "due_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_outgoing_mail_due_at"), ["due_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_outgoing_mail_user_id"), ["user_id"], unique=False)
 
     with op.batch_alter_table("activities") as batch_op:
         batch_op.add_column(sa.Column("name", sa.String(length=200), server_default="", nullable=False))
         batch_op.add_column(sa.Column("lookup", sa.String(length=400), server_default="", nullable=False))
         batch_op.add_column(sa.Column("confidential", sa.Boolean(), server_default="0", nullable=False))
-        batch_op.add_column(sa.Column("changes", database.LongText, server_default=sa.text("('')"), nullable=False))
+        batch_op.add_column(sa.Column("changes", database.LongText, server_default=sa.text("('{}')"), nullable=False))
         batch_op.create_index(batch_op.f("ix_activities_at"), ["at"], unique=False)
 
     with op.batch_alter_table("comments") as batch_op:
@@ -96,18 +89,20 @@ def upgrade() -> None:
         )
 
     with op.batch_alter_table("notifications") as batch_op:
-        batch_op.add_column(sa.Column("mailed_at", database.Timestamp, nullable=True))
-
-    with op.batch_alter_table("users") as batch_op:
-        batch_op.add_column(sa.Column("summary_due_at", database.Timestamp, nullable=True))
+        batch_op.add_column(sa.Column("way", sa.String(length=6), server_default="", nullable=False))
+        batch_op.add_column(sa.Column("mail_id", sa.Integer(), nullable=True))
+        batch_op.create_index(batch_op.f("ix_notifications_mail_id"), ["mail_id"], unique=False)
+        batch_op.create_foreign_key(
+            batch_op.f("fk_notifications_mail_id"), "outgoing_mail", ["mail_id"], ["id"], ondelete="SET NULL"
+        )
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("users") as batch_op:
-        batch_op.drop_column("summary_due_at")
-
     with op.batch_alter_table("notifications") as batch_op:
-        batch_op.drop_column("mailed_at")
+        batch_op.drop_constraint(batch_op.f("fk_notifications_mail_id"), type_="foreignkey")
+        batch_op.drop_index(batch_op.f("ix_notifications_mail_id"))
+        batch_op.drop_column("mail_id")
+        batch_op.drop_column("way")
 
     with op.batch_alter_table("notification_choices") as batch_op:
         batch_op.alter_column(

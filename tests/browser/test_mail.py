@@ -47,11 +47,11 @@ def test_somebody_chooses_what_comes_by_email_and_when(mailing_site: Site, visit
     page.goto("/account/notifications")
     expect(page.get_by_label("Someone mentions you")).to_have_value("mail")
     page.get_by_label("A comment on a post you follow").select_option("On the site and by email at once")
-    page.get_by_label("Email summary").select_option("Every Monday at 07:00")
+    page.get_by_label("A reaction to something you wrote").select_option("On the site and in a weekly email")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Saved.")).to_be_visible()
     expect(page.get_by_label("A comment on a post you follow")).to_have_value("mail")
-    expect(page.get_by_label("Email summary")).to_have_value("weekly")
+    expect(page.get_by_label("A reaction to something you wrote")).to_have_value("weekly")
     if scripts:
         assert faults_of(page, "/account/notifications") == []
 
