@@ -4051,7 +4051,6 @@ JOBS_LATE = timedelta(minutes=5)
 
 TODAY = sa.bindparam("today", type_=sa.Date)
 NEWEST_FIRST = (Post.published_at.desc(), Post.id.desc())
-LAST_CHANGED_FIRST = (Post.updated_at.desc(), Post.id.desc())
 
 User.picture_id = column_property(
     sa.select(sa.func.max(Attachment.id))
@@ -4187,7 +4186,7 @@ CHANGED_PAGES = (
     )
     .join(EDITOR, EDITOR.id == Post.editor_id)
     .where(Post.listed(), Post.kind == "page")
-    .order_by(*LAST_CHANGED_FIRST)
+    .order_by(Post.updated_at.desc(), Post.id.desc())
     .limit(CHANGED_SHOWN)
 )
 TOPICS = (
@@ -6072,7 +6071,7 @@ def drafts() -> ResponseReturnValue:
     """Show the person's drafts and scheduled posts."""
     columns = (Post.id, Post.title, Post.kind, Post.excerpt, Post.scheduled_for, Post.updated_at)
     own = sa.select(*columns).where(Post.visible(), Post.author_id == VIEWER, Post.published_at.is_(None))
-    page = paginate(own, LAST_CHANGED_FIRST, request.args.get("before"))
+    page = paginate(own, (Post.updated_at.desc(), Post.id.desc()), request.args.get("before"))
     return render_template("posts/drafts.html", page=page)
 
 
@@ -7450,9 +7449,9 @@ def listed(statement: Statement, keys: Sequence[Any], query: Given) -> ResponseR
     return linked(paginate(statement.filter_by(**query), keys, before))
 
 
-def linked(page: Page, cursor: str = "before") -> ResponseReturnValue:
+def linked(page: Page) -> ResponseReturnValue:
     """Return a page of a list, with a Link to the next one."""
-    query = urlencode(request.args.to_dict() | {cursor: page.next})
+    query = urlencode(request.args.to_dict() | {"before": page.next})
     return [*page.items], {"Link": f'<{request.path}?{query}>; rel="next"'} if page.next else {}
 
 
@@ -7516,8 +7515,6 @@ class RestApi(Api):
 
 
 class ThingSchema(ma.Schema):
-    """What has an id."""
-
     id = fields.Integer()
 
 
@@ -7529,8 +7526,6 @@ class PersonRefSchema(ThingSchema):
 
 
 class TopicSchema(ThingSchema):
-    """A topic."""
-
     name = fields.String()
     slug = fields.String()
     description = fields.String()
@@ -7548,8 +7543,6 @@ class PostRefSchema(ThingSchema):
 
 
 class PostBriefSchema(PostRefSchema):
-    """A post in a list."""
-
     kind = fields.String()
     excerpt = fields.String()
     topic = fields.Nested(TopicSchema)
@@ -7562,22 +7555,17 @@ class PostBriefSchema(PostRefSchema):
 
 
 class PostSchema(PostBriefSchema):
-    """A post with its text."""
-
     body = fields.String()
     html = fields.String()
     state = fields.String()
     revision = fields.Integer()
     scheduled_for = Moment(allow_none=True)
-    pinned_at = Moment(allow_none=True)
     owner = fields.Nested(PersonRefSchema, allow_none=True)
     review_every = fields.Integer(allow_none=True)
     review_by = fields.Date(allow_none=True)
 
 
-class PostChangeSchema(ma.Schema):
-    """What one may say of a post."""
-
+class PostInSchema(ma.Schema):
     topic_id = fields.Integer(strict=True, validate=IDS)
     title = fields.String(validate=TextLength(max=TITLE_MAX), post_load=tidy)
     body = fields.String(validate=TextLength(max=BODY_MAX), post_load=tidy_text)
@@ -7592,11 +7580,8 @@ class PostChangeSchema(ma.Schema):
     )
 
 
-class NewPostSchema(PostChangeSchema):
-    topic_id = fields.Integer(strict=True, validate=IDS, required=True)
-
-
 class PostsQuerySchema(PlaceSchema):
+    kind = fields.String(load_default="news", validate=validate.OneOf(("news", "page")))
     topic_id = fields.Integer(validate=IDS)
 
 
@@ -7614,22 +7599,13 @@ API_POSTS = (
 @api.arguments(PostsQuerySchema, location="query")
 @api.response(200, PostBriefSchema(many=True))
 def get_posts(query: Given) -> ResponseReturnValue:
-    """The news, newest first."""
-    return listed(API_POSTS, NEWEST_FIRST, query | {"kind": "news"})
-
-
-@api.get("/pages")
-@login_required
-@api.arguments(PostsQuerySchema, location="query")
-@api.response(200, PostBriefSchema(many=True))
-def get_pages(query: Given) -> ResponseReturnValue:
-    """The pages of the handbook, the latest changed first."""
-    return listed(API_POSTS, LAST_CHANGED_FIRST, query | {"kind": "page"})
+    """The news or, with the kind `page`, the pages of the handbook; newest first."""
+    return listed(API_POSTS, NEWEST_FIRST, query)
 
 
 @api.post("/posts")
 @role_required(Role.MEMBER)
-@api.arguments(NewPostSchema, example={"topic_id": 1, "title": "The crane is back", "body": "From **Monday** on."})
+@api.arguments(PostInSchema, example={"topic_id": 1, "title": "The crane is back", "body": "From **Monday** on."})
 @api.response(201, PostSchema)
 def create_post(given: Given) -> Post:
     """Write news or, with the kind `page`, a page of the handbook: published, scheduled, or as a draft."""
@@ -7649,7 +7625,7 @@ def get_post(post_id: int) -> Post:
 @api.patch("/posts/<int:post_id>")
 @role_required(Role.MEMBER)
 @if_match
-@api.arguments(PostChangeSchema, example={"title": "The crane is back at work"})
+@api.arguments(PostInSchema, example={"title": "The crane is back at work"})
 @api.response(200, PostSchema)
 def change_post(given: Given, post_id: int) -> Post:
     """Change a post; a draft is published by `"draft": false`."""
@@ -7675,8 +7651,6 @@ def remove_post(post_id: int) -> None:
 
 
 class CommentSchema(ThingSchema):
-    """A comment on a post."""
-
     post_id = fields.Integer()
     author = fields.Nested(PersonRefSchema)
     body = fields.String()
@@ -7764,14 +7738,6 @@ def create_topic(given: Given) -> Topic:
     return seen(Topic, Topic.create(current_user, form_id=new_form_id(), **given).id)
 
 
-@api.get("/topics/<int:topic_id>")
-@login_required
-@api.response(200, TopicSchema)
-def get_topic(topic_id: int) -> Topic:
-    """A topic."""
-    return seen(Topic, topic_id)
-
-
 @api.put("/topics/<int:topic_id>")
 @role_required(Role.EDITOR)
 @api.arguments(TopicInSchema, example={"name": "Canteen and kitchen", "description": "What there is to eat, and when"})
@@ -7794,8 +7760,6 @@ def remove_topic(topic_id: int) -> None:
 
 
 class PersonSchema(PersonRefSchema):
-    """A person of the team."""
-
     email = fields.String(allow_none=True)
     title = fields.String()
     department = fields.String()
@@ -7806,8 +7770,6 @@ class PersonSchema(PersonRefSchema):
 
 
 class MeSchema(PersonSchema):
-    """The person who asks."""
-
     role = fields.String(attribute="role.label")
 
 
@@ -7844,8 +7806,6 @@ def get_me() -> User:
 
 
 class AttachmentSchema(ThingSchema):
-    """What is known of a file."""
-
     name = fields.String()
     size = fields.Integer()
     created_at = Moment()
@@ -7903,8 +7863,6 @@ def remove_attachment(file_id: int) -> None:
 
 
 class ReportLineSchema(ma.Schema):
-    """Whether a person has read a post."""
-
     person = fields.Nested(PersonRefSchema)
     state = fields.String()
 
@@ -7942,8 +7900,6 @@ def create_acknowledgement(given: Given, post_id: int) -> None:
 
 
 class NotificationSchema(ma.Schema):
-    """What one was told."""
-
     id = fields.Integer(attribute="newest.id")
     kind = fields.String(attribute="newest.kind")
     post_id = fields.Integer(attribute="newest.post_id")
@@ -7976,8 +7932,6 @@ def read_notifications() -> None:
 
 
 class HitSchema(ma.Schema):
-    """What a search found."""
-
     kind = fields.String(attribute="SearchEntry.kind")
     at = Moment(attribute="SearchEntry.at")
     post = fields.Nested(PostRefSchema, attribute="Post")
@@ -7988,13 +7942,11 @@ class HitSchema(ma.Schema):
 
 
 class SearchQuerySchema(ma.Schema):
-    """What to look for, and where."""
-
     q = fields.String(required=True, validate=validate.Length(1, QUERY_MAX))
     kind = fields.String()
     topic = fields.String()
     author = fields.String()
-    start = fields.Integer(validate=IDS)
+    before = fields.Integer(load_default=None, validate=IDS)
 
 
 @api.get("/search")
@@ -8006,17 +7958,16 @@ def get_hits(query: Given) -> ResponseReturnValue:
 
     The topic is named by its slug, and the author by their username.
     """
-    asked = asked_query(query["q"], dict.fromkeys(SEARCH_FILTERS, "") | query)
-    found = SearchEntry.find(current_user, asked, query.get("start"))
-    return linked(Page(found.hits, found.next_start, False), "start")
+    start = query.pop("before")
+    asked = asked_query(query.pop("q"), dict.fromkeys(SEARCH_FILTERS, "") | query)
+    found = SearchEntry.find(current_user, asked, start)
+    return linked(Page(found.hits, found.next_start, False))
 
 
 # -- api: activity -----------------------------------------------------------------------------------------------------
 
 
 class ActivitySchema(ThingSchema):
-    """What somebody did."""
-
     at = Moment()
     actor_id = fields.Integer(allow_none=True)
     action = fields.String()
@@ -8041,10 +7992,9 @@ def get_activity(query: Given) -> ResponseReturnValue:
 
 def describe_api(app: Flask) -> None:
     """Register the API. Section 10 replaces the error handler that flask-smorest registers for the whole site."""
-    token = {"type": "http", "scheme": "bearer"}
     rest_api = RestApi(app, spec_kwargs={
         "title": "Corkboard", "version": "v1", "openapi_version": "3.0.3", "info": {"description": API_ABOUT},
-        "components": {"securitySchemes": {"token": token}}, "security": [{"token": []}],
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}, "security": [{"token": []}],
     })  # fmt: skip
     rest_api.DEFAULT_RESPONSE_CONTENT_TYPE = "application/json"  # of all that is described from here on
     rest_api.register_blueprint(api)

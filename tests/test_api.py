@@ -158,7 +158,9 @@ def test_an_expired_token_opens_nothing(people, program, sign_in):
     assert program(people.member, days=1).get("/me").status_code == 200
 
 
-@pytest.mark.parametrize("header", ["Bearer ck_unknown", "Bearer", "bearer ", "Bearer ck_unknown, Bearer x", "Bearer a=b"])
+@pytest.mark.parametrize(
+    "header", ["Bearer ck_unknown", "Bearer", "bearer ", "Bearer ck_unknown, Bearer x", "Bearer a=b"]
+)
 def test_what_is_no_valid_token_opens_nothing(people, sign_in, header):
     browser = sign_in(people.member)
     answer = browser.get("/api/v1/me", headers={"Authorization": header})
@@ -283,7 +285,7 @@ def test_a_page_of_the_handbook_has_an_owner_and_reviews(people, topics, program
     created = program(people.editor).post("/posts", said).json
     assert (created["kind"], created["owner"]["username"], created["review_every"]) == ("page", "reader", 6)
     reader = program(people.reader, "read")
-    assert [page["title"] for page in reader.get("/pages").json] == ["Keys"]
+    assert [page["title"] for page in reader.get("/posts?kind=page").json] == ["Keys"]
     assert reader.get("/posts").json == []
     problem(program(people.member).post("/posts", said), 403)
 
@@ -338,7 +340,7 @@ def test_a_private_topic_is_as_if_it_were_not_there(people, topics, program):
     strangers = program(people.stranger)
     for path in (f"/posts/{post.id}", f"/posts/{post.id}/comments", f"/comments/{comment.id}"):
         problem(strangers.get(path), 404)
-    problem(strangers.get(f"/topics/{topics.private.id}"), 404)
+    assert [topic["id"] for topic in strangers.get("/topics").json] == [topics.open.id]
     assert strangers.get("/posts").json == []
     assert strangers.get("/search?q=crane").json == []
     assert program(people.reader).get(f"/posts/{post.id}").status_code == 200
@@ -493,7 +495,7 @@ def test_editors_keep_the_topics(people, topics, program):
     topic = theirs.post("/topics", {"name": "Canteen", "private": True}).json
     assert (topic["slug"], topic["private"]) == ("canteen", True)
     path = f"/topics/{topic['id']}"
-    problem(program(people.member).get(path), 404)
+    assert len(program(people.member).get("/topics").json) == 2
     changed = theirs.put(path, {"name": "Canteen", "description": "What there is to eat"}).json
     assert (changed["name"], changed["description"]) == ("Canteen", "What there is to eat")
     assert [one["name"] for one in theirs.get("/topics").json] == ["Everyone", "Management", "Canteen"]
