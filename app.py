@@ -1315,7 +1315,7 @@ class ApiToken(db.Model):
     token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
     last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    user: Mapped[User] = relationship(lazy="joined")
+    user: Mapped[User] = relationship()
 
     # -- queries
 
@@ -1323,12 +1323,13 @@ class ApiToken(db.Model):
     def find(cls, raw: str) -> Self | None:
         """Return the token with its person, or None where it is unknown, revoked or expired."""
         is_valid = sa.or_(cls.expires_at.is_(None), cls.expires_at > utcnow())
-        return db.session.scalar(sa.select(cls).where(cls.token_hash == hash_token(raw), is_valid))
+        found = sa.select(cls).filter_by(token_hash=hash_token(raw)).where(is_valid)
+        return db.session.scalar(found.options(joinedload(cls.user)))
 
     @classmethod
     def of(cls, user: User) -> Sequence[ApiToken]:
         """A person's own tokens, the newest first."""
-        return db.session.scalars(sa.select(cls).where(cls.user_id == user.id).order_by(cls.id.desc())).all()
+        return db.session.scalars(sa.select(cls).filter_by(user_id=user.id).order_by(cls.id.desc())).all()
 
     # -- actions
 
@@ -1342,7 +1343,7 @@ class ApiToken(db.Model):
         user = User.acting(actor.id)
         if scope == "admin" and not user.is_admin:
             raise ValidationError("scope", "Only administrators can let a program do that.")
-        db.session.execute(sa.delete(cls).where(cls.user_id == user.id, cls.form_id == form_id))
+        db.session.execute(sa.delete(cls).filter_by(user_id=user.id, form_id=form_id))
         raw = f"ck_{secrets.token_urlsafe(32)}"
         token = cls(
             user_id=user.id, form_id=form_id, name=name, scope=scope, expires_at=expires_at,
@@ -1358,7 +1359,7 @@ class ApiToken(db.Model):
     def revoke(cls, actor: User, token_id: int) -> None:
         """Delete one of a person's own tokens. Raises `NotVisible` for anybody else's."""
         user = User.acting(actor.id)
-        token = db.session.scalar(sa.select(cls).where(cls.id == token_id, cls.user_id == user.id).with_for_update())
+        token = db.session.scalar(sa.select(cls).filter_by(id=token_id, user_id=user.id).with_for_update())
         if token is None:
             raise NotVisible
         db.session.delete(token)
@@ -1368,7 +1369,7 @@ class ApiToken(db.Model):
     @transactional
     def record_use(cls, token_id: int, now: datetime) -> None:
         """Note that a token was used."""
-        db.session.execute(sa.update(cls).where(cls.id == token_id).values(last_used_at=now))
+        db.session.execute(sa.update(cls).filter_by(id=token_id).values(last_used_at=now))
 
 
 sa.Index("uq_api_tokens_user_id_form_id", ApiToken.user_id, ApiToken.form_id, unique=True)
@@ -7370,7 +7371,7 @@ def addresses(config: Mapping[str, Any]) -> list[str]:
 Given = dict[str, Any]  # what a request says, as its schema has read it
 
 api = ApiBlueprint("api", __name__, url_prefix="/api/v1")
-api.ARGUMENTS_PARSER = FlaskParser(unknown=ma.RAISE)
+api.ARGUMENTS_PARSER = FlaskParser(unknown=ma.RAISE)  # refuses unknown names in a query, too
 docs = Blueprint("docs", __name__, url_prefix="/api", static_folder=swagger_ui_path, static_url_path="/docs")
 
 API_LIMIT = "300 per minute"  # for each person
