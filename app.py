@@ -7503,6 +7503,7 @@ class PlaceSchema(ma.Schema):
 class ProblemSchema(ma.Schema):
     """What went wrong (RFC 9457)."""
 
+    type = fields.String()
     title = fields.String()
     status = fields.Integer()
     detail = fields.String()
@@ -7520,8 +7521,6 @@ class ThingSchema(ma.Schema):
 
 
 class PersonRefSchema(ThingSchema):
-    """A person, where something else is told."""
-
     username = fields.String()
     name = fields.String()
 
@@ -7534,8 +7533,6 @@ class TopicSchema(ThingSchema):
 
 
 class PostRefSchema(ThingSchema):
-    """A post, where something else is told."""
-
     title = fields.String()
     must_read_due = fields.Date(allow_none=True)
 
@@ -9534,8 +9531,8 @@ def error_page(
 def problem_details(
     errors: Mapping[str, Sequence[str]] | None, code: int, title: str, text: str, request_id: str
 ) -> Response:
-    problem = {"title": title, "status": code, "detail": text, "request_id": request_id, "errors": errors or {}}
-    return Response(json.dumps(problem), code, content_type="application/problem+json")
+    problem = {"type": "about:blank", "title": title, "status": code, "detail": text, "request_id": request_id}
+    return Response(json.dumps(problem | {"errors": errors or {}}), code, content_type="application/problem+json")
 
 
 def draw_error(context: dict[str, Any]) -> str:

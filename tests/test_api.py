@@ -68,7 +68,7 @@ def problem(answer: Any, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.content_type == "application/problem+json"
     assert answer.json["status"] == status
-    assert {"title", "detail", "request_id", "errors"} <= answer.json.keys()
+    assert {"type", "title", "detail", "request_id", "errors"} <= answer.json.keys()
     return answer.json
 
 
