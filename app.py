@@ -113,7 +113,7 @@ from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markupsafe import Markup, escape
-from marshmallow import validate
+from marshmallow import fields, validate
 from PIL import Image, ImageOps
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
@@ -127,7 +127,6 @@ from sqlalchemy.orm import (
     column_property,
     contains_eager,
     declared_attr,
-    defer,
     joinedload,
     mapped_column,
     relationship,
@@ -135,8 +134,10 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.sql.operators import desc_op
 from swagger_ui_bundle import swagger_ui_path
+from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
+from werkzeug.http import generate_etag
 from werkzeug.local import LocalProxy
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter, IntegerConverter, Map
@@ -266,7 +267,7 @@ COMMON_PASSWORDS = frozenset(
 
 SLOW_SECONDS = 1.0  # a request that takes longer is logged as a warning
 
-STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static"})
+STATIC_ENDPOINTS = frozenset({"static", "bootstrap.static", "docs.static"})
 HUES = 6  # the colors of initials: see app.css
 
 # Pages use no inline scripts or styles, nothing from other sites, no plugins and no frames.
@@ -301,7 +302,7 @@ FILE_ENDPOINTS = frozenset({"files.show", "files.picture"})
 POLL_ENDPOINT = "notifications.poll"
 FEED_ENDPOINTS = frozenset({"feeds.atom", "feeds.calendar"})
 # Browsers and feed readers may cache the response, and must revalidate it.
-KEPT_ENDPOINTS = FILE_ENDPOINTS | FEED_ENDPOINTS | {POLL_ENDPOINT, "docs.swagger"}
+KEPT_ENDPOINTS = FILE_ENDPOINTS | FEED_ENDPOINTS | {POLL_ENDPOINT}
 # A file may not run, load or frame anything. PDFs get no sandbox, because browsers show none in it. Scripts in a PDF
 # cannot reach the site.
 FILE_POLICY = "default-src 'none'; sandbox"
@@ -1305,15 +1306,15 @@ class ApiToken(db.Model):
 
     @classmethod
     def find(cls, raw: str) -> Self | None:
-        """The token with its person; None where it is unknown, revoked or expired, or its person is deactivated."""
-        living = sa.select(cls).join(cls.user).options(contains_eager(cls.user))
-        living = living.where(sa.or_(cls.expires_at.is_(None), cls.expires_at > utcnow()), User.is_active)
-        return db.session.scalar(living.where(cls.token_hash == hash_token(raw)))
+        """Return the token with its person, or None where it is unknown, revoked or expired."""
+        is_valid = sa.or_(cls.expires_at.is_(None), cls.expires_at > utcnow())
+        found = sa.select(cls).filter_by(token_hash=hash_token(raw)).where(is_valid)
+        return db.session.scalar(found.options(joinedload(cls.user)))
 
     @classmethod
     def of(cls, user: User) -> Sequence[ApiToken]:
         """A person's own tokens, the newest first."""
-        return db.session.scalars(sa.select(cls).where(cls.user_id == user.id).order_by(cls.id.desc())).all()
+        return db.session.scalars(sa.select(cls).filter_by(user_id=user.id).order_by(cls.id.desc())).all()
 
     # -- actions
 
@@ -1324,16 +1325,15 @@ class ApiToken(db.Model):
 
         Raises `ValidationError` for a scope above the person's role.
         """
-        # The person's row is locked first, so that they make one token at a time.
-        db.session.execute(sa.select(User.id).where(User.id == actor.id).with_for_update())
         user = User.acting(actor.id)
         if scope == "admin" and not user.is_admin:
             raise ValidationError("scope", "Only administrators can let a program do that.")
-        made = next((token for token in cls.of(user) if token.form_id == form_id), None)
+        db.session.execute(sa.delete(cls).filter_by(user_id=user.id, form_id=form_id))
         raw = f"ck_{secrets.token_urlsafe(32)}"
-        token = made or cls(user_id=user.id, form_id=form_id)
-        token.name, token.scope, token.expires_at = name, scope, expires_at
-        token.prefix, token.token_hash = raw[:TOKEN_PREFIX], hash_token(raw)
+        token = cls(
+            user_id=user.id, form_id=form_id, name=name, scope=scope, expires_at=expires_at,
+            prefix=raw[:TOKEN_PREFIX], token_hash=hash_token(raw),
+        )  # fmt: skip
         db.session.add(token)
         db.session.flush()
         Activity.record(user, "token.created", token, scope)
@@ -1344,7 +1344,7 @@ class ApiToken(db.Model):
     def revoke(cls, actor: User, token_id: int) -> None:
         """Delete one of a person's own tokens. Raises `NotVisible` for anybody else's."""
         user = User.acting(actor.id)
-        token = db.session.scalar(sa.select(cls).where(cls.id == token_id, cls.user_id == user.id).with_for_update())
+        token = db.session.scalar(sa.select(cls).filter_by(id=token_id, user_id=user.id).with_for_update())
         if token is None:
             raise NotVisible
         db.session.delete(token)
@@ -1354,7 +1354,7 @@ class ApiToken(db.Model):
     @transactional
     def record_use(cls, token_id: int, now: datetime) -> None:
         """Note that a token was used."""
-        db.session.execute(sa.update(cls).where(cls.id == token_id).values(last_used_at=now))
+        db.session.execute(sa.update(cls).filter_by(id=token_id).values(last_used_at=now))
 
 
 sa.Index("uq_api_tokens_user_id_form_id", ApiToken.user_id, ApiToken.form_id, unique=True)
@@ -1641,6 +1641,11 @@ class PostData:
     def of(cls, post: Post, **changes: Any) -> PostData:
         """Return the current values of a post, with some changes."""
         return cls(**{name: getattr(post, name) for name in POST_DATA} | changes)
+
+    def for_its_kind(self) -> PostData:
+        """Return these values without those that their kind does not have: news have no reviews, pages never expire."""
+        without = {"expires_at": None} if self.kind == "page" else {"owner_id": None, "review_every": None}
+        return replace(self, **without)
 
 
 POST_DATA = [field.name for field in dataclass_fields(PostData) if field.name != "file_ids"]
@@ -3548,6 +3553,8 @@ class SearchEntry(db.Model):
 
         A later page begins at `start`. It leaves out the things with which the first page began.
         """
+        if not query.words:
+            return SearchResults()
         found = cls._visible_to(viewer).where(*query.conditions)
         best = cls._matches(found, query, database.TITLE_MARK, ID_MAX, PAGE_SIZE)
         at_top = [hit.SearchEntry.id for hit in best]
@@ -4252,14 +4259,15 @@ def current_sign_in() -> SignIn | None:
 
 def is_program() -> bool:
     """Return whether a request of the API brings a token, so that a session does not count."""
-    given = request.headers.get("Authorization", "")
-    return request.path.startswith("/api/v1/") and given.lower().startswith("bearer")
+    given = request.authorization
+    return given is not None and given.type == "bearer" and request.blueprint == "api"
 
 
 def current_token() -> ApiToken | None:
     """Return the token that this request of a program brings, or None where it brings no valid one."""
     if "api_token" not in g:
-        g.api_token = ApiToken.find(request.headers["Authorization"][7:].strip()) if is_program() else None
+        given: Any = request.authorization
+        g.api_token = ApiToken.find(given.token or "") if is_program() else None
         if g.api_token is not None:
             g.user_id = g.api_token.user_id
     return g.api_token
@@ -4331,7 +4339,7 @@ def device_name() -> str:
 
 # -- Decorators --------------------------------------------------------------------------------------------------------
 
-View = Callable[..., ResponseReturnValue]
+View = Callable[..., Any]
 
 
 def _declare(view: View, access: str) -> None:
@@ -4377,7 +4385,7 @@ def needed_scope(role: Role) -> str:
     """The scope that this request asks of a token, for a view that needs a role."""
     if role is Role.ADMIN:
         return "admin"
-    return "read" if request.method in ("GET", "HEAD", "OPTIONS") else "write"
+    return "read" if request.method in ("GET", "HEAD") else "write"
 
 
 def refuse_undeclared_views(app: Flask) -> None:
@@ -5619,18 +5627,17 @@ def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = (
         scheduled_for = post.scheduled_for
     if post and ends == last_day(post.expires_at):
         expires_at = post.expires_at
-    is_page = values["kind"] == "page"
     return PostData(
         values["kind"],
         values["topic"],
         values["title"] or "",
         values["body"] or "",
-        owner_id=values.get("owner") or None if is_page else None,
-        review_every=values.get("review") or None if is_page else None,
+        owner_id=values.get("owner") or None,
+        review_every=values.get("review") or None,
         scheduled_for=scheduled_for,
-        expires_at=None if is_page else expires_at,
+        expires_at=expires_at,
         file_ids=[file.id for file in files],
-    )
+    ).for_its_kind()
 
 
 def to_the_minute(moment: datetime | None) -> datetime | None:
@@ -6341,7 +6348,7 @@ def search_all() -> ResponseReturnValue:
     start = request.args.get("start", type=as_id)
     query = asked_query(typed, asked)
     results = SearchResults()
-    if query.words and asked["kind"] != "person":
+    if asked["kind"] != "person":
         results = SearchEntry.find(current_user, query, start)
     people = found_people(typed, asked) if query.words and not start else []
     found = {"q": typed, "words": query.words, "start": start, "people": people, "results": results}
@@ -6429,9 +6436,14 @@ notifications = Blueprint("notifications", __name__)
 @login_required
 def list_notifications() -> ResponseReturnValue:
     """Show the person's notifications, newest first."""
+    return render_template("notifications/index.html", page=notification_page(request.args.get("before")))
+
+
+def notification_page(before: str | None) -> Page:
+    """Return a page of the person's notifications in groups, the newest first."""
     groups = Notification.groups()
-    page = paginate(sa.select(groups), (groups.c.newest.desc(),), request.args.get("before"))
-    return render_template("notifications/index.html", page=page, groups=notification_groups(page.items))
+    page = paginate(sa.select(groups), (groups.c.newest.desc(),), before)
+    return page._replace(items=notification_groups(page.items))
 
 
 def notification_groups(rows: Sequence[Any]) -> list[NotificationGroup]:
@@ -7033,9 +7045,10 @@ def addresses() -> list[str]:
 Given = dict[str, Any]  # what a request says, as its schema has read it
 
 api = ApiBlueprint("api", __name__, url_prefix="/api/v1")
-docs = Blueprint("docs", __name__, url_prefix="/api")
+api.ARGUMENTS_PARSER = FlaskParser(unknown=ma.RAISE)  # refuses unknown names in a query, too
+docs = Blueprint("docs", __name__, url_prefix="/api", static_folder=swagger_ui_path, static_url_path="/docs")
 
-API_LIMIT = "300 per minute"  # of one token, or of one person in a browser
+API_LIMIT = "300 per minute"  # for each person
 API_ABOUT = """Everything that people read and write on this site, for programs.
 
 Make a token under Account, Tokens, and send it with each request: `Authorization: Bearer ck_…`. It may do what its
@@ -7045,7 +7058,7 @@ browser in which you are signed in may ask, too, with the `X-CSRFToken` of its p
 Lists come in pages: follow the `Link` with `rel="next"` until there is none. Every answer has an `ETag`: send it as
 `If-None-Match` to be told by 304 that nothing changed. A post is changed or deleted with its `ETag` as `If-Match`; 412
 says that it changed since. With an `Idempotency-Key`, a POST that is sent again answers with what the first one made.
-Errors are problem details (RFC 9457), which name each wrong field. Times are in UTC.
+Errors are problem details (RFC 9457), which name each wrong field. Texts are Markdown, and times are in UTC.
 """
 
 
@@ -7055,10 +7068,8 @@ csrf.exempt(api)  # `check_request` asks for the token where a browser's session
 
 
 def api_caller() -> str:
-    """What requests are counted by: the token, else the person, else the address."""
-    if (token := current_token()) is not None:
-        return f"token:{token.id}"
-    return f"person:{g.user_id}" if current_user else client_network()
+    """Return what requests are counted by: the person, or else the address."""
+    return f"person:{current_user.id}" if current_user else client_network()
 
 
 limiter = Limiter(api_caller, in_memory_fallback_enabled=True)
@@ -7078,28 +7089,27 @@ def check_request() -> None:
 def tell_limit(response: Response) -> Response:
     """Say how many requests are left."""
     if limit := limiter.current_limit:
-        response.headers["RateLimit-Limit"] = str(limit.limit.amount)
-        response.headers["RateLimit-Remaining"] = str(limit.remaining)
-        response.headers["RateLimit-Reset"] = seconds = str(max(1, math.ceil(limit.reset_at - time.time())))
-        if limit.breached:
-            response.headers["Retry-After"] = seconds
+        wait = 1 + int(limit.reset_at - time.time())
+        told = {"RateLimit-Limit": limit.limit.amount, "RateLimit-Remaining": limit.remaining, "RateLimit-Reset": wait}
+        response.headers.update(told | {"Retry-After": wait} if limit.breached else told)
     return response
 
 
-def answer(body: Any, status: int = 200, following: str | None = None) -> Response:
-    """Return JSON under an ETag; where the program has it already, 304."""
-    response = jsonify(body)
-    response.status_code = status
-    if following:
-        response.headers["Link"] = f'<{following}>; rel="next"'
-    response.add_etag()
-    response.make_conditional(request)
+@api.after_request
+def add_etag(response: Response) -> Response:
+    """Give an answer an ETag. Answer with 304 where the program has it already."""
+    if response.status_code in (200, 201):
+        response.add_etag()
+        response.make_conditional(request)
     return response
 
 
-def shown(schema: type[ma.Schema], model: Any, thing_id: int, status: int = 200) -> Response:
-    """Answer with a thing as it is now. Aborts with 404 where the person does not see it."""
-    return answer(schema().dump(seen(model, thing_id)), status)
+def check_match(post: Post) -> None:
+    """Abort with 428 without If-Match, and with 412 where that is not the ETag of a post."""
+    if not request.if_match:
+        abort(428)
+    if generate_etag(jsonify(PostSchema().dump(post)).data) not in request.if_match:
+        abort(412)
 
 
 def seen(model: Any, thing_id: int) -> Any:
@@ -7108,76 +7118,47 @@ def seen(model: Any, thing_id: int) -> Any:
     return db.one_or_404(found.execution_options(populate_existing=True))
 
 
-def listed(schema: type[ma.Schema], statement: Statement, keys: Sequence[Any], query: Given) -> Response:
-    """Answer with a page of what a statement selects and the query asks for."""
-    before, model = query.pop("before", None), statement.column_descriptions[0]["entity"]
-    wanted = (getattr(model, name) == value for name, value in query.items())
-    return answer_page(schema, paginate(statement.where(*wanted), keys, before))
+def listed(statement: Statement, keys: Sequence[Any], query: Given) -> ResponseReturnValue:
+    """Return a page of what a statement selects and a query asks for."""
+    before = query.pop("before", None)
+    return linked(paginate(statement.filter_by(**query), keys, before))
 
 
-def answer_page(schema: type[ma.Schema], page: Page, cursor: str = "before") -> Response:
-    """Answer with a page of a list, and the address of the next one."""
-    place = {**(request.view_args or {}), **request.args.to_dict(), cursor: page.next}
-    following = url_for(str(request.endpoint), **place) if page.next else None
-    return answer({"items": schema(many=True).dump(page.items), "next": following}, following=following)
-
-
-def check_match(response: Response) -> None:
-    """Abort with 428 without If-Match, and with 412 where that is not the ETag of an answer."""
-    if not request.if_match:
-        abort(428)
-    if not request.if_match.contains(str(response.get_etag()[0])):
-        abort(412)
+def linked(page: Page) -> ResponseReturnValue:
+    """Return a page of a list, with a Link to the next one."""
+    query = urlencode(request.args.to_dict() | {"before": page.next})
+    return [*page.items], {"Link": f'<{request.path}?{query}>; rel="next"'} if page.next else {}
 
 
 def new_form_id() -> str:
     """Return the id of what is to be made: the same one for the same Idempotency-Key."""
-    key = request.headers.get("Idempotency-Key")
-    return hash_token(f"{request.path} {key}")[:32] if key else secrets.token_hex(16)
+    key = request.headers.get("Idempotency-Key") or secrets.token_hex()
+    return hash_token(f"{request.path} {key}")[:32]
+
+
+if_match = api.doc(parameters=["IF_MATCH"])
 
 
 # -- api: the fields of what is sent and answered ----------------------------------------------------------------------
 
+IDS = validate.Range(1, ID_MAX)
 
-class Moment(ma.fields.NaiveDateTime):
+
+class Moment(fields.NaiveDateTime):
     """A time as it is stored, in UTC."""
 
     def _serialize(self, value: datetime | None, *_given: Any, **_kw: Any) -> str | None:
         return value and f"{value.isoformat()}Z"
 
 
-def list_of(schema: type[ma.Schema]) -> type[ma.Schema]:
-    """Return the schema of a page of a list."""
-    items = ma.fields.List(ma.fields.Nested(schema), required=True)
-    name = f"{schema.__name__.removesuffix('Schema')}List"
-    return ma.Schema.from_dict({"items": items, "next": ma.fields.String(allow_none=True)}, name=name)
+class TextLength(validate.Length):
+    message_max = "Use at most {max:,} characters."
 
 
-def gives(schema: type[ma.Schema] | None, status: int = 200) -> Callable[[View], View]:
-    """Describe what a view answers with."""
-    return api.response(status, schema)
-
-
-def takes(schema: type[ma.Schema]) -> Callable[[View], View]:
-    """Read a request's query by a schema; what that does not name is refused."""
-    return api.arguments(schema, location="query", unknown=ma.RAISE)
-
-
-def words(longest: int, shortest: int = 0, clean: Callable[[str], str] = tidy, **kw: Any) -> Any:
-    """A field of text, tidied as the forms do."""
-    rules = [validate.Length(max=longest, error=f"Use at most {longest:,} characters.")]
-    rules += [validate.Length(min=shortest, error="Fill this in.")] if shortest else []
-
-    def tidied(given: Any) -> Any:
-        """Tidy a text unless it is too long as it was sent: the description counts that."""
-        return clean(given) if isinstance(given, str) and len(given) <= longest else given
-
-    return ma.fields.String(pre_load=tidied, validate=rules, **kw)
-
-
-def moment() -> Any:
-    """A field of a time that every time zone and database can tell, or none."""
-    return ma.fields.NaiveDateTime(timezone=UTC, allow_none=True, pre_load=in_this_century)
+def not_blank(text: str) -> None:
+    """Validator: refuse a text of which nothing is left when it is tidied."""
+    if not tidy(text):
+        raise ma.ValidationError("Fill this in.")
 
 
 def in_this_century(given: Any) -> Any:
@@ -7187,424 +7168,327 @@ def in_this_century(given: Any) -> Any:
     return given
 
 
-def one_id(strict: bool = True, **kw: Any) -> Any:
-    """A field of an id; not `strict` in a query, where all is text."""
-    return ma.fields.Integer(strict=strict, validate=validate.Range(1, ID_MAX), **kw)
-
-
-def one_of(*values: Any, **kw: Any) -> Any:
-    kind = ma.fields.String if isinstance(values[0], str) else ma.fields.Integer
-    return kind(validate=validate.OneOf(values), **kw)
-
-
 class PlaceSchema(ma.Schema):
-    before = words(500, metadata={"description": "Where the page begins: the link to it says so"})
+    """Where a page of a list begins: the link to it says so."""
+
+    before = fields.String()
 
 
 class ProblemSchema(ma.Schema):
     """What went wrong (RFC 9457)."""
 
-    type = ma.fields.String()
-    title = ma.fields.String()
-    status = ma.fields.Integer()
-    detail = ma.fields.String()
-    request_id = ma.fields.String(allow_none=True)
-    errors = ma.fields.Dict()
+    type = fields.String()
+    title = fields.String()
+    status = fields.Integer()
+    detail = fields.String()
+    request_id = fields.String()
+    errors = fields.Dict()
 
 
 class RestApi(Api):
     ERROR_SCHEMA = ProblemSchema
+    DEFAULT_RESPONSE_CONTENT_TYPE: str = "application/problem+json"  # of errors: see `describe_api`
 
 
-class PersonRefSchema(ma.Schema):
-    """A person, where something else is told."""
-
-    id = ma.fields.Integer()
-    username = ma.fields.String()
-    name = ma.fields.String()
+class ThingSchema(ma.Schema):
+    id = fields.Integer()
 
 
-class TopicRefSchema(ma.Schema):
-    """A topic, where something else is told."""
-
-    id = ma.fields.Integer()
-    name = ma.fields.String()
-    slug = ma.fields.String()
+class PersonRefSchema(ThingSchema):
+    username = fields.String()
+    name = fields.String()
 
 
-if_match = api.doc(parameters=["IF_MATCH"])
-idempotent = api.doc(
-    parameters=[{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"},
-                 "description": "The same key again makes nothing twice"}]
-)  # fmt: skip
+class TopicSchema(ThingSchema):
+    name = fields.String()
+    slug = fields.String()
+    description = fields.String()
+    private = fields.Boolean()
+
+
+class PostRefSchema(ThingSchema):
+    title = fields.String()
+    must_read_due = fields.Date(allow_none=True)
 
 
 # -- api: posts, of news and of the handbook ---------------------------------------------------------------------------
 
 
-class PostBriefSchema(ma.Schema):
-    """A post in a list."""
-
-    id = ma.fields.Integer()
-    kind = ma.fields.String()
-    title = ma.fields.String()
-    excerpt = ma.fields.String()
-    topic = ma.fields.Nested(TopicRefSchema)
-    author = ma.fields.Nested(PersonRefSchema)
+class PostBriefSchema(PostRefSchema):
+    kind = fields.String()
+    excerpt = fields.String()
+    topic = fields.Nested(TopicSchema)
+    author = fields.Nested(PersonRefSchema)
     published_at = Moment(allow_none=True)
     updated_at = Moment()
     expires_at = Moment(allow_none=True)
-    comment_count = ma.fields.Integer()
-    url = ma.fields.String()
+    comment_count = fields.Integer()
+    url = fields.String()
 
 
 class PostSchema(PostBriefSchema):
-    """A post with its text."""
-
-    body = ma.fields.String()
-    html = ma.fields.String()
-    state = ma.fields.String()
-    revision = ma.fields.Integer()
-    edited_at = Moment(allow_none=True)
+    body = fields.String()
+    html = fields.String()
+    state = fields.String()
+    revision = fields.Integer()
     scheduled_for = Moment(allow_none=True)
-    pinned_at = Moment(allow_none=True)
-    pinned_until = Moment(allow_none=True)
-    must_read_due = ma.fields.Date(allow_none=True)
-    owner = ma.fields.Nested(PersonRefSchema, allow_none=True)
-    review_every = ma.fields.Integer(allow_none=True)
-    review_by = ma.fields.Date(allow_none=True)
+    owner = fields.Nested(PersonRefSchema, allow_none=True)
+    review_every = fields.Integer(allow_none=True)
+    review_by = fields.Date(allow_none=True)
 
 
-class PostChangeSchema(ma.Schema):
-    """What one may say of a post."""
-
-    topic_id = one_id()
-    title = words(TITLE_MAX)
-    body = words(BODY_MAX, clean=tidy_text, metadata={"description": "Markdown"})
-    kind = one_of("news", "page")
-    draft = ma.fields.Boolean(metadata={"description": "Keep it to oneself for now"})
-    scheduled_for = moment()
-    expires_at = moment()
-    owner_id = one_id(allow_none=True)
-    review_every = one_of(*REVIEW_MONTHS[1:], allow_none=True)
-    attachment_ids = ma.fields.List(one_id(), validate=validate.Length(max=FILES_MOST))
-    notify = ma.fields.Boolean(metadata={"description": "Notify everyone who can see it of the change"})
-    require_again = ma.fields.Boolean(metadata={"description": "Ask required readers to confirm it again"})
-
-
-class NewPostSchema(PostChangeSchema):
-    topic_id = one_id(required=True)
+class PostInSchema(ma.Schema):
+    topic_id = fields.Integer(strict=True, validate=IDS)
+    title = fields.String(validate=TextLength(max=TITLE_MAX), post_load=tidy)
+    body = fields.String(validate=TextLength(max=BODY_MAX), post_load=tidy_text)
+    kind = fields.String(validate=validate.OneOf(("news", "page")))
+    draft = fields.Boolean()
+    scheduled_for = Moment(timezone=UTC, allow_none=True, pre_load=in_this_century)
+    expires_at = Moment(timezone=UTC, allow_none=True, pre_load=in_this_century)
+    owner_id = fields.Integer(strict=True, validate=IDS, allow_none=True)
+    review_every = fields.Integer(strict=True, validate=validate.OneOf(REVIEW_MONTHS[1:]), allow_none=True)
+    attachment_ids = fields.List(
+        fields.Integer(strict=True, validate=IDS), validate=validate.Length(max=FILES_MOST), attribute="file_ids"
+    )
 
 
 class PostsQuerySchema(PlaceSchema):
-    topic_id = one_id(strict=False)
-    author_id = one_id(strict=False)
+    kind = fields.String(load_default="news", validate=validate.OneOf(("news", "page")))
+    topic_id = fields.Integer(validate=IDS)
 
 
-POST_LIST = list_of(PostBriefSchema)
 API_POSTS = (
     database.in_table_order(sa.select(Post), {Topic: "PRIMARY"})
     .join(Post.author)
     .join(Post.topic)
-    .options(contains_eager(Post.author), contains_eager(Post.topic), defer(Post.body), defer(Post.html))
+    .options(contains_eager(Post.author), contains_eager(Post.topic))
     .where(Post.listed())
 )
 
 
 @api.get("/posts")
 @login_required
-@takes(PostsQuerySchema)
-@gives(POST_LIST)
+@api.arguments(PostsQuerySchema, location="query")
+@api.response(200, PostBriefSchema(many=True))
 def get_posts(query: Given) -> ResponseReturnValue:
-    """The news, newest first."""
-    return listed(PostBriefSchema, API_POSTS, NEWEST_FIRST, query | {"kind": "news"})
-
-
-@api.get("/pages")
-@login_required
-@takes(PostsQuerySchema)
-@gives(POST_LIST)
-def get_pages(query: Given) -> ResponseReturnValue:
-    """The pages of the handbook, the latest changed first."""
-    return listed(PostBriefSchema, API_POSTS, (Post.updated_at.desc(), Post.id.desc()), query | {"kind": "page"})
+    """The news or, with the kind `page`, the pages of the handbook; newest first."""
+    return listed(API_POSTS, NEWEST_FIRST, query)
 
 
 @api.post("/posts")
 @role_required(Role.MEMBER)
-@idempotent
-@api.arguments(NewPostSchema, example={"topic_id": 1, "title": "The crane is back", "body": "From **Monday** on."})
-@gives(PostSchema, 201)
-def create_post(given: Given) -> ResponseReturnValue:
+@api.arguments(PostInSchema, example={"topic_id": 1, "title": "The crane is back", "body": "From **Monday** on."})
+@api.response(201, PostSchema)
+def create_post(given: Given) -> Post:
     """Write news or, with the kind `page`, a page of the handbook: published, scheduled, or as a draft."""
-    data = changed_data(PostData("news", 0, "", ""), given)
-    saved = Post.save(current_user, data, how="draft" if given.get("draft") else "publish", form_id=new_form_id())
-    return shown(PostSchema, Post, saved.id, 201)
-
-
-def changed_data(data: PostData, given: Given) -> PostData:
-    """Return what a post says, with what is given of it changed: news have no reviews, and pages do not expire."""
-    changes = {name: given[name] for name in POST_DATA if name in given}
-    data = replace(data, **changes, file_ids=given.get("attachment_ids", ()))
-    is_page = data.kind == "page"
-    return replace(data, expires_at=None) if is_page else replace(data, owner_id=None, review_every=None)
+    how = "draft" if given.pop("draft", False) else "publish"
+    data = replace(PostData("news", 0, "", ""), **given).for_its_kind()
+    return seen(Post, Post.save(current_user, data, how=how, form_id=new_form_id()).id)
 
 
 @api.get("/posts/<int:post_id>")
 @login_required
-@gives(PostSchema)
-def get_post(post_id: int) -> ResponseReturnValue:
+@api.response(200, PostSchema)
+def get_post(post_id: int) -> Post:
     """A post or a page, with its text."""
-    return shown(PostSchema, Post, post_id)
+    return seen(Post, post_id)
 
 
 @api.patch("/posts/<int:post_id>")
 @role_required(Role.MEMBER)
 @if_match
-@api.arguments(PostChangeSchema, example={"title": "The crane is back at work"})
-@gives(PostSchema)
-def change_post(given: Given, post_id: int) -> ResponseReturnValue:
+@api.arguments(PostInSchema, example={"title": "The crane is back at work"})
+@api.response(200, PostSchema)
+def change_post(given: Given, post_id: int) -> Post:
     """Change a post; a draft is published by `"draft": false`."""
-    check_match(shown(PostSchema, Post, post_id))
     post = seen(Post, post_id)
-    is_draft = not post.published_at and given.get("draft", post.state == "draft")
-    Post.save(
-        current_user, changed_data(PostData.of(post), given), how="draft" if is_draft else "publish", post_id=post_id,
-        version=post.version, notify=given.get("notify", False), require_again=given.get("require_again", False),
-    )  # fmt: skip
-    return shown(PostSchema, Post, post_id)
+    check_match(post)
+    is_draft = given.pop("draft", post.state == "draft") and not post.published_at
+    data = PostData.of(post, **given).for_its_kind()
+    Post.save(current_user, data, how="draft" if is_draft else "publish", post_id=post_id, version=post.version)
+    return seen(Post, post_id)
 
 
 @api.delete("/posts/<int:post_id>")
 @role_required(Role.MEMBER)
 @if_match
-@gives(None, 204)
-def remove_post(post_id: int) -> ResponseReturnValue:
+@api.response(204)
+def remove_post(post_id: int) -> None:
     """Delete a post; it waits in the recycle bin."""
-    check_match(shown(PostSchema, Post, post_id))
+    check_match(seen(Post, post_id))
     Post.delete(current_user, post_id)
-    return "", 204
 
 
 # -- api: comments -----------------------------------------------------------------------------------------------------
 
 
-class CommentSchema(ma.Schema):
-    """A comment on a post."""
-
-    id = ma.fields.Integer()
-    post_id = ma.fields.Integer()
-    author = ma.fields.Nested(PersonRefSchema)
-    body = ma.fields.String()
-    html = ma.fields.String()
+class CommentSchema(ThingSchema):
+    post_id = fields.Integer()
+    author = fields.Nested(PersonRefSchema)
+    body = fields.String()
+    html = fields.String()
     created_at = Moment()
     edited_at = Moment(allow_none=True)
-    url = ma.fields.String()
+    url = fields.String()
 
 
 class CommentInSchema(ma.Schema):
-    body = words(COMMENT_MAX, 1, clean=tidy_text, required=True, metadata={"description": "Markdown"})
+    body = fields.String(required=True, validate=[TextLength(max=COMMENT_MAX), not_blank], post_load=tidy_text)
 
 
 @api.get("/posts/<int:post_id>/comments")
 @login_required
-@takes(PlaceSchema)
-@gives(list_of(CommentSchema))
+@api.arguments(PlaceSchema, location="query")
+@api.response(200, CommentSchema(many=True))
 def get_comments(query: Given, post_id: int) -> ResponseReturnValue:
     """The comments on a post, newest first."""
-    below = Comment.visible_to(current_user).options(joinedload(Comment.author))
-    return listed(CommentSchema, below, (Comment.id.desc(),), query | {"post_id": seen(Post, post_id).id})
+    comments = Comment.visible_to(current_user).options(joinedload(Comment.author))
+    return listed(comments, (Comment.id.desc(),), query | {"post_id": seen(Post, post_id).id})
 
 
 @api.post("/posts/<int:post_id>/comments")
 @role_required(Role.MEMBER)
-@idempotent
 @api.arguments(CommentInSchema, example={"body": "Good to know. Thanks!"})
-@gives(CommentSchema, 201)
-def create_comment(given: Given, post_id: int) -> ResponseReturnValue:
+@api.response(201, CommentSchema)
+def create_comment(given: Given, post_id: int) -> Comment:
     """Comment on a post."""
-    created = Comment.create(current_user, post_id, **given, form_id=new_form_id())
-    return shown(CommentSchema, Comment, created.id, 201)
+    return seen(Comment, Comment.create(current_user, post_id, **given, form_id=new_form_id()).id)
 
 
 @api.get("/comments/<int:comment_id>")
 @login_required
-@gives(CommentSchema)
-def get_comment(comment_id: int) -> ResponseReturnValue:
+@api.response(200, CommentSchema)
+def get_comment(comment_id: int) -> Comment:
     """A comment."""
-    return shown(CommentSchema, Comment, comment_id)
+    return seen(Comment, comment_id)
 
 
 @api.patch("/comments/<int:comment_id>")
 @role_required(Role.MEMBER)
 @api.arguments(CommentInSchema, example={"body": "Good to know. Thank you!"})
-@gives(CommentSchema)
-def change_comment(given: Given, comment_id: int) -> ResponseReturnValue:
+@api.response(200, CommentSchema)
+def change_comment(given: Given, comment_id: int) -> Comment:
     """Change one's own comment."""
     Comment.edit(current_user, comment_id, **given)
-    return shown(CommentSchema, Comment, comment_id)
+    return seen(Comment, comment_id)
 
 
 @api.delete("/comments/<int:comment_id>")
 @role_required(Role.MEMBER)
-@gives(None, 204)
-def remove_comment(comment_id: int) -> ResponseReturnValue:
+@api.response(204)
+def remove_comment(comment_id: int) -> None:
     """Delete a comment; it waits in the recycle bin."""
     Comment.delete(current_user, comment_id)
-    return "", 204
 
 
 # -- api: topics -------------------------------------------------------------------------------------------------------
 
 
-class TopicSchema(ma.Schema):
-    """A topic."""
-
-    id = ma.fields.Integer()
-    name = ma.fields.String()
-    slug = ma.fields.String()
-    description = ma.fields.String()
-    private = ma.fields.Boolean()
-    created_at = Moment()
+class TopicInSchema(ma.Schema):
+    name = fields.String(required=True, validate=[TextLength(max=TOPIC_MAX), not_blank], post_load=tidy)
+    description = fields.String(load_default="", validate=TextLength(max=DESCRIPTION_MAX), post_load=tidy)
 
 
-class TopicChangeSchema(ma.Schema):
-    name = words(TOPIC_MAX, 1)
-    description = words(DESCRIPTION_MAX)
-
-
-class NewTopicSchema(TopicChangeSchema):
-    name = words(TOPIC_MAX, 1, required=True)
-    private = ma.fields.Boolean(metadata={"description": "Only its members see it: at first only you"})
+class NewTopicSchema(TopicInSchema):
+    private = fields.Boolean()
 
 
 @api.get("/topics")
 @login_required
-@takes(PlaceSchema)
-@gives(list_of(TopicSchema))
-def get_topics(query: Given) -> ResponseReturnValue:
-    """The topics, in the team's order."""
-    return listed(TopicSchema, Topic.visible_to(current_user), (Topic.position.asc(), Topic.id.asc()), query)
+@api.response(200, TopicSchema(many=True))
+def get_topics() -> Sequence[Topic]:
+    """All topics, in the team's order."""
+    return fetch(Topic.visible_to(current_user))
 
 
 @api.post("/topics")
 @role_required(Role.EDITOR)
-@idempotent
 @api.arguments(NewTopicSchema, example={"name": "Canteen", "description": "What there is to eat"})
-@gives(TopicSchema, 201)
-def create_topic(given: Given) -> ResponseReturnValue:
-    """Make a topic."""
-    return shown(TopicSchema, Topic, Topic.create(current_user, form_id=new_form_id(), **given).id, 201)
+@api.response(201, TopicSchema)
+def create_topic(given: Given) -> Topic:
+    """Make a topic. A private one is seen only by its members: at first only by you."""
+    return seen(Topic, Topic.create(current_user, form_id=new_form_id(), **given).id)
 
 
-@api.get("/topics/<int:topic_id>")
-@login_required
-@gives(TopicSchema)
-def get_topic(topic_id: int) -> ResponseReturnValue:
-    """A topic."""
-    return shown(TopicSchema, Topic, topic_id)
-
-
-@api.patch("/topics/<int:topic_id>")
+@api.put("/topics/<int:topic_id>")
 @role_required(Role.EDITOR)
-@api.arguments(TopicChangeSchema, example={"description": "What there is to eat, and when"})
-@gives(TopicSchema)
-def change_topic(given: Given, topic_id: int) -> ResponseReturnValue:
+@api.arguments(TopicInSchema, example={"name": "Canteen and kitchen", "description": "What there is to eat, and when"})
+@api.response(200, TopicSchema)
+def change_topic(given: Given, topic_id: int) -> Topic:
     """Change a topic's name and description."""
-    topic = seen(Topic, topic_id)
-    Topic.edit(current_user, topic_id, **{"name": topic.name, "description": topic.description} | given)
-    return shown(TopicSchema, Topic, topic_id)
+    Topic.edit(current_user, topic_id, **given)
+    return seen(Topic, topic_id)
 
 
 @api.delete("/topics/<int:topic_id>")
 @role_required(Role.EDITOR)
-@gives(None, 204)
-def remove_topic(topic_id: int) -> ResponseReturnValue:
+@api.response(204)
+def remove_topic(topic_id: int) -> None:
     """Delete a topic with everything in it; it waits in the recycle bin."""
     Topic.delete(current_user, topic_id)
-    return "", 204
 
 
 # -- api: people -------------------------------------------------------------------------------------------------------
 
 
-class PersonSchema(ma.Schema):
-    """A person of the team."""
-
-    id = ma.fields.Integer()
-    username = ma.fields.String()
-    name = ma.fields.String()
-    email = ma.fields.String(allow_none=True)
-    title = ma.fields.String()
-    department = ma.fields.String()
-    phone = ma.fields.String()
-    location = ma.fields.String()
-    away_from = ma.fields.Date(allow_none=True)
-    away_until = ma.fields.Date(allow_none=True)
+class PersonSchema(PersonRefSchema):
+    email = fields.String(allow_none=True)
+    title = fields.String()
+    department = fields.String()
+    phone = fields.String()
+    location = fields.String()
+    away_from = fields.Date(allow_none=True)
+    away_until = fields.Date(allow_none=True)
 
 
-class MeSchema(ma.Schema):
-    """The person who asks."""
-
-    id = ma.fields.Integer()
-    username = ma.fields.String()
-    name = ma.fields.String()
-    email = ma.fields.String(allow_none=True)
-    role = ma.fields.String(attribute="role.label")
-    scope = ma.fields.String(allow_none=True)
+class MeSchema(PersonSchema):
+    role = fields.String(attribute="role.label")
 
 
 class PeopleQuerySchema(PlaceSchema):
-    q = words(NAME_MAX, metadata={"description": "Words of a name, username, profile or phone number"})
+    q = fields.String(load_default="")
 
 
 @api.get("/people")
 @login_required
-@takes(PeopleQuerySchema)
-@gives(list_of(PersonSchema))
+@api.arguments(PeopleQuerySchema, location="query")
+@api.response(200, PersonSchema(many=True))
 def get_people(query: Given) -> ResponseReturnValue:
-    """The active people, by name."""
-    return listed(PersonSchema, User.active().where(User.matching(query.pop("q", ""))), BY_NAME, query)
+    """The active people, by name, or those in whose name or profile the words of `q` are."""
+    return listed(User.active().where(User.matching(query.pop("q"))), BY_NAME, query)
 
 
 @api.get("/people/<int:user_id>")
 @login_required
-@gives(PersonSchema)
-def get_person(user_id: int) -> ResponseReturnValue:
+@api.response(200, PersonSchema)
+def get_person(user_id: int) -> User:
     """A person."""
-    return shown(PersonSchema, User, user_id)
+    return seen(User, user_id)
 
 
 @api.get("/me")
 @login_required
-@gives(MeSchema)
-def get_me() -> ResponseReturnValue:
-    """Who one is here, and the scope of one's token."""
-    token = current_token()
-    me: Any = MeSchema().dump(current_user)
-    return answer(me | {"scope": token.scope if token else None})
+@api.response(200, MeSchema)
+def get_me() -> User:
+    """The person whose token this is."""
+    return current_user
 
 
 # -- api: attachments --------------------------------------------------------------------------------------------------
 
 
-class AttachmentSchema(ma.Schema):
-    """What is known of a file."""
-
-    id = ma.fields.Integer()
-    name = ma.fields.String()
-    size = ma.fields.Integer()
-    width = ma.fields.Integer(allow_none=True)
-    height = ma.fields.Integer(allow_none=True)
-    sha256 = ma.fields.String()
+class AttachmentSchema(ThingSchema):
+    name = fields.String()
+    size = fields.Integer()
     created_at = Moment()
-    post_id = ma.fields.Integer(allow_none=True)
-    comment_id = ma.fields.Integer(allow_none=True)
-    markdown = ma.fields.String()
-    url = ma.fields.String()
+    post_id = fields.Integer(allow_none=True)
+    comment_id = fields.Integer(allow_none=True)
+    markdown = fields.String()
+    url = fields.String()
 
 
 class AttachmentsQuerySchema(PlaceSchema):
-    post_id = one_id(strict=False)
+    post_id = fields.Integer(validate=IDS)
 
 
 class UploadSchema(ma.Schema):
@@ -7613,37 +7497,27 @@ class UploadSchema(ma.Schema):
 
 @api.get("/attachments")
 @login_required
-@takes(AttachmentsQuerySchema)
-@gives(list_of(AttachmentSchema))
+@api.arguments(AttachmentsQuerySchema, location="query")
+@api.response(200, AttachmentSchema(many=True))
 def get_attachments(query: Given) -> ResponseReturnValue:
     """The files of posts and comments, and one's own that belong to nothing yet; newest first."""
-    files = Attachment.visible_to(current_user).where(Attachment.person_id.is_(None))
-    return listed(AttachmentSchema, files, (Attachment.id.desc(),), query)
+    return listed(Attachment.visible_to(current_user), (Attachment.id.desc(),), query | {"person_id": None})
 
 
 @api.post("/attachments")
 @role_required(Role.MEMBER)
-@api.arguments(UploadSchema, location="files", unknown=ma.RAISE)
-@gives(AttachmentSchema, 201)
-def upload_attachment(given: Given) -> ResponseReturnValue:
+@api.arguments(UploadSchema, location="files")
+@api.response(201, AttachmentSchema)
+def upload_attachment(given: Given) -> Attachment:
     """Upload a file, for a post or a comment that names it in its text or in `attachment_ids`."""
     if request.form:
         abort(422, "Send the file as upload, and nothing else.")
-    file = Attachment.create(current_user, store_upload(given["upload"]))
-    return shown(AttachmentSchema, Attachment, file.id, 201)
+    return Attachment.create(current_user, store_upload(given["upload"]))
 
 
 @api.get("/attachments/<int:file_id>")
 @login_required
-@gives(AttachmentSchema)
-def get_attachment(file_id: int) -> ResponseReturnValue:
-    """What is known of a file."""
-    return shown(AttachmentSchema, Attachment, file_id)
-
-
-@api.get("/attachments/<int:file_id>/content")
-@login_required
-@api.response(200, {"type": "string", "format": "binary"}, content_type="*/*")
+@api.response(200)
 def get_content(file_id: int) -> ResponseReturnValue:
     """The file itself."""
     return _send(seen(Attachment, file_id))
@@ -7651,164 +7525,138 @@ def get_content(file_id: int) -> ResponseReturnValue:
 
 @api.delete("/attachments/<int:file_id>")
 @login_required
-@gives(None, 204)
-def remove_attachment(file_id: int) -> ResponseReturnValue:
+@api.response(204)
+def remove_attachment(file_id: int) -> None:
     """Remove a file; it waits in the recycle bin."""
     Attachment.delete(current_user, file_id)
-    return "", 204
 
 
 # -- api: acknowledgements ---------------------------------------------------------------------------------------------
 
 
-class OwedSchema(ma.Schema):
-    """A post that one still has to read."""
-
-    id = ma.fields.Integer()
-    title = ma.fields.String()
-    must_read_due = ma.fields.Date(allow_none=True)
-
-
 class ReportLineSchema(ma.Schema):
-    """Whether a person has read a post."""
-
-    person = ma.fields.Nested(PersonRefSchema)
-    state = ma.fields.String()
+    person = fields.Nested(PersonRefSchema)
+    state = fields.String()
 
 
 class AcknowledgeSchema(ma.Schema):
-    revision = one_id(metadata={"description": "The one that was read; the present one where it is left out"})
+    revision = fields.Integer(strict=True, required=True, validate=IDS)
 
 
 @api.get("/acknowledgements")
 @login_required
-@gives(list_of(OwedSchema))
-def get_owed() -> ResponseReturnValue:
+@api.response(200, PostRefSchema(many=True))
+def get_owed() -> Sequence[Any]:
     """The posts that one still has to read and confirm."""
-    return answer_page(OwedSchema, Page(fetch(OWED), None, False))
+    return fetch(OWED)
 
 
 @api.get("/posts/<int:post_id>/acknowledgements")
 @login_required
-@gives(list_of(ReportLineSchema))
-def get_acknowledgements(post_id: int) -> ResponseReturnValue:
+@api.response(200, ReportLineSchema(many=True))
+def get_acknowledgements(post_id: int) -> Sequence[Any]:
     """Who has read a post, and who has not: for its author and editors."""
-    lines = Acknowledgement.report(reported_post(post_id)).lines
-    return answer_page(ReportLineSchema, Page(lines, None, False))
+    return Acknowledgement.report(reported_post(post_id)).lines
 
 
 @api.post("/posts/<int:post_id>/acknowledgements")
 @login_required
 @api.arguments(AcknowledgeSchema, example={"revision": 1})
-@gives(None, 204)
-def create_acknowledgement(given: Given, post_id: int) -> ResponseReturnValue:
-    """Confirm that one has read a post. A second time, nothing happens."""
-    Acknowledgement.acknowledge(current_user, post_id, given.get("revision", 0))
-    return "", 204
+@api.response(204)
+def create_acknowledgement(given: Given, post_id: int) -> None:
+    """Confirm that one has read a revision of a post. A second time, nothing happens."""
+    Acknowledgement.acknowledge(current_user, post_id, **given)
 
 
 # -- api: notifications ------------------------------------------------------------------------------------------------
 
 
 class NotificationSchema(ma.Schema):
-    """What one was told."""
-
-    id = ma.fields.Integer(attribute="newest.id")
-    kind = ma.fields.String(attribute="newest.kind")
-    post_id = ma.fields.Integer(attribute="newest.post_id")
-    title = ma.fields.String(attribute="newest.post.title")
+    id = fields.Integer(attribute="newest.id")
+    kind = fields.String(attribute="newest.kind")
+    post_id = fields.Integer(attribute="newest.post_id")
+    title = fields.String(attribute="newest.post.title")
     at = Moment(attribute="newest.created_at")
-    who = ma.fields.String()
-    said = ma.fields.String()
-    words = ma.fields.String()
-    is_unread = ma.fields.Boolean()
-    url = ma.fields.String(attribute="address")
+    who = fields.String()
+    words = fields.String()
+    is_unread = fields.Boolean()
+    url = fields.String(attribute="address")
 
 
 @api.get("/notifications")
 @login_required
-@takes(PlaceSchema)
-@gives(list_of(NotificationSchema))
+@api.arguments(PlaceSchema, location="query")
+@api.response(200, NotificationSchema(many=True))
 def get_notifications(query: Given) -> ResponseReturnValue:
     """What one was told, newest first."""
-    groups = Notification.groups()
-    page = paginate(sa.select(groups), (groups.c.newest.desc(),), query.get("before"))
-    return answer_page(NotificationSchema, page._replace(items=notification_groups(page.items)))
+    return linked(notification_page(query.get("before")))
 
 
 @api.post("/notifications/read")
 @login_required
-@gives(None, 204)
-def read_notifications() -> ResponseReturnValue:
+@api.response(204)
+def read_notifications() -> None:
     """Mark everything as read."""
     Notification.read_all(current_user)
-    return "", 204
 
 
 # -- api: search -------------------------------------------------------------------------------------------------------
 
 
 class HitSchema(ma.Schema):
-    """What a search found."""
-
-    kind = ma.fields.String(attribute="SearchEntry.kind")
+    kind = fields.String(attribute="SearchEntry.kind")
     at = Moment(attribute="SearchEntry.at")
-    post_id = ma.fields.Integer(attribute="SearchEntry.post_id")
-    comment_id = ma.fields.Integer(attribute="SearchEntry.comment_id", allow_none=True)
-    attachment_id = ma.fields.Integer(attribute="SearchEntry.attachment_id", allow_none=True)
-    title = ma.fields.String(attribute="Post.title")
-    file_name = ma.fields.String(attribute="Attachment.name", allow_none=True)
-    author = ma.fields.Nested(PersonRefSchema, attribute="User")
-    topic = ma.fields.Nested(TopicRefSchema, attribute="Topic")
+    post = fields.Nested(PostRefSchema, attribute="Post")
+    comment_id = fields.Integer(attribute="SearchEntry.comment_id", allow_none=True)
+    attachment = fields.Nested(AttachmentSchema, attribute="Attachment", allow_none=True)
+    author = fields.Nested(PersonRefSchema, attribute="User")
+    topic = fields.Nested(TopicSchema, attribute="Topic")
 
 
 class SearchQuerySchema(ma.Schema):
-    """What to look for, and where."""
-
-    q = words(QUERY_MAX, 1, required=True)
-    kind = one_of("news", "page", "comment", "file")
-    topic = words(TOPIC_MAX + 8, metadata={"description": "A topic's slug"})
-    author = words(USERNAME_MAX, metadata={"description": "A username"})
-    since = ma.fields.Date()
-    before = ma.fields.Date()
-    start = one_id(strict=False, metadata={"description": "Where the page begins: the link to it says so"})
+    q = fields.String(required=True, validate=validate.Length(1, QUERY_MAX))
+    kind = fields.String()
+    topic = fields.String()
+    author = fields.String()
+    before = fields.Integer(load_default=None, validate=IDS)
 
 
 @api.get("/search")
 @login_required
-@takes(SearchQuerySchema)
-@gives(list_of(HitSchema))
+@api.arguments(SearchQuerySchema, location="query")
+@api.response(200, HitSchema(many=True))
 def get_hits(query: Given) -> ResponseReturnValue:
-    """The posts, pages, comments and files that have all the words; first those that have them in their title."""
-    wanted = asked_query(query["q"], {name: str(query.get(name, "")) for name in SEARCH_FILTERS})
-    found = SearchEntry.find(current_user, wanted, query.get("start")) if wanted.words else SearchResults()
-    return answer_page(HitSchema, Page(found.hits, found.next_start, False), "start")
+    """The posts, pages, comments and files that have all the words; first those that have them in their title.
+
+    The topic is named by its slug, and the author by their username.
+    """
+    start = query.pop("before")
+    asked = asked_query(query.pop("q"), dict.fromkeys(SEARCH_FILTERS, "") | query)
+    found = SearchEntry.find(current_user, asked, start)
+    return linked(Page(found.hits, found.next_start, False))
 
 
 # -- api: activity -----------------------------------------------------------------------------------------------------
 
 
-class ActivitySchema(ma.Schema):
-    """What somebody did."""
-
-    id = ma.fields.Integer()
+class ActivitySchema(ThingSchema):
     at = Moment()
-    actor_id = ma.fields.Integer(allow_none=True)
-    action = ma.fields.String()
-    object_type = ma.fields.String()
-    object_id = ma.fields.Integer()
-    name = ma.fields.String(allow_none=True)
-    detail = ma.fields.String()
-    address = ma.fields.String()
+    actor_id = fields.Integer(allow_none=True)
+    action = fields.String()
+    object_type = fields.String()
+    object_id = fields.Integer()
+    name = fields.String(allow_none=True)
+    detail = fields.String()
+    address = fields.String()
 
 
 @api.get("/activity")
 @role_required(Role.ADMIN)
-@takes(PlaceSchema)
-@gives(list_of(ActivitySchema))
+@api.arguments(PlaceSchema, location="query")
+@api.response(200, ActivitySchema(many=True))
 def get_activity(query: Given) -> ResponseReturnValue:
     """What everybody did, newest first, without the words of what one may not see."""
-    return answer_page(ActivitySchema, paginate(sa.select(Activity), LATEST_FIRST, query.get("before")))
+    return listed(sa.select(Activity), LATEST_FIRST, query)
 
 
 # -- docs: what there is in the API ------------------------------------------------------------------------------------
@@ -7816,43 +7664,27 @@ def get_activity(query: Given) -> ResponseReturnValue:
 
 def describe_api(app: Flask) -> None:
     """Register the API. Section 10 replaces the error handler that flask-smorest registers for the whole site."""
-    bearer = {"type": "http", "scheme": "bearer", "description": "A token of yours, from Account, Tokens"}
     rest_api = RestApi(app, spec_kwargs={
         "title": "Corkboard", "version": "v1", "openapi_version": "3.0.3", "info": {"description": API_ABOUT},
-        "components": {"securitySchemes": {"token": bearer}}, "security": [{"token": []}],
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}, "security": [{"token": []}],
     })  # fmt: skip
+    rest_api.DEFAULT_RESPONSE_CONTENT_TYPE = "application/json"  # of all that is described from here on
     rest_api.register_blueprint(api)
     app.extensions["corkboard.api"] = rest_api.spec
-
-
-def api_description() -> dict[str, Any]:
-    """Return the API in the words of OpenAPI."""
-    description = current_app.extensions["corkboard.api"].to_dict()
-    for response in description["components"]["responses"].values():
-        if "content" in response:  # flask-smorest can only say that all answers, errors too, are of one type
-            response["content"] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return description
 
 
 @docs.get("/openapi.json")
 @public
 def openapi() -> ResponseReturnValue:
     """The API in the words of OpenAPI, for programs."""
-    return answer(api_description())
+    return current_app.extensions["corkboard.api"].to_dict()
 
 
 @docs.get("/docs", endpoint="show")
 @public
 def show_docs() -> ResponseReturnValue:
     """The API, to read and to try out."""
-    return render_template("docs/show.html", spec=api_description())
-
-
-@docs.get("/docs/<any('swagger-ui.css', 'swagger-ui-bundle.js'):filename>")
-@public
-def swagger(filename: str) -> ResponseReturnValue:
-    """A file of Swagger UI, which draws the page."""
-    return send_from_directory(swagger_ui_path, filename)
+    return render_template("docs/show.html", spec=openapi())
 
 
 # -- feeds: what the programs of one person read, by a token in the address --------------------------------------------
@@ -9120,8 +8952,7 @@ def problem_details(
     errors: Mapping[str, Sequence[str]] | None, code: int, title: str, text: str, request_id: str
 ) -> Response:
     problem = {"type": "about:blank", "title": title, "status": code, "detail": text, "request_id": request_id}
-    problem |= {"errors": errors} if errors else {}
-    return Response(json.dumps(problem), code, content_type="application/problem+json")
+    return Response(json.dumps(problem | {"errors": errors or {}}), code, content_type="application/problem+json")
 
 
 def draw_error(context: dict[str, Any]) -> str:

@@ -205,7 +205,7 @@ def test_programs_read_and_write_as_the_readme_says(tmp_path):
         script.write_text(dedent(codes["lunch_news.py"]), encoding="utf-8")
         made = {printed(environment, sys.executable, str(script)) for _ in range(2)}
         assert len(made) == 1
-        news = json.loads(printed(environment, "sh", "-c", dedent(codes["linux"])))["items"]
+        news = json.loads(printed(environment, "sh", "-c", dedent(codes["linux"])))
     assert [(post["title"], post["url"]) for post in news] == [("Lunch today", made.pop().strip())]
 
 

@@ -29,12 +29,12 @@ feeds.atom            GET    -                                      404       40
 feeds.calendar        GET    -                                      404       404    404    404    404   404
 health.metrics        GET    -                                      200       200    200    200    200   200
 
-docs.swagger          GET    style                                  200       200    200    200    200   200
+docs.static           GET    style                                  200       200    200    200    200   200
 docs.openapi          GET    -                                      200       200    200    200    200   200
 docs.show             GET    -                                      200       200    200    200    200   200
 
 api.get_posts         GET    -                                      401       200    200    200    200   200
-api.get_pages         GET    -                                      401       200    200    200    200   200
+api.get_posts         GET    page                                   401       200    200    200    200   200
 api.create_post       POST   -                                      401       403    201    201    201   201
 api.create_post       POST   page                                   401       403    403    201    201   403
 api.get_post          GET    members,editors,readers,page           401       200    200    200    200   200
@@ -74,11 +74,8 @@ api.remove_comment    DELETE private,deleted                        401       40
 api.remove_comment    DELETE secret,below_deleted,missing           401       403    404    404    404   404
 api.get_topics        GET    -                                      401       200    200    200    200   200
 api.create_topic      POST   -                                      401       403    403    201    201   403
-api.get_topic         GET    open                                   401       200    200    200    200   200
-api.get_topic         GET    private                                401       200    200    200    200   404
-api.get_topic         GET    secret,binned,merged,missing           401       404    404    404    404   404
-api.change_topic      PATCH  open,private                           401       403    403    200    200   403
-api.change_topic      PATCH  secret,merged,missing                  401       403    403    404    404   403
+api.change_topic      PUT    open,private                           401       403    403    200    200   403
+api.change_topic      PUT    secret,merged,missing                  401       403    403    404    404   403
 api.remove_topic      DELETE open,private,binned                    401       403    403    204    204   403
 api.remove_topic      DELETE secret,merged,missing                  401       403    403    404    404   403
 api.get_people        GET    -                                      401       200    200    200    200   200
@@ -88,10 +85,6 @@ api.get_person        GET    missing                                401       40
 api.get_me            GET    -                                      401       200    200    200    200   200
 api.get_attachments   GET    -                                      401       200    200    200    200   200
 api.upload_attachment POST   -                                      401       403    201    201    201   201
-api.get_attachment    GET    members,readers,comment,picture        401       200    200    200    200   200
-api.get_attachment    GET    private                                401       200    200    200    200   404
-api.get_attachment    GET    unbound                                401       404    200    404    404   404
-api.get_attachment    GET    secret,deleted,removed,gone,missing    401       404    404    404    404   404
 api.get_content       GET    members,readers,comment,picture        401       200    200    200    200   200
 api.get_content       GET    private                                401       200    200    200    200   404
 api.get_content       GET    unbound                                401       404    200    404    404   404
@@ -395,7 +388,7 @@ admin.download_backup POST   made                                   in        40
 admin.download_backup POST   missing                                in        403    403    403    404   403
 """
 
-SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css", "docs.swagger": "swagger-ui.css"}
+SHARED_STATIC = {"static": "app.css", "bootstrap.static": "css/bootstrap.min.css", "docs.static": "swagger-ui.css"}
 AUTOMATIC = {"HEAD", "OPTIONS"}
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS")
 BINS = (

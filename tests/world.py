@@ -108,6 +108,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "api.change_comment": {"body": "Another remark"},
     "api.create_topic": {"name": "A new topic {unique}"},
     "api.change_topic": {"name": "Another name {unique}"},
+    "api.create_acknowledgement": {"revision": 1},
     "api.upload_attachment": {"upload": (str(Path(__file__)), "notes.txt")},
 }
 

@@ -61,4 +61,4 @@ def test_the_page_of_the_api_lists_it_without_the_script(site: Site, visit: Visi
     page = visit(site, "soren", java_script_enabled=False)
     page.goto("/api/docs")
     expect(page.get_by_text("PATCH /api/v1/posts/{post_id}")).to_be_visible()
-    expect(page.get_by_text("Who one is here, and the scope of one's token.")).to_be_visible()
+    expect(page.get_by_text("The person whose token this is.")).to_be_visible()
