@@ -8690,6 +8690,17 @@ def notify_overdue_reviews() -> int:
     return PageReview.notify_overdue(site_day(utcnow()))
 
 
+def clean_up() -> int:
+    """Delete what is of no more use. Returns how many things."""
+    return (
+        Attachment.prune()
+        + empty_trash()
+        + SignIn.forget_ended()
+        + delete_old_notifications()
+        + delete_old_read_marks()
+    )
+
+
 def delete_old_notifications() -> int:
     year_ago, read_before = utcnow() - NEW_FOR, utcnow() - TOLD_FOR
     old = sa.or_(Notification.created_at < year_ago, Notification.read_at < read_before)
@@ -8736,14 +8747,9 @@ JOBS = (
         functools.partial(OutgoingMail.queue, "weekly"), "email", "prepared", at=7),
     Job("reviews", HOUR, "Tells owners which pages are overdue for review.", notify_overdue_reviews, "page", "overdue"),
     Job("empty-bin", 6 * HOUR, "Deletes old things from the recycle bin.", empty_bin, "thing", "deleted permanently"),
-    Job("prune-files", 24 * HOUR, "Puts files that belong to nothing in the trash.", Attachment.prune, "file", "moved"),
-    Job("trash", 24 * HOUR, "Deletes files that have been in the trash for 30 days.", empty_trash, "file", "deleted"),
+    Job("clean-up", 24 * HOUR, "Deletes unused files, which wait in the trash for 30 days, and old records.", clean_up,
+        "thing", "deleted"),
     Job("activity", 24 * HOUR, "Deletes old entries of the activity.", prune_activity, "entry", "deleted", "entries"),
-    Job("sign-ins", 24 * HOUR, "Deletes sign-ins that ended long ago.", SignIn.forget_ended, "sign-in", "deleted"),
-    Job("notifications", 24 * HOUR, "Deletes old notifications and emails.", delete_old_notifications, "notification",
-        "deleted"),
-    Job("read-marks", 24 * HOUR, "Deletes old read marks that are no longer needed.", delete_old_read_marks,
-        "read mark", "deleted"),
     Job("backup", 24 * HOUR, "Backs up everything, and deletes the oldest backups.", back_up,
         "backup", "made", at=2),
     Job("verify-backup", 7 * 24 * HOUR, "Tries out whether the newest backup can be restored.", verify_newest_backup,

@@ -177,20 +177,20 @@ def test_an_administrator_runs_a_job_now_and_that_is_recorded(people, sign_in):
     token = SignIn.start(people.reader.id, False, "Firefox", "")
     old = db.session.scalar(sa.select(SignIn.id).where(SignIn.token_hash == corkboard.hash_token(token)))
     set_columns(SignIn, old, expires_at=utcnow() - timedelta(days=60))
-    answer = browser.submit("/admin/jobs/sign-ins/run")
+    answer = browser.submit("/admin/jobs/clean-up/run")
     assert (answer.status_code, answer.location) == (303, "/admin/jobs")
-    assert "sign-ins: 1 sign-in deleted." in browser.get("/admin/jobs").text
+    assert "clean-up: 1 thing deleted." in browser.get("/admin/jobs").text
     recorded = db.session.scalars(sa.select(Activity).where(Activity.action == "job.run")).all()
-    assert [(row.actor_id, row.detail) for row in recorded] == [(people.admin.id, "sign-ins")]
-    assert "ran a job (sign-ins)" in in_words(browser.get("/admin/activity").text)
+    assert [(row.actor_id, row.detail) for row in recorded] == [(people.admin.id, "clean-up")]
+    assert "ran a job (clean-up)" in in_words(browser.get("/admin/activity").text)
 
 
 def test_a_job_that_is_being_run_is_not_run_twice_and_the_page_says_so(people, sign_in):
     browser = sign_in(people.admin)
-    assert JobRun.claim("sign-ins")
+    assert JobRun.claim("clean-up")
     assert "Being run since" in browser.get("/admin/jobs").text
-    assert browser.submit("/admin/jobs/sign-ins/run").status_code == 303
-    assert "sign-ins: It is being run already." in browser.get("/admin/jobs").text
+    assert browser.submit("/admin/jobs/clean-up/run").status_code == 303
+    assert "clean-up: It is being run already." in browser.get("/admin/jobs").text
     assert db.session.scalar(sa.select(Activity).where(Activity.action == "job.run")) is None
 
 
@@ -204,8 +204,8 @@ def test_a_job_that_fails_says_so_in_red(people, sign_in, monkeypatch):
 
 
 def test_a_job_is_run_by_the_button_only_and_by_administrators_only(people, sign_in):
-    assert sign_in(people.admin).get("/admin/jobs/sign-ins/run").status_code == 405
+    assert sign_in(people.admin).get("/admin/jobs/clean-up/run").status_code == 405
     assert sign_in(people.admin).submit("/admin/jobs/nothing/run").status_code == 404
-    assert sign_in(people.editor).submit("/admin/jobs/sign-ins/run").status_code == 403
-    assert sign_in(people.admin).post("/admin/jobs/sign-ins/run").status_code == 400
+    assert sign_in(people.editor).submit("/admin/jobs/clean-up/run").status_code == 403
+    assert sign_in(people.admin).post("/admin/jobs/clean-up/run").status_code == 400
     assert JobRun.known() == {}
