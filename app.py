@@ -2922,7 +2922,6 @@ ACTIVITY_WORDS = {
     "person.appearance": "changed how the site looks to them",
     "person.notifications": "chose what to be notified of",
     "person.read_all": "marked all notifications as read",
-    "person.unsubscribed": "stopped emails",
     "post.unscheduled": "could not publish",
     "post.turned": "moved between News and Handbook:",
     "post.shared_again": "again notified everyone of",
@@ -2941,7 +2940,6 @@ ACTIVITY_WORDS = {
     "topic.member_added": "added a member to the topic",
     "topic.member_removed": "removed a member from the topic",
     "mail.again": "sent an email again",
-    "mail.tested": "sent a test email",
     "activity.pruned": "deleted old entries of this record",
     "job.run": "ran a job",
 }
