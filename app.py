@@ -1066,7 +1066,7 @@ class User(db.Model):
         if user.deactivated_at is None:
             user.deactivated_at = utcnow()
             SignIn.end_all(user.id)
-            db.session.execute(sa.delete(ApiToken).where(ApiToken.user_id == user.id))
+            ApiToken.revoke_all(user.id)
             Activity.record(actor, "person.deactivated", user)
 
     @classmethod
@@ -1081,11 +1081,12 @@ class User(db.Model):
     @classmethod
     @transactional
     def set_password(cls, actor: User, user_id: int, password_hash: str) -> None:
-        """Set one's own password, or as an administrator anybody's, and sign that person out everywhere."""
+        """Set one's own password, or as an administrator anybody's. It ends that person's sign-ins and tokens."""
         is_own = actor.id == user_id
         user = cls.acting(actor.id) if is_own else cls._get_for_change(actor, user_id)
         user.password_hash = password_hash
         SignIn.end_all(user_id)
+        ApiToken.revoke_all(user_id)
         Activity.record(actor, "person.password" if is_own else "person.password_reset", user)
 
     @classmethod
@@ -1102,6 +1103,7 @@ class User(db.Model):
         changes = {"role": (user.role.label, Role.ADMIN.label)}
         user.role, user.deactivated_at, user.password_hash = Role.ADMIN, None, password_hash
         SignIn.end_all(user.id)
+        ApiToken.revoke_all(user.id)
         Activity.record(user, "person.rescued", user, changes=changes)
 
     @classmethod
@@ -1351,6 +1353,11 @@ class ApiToken(db.Model):
         Activity.record(user, "token.revoked", token)
 
     @classmethod
+    def revoke_all(cls, user_id: int) -> None:
+        """Delete a person's tokens, as part of an action."""
+        db.session.execute(sa.delete(cls).filter_by(user_id=user_id))
+
+    @classmethod
     @transactional
     def record_use(cls, token_id: int, now: datetime) -> None:
         """Note that a token was used."""
@@ -1507,7 +1514,7 @@ class Topic(SoftDelete, db.Model):
         if not topic.private:
             raise ValidationError("members", "This topic is open: everyone sees it.")
         if topic._add_member(user.id):
-            Activity.record(actor, "topic.member_added", topic)
+            Activity.record(actor, "topic.member_added", topic, user.name)
         return user
 
     @classmethod
@@ -1520,7 +1527,7 @@ class Topic(SoftDelete, db.Model):
         member = db.session.get(TopicMember, (topic.id, user_id))
         if member is not None:
             db.session.delete(member)
-            Activity.record(actor, "topic.member_removed", topic)
+            Activity.record(actor, "topic.member_removed", topic, db.session.get_one(User, user_id).name)
 
     @classmethod
     @transactional
@@ -2924,7 +2931,7 @@ ACTIVITY_WORDS = {
     "person.read_all": "marked all notifications as read",
     "post.unscheduled": "could not publish",
     "post.turned": "moved between News and Handbook:",
-    "post.shared_again": "again notified everyone of",
+    "post.shared_again": "notified everyone again of",
     "post.overdue": "asked for a review of",
     "post.must_read": "asked people to read",
     "post.must_read_ended": "stopped asking people to read",
@@ -2935,8 +2942,8 @@ ACTIVITY_WORDS = {
     "reaction.removed": "took back a reaction to",
     "attachment.attached": "added",
     "attachment.forgotten": "cleared away",
-    "topic.closed": "made a private topic of",
-    "topic.opened": "made an open topic of",
+    "topic.closed": "made this topic private:",
+    "topic.opened": "made this topic open:",
     "topic.member_added": "added a member to the topic",
     "topic.member_removed": "removed a member from the topic",
     "mail.again": "sent an email again",
@@ -3843,9 +3850,9 @@ class Backup(NamedTuple):
     @classmethod
     @transactional
     def settle(cls, name: str) -> None:
-        """Record a restore, in the restored database. Emails that waited are held back, until somebody sends them."""
-        values = {"due_at": None, "answer": "It waited when the backup was made, and may have been sent since."}
-        db.session.execute(sa.update(OutgoingMail).where(OutgoingMail.due_at.is_not(None)).values(values))
+        """Record a restore, in the restored database. What waited to be mailed may have been sent since, and is not."""
+        db.session.execute(sa.delete(OutgoingMail))
+        db.session.execute(sa.update(Notification).values(way="site"))
         cls.record(None, "backup.restored", name)
 
     @classmethod
@@ -4818,7 +4825,7 @@ class ActivityForm(SiteForm):
             SelectChoice("365", "1 year"),
             SelectChoice("730", "2 years"),
             SelectChoice("1825", "5 years"),
-            SelectChoice("0", "Ever"),
+            SelectChoice("0", "Forever"),
         ],
     )
 
@@ -5363,9 +5370,14 @@ def appearance() -> ResponseReturnValue:
 @login_required
 def notification_choices() -> ResponseReturnValue:
     """Choose what to be notified of, and how."""
-    form = NotificationsForm(data=Notification.choices(current_user))
+    choices = Notification.choices(current_user)
+    shown = choices if mail_is_on() else {kind: way if way in WAYS else "site" for kind, way in choices.items()}
+    form = NotificationsForm(data=shown)
     if form.validate_on_submit():
-        Notification.choose(current_user, **form.data)
+        # What was not changed keeps its choice of emails, and what waits to be mailed.
+        changed = {kind: way for kind, way in form.data.items() if way != shown[kind]}
+        if changed:
+            Notification.choose(current_user, **changed)
         return redirect_with_flash("/account/notifications", "Saved.")
     return form_page("account/notifications.html", form)
 
@@ -5722,7 +5734,7 @@ def show_comment(comment_id: int) -> ResponseReturnValue:
 @posts.route("/comments/<int:comment_id>/edit", methods=["GET", "POST"])
 @role_required(Role.MEMBER)
 def edit_comment(comment_id: int) -> ResponseReturnValue:
-    """Change one's own comment."""
+    """Change your own comment."""
     target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
     if target.author_id != current_user.id:
         abort(403)
@@ -6560,7 +6572,7 @@ def run_job_by_hand(job: str) -> ResponseReturnValue:
     """Run a job now, unless it is being run already."""
     wanted = next((one for one in JOBS if one.name == job), None) or abort(404)
     result = run_job(wanted, early=True, actor=current_user)
-    return redirect_with_flash("/admin/jobs", f"{job}: {result or 'It is being run already.'}")
+    return redirect_with_flash("/admin/jobs", f"{job}: {result or 'already running.'}")
 
 
 @admin.get("/people", endpoint="people")
@@ -6828,21 +6840,23 @@ def database_finding() -> Finding:
 
 
 def mail_finding() -> Finding:
-    """Check whether emails could not be sent for an hour."""
+    """Check whether emails wait for an hour, or failed in the last day."""
     if not mail_is_on():
         return Finding(True, "email", "not set up: you hand over invitations and new passwords yourself")
-    unsent = count_of(OutgoingMail, OutgoingMail.created_at < utcnow() - HOUR)
+    now = utcnow()
+    unsent = count_of(OutgoingMail, OutgoingMail.created_at.between(now - MAIL_TRIED_FOR - 24 * HOUR, now - HOUR))
     words = f"{plural(unsent, 'email')} not sent" if unsent else "sent without delay"
-    return Finding(not unsent, "email", words, "Email says why.", "/admin/mail")
+    return Finding(not unsent, "email", words, "Open Email to see why.", "/admin/mail")
 
 
 def jobs_finding() -> Finding:
     """Check whether anything runs the jobs, and whether they succeed."""
-    if age(JobRun.last_end()) > JOBS_LATE:
+    runs = JobRun.known()
+    is_at_work = any(run.leased_until and run.leased_until > utcnow() for run in runs.values())
+    if age(JobRun.last_end()) > JOBS_LATE and not is_at_work:
         words = "nothing has run the jobs for five minutes, so scheduled posts aren't published"
         remedy = "They begin soon after a start. Beside a server other than wsgi.py, run: python -m flask jobs run"
         return Finding(False, "jobs", words, remedy, "/admin/jobs")
-    runs = JobRun.known()
     failing = ", ".join(job.name for job in JOBS if job.name in runs and runs[job.name].failures)
     words = f"failed when last run: {failing}" if failing else "they run on time"
     return Finding(not failing, "jobs", words, "For details, see the log.", "/admin/jobs")
@@ -7042,8 +7056,20 @@ def addresses() -> list[str]:
 
 Given = dict[str, Any]  # what a request says, as its schema has read it
 
+
+class ArgumentsParser(FlaskParser):
+    """What reads the arguments of a request."""
+
+    def load_json(self, req: Any, schema: ma.Schema) -> Any:
+        """Return the body. What Python refuses to read, such as a number of 5,000 digits, is no JSON either."""
+        try:
+            return super().load_json(req, schema)
+        except (ValueError, RecursionError):
+            abort(400)
+
+
 api = ApiBlueprint("api", __name__, url_prefix="/api/v1")
-api.ARGUMENTS_PARSER = FlaskParser(unknown=ma.RAISE)  # refuses unknown names in a query, too
+api.ARGUMENTS_PARSER = ArgumentsParser(unknown=ma.RAISE)  # refuses unknown names in a query, too
 docs = Blueprint("docs", __name__, url_prefix="/api", static_folder=swagger_ui_path, static_url_path="/docs")
 
 API_LIMIT = "300 per minute"  # for each person
@@ -7055,7 +7081,8 @@ browser in which you are signed in may ask, too, with the `X-CSRFToken` of its p
 
 Lists come in pages: follow the `Link` with `rel="next"` until there is none. Every answer has an `ETag`: send it as
 `If-None-Match` to be told by 304 that nothing changed. A post is changed or deleted with its `ETag` as `If-Match`; 412
-says that it changed since. With an `Idempotency-Key`, a POST that is sent again answers with what the first one made.
+says that it changed since. With an `Idempotency-Key`, a POST that is sent again answers with what the first one made
+(a file is stored again).
 Errors are problem details (RFC 9457), which name each wrong field. Texts are Markdown, and times are in UTC.
 """
 
@@ -7071,7 +7098,7 @@ def api_caller() -> str:
 
 
 limiter = Limiter(api_caller, in_memory_fallback_enabled=True)
-limiter.shared_limit(lambda: API_LIMIT, scope="api")(api)
+limiter.shared_limit(lambda: API_LIMIT, scope="api", error_message=lambda: ERROR_WORDS[429][1])(api)
 
 
 @api.before_request
@@ -7279,9 +7306,11 @@ def get_posts(query: Given) -> ResponseReturnValue:
 @api.response(201, PostSchema)
 def create_post(given: Given) -> Post:
     """Write news or, with the kind `page`, a page of the handbook: published, scheduled, or as a draft."""
+    form_id = new_form_id()
+    made = db.session.scalar(sa.select(Post.id).filter_by(author_id=current_user.id, form_id=form_id))
     how = "draft" if given.pop("draft", False) else "publish"
     data = replace(PostData("news", 0, "", ""), **given).for_its_kind()
-    return seen(Post, Post.save(current_user, data, how=how, form_id=new_form_id()).id)
+    return seen(Post, made or Post.save(current_user, data, how=how, form_id=form_id).id)
 
 
 @api.get("/posts/<int:post_id>")
@@ -7301,6 +7330,9 @@ def change_post(given: Given, post_id: int) -> Post:
     """Change a post; a draft is published by `"draft": false`."""
     post = seen(Post, post_id)
     check_match(post)
+    for name in ("draft", "scheduled_for"):
+        if post.published_at and given.get(name):
+            raise ValidationError(name, "This is already published. To take it back, delete it.")
     is_draft = given.pop("draft", post.state == "draft") and not post.published_at
     data = PostData.of(post, **given).for_its_kind()
     Post.save(current_user, data, how="draft" if is_draft else "publish", post_id=post_id, version=post.version)
@@ -7366,7 +7398,7 @@ def get_comment(comment_id: int) -> Comment:
 @api.arguments(CommentInSchema, example={"body": "Good to know. Thank you!"})
 @api.response(200, CommentSchema)
 def change_comment(given: Given, comment_id: int) -> Comment:
-    """Change one's own comment."""
+    """Change your own comment."""
     Comment.edit(current_user, comment_id, **given)
     return seen(Comment, comment_id)
 
@@ -7545,7 +7577,7 @@ class AcknowledgeSchema(ma.Schema):
 @login_required
 @api.response(200, PostRefSchema(many=True))
 def get_owed() -> Sequence[Any]:
-    """The posts that one still has to read and confirm."""
+    """The posts that you still have to read and confirm."""
     return fetch(OWED)
 
 
@@ -7586,7 +7618,7 @@ class NotificationSchema(ma.Schema):
 @api.arguments(PlaceSchema, location="query")
 @api.response(200, NotificationSchema(many=True))
 def get_notifications(query: Given) -> ResponseReturnValue:
-    """What one was told, newest first."""
+    """Your notifications, newest first."""
     return linked(notification_page(query.get("before")))
 
 
@@ -7674,7 +7706,7 @@ def describe_api(app: Flask) -> None:
 @docs.get("/openapi.json")
 @public
 def openapi() -> ResponseReturnValue:
-    """The API in the words of OpenAPI, for programs."""
+    """The API as an OpenAPI document, for programs."""
     return current_app.extensions["corkboard.api"].to_dict()
 
 
@@ -8561,9 +8593,9 @@ def compose(user: User, template: str, headers: Mapping[str, str], **context: An
     subject, _, text = draw(template.replace(".html", ".txt")).render(context).partition("\n")
     message = EmailMessage(policy=MAIL_POLICY)
     for header, value in {
-        "Subject": tidy(subject),
+        "Subject": header_text(subject),
         "From": current_app.config["MAIL_FROM"],
-        "To": Address(user.name, addr_spec=user.email),
+        "To": Address(header_text(user.name), addr_spec=user.email),
         "Date": formatdate(),
         "Auto-Submitted": "auto-generated",  # so that out-of-office replies aren't sent to it
         **headers,
@@ -8572,6 +8604,11 @@ def compose(user: User, template: str, headers: Mapping[str, str], **context: An
     message.set_content(text.lstrip())
     message.add_alternative(draw(template).render(context), subtype="html")
     return message
+
+
+def header_text(text: str) -> str:
+    """Return a text for a header, without what the email package would decode: a line end could be in that."""
+    return tidy(text).replace("=?", "= ?")
 
 
 def sender_domain() -> str:
@@ -8587,6 +8624,7 @@ def for_mail(text: str) -> str:
 
 TLS_PORT = 465  # on this port the connection is encrypted from the beginning, on others by STARTTLS
 MAIL_SECONDS = 20  # for each answer of the server
+MAILS_AT_ONCE = 20  # other jobs wait as long, and the next run is soon
 MAIL_ERRORS = (OSError, ValueError, MessageError)  # smtplib's exceptions are OSErrors
 # What went wrong, in words for administrators. The first exception that matches counts.
 MAIL_TROUBLE: tuple[tuple[type[Exception], str], ...] = (
@@ -8626,13 +8664,13 @@ def mail_server() -> Iterator[smtplib.SMTP]:
 
 
 def send_mail() -> int:
-    """Send the emails that are due, up to the first that is not taken. Return how many were sent."""
+    """Send some of the emails that are due, up to the first that is not taken. Return how many were sent."""
     sent, which = 0, OutgoingMail.due_at <= utcnow()
     if not (mail_is_on() and db.session.scalar(sa.select(OutgoingMail.id).where(which).limit(1))):
         return sent
     try:
         with mail_server() as server:
-            while claimed := OutgoingMail.claim():
+            while sent < MAILS_AT_ONCE and (claimed := OutgoingMail.claim()):
                 mail, told = claimed
                 which = OutgoingMail.id == mail.id
                 server.send_message(write_mail(mail, told))
@@ -8671,7 +8709,9 @@ class Job:
     def next_in(self) -> timedelta:
         """How long from now on until it is due again."""
         now = in_site_zone(utcnow())
-        return (now.replace(hour=self.at, minute=0) - now) % self.every if self.at else self.every
+        if self.at is None:
+            return self.every
+        return (now.replace(hour=self.at, minute=0, second=0, microsecond=0) - now) % self.every or self.every
 
 
 def empty_bin() -> int:
@@ -8750,7 +8790,7 @@ JOBS = (
     Job("activity", 24 * HOUR, "Deletes old entries of the activity.", prune_activity, "entry", "deleted", "entries"),
     Job("backup", 24 * HOUR, "Backs up everything, and deletes the oldest backups.", back_up,
         "backup", "made", at=2),
-    Job("verify-backup", 7 * 24 * HOUR, "Tries out whether the newest backup can be restored.", verify_newest_backup,
+    Job("verify-backup", 7 * 24 * HOUR, "Checks that the newest backup can be restored.", verify_newest_backup,
         "backup", "verified", at=4),
 )  # fmt: skip
 JOB_SECONDS = 10  # how often to look for what is due
@@ -8835,7 +8875,7 @@ def run_jobs_command(name: str | None, due: bool) -> None:
 def run_job_now(job: Job) -> None:
     result = run_job(job, early=True)
     if result is None:
-        raise click.ClickException(f"{job.name} is being run already, by this site or another process.")
+        raise click.ClickException(f"{job.name} is already running, in this site or another process.")
     click.echo(result)
     if JobRun.known()[job.name].failures:
         raise SystemExit(1)
@@ -9054,6 +9094,8 @@ def begin_request() -> ResponseReturnValue | None:
     if problem := database.schema_problem():
         log.error("not serving: %s", problem)
         return error_page(503, text=problem, headers={"Retry-After": "30"})
+    if request.blueprint == "api":
+        signed_in_user()  # here, because the limiter would take a database that fails for a storage that fails
     return None
 
 

@@ -406,7 +406,7 @@ def mail_server(given: str) -> str:
 def mail_from(given: str) -> str:
     """The sender: an address, or a name with the address in angle brackets."""
     address = rf"[A-Za-z0-9._+=-]+@{HOST_NAME.pattern}"
-    if not given.isprintable() or not re.fullmatch(rf'{address}|[^<>@",;:]+ <{address}>', given):
+    if not given.isprintable() or not re.fullmatch(rf'{address}|[^<>@",;:()\[\]\\]+ <{address}>', given):
         raise ValueError("Use an address such as board@example.com, or with a name: Our board <board@example.com>.")
     return given
 

@@ -790,7 +790,9 @@ NOT_BACKED_UP = {"sign_ins", "throttles"}  # after a restore, everybody signs in
 MANIFEST = "manifest.json"
 PART_NAME = re.compile(r"manifest\.json|tables/[a-z][a-z0-9_]*\.jsonl|files/[0-9a-f]{32}(\.[a-z]{1,16})?")
 ROWS_AT_ONCE = 200
-LINE_MAX = 2**26
+MANIFEST_MAX = 2**26  # bytes
+ROW_MAX = 2**23  # bytes; a post with its HTML takes far less
+scratch_lock = threading.Lock()  # Alembic works on one database at a time in a process
 
 Manifest = dict[str, Any]
 
@@ -921,7 +923,7 @@ def opened_backup(file: IO[bytes], compare: bool = False) -> Iterator[tuple[Flas
     To `compare`, each table is read from the scratch database again, and has to give the same bytes as in the backup.
     Raises `BackupError`, whatever is wrong with the file.
     """
-    with _scratch_app() as scratch:
+    with scratch_lock, _scratch_app() as scratch:
         try:
             with zipfile.ZipFile(file) as archive, scratch.app_context():
                 manifest = _read_manifest(archive)
@@ -932,7 +934,7 @@ def opened_backup(file: IO[bytes], compare: bool = False) -> Iterator[tuple[Flas
                         _unpack(archive, manifest, name, data_folder() / name)
         except click.ClickException:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # Flask-Migrate ends with the latter
             log.warning("a backup cannot be restored", exc_info=error)
             cause = str(getattr(error, "orig", error))
             raise BackupError(f"This backup is damaged or cannot be restored: {cause[:200]!r}.") from error
@@ -970,9 +972,11 @@ def _read_manifest(archive: zipfile.ZipFile) -> Manifest:
     for entry in entries:
         if not PART_NAME.fullmatch(entry.orig_filename) or stat.S_ISLNK(entry.external_attr >> 16):
             raise BackupError(f"This is not a backup of Corkboard: it holds {entry.orig_filename[:80]!r}.")
-    if archive.getinfo(MANIFEST).file_size > LINE_MAX:
+    if archive.getinfo(MANIFEST).file_size > MANIFEST_MAX:
         raise BackupError("This is not a backup of Corkboard: its manifest is too large.")
     manifest = json.loads(archive.read(MANIFEST))
+    if not all(type(highest) is int and 0 <= highest < 2**30 for highest in manifest["counters"].values()):
+        raise BackupError("This backup is damaged: its manifest names ids that no table gives.")
     if manifest["format"] > BACKUP_FORMAT or manifest["revision"] not in _script_heads()[1]:
         raise BackupError("This backup was made by a newer version of Corkboard. Install that version first.")
     told = sorted((name, part["bytes"]) for name, part in manifest["parts"].items())
@@ -1025,7 +1029,7 @@ def _load_rows(connection: sa.Connection, table: sa.Table, path: Path) -> int:
     kinds = {column.name: (column.type.python_type, getattr(column.type, "length", None)) for column in table.columns}
     count = 0
     with open(path, "rb") as file:
-        lines = iter(lambda: file.readline(LINE_MAX), b"")
+        lines = iter(lambda: file.readline(ROW_MAX), b"")
         while some := [_read_row(kinds, line) for line in itertools.islice(lines, ROWS_AT_ONCE)]:
             connection.execute(table.insert(), some)
             connection.commit()  # or SQLite's log would become as large as the database

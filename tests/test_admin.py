@@ -119,7 +119,7 @@ def test_it_shows_how_many_people_were_here_on_each_day(people, sign_in):
     browser = sign_in(people.admin)
     browser.get("/")
     page = browser.get("/admin").text
-    rows = rows_of(page, "People here each day")
+    rows = rows_of(page, "People per day")
     assert len(rows) == 28
     assert [row[1] for row in rows[:4]] == ["1", "3", "5", "0"]
 
@@ -133,11 +133,11 @@ def test_it_shows_posts_and_comments_of_each_week_as_far_as_one_may_see_them(peo
     for _ in range(2):
         add_comment(people.member, add_post(people.member, topics.private))
     add_post(people.member, topics.open, how="draft")
-    rows = rows_of(sign_in(people.admin).get("/admin").text, "Posts and comments each week")
+    rows = rows_of(sign_in(people.admin).get("/admin").text, "Posts and comments per week")
     assert [row[1:] for row in rows] == [["2", "3"], ["0", "0"], ["1", "0"], ["0", "0"]]
     corkboard.Topic.remove_member(people.editor, topics.private.id, people.admin.id)
     page = sign_in(people.admin).get("/admin").text
-    assert rows_of(page, "Posts and comments each week")[0][1:] == ["0", "1"]
+    assert rows_of(page, "Posts and comments per week")[0][1:] == ["0", "1"]
 
 
 def test_it_shows_the_slowest_pages_and_those_that_failed(app, people, sign_in, monkeypatch):
@@ -161,12 +161,12 @@ def test_it_shows_the_slowest_pages_and_those_that_failed(app, people, sign_in, 
 def test_each_job_is_shown_with_its_last_run_its_result_and_its_next_run(people, sign_in):
     browser = sign_in(people.admin)
     page = browser.get("/admin/jobs").text
-    assert page.count("It has not run yet.") == len(corkboard.JOBS)
+    assert page.count("Never") == len(corkboard.JOBS)
     for job in corkboard.JOBS:
         assert job.about in page
     corkboard.run_job(corkboard.JOBS[1])
     page = browser.get("/admin/jobs").text
-    assert page.count("It has not run yet.") == len(corkboard.JOBS) - 1
+    assert page.count("Never") == len(corkboard.JOBS) - 1
     assert "Nothing to do." in page
     assert re.search(r"just now</time>, took 0\.\d s", page)
 
@@ -188,9 +188,9 @@ def test_an_administrator_runs_a_job_now_and_that_is_recorded(people, sign_in):
 def test_a_job_that_is_being_run_is_not_run_twice_and_the_page_says_so(people, sign_in):
     browser = sign_in(people.admin)
     assert JobRun.claim("clean-up")
-    assert "Being run since" in browser.get("/admin/jobs").text
+    assert "Running, started" in browser.get("/admin/jobs").text
     assert browser.submit("/admin/jobs/clean-up/run").status_code == 303
-    assert "clean-up: It is being run already." in browser.get("/admin/jobs").text
+    assert "clean-up: already running." in browser.get("/admin/jobs").text
     assert db.session.scalar(sa.select(Activity).where(Activity.action == "job.run")) is None
 
 

@@ -310,6 +310,21 @@ def test_a_draft_stays_with_its_author_until_it_is_published(people, topics, pro
     published = theirs.patch(path, {"draft": False}, {"If-Match": kept.headers["ETag"]})
     assert published.json["state"] == "published"
     assert others.get(path).status_code == 200
+    for name, wanted in (("draft", True), ("scheduled_for", "2099-05-04T12:00:00Z")):
+        refused = theirs.patch(path, {name: wanted}, {"If-Match": published.headers["ETag"]})
+        assert problem(refused, 422)["errors"] == {name: ["This is already published. To take it back, delete it."]}
+
+
+@pytest.mark.parametrize("body", ['{"topic_id": ' + "1" * 5000 + "}", "[" * 100_000], ids=["long number", "deep list"])
+def test_what_python_refuses_to_read_is_refused(people, program, body):
+    answer = program(people.member).post("/posts", data=body, content_type="application/json")
+    problem(answer, 400)
+
+
+def test_a_new_password_ends_the_tokens_too(people, program):
+    theirs = program(people.member)
+    User.set_password(people.admin, people.member.id, "x")
+    problem(theirs.get("/me"), 401)
 
 
 def test_a_scheduled_post_says_when_in_utc(people, topics, program):
@@ -450,6 +465,15 @@ def test_a_key_that_is_sent_again_makes_nothing_twice(people, topics, program):
         assert first.status_code == second.status_code == 201
         assert first.json == second.json
         assert theirs.post(path, said | {"name": "Bar"} if path == "/topics" else said).json["id"] != first.json["id"]
+
+
+def test_a_draft_that_was_edited_since_is_not_made_again_by_its_key(people, topics, program):
+    theirs, key = program(people.member), {"Idempotency-Key": "run 5"}
+    said = {"topic_id": topics.open.id, "draft": True, "title": "Begun"}
+    draft = theirs.post("/posts", said, key)
+    changed = theirs.patch(f"/posts/{draft.json['id']}", {"body": "A text"}, {"If-Match": draft.headers["ETag"]})
+    again = theirs.post("/posts", said, key)
+    assert (again.status_code, again.json) == (201, changed.json)
 
 
 def test_a_key_is_its_owners_and_its_addresss(people, topics, program):
@@ -656,6 +680,7 @@ def test_who_asks_too_often_waits(people, program, hasty):
     assert left == ["2", "1", "0"]
     refused = theirs.get("/me")
     assert problem(refused, 429)["title"] == "Too many attempts"
+    assert refused.json["detail"] == "Wait a moment and try again."
     assert 3500 < int(refused.headers["Retry-After"]) <= 3601
     assert refused.headers["Retry-After"] == refused.headers["RateLimit-Reset"]
 

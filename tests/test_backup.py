@@ -24,14 +24,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
-from conftest import PASSWORD, add_comment, add_post, close, edit_post, empty_database
+from conftest import PASSWORD, add_comment, add_post, close, edit_post, empty_database, together
 from snapshot import changed, dump
 from werkzeug.datastructures import FileStorage
 from world import value
 
 import app as corkboard
 import database
-from app import Activity, Attachment, Backup, Comment, Post, Setting, User
+from app import Activity, Attachment, Backup, Comment, Notification, Post, Setting, User
 from database import BackupError, db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -71,7 +71,7 @@ def site(people, topics) -> SimpleNamespace:
     stored = corkboard.store_upload(FileStorage(io.BytesIO(TEXT), "what to bring.txt"))
     file = Attachment.create(people.member, stored)
     edit_post(people.member, post, file_ids=[file.id])
-    db.session.rollback()
+    database.transactional(db.session.execute)(sa.update(Notification).values(way="site"))  # what was mailed already
     return SimpleNamespace(post=post.id, comment=comment.id, secret=secret.id, file=file.id, stored=stored.stored)
 
 
@@ -585,6 +585,10 @@ HARM = {
     "format of another kind": (with_manifest(format="1"), "damaged or cannot be restored"),
     "tables of another kind": (with_manifest(tables=["users"]), "damaged or cannot be restored"),
     "a count that is none": (with_manifest(tables={"users": -1}), "its tables are not the ones"),
+    "no ids": (with_manifest(counters=[]), "damaged or cannot be restored"),
+    "ids of another kind": (with_manifest(counters={"users": "x"}), "ids that no table gives"),
+    "huge ids": (with_manifest(counters={"users": 2**70}), "ids that no table gives"),
+    "huge row": (with_row("posts", body="a" * 2**23), "damaged or cannot be restored"),
     "other counts": (with_manifest(tables={"users": 3}), DAMAGED),
     "wrong hash": (wrong_hash, "not what its manifest says"),
     "wrong table": (wrong_table, "not what its manifest says"),
@@ -760,6 +764,16 @@ def test_the_nightly_job_is_due_at_two_by_the_sites_clock(app, monkeypatch, now,
     monkeypatch.setattr(corkboard, "utcnow", lambda: datetime.fromisoformat(now))
     assert job("backup").next_in() == timedelta(hours=hours)
     assert timedelta(0) < job("verify-backup").next_in() <= timedelta(days=7)
+
+
+def test_the_nightly_job_runs_once_in_its_minute(app, monkeypatch):
+    for second in (0, 30):
+        monkeypatch.setattr(corkboard, "utcnow", lambda second=second: datetime(2026, 11, 28, 2, 0, second))
+        assert job("backup").next_in() == timedelta(days=1) - timedelta(seconds=second)
+
+
+def test_two_backups_can_be_tried_out_at_once(app, backup):
+    assert together(app, lambda: Backup.verify(backup), lambda: Backup.verify(backup)) == [None, None]
 
 
 def test_what_a_crash_has_left_goes_after_a_day(app, site):

@@ -112,6 +112,8 @@ REFUSED = [
     ("MAIL_FROM", "a@example.com\nBcc: b@example.com"),
     ("MAIL_FROM", "Rye, Thimble <a@example.com>"),
     ("MAIL_FROM", "märz@example.com"),
+    ("MAIL_FROM", "Co. [intern] <a@example.com>"),
+    ("MAIL_FROM", "A\\B <a@example.com>"),
     ("SITE_URL", "example.com"),
     ("SITE_URL", "ftp://example.com"),
     ("SITE_URL", "https://example.com/board"),

@@ -626,9 +626,19 @@ def as_made_by_the_first_version() -> None:
             connection.invalidate()
 
 
+def record_as_the_first_version(action: str) -> None:
+    with db.engine.begin() as connection:
+        connection.execute(sa.text(
+            "INSERT INTO activities (at, action, object_type, object_id, detail, address)"
+            f" VALUES ('2026-01-01 00:00:00', '{action}', 'post', 1, 'secret', '')"
+        ))  # fmt: skip
+
+
 def test_a_database_of_the_first_version_keeps_its_rows_wherever_its_upgrade_is_cut(bare, people, team):
     for interrupted_at in range(200):
         as_made_by_the_first_version()
+        record_as_the_first_version("post.drafted")
+        record_as_the_first_version("reaction.added")
         before = rows_as_counted()
         try:
             with power_cut(interrupted_at * 7):
@@ -639,6 +649,11 @@ def test_a_database_of_the_first_version_keeps_its_rows_wherever_its_upgrade_is_
         assert before.items() <= rows_as_counted().items()
         assert differences() == []
     assert interrupted_at > 1
+    with db.engine.connect() as connection:
+        told = connection.execute(
+            sa.text("SELECT DISTINCT action, detail FROM activities WHERE detail = 'secret'")
+        ).all()
+    assert [row.action for row in told] == ["reaction.added"], "titles of drafts are not in the record any more"
     if database.is_sqlite():
         with db.engine.connect() as connection:
             names = "SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'"

@@ -154,6 +154,10 @@ def test_administration_says_when_nothing_runs_the_jobs(app, people, sign_in, em
     assert "they run on time" in browser.get("/admin").text
     with db.engine.begin() as connection:
         connection.execute(sa.update(JobRun).values(ended_at=utcnow() - timedelta(minutes=6)))
+    JobRun.claim("backup", early=True)
+    assert "nothing has run" not in browser.get("/admin").text, "one is at work"
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(JobRun).values(lease="", leased_until=None))
     page = browser.get("/admin").text
     assert "nothing has run" in page
     assert "flask jobs run" in page
@@ -169,7 +173,7 @@ def test_a_job_that_is_being_run_is_not_run_by_hand_as_well(app):
     JobRun.claim("empty-bin")
     ran = app.test_cli_runner().invoke(args=["jobs", "run", "empty-bin"])
     assert ran.exit_code == 1
-    assert "is being run already" in ran.output
+    assert "is already running" in ran.output
 
 
 def test_a_job_that_fails_by_hand_says_so(app, monkeypatch):

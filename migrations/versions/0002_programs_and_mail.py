@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-import database  # noqa: F401 (types of columns)
+import database
 
 revision = "0002_programs_and_mail"
 down_revision = "0001_initial"
@@ -79,6 +79,12 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("confidential", sa.Boolean(), server_default="0", nullable=False))
         batch_op.add_column(sa.Column("changes", database.LongText, server_default=sa.text("('{}')"), nullable=False))
         batch_op.create_index(batch_op.f("ix_activities_at"), ["at"], unique=False)
+
+    # It was the title of a post or the name of a file, also of drafts and in private topics. Reactions have their kind.
+    op.execute(
+        "UPDATE activities SET detail = '' WHERE object_type IN ('post', 'comment', 'attachment') "
+        "AND action NOT LIKE 'reaction.%'"
+    )
 
     with op.batch_alter_table("comments") as batch_op:
         batch_op.create_index("ix_comments_created", ["created_at"], unique=False)
