@@ -942,7 +942,7 @@ ACTIONS = [
     (a_removed_file, "member", "/files/{}/restore", {}, "attachment.restored"),
     (nothing, "reader", "/account", {"name": "Reader"}, "person.profile"),
     (nothing, "reader", "/account/appearance", {"theme": "dark"}, "person.appearance"),
-    (nothing, "reader", "/account/notifications", dict.fromkeys(corkboard.KINDS, "site"), "person.notifications"),
+    (nothing, "reader", "/account/notifications", dict.fromkeys(corkboard.KINDS, "none"), "person.notifications"),
     (an_open_post, "reader", "/posts/{}/follow", {"state": "following"}, "post.followed"),
     (nothing, "reader", "/account/password",
      {"current": "seven green bottles", "password": "eight green bottles", "confirm": "eight green bottles"},
