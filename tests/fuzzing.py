@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi import checks as conformance
 from world import World
 
@@ -52,6 +53,14 @@ def fuzz(world: World, person: str, examples: int) -> int:
     return asked
 
 
+def is_wrong(case: Any) -> bool:
+    """Whether bad data is sent for sure: here, a wrong path may be put right, and the token is always sent."""
+    parts = case.meta.components
+    return any(
+        place in parts and parts[place].mode.is_negative for place in (ParameterLocation.QUERY, ParameterLocation.BODY)
+    )
+
+
 def try_operation(world: World, operation: Any, mode: GenerationMode, headers: dict[str, str], examples: int) -> None:
     """Ask one operation, half the time about something that there is."""
     unhurried = settings(
@@ -76,7 +85,7 @@ def try_operation(world: World, operation: Any, mode: GenerationMode, headers: d
         if isinstance(case.body, dict) and "topic_id" in case.body and data.draw(st.booleans()):
             case.body["topic_id"] = data.draw(st.sampled_from(known["topic_id"]))
         matching = {"If-Match": "*"} if case.method in ("PATCH", "DELETE") else {}
-        case.call_and_validate(headers=headers | matching, checks=CHECKS)
+        case.call_and_validate(headers=headers | matching, checks=CHECKS if is_wrong(case) else CHECKS[:-1])
 
     try:
         ask()
