@@ -3851,8 +3851,9 @@ class Backup(NamedTuple):
     @transactional
     def settle(cls, name: str) -> None:
         """Record a restore, in the restored database. What waited to be mailed may have been sent since, and is not."""
+        # In this order, because the foreign keys of a scratch database are off.
+        db.session.execute(sa.update(Notification).values(way="site", mail_id=None))
         db.session.execute(sa.delete(OutgoingMail))
-        db.session.execute(sa.update(Notification).values(way="site"))
         cls.record(None, "backup.restored", name)
 
     @classmethod

@@ -772,6 +772,15 @@ def test_the_nightly_job_runs_once_in_its_minute(app, monkeypatch):
         assert job("backup").next_in() == timedelta(days=1) - timedelta(seconds=second)
 
 
+def test_a_site_whose_emails_waited_can_be_backed_up_again_after_a_restore(people, topics, tmp_path, monkeypatch, app):
+    monkeypatch.setitem(app.config, "MAIL_SERVER", "localhost")
+    add_post(people.member, topics.open, body="Hello @reader")
+    assert value(sa.select(sa.func.count(Notification.mail_id))) > 0
+    restore(made(tmp_path / "first.zip"))
+    assert value(sa.select(sa.func.count(Notification.mail_id))) == 0
+    Backup.verify(made(tmp_path / "second.zip"))
+
+
 def test_two_backups_can_be_tried_out_at_once(app, backup):
     assert together(app, lambda: Backup.verify(backup), lambda: Backup.verify(backup)) == [None, None]
 
