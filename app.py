@@ -3170,12 +3170,33 @@ class Notification(db.Model):
         chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
         return DEFAULT_WAYS | {choice.kind: choice.way for choice in chosen}
 
+    @classmethod
+    def offered_choices(cls, user: User) -> dict[str, str]:
+        """Return the same in the ways that the site offers. Without a mail server, "mail" and its like are "site"."""
+        ways = cls.choices(user).items()
+        return {kind: way if mail_is_on() or way in WAYS else "site" for kind, way in ways}
+
     # -- actions
 
     @classmethod
     @transactional
     def choose(cls, actor: User, **ways: str) -> None:
-        """Save how a person wants to be notified of some kinds. What they were notified of before is not mailed."""
+        """Save how a person wants to be notified of some kinds, of those that they change."""
+        before = cls.offered_choices(actor)
+        if changed := {kind: way for kind, way in ways.items() if way != before[kind]}:
+            cls._save_choices(actor, changed)
+
+    @classmethod
+    @transactional
+    def stop_mail(cls, user: User, kind: str) -> None:
+        """Send a person no more emails of one of `MAIL_KINDS`. They are still notified on the site."""
+        ways = cls.choices(user).items()
+        if stopped := [name for name, way in ways if kind in (name, way) and way in MAIL_WAYS]:
+            cls._save_choices(user, dict.fromkeys(stopped, "site"))
+
+    @classmethod
+    def _save_choices(cls, actor: User, ways: dict[str, str]) -> None:
+        """Save choices, as part of an action. What the person was notified of in other ways before is not mailed."""
         user = User.acting(actor.id)
         if "must_read" in ways:
             ways["reminder"] = ways["must_read"]
@@ -3184,13 +3205,6 @@ class Notification(db.Model):
         earlier = sa.update(cls).where(cls.user_id == user.id, cls.kind.in_(ways))
         db.session.execute(earlier.values(way="site", mail_id=None))
         Activity.record(user, "person.notifications", user)
-
-    @classmethod
-    def stop_mail(cls, user: User, kind: str) -> None:
-        """Send a person no more emails of one of `MAIL_KINDS`. They are still notified on the site."""
-        ways = cls.choices(user).items()
-        if stopped := [name for name, way in ways if kind in (name, way) and way in MAIL_WAYS]:
-            cls.choose(user, **dict.fromkeys(stopped, "site"))
 
     @classmethod
     @transactional
@@ -3934,9 +3948,11 @@ class JobRun(db.Model):
         return f", took {(self.ended_at - self.started_at).total_seconds():.1f} s"
 
     @classmethod
-    def last_end(cls) -> datetime | None:
-        """Return when the newest run of any job ended."""
-        return db.session.scalar(sa.select(sa.func.max(cls.ended_at)))
+    def last_seen(cls) -> datetime | None:
+        """Return when the newest run of any job ended, or the present while one runs. None if none ever ran."""
+        runs, now = cls.known().values(), utcnow()
+        seen = [now if run.leased_until and run.leased_until > now else run.ended_at for run in runs]
+        return max(filter(None, seen), default=None)
 
     @classmethod
     def known(cls) -> dict[str, Any]:
@@ -5371,14 +5387,9 @@ def appearance() -> ResponseReturnValue:
 @login_required
 def notification_choices() -> ResponseReturnValue:
     """Choose what to be notified of, and how."""
-    choices = Notification.choices(current_user)
-    shown = choices if mail_is_on() else {kind: way if way in WAYS else "site" for kind, way in choices.items()}
-    form = NotificationsForm(data=shown)
+    form = NotificationsForm(data=Notification.offered_choices(current_user))
     if form.validate_on_submit():
-        # What was not changed keeps its choice of emails, and what waits to be mailed.
-        changed = {kind: way for kind, way in form.data.items() if way != shown[kind]}
-        if changed:
-            Notification.choose(current_user, **changed)
+        Notification.choose(current_user, **form.data)
         return redirect_with_flash("/account/notifications", "Saved.")
     return form_page("account/notifications.html", form)
 
@@ -6852,12 +6863,11 @@ def mail_finding() -> Finding:
 
 def jobs_finding() -> Finding:
     """Check whether anything runs the jobs, and whether they succeed."""
-    runs = JobRun.known()
-    is_at_work = any(run.leased_until and run.leased_until > utcnow() for run in runs.values())
-    if age(JobRun.last_end()) > JOBS_LATE and not is_at_work:
+    if age(JobRun.last_seen()) > JOBS_LATE:
         words = "nothing has run the jobs for five minutes, so scheduled posts aren't published"
         remedy = "They begin soon after a start. Beside a server other than wsgi.py, run: python -m flask jobs run"
         return Finding(False, "jobs", words, remedy, "/admin/jobs")
+    runs = JobRun.known()
     failing = ", ".join(job.name for job in JOBS if job.name in runs and runs[job.name].failures)
     words = f"failed when last run: {failing}" if failing else "they run on time"
     return Finding(not failing, "jobs", words, "For details, see the log.", "/admin/jobs")
@@ -6934,7 +6944,7 @@ def written_in_week(start: datetime) -> tuple[int, int]:
 ACTIVITY_KINDS = {
     "person.sign": "Sign-ins",
     "person.sign_in_failed": "Failed sign-ins",
-    "person": "People and roles",
+    "person": "People, with sign-ins",
     "post": "Posts and pages",
     "comment": "Comments",
     "reaction": "Reactions",
@@ -7821,7 +7831,7 @@ CONNECTIONS = Gauge("corkboard_database_connections", "Connections to the databa
 DATABASE_UP = Gauge("corkboard_database_up", "Whether the database answers")
 SIGN_INS = Gauge("corkboard_sign_ins", "Browsers that are signed in")
 EMAILS = Gauge("corkboard_emails", "Emails that wait or failed", ["state"])
-JOBS_AGE = Gauge("corkboard_jobs_age_seconds", "Seconds since a job ended last")
+JOBS_AGE = Gauge("corkboard_jobs_age_seconds", "Seconds since a job ended last, 0 while one runs")
 JOB_FAILURES = Gauge("corkboard_job_failures", "How often the job failed since it last succeeded", ["job"])
 BACKUP_AGE = Gauge("corkboard_backup_age_seconds", "Seconds since the newest backup was made")
 Info("corkboard_build", "What this is").info({"version": VERSION})
@@ -7849,7 +7859,7 @@ def read_gauges() -> None:
     SIGN_INS.set(count_of(SignIn, SignIn.lives()))
     EMAILS.labels("waiting").set(count_of(OutgoingMail, OutgoingMail.due_at.is_not(None)))
     EMAILS.labels("failed").set(count_of(OutgoingMail, OutgoingMail.due_at.is_(None)))
-    JOBS_AGE.set(age(JobRun.last_end()).total_seconds())
+    JOBS_AGE.set(age(JobRun.last_seen()).total_seconds())
     for name, run in JobRun.known().items():
         JOB_FAILURES.labels(name).set(run.failures)
     BACKUP_AGE.set(age(newest_backup()).total_seconds())
