@@ -627,7 +627,7 @@ def test_a_link_holds_after_the_key_has_changed(app, people, topics, office, set
 
 def test_administration_shows_what_waits_and_what_failed_and_sends_it_again(people, topics, office, sign_in, clock):
     browser = sign_in(people.admin, remember=True)
-    assert "Nothing waits, and nothing failed." in browser.get("/admin/mail").text
+    assert "No emails are waiting, and none have failed." in browser.get("/admin/mail").text
     follow(topics.private, people.reader)
     office.unknown.add("reader@example.com")
     add_post(people.member, topics.private, "A hushed matter")

@@ -14,8 +14,8 @@ from app import Topic
 from database import db
 
 from .conftest import Visit
-from .looks import faults_of
-from .served import Site
+from .looks import OUTSIDE, faults_of
+from .served import SIZES, Site
 
 PASSWORD = "seven green bottles"
 
@@ -87,6 +87,8 @@ def test_a_post_arrives_and_its_link_stops_the_next_one(mailing_site: Site, visi
     page = visit(mailing_site)
     page.set_content(message.get_body(("html",)).get_content())
     expect(page.get_by_role("heading", name="The oven is cold")).to_be_visible()
+    page.set_viewport_size(SIZES["phone"])
+    assert page.evaluate(OUTSIDE) == []
     page.goto(message["List-Unsubscribe"].strip("<>"))
     page.get_by_role("button", name="Stop these emails").click()
     expect(page.get_by_role("heading", name="Stopped")).to_be_visible()
