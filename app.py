@@ -1600,8 +1600,8 @@ class Topic(SoftDelete, db.Model):
     def ensure_first(cls, actor: User) -> None:
         """Give a new site its first topic."""
         if db.session.scalar(sa.select(cls.id).limit(1)) is None:
-            words = {"name": "Everyone", "description": "News for the whole team"}
-            cls.create(actor, form_id=secrets.token_hex(16), followed_by_default=True, **words)
+            form_id, description = secrets.token_hex(16), "News for the whole team"
+            cls.create(actor, form_id=form_id, name="Everyone", description=description, followed_by_default=True)
 
     # -- parts of actions
 
@@ -3000,12 +3000,6 @@ class Follow(db.Model):
         mine = sa.select(cls.state).where(cls.user_id == VIEWER, thing)
         return mine.correlate_except(cls).scalar_subquery().label("follows")
 
-    @classmethod
-    def state_of(cls, user: User, topic: Topic) -> str:
-        """Return whether a person is following a topic, has muted it, or none of both."""
-        chosen = db.session.scalar(sa.select(cls.state).filter_by(user_id=user.id, topic_id=topic.id))
-        return chosen or ("following" if topic.followed_by_default else "none")
-
     # -- actions
 
     @classmethod
@@ -3021,7 +3015,8 @@ class Follow(db.Model):
             raise NotVisible
         place = {"user_id": user.id, "topic_id": topic_id, "post_id": post_id}
         follow = db.session.scalar(sa.select(cls).filter_by(**place).with_for_update())
-        if state == (follow.state if follow else "none" if post_id else cls.state_of(user, thing)):
+        default = "following" if topic_id and thing.followed_by_default else "none"
+        if state == (follow.state if follow else default):
             return
         if follow is None:
             db.session.add(cls(**place, state=state))
@@ -3306,9 +3301,7 @@ POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in 
 FOLLOWS_POST = follows("following", Follow.post_id == POST_ID)
 CHOSE_TOPIC = User.id.in_(sa.select(Follow.user_id).where(Follow.topic_id == TOPIC_ID))
 FOLLOWED_BY_DEFAULT = sa.exists().where(Topic.id == TOPIC_ID, Topic.followed_by_default)
-FOLLOWS_TOPIC = sa.or_(
-    follows("following", Follow.topic_id == TOPIC_ID), sa.and_(FOLLOWED_BY_DEFAULT, ~CHOSE_TOPIC)
-)
+FOLLOWS_TOPIC = sa.or_(follows("following", Follow.topic_id == TOPIC_ID), sa.and_(FOLLOWED_BY_DEFAULT, ~CHOSE_TOPIC))
 MUTED_TOPIC = sa.and_(follows("muted", Follow.topic_id == TOPIC_ID), ~FOLLOWS_POST)
 MUTED = sa.or_(follows("muted", Follow.post_id == POST_ID), MUTED_TOPIC)
 KIND = sa.bindparam("kind", type_=sa.String)
@@ -4822,7 +4815,6 @@ class TopicForm(SiteForm):
     name = string_field("Name", TOPIC_MAX, shortest=1)
     description = string_field("Description", DESCRIPTION_MAX)
 
-
     followed_by_default = BooleanField(
         "People follow this by default", description="They hear of new posts here unless they unfollow it."
     )
@@ -6185,7 +6177,8 @@ def show_topic(slug: str) -> ResponseReturnValue:
     if topic is None:
         into = db.one_or_404(seen.where(Topic.id.in_(sa.select(Topic.merged_into_id).where(Topic.slug == slug))))
         return redirect(f"/topics/{into.slug}", 301)
-    follows = Follow.state_of(current_user, topic)
+    chosen = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
+    follows = chosen or ("following" if topic.followed_by_default else "none")
     page = paginate(TOPIC_POSTS, NEWEST_FIRST, request.args.get("before"), topic_id=topic.id)
     return render_template("topics/show.html", topic=topic, follows=follows, page=page)
 
@@ -9086,7 +9079,7 @@ def draw_error(context: dict[str, Any]) -> str:
 
 
 def sent_text() -> dict[str, str]:
-    """Return what was written in a form of this site, by the words of its fields, so that the error page can show it."""
+    """Return what was written in a form of this site, by the names of its fields, for the error page to show."""
     try:
         if request.method != "POST" or not is_from_this_site():
             return {}

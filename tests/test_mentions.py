@@ -35,14 +35,20 @@ def linked(source: str, *people: str) -> list[str]:
         "**@ana** knows", "*@ana*", "_@ana said so_", "- @ana", "> @ana", "# @ana", "[@ana]", "@Ana", "<@ana>",
         "| a |\n|---|\n| @ana |", "One line\n@ana", "@bo/@ana or @ana/@bo",
         # Beside other marks, and several in a row.
-        "@bo/@ana", "@bo+@ana", "@bo&@ana", "@bo-@ana", "@bo_@ana", "@bo.@ana", "@bo,@ana", "@bo…@ana", "@bo/@cy/@ana",
-        "_@ana_", "__@ana__", "*@bo*/@ana", "@ana-", "@ana–Lima", "@ana_", "@ana.-", "-@ana", "/@ana", "+@ana", "cc:@ana",
-        "@ana/", "@ana\\", "@ana’s", "@ana!", "@ana?", "@ana*", "~@ana", "🙂@ana🙂", "«@ana»", "‹@ana›", "¿@ana?", "\xa0@ana\xa0",
+        "@bo/@ana", "@bo+@ana", "@bo&@ana", "@bo-@ana", "@bo_@ana", "@bo.@ana", "@bo,@ana", "@bo…@ana",
+        "@bo/@cy/@ana",
+        "_@ana_", "__@ana__", "*@bo*/@ana", "@ana-", "@ana–Lima", "@ana_", "@ana.-", "-@ana", "/@ana", "+@ana",
+        "cc:@ana",
+        "@ana/", "@ana\\", "@ana’s", "@ana!", "@ana?", "@ana*", "~@ana", "🙂@ana🙂", "«@ana»", "‹@ana›",
+        "¿@ana?", "\xa0@ana\xa0",
         # In scripts that have no spaces between words, no upper case, or particles that follow a name.
-        "@anaさん", "@ana様、", "你好@ana", "你好@ana你好", "你好，@ana。", "「@ana」", "（@ana）", "@ana、@bo", "はい@anaさん",
-        "カー@anaー", "@ana님", "안녕@ana에게", "สวัสดี@anaครับ", "مرحبا@ana،", "و@ana", "ל@ana", "नमस्ते@anaजी", "々@ana",
+        "@anaさん", "@ana様、", "你好@ana", "你好@ana你好", "你好，@ana。", "「@ana」", "（@ana）", "@ana、@bo",
+        "はい@anaさん",
+        "カー@anaー", "@ana님", "안녕@ana에게", "สวัสดี@anaครับ", "مرحبا@ana،", "و@ana", "ל@ana",
+        "नमस्ते@anaजी", "々@ana",
         # With the sign that Chinese and Japanese keyboards type.
-        "＠ana", "＠anaさん", "你好＠ana", "＠bo／＠ana", "＠bo/＠ana", "﹫ana", "\u3000＠ana\u3000", "\u200b@ana\u200b", "\u200f@ana",
+        "＠ana", "＠anaさん", "你好＠ana", "＠bo／＠ana", "＠bo/＠ana", "﹫ana", "\u3000＠ana\u3000",
+        "\u200b@ana\u200b", "\u200f@ana",
     ],
 )  # fmt: skip
 def test_a_name_after_an_at_sign_is_a_link_to_the_person(source):
@@ -56,8 +62,10 @@ def test_a_name_after_an_at_sign_is_a_link_to_the_person(source):
         "`@ana`", "```\n@ana\n```", "    @ana", "[@ana](https://a.example)", "[words](/people/@ana)",
         "![@ana](/files/1/a.png)", "<https://a.example/@ana>", "https://a.example/@ana", "www.a.example/@ana",
         "a.example?by=@ana", r"\@ana", "@ ana", "@", "@a", "@ana_bo", "@" + "a" * 33, "&#64;ana",
-        "tom＠ana.example", "tom＠ana", "你好tom@ana.example", "tom+bo@ana.example", "tom_@ana", "tom-@ana", "tom.+@ana",
-        "TOM@ana", "Тим@ana", "τ@ana", "1@ana", "１@ana", "@ana@bo", "@ana＠bo", "＠ana@host.example", "@＠ana", "＠＠ana",
+        "tom＠ana.example", "tom＠ana", "你好tom@ana.example", "tom+bo@ana.example", "tom_@ana", "tom-@ana",
+        "tom.+@ana",
+        "TOM@ana", "Тим@ana", "τ@ana", "1@ana", "１@ana", "@ana@bo", "@ana＠bo", "＠ana@host.example", "@＠ana",
+        "＠＠ana",
         "@anaя", "@ana1", "@ana１", "@anaa", "@ana.b", "@ana-b", "@ana_é", "@ana.é", "https://a.example/-/@ana",
         "https://a.example/x?y=1&@ana", "www.a.example/-/@ana", "[你好@ana](https://a.example)", "`＠ana`",
         "tom@ana/@ana", "mailto:tom@ana.example", "x/@ana", "@bo x/@ana",
@@ -96,7 +104,8 @@ def test_the_first_hundred_people_are_mentioned():
 
 
 PIECES = st.sampled_from(
-    ["@ana", "@bo.lund", "@Ana-", "@x_", "＠ana", "さん", "ana", "@", "a", "é", "1", "_", "*", "**", "`", "```", "~~", "[", "]", "(",
+    ["@ana", "@bo.lund", "@Ana-", "@x_", "＠ana", "さん",
+     "ana", "@", "a", "é", "1", "_", "*", "**", "`", "```", "~~", "[", "]", "(",
      ")", "![", "](/files/1/a.png)", "](https://a.example)", "<", ">", "/", "\\", ".", "-", "|", "#", " ", "    ", "\n",
      "\n\n", "\n> ", "\n- ", "\n|a|b|\n|-|-|\n|", "https://", "www.a.example", "a@b.example", "&amp;", "&#64;",
      ":", "'"]
@@ -125,7 +134,10 @@ def test_every_username_can_be_mentioned(username):
     assert linked(f"Thanks, @{username}. And (@{username})!", fold(username)) == [fold(username)] * 2
 
 
-@pytest.mark.parametrize("piece", ["@", "@a", "@aa/", "@aa_", "/@aa", "+-@", "＠ああ", " @aa", " @a.", "@" + "." * 50, " @" + "a." * 15, " @aa@"])
+@pytest.mark.parametrize(
+    "piece",
+    ["@", "@a", "@aa/", "@aa_", "/@aa", "+-@", "＠ああ", " @aa", " @a.", "@" + "." * 50, " @" + "a." * 15, " @aa@"],
+)
 def test_a_long_text_of_at_signs_is_read_quickly(piece):
     source = (piece * BODY_MAX)[:BODY_MAX]
     begun = time.perf_counter()

@@ -327,7 +327,7 @@ def test_coming_back_is_seen_at_once(people, sign_in):
 # -- Names and addresses that are the same -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("username", ["jose.n.", "jose-", "jose_", "jose..", ".jose", "-jose", "_j", "josé", "j", "j.", ""])
+@pytest.mark.parametrize("username", ["jose.n.", "jose-", "jose_", "jose..", ".jose", "-jose", "_j", "josé", "j.", ""])
 def test_a_username_begins_and_ends_with_a_letter_or_digit(people, sign_in, username):
     answer = sign_in(people.admin).submit("/admin/people/new", {"name": "José", "username": username, "role": "20"})
     assert answer.status_code == 422
