@@ -365,7 +365,7 @@ class Forbidden(Exception):
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 7  # raise it when the same source renders to different HTML, so that `rerender` updates old texts
+RENDERER_VERSION = 8  # raise it when the same source renders to different HTML, so that `rerender` updates old texts
 LINKED_PARAGRAPH_MAX = 5000  # characters. The time to find addresses grows with the square of a paragraph's length
 MENTIONS_MOST = 100  # in one text
 LINKS_MOST = 500  # titles in one text that become links to pages
@@ -4814,7 +4814,6 @@ class EditCommentForm(SiteForm):
 class TopicForm(SiteForm):
     name = string_field("Name", TOPIC_MAX, shortest=1)
     description = string_field("Description", DESCRIPTION_MAX)
-
     followed_by_default = BooleanField(
         "People follow this by default", description="They hear of new posts here unless they unfollow it."
     )
@@ -8980,7 +8979,8 @@ BARE = {500, 503}  # pages that are drawn without the database or the session
 SENT_FIELDS = {
     "title": "Title", "body": "Text", "scheduled_for": "Publish on", "expires_at": "Remove from Home after",
     "name": "Name", "description": "Description", "welcome": "Welcome message", "email": "Email address",
-    "department": "Department", "phone": "Phone", "location": "Location",
+    "department": "Department", "phone": "Phone", "location": "Location", "away_from": "Away from",
+    "away_until": "Away until",
 }  # fmt: skip
 
 

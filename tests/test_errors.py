@@ -227,7 +227,8 @@ def forms(people, topics) -> list[tuple[str, dict[str, str]]]:
         (f"/posts/{post.id}/comments", {"body": "Said below"}), (f"/comments/{comment.id}/edit", {"body": "Better"}),
         ("/admin/topics", {"name": "Garden", "description": "Weeds"}),
         (f"/admin/topics/{topics.open.id}", {"name": "Us", "description": "All"}),
-        ("/account", {"name": "Ada", "title": "Baker", "department": "Ovens", "phone": "12", "location": "Hall B"}),
+        ("/account", {"name": "Ada", "title": "Baker", "department": "Ovens", "phone": "12", "location": "Hall B",
+                      "email": "ada@example.com", "away_from": "2030-03-01", "away_until": "2030-03-09"}),
         ("/admin/settings/site", {"name": "Board", "welcome": "Hello\n\nall"}),
     ]  # fmt: skip
 
