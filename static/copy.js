@@ -7,7 +7,7 @@
     button.addEventListener("click", () => {
       document.getElementById(button.dataset.copy).select();
       const isCopied = document.execCommand("copy"); // navigator.clipboard is missing where a site has no https
-      button.textContent = isCopied ? "Copied" : "Press Ctrl+C";
+      button.firstChild.data = isCopied ? "Copied " : "Press Ctrl+C ";
       document.getElementById("copied").textContent = button.textContent;
     });
   }
