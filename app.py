@@ -207,7 +207,7 @@ DESCRIPTION_MAX = 300
 EXCERPT_MAX = 280
 WELCOME_MAX = 500
 
-USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
+USERNAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9])?"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
 FORM_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -365,7 +365,7 @@ class Forbidden(Exception):
 
 # -- Text --------------------------------------------------------------------------------------------------------------
 
-RENDERER_VERSION = 7  # raise it when the same source renders to different HTML, so that `rerender` updates old texts
+RENDERER_VERSION = 8  # raise it when the same source renders to different HTML, so that `rerender` updates old texts
 LINKED_PARAGRAPH_MAX = 5000  # characters. The time to find addresses grows with the square of a paragraph's length
 MENTIONS_MOST = 100  # in one text
 LINKS_MOST = 500  # titles in one text that become links to pages
@@ -385,10 +385,9 @@ _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
 _MENTION_LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"')
-# A username after an @, but not within a word or an address. A full stop after it ends the sentence.
-_MENTION = re.compile(
-    r"(?<![^\W_])(?<![^\W_]_)(?<![.@/\\=&#%+-])@([A-Za-z0-9][A-Za-z0-9._\-]{0,30}[A-Za-z0-9_\-])(?!\.*[\w@-])"
-)
+AT_SIGNS = "@＠﹫"  # the second is what Chinese and Japanese keyboards type
+_MENTION = re.compile("(?<![@＠﹫])[@＠﹫]([A-Za-z0-9][A-Za-z0-9._-]{0,30}[A-Za-z0-9])(?![@＠﹫])")
+_JOINERS = "._-+/\\=&#%"  # what joins the words of an address
 
 # The boxes of task lists, unchecked and checked.
 TASK_BOXES = (
@@ -428,6 +427,8 @@ def make_parser() -> MarkdownIt:
     parser.inline.ruler.at("image", _own_picture)
     parser.inline.ruler.before("link", "page_link", _page_link)
     parser.inline.ruler.push("mention", _mention)
+    for sign in AT_SIGNS:
+        parser.inline.add_terminator_char(sign)
     parser.core.ruler.after("inline", "tasks", _mark_tasks)
     parser.core.ruler.after("inline", "headings", _level_headings)
     parser.add_render_rule("image", _render_picture)
@@ -468,12 +469,23 @@ def _page_link(state: StateInline, silent: bool) -> bool:
 def _mention(state: StateInline, silent: bool) -> bool:
     """Parse a username after an @, but not within a word, an address or a link."""
     match = _MENTION.match(state.src, state.pos)
-    if not match or state.linkLevel:
+    if not match or state.linkLevel or _is_in_word(state.src[match.end() : match.end() + 40].lstrip("._-")[:1]):
+        return False
+    after_mention = any(token.type == "mention" for token in state.tokens[-2:]) and not state.pending.strip(_JOINERS)
+    if not after_mention and _is_in_word(state.src[max(0, state.pos - 40) : state.pos].rstrip(_JOINERS)[-1:]):
         return False
     if not silent:
         state.push("mention", "", 0).content = match[0]
     state.pos = match.end()
     return True
+
+
+def _is_in_word(char: str) -> bool:
+    """Return whether a character makes what stands beside it a part of a longer name, word or address.
+
+    Only digits and letters with upper and lower case do. Beside others, such as Chinese ones, people type no space.
+    """
+    return unicodedata.category(char or " ") in ("Lu", "Ll", "Lt", "Nd")
 
 
 def _mark_tasks(state: StateCore) -> None:
@@ -1380,6 +1392,7 @@ class Topic(SoftDelete, db.Model):
     slug: Mapped[str] = mapped_column(sa.String(TOPIC_MAX + 8), unique=True)
     description: Mapped[str] = mapped_column(sa.String(DESCRIPTION_MAX), default="")
     private: Mapped[bool] = mapped_column(default=False)
+    followed_by_default: Mapped[bool] = mapped_column(default=False)  # by people who have not chosen themselves
     position: Mapped[int]
     author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
@@ -1441,7 +1454,10 @@ class Topic(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def create(cls, actor: User, *, form_id: str, name: str, description: str = "", private: bool = False) -> Topic:
+    def create(
+        cls, actor: User, *, form_id: str, name: str, description: str = "", private: bool = False,
+        followed_by_default: bool = False,
+    ) -> Topic:  # fmt: skip
         """Create a topic, and return it. The author of a private topic is its first member.
 
         If the form was sent before, this returns its topic. Raises `ValidationError` for a name in use.
@@ -1454,7 +1470,7 @@ class Topic(SoftDelete, db.Model):
         last = db.session.scalar(sa.select(sa.func.max(cls.position))) or 0
         topic = cls(
             author_id=editor.id, form_id=form_id, description=description, private=private, position=last + 1,
-            slug=cls._free_slug(name),
+            slug=cls._free_slug(name), followed_by_default=followed_by_default and not private,
         )  # fmt: skip
         topic._rename(name)
         db.session.add(topic)
@@ -1466,14 +1482,20 @@ class Topic(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def edit(cls, actor: User, topic_id: int, *, name: str, description: str) -> None:
-        """Change a topic's name and description. The slug does not change, so that links keep working.
+    def edit(
+        cls, actor: User, topic_id: int, *, name: str, description: str, followed_by_default: bool | None = None
+    ) -> None:
+        """Change a topic's name and description, and perhaps whether people follow it who have not chosen themselves.
+
+        The slug does not change, so that links keep working. A private topic is followed by those who choose to.
 
         Raises `ValidationError` for a name in use.
         """
         topic = cls.get_for_change(actor, topic_id)
         topic._rename(name)
         topic.description = description
+        if followed_by_default is not None:
+            topic.followed_by_default = followed_by_default
         Activity.record(actor, "topic.edited", topic)
 
     @classmethod
@@ -1486,7 +1508,7 @@ class Topic(SoftDelete, db.Model):
         topic = cls.get_for_change(actor, topic_id)
         if not topic.private:
             topic._check_other_open("private")
-            topic.private = True
+            topic.private, topic.followed_by_default = True, False
             topic._add_member(actor.id)
             Activity.record(actor, "topic.closed", topic)
 
@@ -1557,6 +1579,7 @@ class Topic(SoftDelete, db.Model):
         db.session.execute(sa.update(Revision).where(Revision.topic_id == topic.id).values(topic_id=into.id))
         db.session.execute(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
         Follow.move(topic.id, into.id)
+        into.followed_by_default |= topic.followed_by_default and not into.private
         topic.deleted_at, topic.merged_into_id = utcnow(), into.id
         Activity.record(actor, "topic.merged", topic, f"into {into.name}")
         return into
@@ -1577,7 +1600,8 @@ class Topic(SoftDelete, db.Model):
     def ensure_first(cls, actor: User) -> None:
         """Give a new site its first topic."""
         if db.session.scalar(sa.select(cls.id).limit(1)) is None:
-            cls.create(actor, form_id=secrets.token_hex(16), name="Everyone", description="News for the whole team")
+            form_id, description = secrets.token_hex(16), "News for the whole team"
+            cls.create(actor, form_id=form_id, name="Everyone", description=description, followed_by_default=True)
 
     # -- parts of actions
 
@@ -1907,8 +1931,7 @@ class Post(SoftDelete, db.Model):
         self.kind, self.topic_id = data.kind, data.topic_id
         if data.kind == "page":
             self.pinned_at = self.pinned_until = None
-        if how != "autosave":
-            self.expires_at = data.expires_at
+        self.expires_at = data.expires_at
         PageReview.assign(self, utcnow(), data.owner_id, data.review_every)
         db.session.add(self)
         db.session.flush()
@@ -2450,7 +2473,7 @@ COMMENT_COUNTS = (
 
 # -- Files -------------------------------------------------------------------------------------------------------------
 
-FILES_MOST = 200  # in one text, or in one form
+FILES_MOST = 200  # in one form
 
 
 class Attachment(SoftDelete, db.Model):
@@ -2508,7 +2531,7 @@ class Attachment(SoftDelete, db.Model):
     @classmethod
     def ids_in(cls, body: str) -> set[int]:
         """Return the ids of the files to which a text links."""
-        return {int(number) for number in _OWN_FILE.findall(body)[:FILES_MOST]}
+        return {int(number) for number in _OWN_FILE.findall(body)}
 
     @classmethod
     def sizes(cls, user: User, body: str) -> dict[int, tuple[int, int]]:
@@ -2958,7 +2981,8 @@ ACTIVITY_WORDS = {
 class Follow(db.Model):
     """A person follows a topic (for new posts) or a post (for new comments), or has muted it.
 
-    Whoever writes a post, or a comment on it, follows that post from then on, unless they have muted it.
+    Whoever writes a post, or a comment on it, follows that post from then on, unless they have muted it. Whoever has
+    not chosen for a topic follows it if it is followed by default.
     """
 
     __tablename__ = "follows"
@@ -2966,7 +2990,7 @@ class Follow(db.Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     topic_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="CASCADE"))
     post_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
-    state: Mapped[str] = mapped_column(sa.String(9))  # following or muted
+    state: Mapped[str] = mapped_column(sa.String(9))  # following or muted; of a topic also none
 
     # -- queries
 
@@ -2981,18 +3005,22 @@ class Follow(db.Model):
     @classmethod
     @transactional
     def choose(cls, actor: User, state: str, *, topic_id: int | None = None, post_id: int | None = None) -> None:
-        """Follow a topic or a post, mute it, or with "none" stop doing either. Raises `NotVisible`."""
+        """Follow a topic or a post, mute it, or with "none" stop doing either. Raises `NotVisible`.
+
+        That somebody does not follow a topic is kept, because of those that are followed by default.
+        """
         user, model = User.acting(actor.id), Post if post_id else Topic
         thing = db.session.scalar(model.visible_to(user).where(model.id == (post_id or topic_id)))
         if thing is None:
             raise NotVisible
         place = {"user_id": user.id, "topic_id": topic_id, "post_id": post_id}
         follow = db.session.scalar(sa.select(cls).filter_by(**place).with_for_update())
-        if state == (follow.state if follow else "none"):
+        default = "following" if topic_id and thing.followed_by_default else "none"
+        if state == (follow.state if follow else default):
             return
         if follow is None:
             db.session.add(cls(**place, state=state))
-        elif state == "none":
+        elif state == "none" and post_id:
             db.session.delete(follow)
         else:
             follow.state = state
@@ -3007,7 +3035,8 @@ class Follow(db.Model):
     @classmethod
     def move(cls, topic_id: int, into_id: int) -> None:
         """Let those who follow a topic, or have muted it, do so with another, as part of the caller's transaction."""
-        found = sa.select(cls.user_id, sa.literal(into_id), cls.state).where(cls.topic_id == topic_id)
+        found = sa.select(cls.user_id, sa.literal(into_id), cls.state)
+        found = found.where(cls.topic_id == topic_id, cls.state != "none")
         insert = sa.insert(cls).from_select([cls.user_id, cls.topic_id, cls.state], found, include_defaults=False)
         db.session.execute(database.unless_present(insert))
         db.session.execute(sa.delete(cls).where(cls.topic_id == topic_id))
@@ -3270,7 +3299,9 @@ def follows(state: str, thing: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]
 
 POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in ("post_id", "topic_id", "actor_id"))
 FOLLOWS_POST = follows("following", Follow.post_id == POST_ID)
-FOLLOWS_TOPIC = follows("following", Follow.topic_id == TOPIC_ID)
+CHOSE_TOPIC = User.id.in_(sa.select(Follow.user_id).where(Follow.topic_id == TOPIC_ID))
+FOLLOWED_BY_DEFAULT = sa.exists().where(Topic.id == TOPIC_ID, Topic.followed_by_default)
+FOLLOWS_TOPIC = sa.or_(follows("following", Follow.topic_id == TOPIC_ID), sa.and_(FOLLOWED_BY_DEFAULT, ~CHOSE_TOPIC))
 MUTED_TOPIC = sa.and_(follows("muted", Follow.topic_id == TOPIC_ID), ~FOLLOWS_POST)
 MUTED = sa.or_(follows("muted", Follow.post_id == POST_ID), MUTED_TOPIC)
 KIND = sa.bindparam("kind", type_=sa.String)
@@ -4537,7 +4568,7 @@ def confirm_password() -> Any:
 
 
 def username_field() -> Any:
-    letters = "Use letters (a to z), digits, dots, hyphens and underscores, starting with a letter or digit."
+    letters = "Use letters (a to z), digits, dots, hyphens and underscores. Start and end with a letter or digit."
     return string_field(
         "Username", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=letters), shortest=USERNAME_MIN,
         description="Used to sign in and in your profile link, e.g. ana.lima",
@@ -4693,9 +4724,14 @@ class TokenForm(SiteForm):
 # -- Forms of posts ----------------------------------------------------------------------------------------------------
 
 
+def is_plausible(day: date | None) -> bool:
+    """Return whether every time zone and database can represent a day. No day is fine as well."""
+    return day is None or 2000 <= day.year <= 2100
+
+
 def plausible_day(_form: Any, field: Field) -> None:
     """Validator: a day that every time zone and database can represent."""
-    if field.data and not 2000 <= field.data.year <= 2100:
+    if not is_plausible(field.data):
         raise validators.ValidationError("Choose a day between 2000 and 2100.")
 
 
@@ -4728,10 +4764,13 @@ class PostForm(SiteForm):
 
 
 class AutosaveForm(PostForm):
-    """The part of the form that autosave saves. It leaves out the two times, which may be half typed."""
+    """The form as autosave saves it. A day that is half typed counts as none.
+
+    A draft has no time to publish it, or the site would publish it then. The script keeps what was typed there.
+    """
 
     scheduled_for = None
-    expires_at = None
+    expires_at = DateField(validators=[Optional()], filters=[lambda day: day if is_plausible(day) else None])
 
 
 class MustReadForm(SiteForm):
@@ -4775,6 +4814,9 @@ class EditCommentForm(SiteForm):
 class TopicForm(SiteForm):
     name = string_field("Name", TOPIC_MAX, shortest=1)
     description = string_field("Description", DESCRIPTION_MAX)
+    followed_by_default = BooleanField(
+        "People follow this by default", description="They hear of new posts here unless they unfollow it."
+    )
 
 
 class NewTopicForm(TopicForm):
@@ -5076,12 +5118,15 @@ def stored_path(stored: str, suffix: str = "") -> Path:
 def take_uploads(form: PostForm) -> Sequence[Attachment]:
     """Store the uploads of a post's form. Returns them and the earlier ones; the form's field gets the errors."""
     ids = request.form.getlist("attached", type=as_id)
+    uploads = [given for given in request.files.getlist("upload") if given]
     form.upload.process_errors = errors = []
-    for given in filter(None, request.files.getlist("upload")[:FILES_MOST]):
+    for given in uploads[:FILES_MOST]:
         try:
             ids.append(Attachment.create(current_user, store_upload(given)).id)
         except ValidationError as error:
             errors.append(error.message)
+    if left := [tidy_filename(given.filename) for given in uploads[FILES_MOST:]]:
+        errors.append(f"A form takes {FILES_MOST} files at once. Add these again: {', '.join(left)}.")
     return db.session.scalars(Attachment.unused_of(current_user, ids)).all()
 
 
@@ -5983,9 +6028,10 @@ def autosave(post_id: int | None = None) -> ResponseReturnValue:
     offer_choices(form, None)
     if not form.validate_on_submit() or not (form.title.data or form.body.data):
         raise ValidationError("body", "There is nothing to save yet.")
+    files = Attachment.unused_of(current_user, request.form.getlist("attached", type=as_id))
     post = Post.save(
         current_user,
-        post_data(form, None),
+        post_data(form, None, db.session.scalars(files)),
         how="autosave",
         post_id=post_id,
         version=form.version.data,
@@ -6130,7 +6176,8 @@ def show_topic(slug: str) -> ResponseReturnValue:
     if topic is None:
         into = db.one_or_404(seen.where(Topic.id.in_(sa.select(Topic.merged_into_id).where(Topic.slug == slug))))
         return redirect(f"/topics/{into.slug}", 301)
-    follows = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
+    chosen = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
+    follows = chosen or ("following" if topic.followed_by_default else "none")
     page = paginate(TOPIC_POSTS, NEWEST_FIRST, request.args.get("before"), topic_id=topic.id)
     return render_template("topics/show.html", topic=topic, follows=follows, page=page)
 
@@ -6141,7 +6188,7 @@ def manage() -> ResponseReturnValue:
     """Show all topics that the person sees, and create a new one."""
     form = NewTopicForm()
     if form.validate_on_submit():
-        values = form_values(form, "name", "description", "private")
+        values = form_values(form, "name", "description", "private", "followed_by_default")
         with form.errors_from_model():
             topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
             onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
@@ -6157,6 +6204,8 @@ def edit_topic(topic_id: int) -> ResponseReturnValue:
     """Change a topic's name and description. The small forms below them change who sees it."""
     topic = _seen_topic(topic_id)
     form = TopicForm(obj=topic)
+    if topic.private:
+        del form.followed_by_default
     if form.validate_on_submit():
         with form.errors_from_model():
             Topic.edit(current_user, topic_id, **form.data)
@@ -8926,7 +8975,13 @@ SIGNED_OUT = ("You've been signed out", "Nothing was saved. Sign in again, then 
 OPEN_TOO_LONG = ("This page was open too long", "Nothing was saved. Go back, reload the page and try again.")
 OWN_WORDS = {403, 413, 422, 429, 503}  # statuses for which our views give `abort` a text of their own
 BARE = {500, 503}  # pages that are drawn without the database or the session
-SENT_FIELDS = ("title", "body")
+# What people write in forms, and what an error page calls it: no password, code or token is among them.
+SENT_FIELDS = {
+    "title": "Title", "body": "Text", "scheduled_for": "Publish on", "expires_at": "Remove from Home after",
+    "name": "Name", "description": "Description", "welcome": "Welcome message", "email": "Email address",
+    "department": "Department", "phone": "Phone", "location": "Location", "away_from": "Away from",
+    "away_until": "Away until",
+}  # fmt: skip
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -9024,13 +9079,13 @@ def draw_error(context: dict[str, Any]) -> str:
 
 
 def sent_text() -> dict[str, str]:
-    """Return the title and the text that a page of this site sent, so that the error page can show them."""
+    """Return what was written in a form of this site, by the names of its fields, for the error page to show."""
     try:
         if request.method != "POST" or not is_from_this_site():
             return {}
         request.max_content_length = 2 * current_app.config["MAX_CONTENT_LENGTH"]  # as in wsgi.py
-        return {name: request.form[name] for name in SENT_FIELDS if request.form.get(name)}
-    except HTTPException:  # an untrusted host, or a body that cannot be read
+        return {words: request.form[name] for name, words in SENT_FIELDS.items() if request.form.get(name)}
+    except (HTTPException, OSError):  # an untrusted host, or a body that cannot be read or has no room on the disk
         return {}
 
 

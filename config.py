@@ -209,6 +209,8 @@ class Config:
     def _read_the_rest(self) -> None:
         self.MAX_UPLOAD_MB: int = self._read("MAX_UPLOAD_MB", 25, whole_number(1, 4096))
         self.MAX_CONTENT_LENGTH = self.MAX_UPLOAD_MB * MEGABYTE
+        # A form of many files, or with a text that is too long, gets to the view, which says so beside the field.
+        self.MAX_FORM_PARTS, self.MAX_FORM_MEMORY_SIZE = 10_000, None
         levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
         self.LOG_LEVEL: str = self._read("LOG_LEVEL", "INFO", choice(*levels))
         self.LOG_FORMAT: str = self._read("LOG_FORMAT", "text", choice("text", "json"))

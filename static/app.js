@@ -47,17 +47,18 @@
   }
 
   // == Drafts that were sent: editor.js stores them, but the page after the form may have no editor ==
-  function settleDrafts(accepted) {
+  function settleDrafts(isAccepted) {
     const { person } = document.body.dataset;
     for (const key of Object.keys(sessionStorage).filter((name) => name.startsWith("draft:"))) {
       const draft = JSON.parse(sessionStorage.getItem(key));
       const isTheirs = person && !key.startsWith(`draft:${person}:`);
-      if (isTheirs || (draft.sent && accepted)) sessionStorage.removeItem(key);
-      else sessionStorage.setItem(key, JSON.stringify({ ...draft, sent: false }));
+      if (isTheirs || (draft.sent && isAccepted(draft.sent))) sessionStorage.removeItem(key);
+      else sessionStorage.setItem(key, JSON.stringify({ ...draft, sent: null }));
     }
   }
-  // A form that was accepted is answered by a redirect, one that was refused by a page.
-  settleDrafts(performance.getEntriesByType("navigation")[0]?.redirectCount > 0);
+  // A form that was accepted is answered by a redirect from its own page, one that was refused by a page.
+  const isRedirected = performance.getEntriesByType("navigation")[0]?.redirectCount > 0;
+  settleDrafts((sentFrom) => isRedirected && document.referrer === sentFrom);
 
   // == Sending forms: ask first, never send twice, and stay on the page where a region can be replaced ==
   const question = $("#question");
@@ -127,7 +128,7 @@
     region.replaceWith(fresh);
     for (const other of $$("[data-along]")) other.replaceWith(page.getElementById(other.id) || other);
     showMessages($$("#flashes .flash", page));
-    settleDrafts(answer.ok);
+    settleDrafts(() => answer.ok);
     if (answer.redirected) history.replaceState(null, "", new URL(answer.url).pathname);
     focusOn(fresh, form, button, known);
     fresh.dispatchEvent(new CustomEvent("replaced", { bubbles: true })); // for editor.js

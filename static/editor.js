@@ -1,6 +1,6 @@
 // Pages with an editor use this file, and their forms work without it. It reads data attributes:
-//   data-draft           this form's unsent text is kept in this tab, and leaving the page asks first
-//   data-autosave="/…"   it is saved on the site too, as a draft, a few seconds after each change
+//   data-draft           this form's unsent fields are kept in this tab, and leaving the page asks first
+//   data-autosave="/…"   they are saved on the site too, as a draft, a few seconds after each change
 //   data-audience="id"   the chosen option's data-seen-by is shown there: who will see the post
 //   data-schedules="id"  a time later than data-clock in this field changes that button from data-now to data-later
 //   data-editor="/…"     the address of this form's preview; #preview-panel shows it in place of #write-panel
@@ -21,32 +21,52 @@
   const post = (address, body) => fetch(address, { method: "POST", body, headers }).catch(() => null);
   const announce = (words) => { $("#announce").textContent = words; }; // to screen readers
 
-  // == Drafts in this tab: what was typed and not sent yet ==
+  // == Drafts in this tab: what was typed or chosen, and not sent yet ==
+  const FIELDS = "input:not([type=hidden], [type=password], [type=file]), textarea, select, [name=version]";
   const draftKey = (form) => `draft:${document.body.dataset.person}:${form.getAttribute("action")}`;
-  const fieldsOf = (form) => $$("input[type=text], textarea, [name=version]", form).filter((field) => field.name);
-  const isTyped = (field) => field.type !== "hidden" && field.value.trim() !== field.defaultValue.trim();
+  const fieldsOf = (form) => $$(FIELDS, form).filter((field) => field.name);
+  const isBox = (field) => field.type === "checkbox" || field.type === "radio";
+  const keyOf = (field) => (isBox(field) ? `${field.name}=${field.value}` : field.name);
+  const valueOf = (field) => (isBox(field) ? field.checked : field.value);
+  const saved = new WeakMap(); // what autosave has saved of a field; before that, the site knows what the page came with
+
+  function savedOf(field) {
+    if (saved.has(field)) return saved.get(field);
+    if (isBox(field)) return field.defaultChecked;
+    if (!field.options) return field.defaultValue;
+    return ([...field.options].find((option) => option.defaultSelected) || field.options[0])?.value ?? "";
+  }
+
+  function setValue(field, value) {
+    if (isBox(field)) field.checked = value;
+    else field.value = value;
+  }
+
+  const isTyped = (field) => field.type !== "hidden" && String(valueOf(field)).trim() !== String(savedOf(field)).trim();
   const isDirty = (form) => fieldsOf(form).some(isTyped);
   let leaving = false; // a form is being sent: don't ask before leaving the page
 
-  function keepDraft(form, sent = false) { // app.js removes a sent draft once it was accepted
+  function keepDraft(form, sent = null) { // `sent`: from which page; app.js removes the draft once it was accepted
     if (!sent && !isDirty(form)) return sessionStorage.removeItem(draftKey(form));
-    const fields = Object.fromEntries(fieldsOf(form).map((field) => [field.name, field.value]));
+    const fields = Object.fromEntries(fieldsOf(form).map((field) => [keyOf(field), valueOf(field)]));
     sessionStorage.setItem(draftKey(form), JSON.stringify({ fields, sent }));
   }
 
   function restoreDraft(form) {
     const draft = JSON.parse(sessionStorage.getItem(draftKey(form)));
     if (!draft || $("[aria-invalid=true]", form)) return; // after a mistake, the site has put the text back itself
-    const fields = fieldsOf(form).filter((field) => field.name in draft.fields);
-    const before = fields.map((field) => field.value);
-    if (fields.every((field) => field.type === "hidden" || field.value === draft.fields[field.name])) return;
-    for (const field of fields) field.value = draft.fields[field.name];
+    const fields = fieldsOf(form).filter((field) => keyOf(field) in draft.fields);
+    const before = fields.map(valueOf);
+    if (fields.every((field) => field.type === "hidden" || valueOf(field) === draft.fields[keyOf(field)])) return;
+    for (const field of fields) setValue(field, draft.fields[keyOf(field)]);
+    for (const field of fields.filter(isTyped)) field.closest("details")?.setAttribute("open", "");
     const notice = document.createElement("div");
     notice.className = "callout draft-notice";
     notice.innerHTML = '<p>Your unsaved text is back. <button class="link" type="button">Start over</button></p>';
     form.before(notice);
     $("button", notice).addEventListener("click", () => {
-      fields.forEach((field, i) => { field.value = before[i]; });
+      fields.forEach((field, i) => setValue(field, before[i]));
+      showChoices(form);
       sessionStorage.removeItem(draftKey(form));
       notice.remove();
       fields.find((field) => field.type !== "hidden").focus();
@@ -54,7 +74,7 @@
     announce("Your unsaved text is back.");
   }
 
-  on("submit", ({ target: form }) => { if ("draft" in form.dataset) keepDraft(form, true); }, true); // before app.js sends it
+  on("submit", ({ target: form }) => { if ("draft" in form.dataset) keepDraft(form, location.href.split("#")[0]); }, true); // before app.js sends it
   on("submit", (event) => { leaving = event.target.method !== "dialog" && !event.defaultPrevented; });
   addEventListener("pageshow", () => { leaving = false; });
   addEventListener("beforeunload", (event) => { if (!leaving && $$("[data-draft]").some(isDirty)) event.preventDefault(); });
@@ -68,9 +88,12 @@
     timer = setTimeout(() => { saving = saving.then(() => autosave(form)); }, after);
   }
 
+  // When to publish a post is kept in this tab only: a draft that had a time would be published then.
+  const toAutosave = (form) => fieldsOf(form).filter((field) => field.type !== "hidden" && !field.dataset.schedules);
+
   async function autosave(form) {
-    if (leaving || !isDirty(form)) return;
-    const sent = fieldsOf(form).filter((field) => field.type !== "hidden").map((field) => [field, field.value]);
+    if (leaving || !toAutosave(form).some(isTyped)) return;
+    const sent = toAutosave(form).map((field) => [field, valueOf(field)]);
     const answer = await post(form.dataset.autosave, new URLSearchParams(new FormData(form)));
     if (leaving || answer?.status === 422) return; // 422: there is nothing to save yet
     if (answer?.ok && !answer.redirected) return becomeDraft(form, sent, await answer.json());
@@ -80,16 +103,15 @@
   }
 
   function becomeDraft(form, sent, { id, version }) { // from now on the form edits this draft
-    for (const [field, value] of sent) field.defaultValue = value;
+    for (const [field, value] of sent) saved.set(field, value);
     sessionStorage.removeItem(draftKey(form));
     $("[name=version]", form).value = version;
     form.setAttribute("action", `/posts/${id}/edit`);
     form.dataset.autosave = `/posts/${id}/autosave`;
     history.replaceState(null, "", `/posts/${id}/edit`);
     tellAutosaved(`Saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`);
-    if (!isDirty(form)) return;
     keepDraft(form); // what was typed in the meantime
-    scheduleAutosave(form);
+    if (toAutosave(form).some(isTyped)) scheduleAutosave(form);
   }
 
   const tellAutosaved = (words) => { if ($("#autosaved").textContent !== words) $("#autosaved").textContent = words; };
@@ -100,6 +122,11 @@
   function nameButton(field) { // the time and the clock are both in the person's own zone
     const button = document.getElementById(field.dataset.schedules);
     button.textContent = field.value > field.dataset.clock ? button.dataset.later : button.dataset.now;
+  }
+
+  function showChoices(root) {
+    $$("[data-audience]", root).forEach(showAudience);
+    $$("[data-schedules]", root).forEach(nameButton);
   }
 
   // == Preview ==
@@ -363,7 +390,9 @@
   }
 
   // == Names: people are offered while one types after an @, pages of the handbook after [[ ==
-  const NAME_BEGUN = /(?:^|[^\p{L}\p{N}.@/\\=&#%+_-])@([\p{L}\p{N}._-]{0,32})$/u;
+  const WORD_BEFORE = /[\p{Lu}\p{Ll}\p{Lt}\p{Nd}@＠﹫][./\\=&#%+_-]*$/u; // then an @ is within a word or an address
+  const NAME_BEFORE = /[@＠﹫][\w.-]+[./\\=&#%+_-]$/; // as in @ana/@bo
+  const NAME_BEGUN = /[@＠﹫]([\p{L}\p{N}._-]{0,32})$/u;
   const TITLE_BEGUN = /\[\[([^[\]|\n]{1,100})$/;
   let offers = null; // the open list, its field, and where the @ or the brackets are
   let refusedAt = -1; // where the @ is whose list was closed
@@ -373,8 +402,9 @@
     const before = field.value.slice(Math.max(0, end - 102), end);
     const title = TITLE_BEGUN.exec(before)?.[1];
     if (title) return { at: end - title.length - 2, address: `/pages/titles?${new URLSearchParams({ q: title })}` };
-    const name = NAME_BEGUN.exec(before.slice(-34))?.[1];
-    if (name === undefined) return null;
+    const [at, name] = NAME_BEGUN.exec(before) || [];
+    const earlier = before.slice(0, -at?.length);
+    if (!at || (WORD_BEFORE.test(earlier) && !NAME_BEFORE.test(earlier))) return null;
     return { at: end - name.length - 1, address: `/mentions?${new URLSearchParams({ q: name, topic: topicOf(field.form) })}` };
   }
 
@@ -391,7 +421,7 @@
   }
 
   function showOffers(field, html, at) {
-    const [label, one, many] = field.value[at] === "@" ? ["People", "person", "people"] : ["Pages", "page", "pages"];
+    const [label, one, many] = /[@＠﹫]/.test(field.value[at]) ? ["People", "person", "people"] : ["Pages", "page", "pages"];
     field.insertAdjacentHTML("afterend", `<ul class="offers" id="offers" role="listbox" aria-label="${label}">${html}</ul>`);
     field.setAttribute("aria-autocomplete", "list");
     field.setAttribute("aria-controls", "offers");
@@ -473,9 +503,8 @@
   });
 
   function prepare(root) {
-    $$("[data-audience]", root).forEach(showAudience);
-    $$("[data-schedules]", root).forEach(nameButton);
     $$("[data-draft]", root).forEach(restoreDraft);
+    showChoices(root);
   }
   prepare(document);
   on("replaced", (event) => prepare(event.target));

@@ -136,7 +136,7 @@ def test_a_backup_holds_every_row_but_those_of_who_is_signed_in(site, backup):
 def test_a_backup_says_what_it_holds_with_the_hash_of_each_part(site, backup):
     manifest = manifest_of(backup)
     assert manifest["format"] == 1
-    assert manifest["revision"] == "0002_programs_and_mail"
+    assert manifest["revision"] == "0003_topic_followed_by_default"
     with zipfile.ZipFile(backup) as archive:
         assert {*archive.namelist()} == {*manifest["parts"], "manifest.json"}
         for name, part in manifest["parts"].items():
@@ -351,7 +351,7 @@ LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0003_later", "0002_programs_and_mail"
+revision, down_revision = "0004_later", "0003_topic_followed_by_default"
 
 
 def upgrade():
@@ -369,7 +369,7 @@ def downgrade():
 def later_version(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """A version of Corkboard with one more migration."""
     copy = Path(shutil.copytree(MIGRATIONS, folder / "migrations"))
-    (copy / "versions" / "0003_later.py").write_text(LATER)
+    (copy / "versions" / "0004_later.py").write_text(LATER)
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", copy)
         patch.setattr(database.migrate, "directory", str(copy))
@@ -401,7 +401,7 @@ def test_an_older_backup_is_brought_up_to_date(backup, elsewhere, tmp_path, monk
         restore(backup, replace=False)
         with db.engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT DISTINCT shoe_size FROM users").scalars().all() == [41]
-            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0003_later"
+            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0004_later"
         database.check_schema()
 
 

@@ -20,7 +20,17 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
-from conftest import add_comment, add_person, add_post, close, drop_everything, made_app, settings, together
+from conftest import (
+    add_comment,
+    add_person,
+    add_post,
+    add_topic,
+    close,
+    drop_everything,
+    made_app,
+    settings,
+    together,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
@@ -661,6 +671,25 @@ def test_a_database_of_the_first_version_keeps_its_rows_wherever_its_upgrade_is_
         assert made == {table.name for table in db.metadata.tables.values() if "id" in table.columns}
 
 
+def test_of_a_site_that_is_upgraded_the_oldest_open_topic_is_followed_by_default(bare, people, topics):
+    from flask_migrate import downgrade
+
+    add_topic(people.editor, "Garden")
+    Topic.delete(people.editor, topics.open.id)
+    add_topic(people.editor, "Kitchen")
+    downgrade(directory=str(database.MIGRATIONS), revision="0002_programs_and_mail")
+    database.upgrade_schema()
+    assert [*db.session.scalars(sa.select(Topic.name).where(Topic.followed_by_default))] == ["Garden"]
+
+
+def test_a_site_without_topics_is_upgraded_as_well(bare):
+    from flask_migrate import downgrade
+
+    downgrade(directory=str(database.MIGRATIONS), revision="0002_programs_and_mail")
+    database.upgrade_schema()
+    assert differences() == []
+
+
 @pytest.fixture
 def migrations(bare, tmp_path):
     """A copy of the migrations that a test may add to; the schema is as it was afterwards."""
@@ -712,7 +741,7 @@ def test_a_migration_is_written_that_can_be_read_and_run_on_what_is_there(migrat
     migrate(directory=str(migrations), message="Shoes & lunch")
     (path,) = migrations.glob("versions/*_shoes_lunch.py")
     written = path.read_text(encoding="utf-8")
-    assert path.name == "0003_shoes_lunch.py"
+    assert path.name == "0004_shoes_lunch.py"
     assert written.startswith('"""Shoes & lunch."""\n')
     assert "search_" not in written
     assert "###" not in written
@@ -733,7 +762,7 @@ def test_a_migration_is_written_that_can_be_read_and_run_on_what_is_there(migrat
     found = [row["shoe_size"], row["vegan"], row["lunches"], row["about"], str(row["hired_at"])[:10], row["boss_id"]]
     assert found == ["unknown", 0, 0, "", "2000-01-01", None]
     migrate(directory=str(migrations), message="nothing")
-    assert len([*migrations.glob("versions/*.py")]) == 3
+    assert len([*migrations.glob("versions/*.py")]) == 4
 
 
 AGAIN = """

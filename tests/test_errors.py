@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import html
 import json
 import logging
 import re
@@ -11,14 +13,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from conftest import PASSWORD, Browser, add_person, add_post, close, lay_schema
+from conftest import PASSWORD, Browser, add_comment, add_person, add_post, add_topic, close, lay_schema
 from flask import Flask, abort, request
 from markupsafe import escape
 from sqlalchemy import event
 
 import app as corkboard
 import database
-from app import EditConflict, Forbidden, NotVisible, Setting, User, ValidationError
+from app import EditConflict, Forbidden, NoRoom, NotVisible, Setting, User, ValidationError
 from config import ProductionConfig, configure_logging
 from database import db
 
@@ -45,7 +47,7 @@ def made(folder: Path, **values: str) -> Flask:
     app.test_client_class = Browser
     raised = {"not-visible": NotVisible(), "forbidden": Forbidden(), "conflict": EditConflict(1),
               "boom": Boom("secret word"), "refused": ValidationError("title", "Not like that."),
-              "busy": database.DatabaseBusy()}  # fmt: skip
+              "busy": database.DatabaseBusy(), "full": NoRoom("upload", "The disk is full.")}  # fmt: skip
 
     def broken(code: int):
         abort(code)
@@ -119,6 +121,7 @@ def test_programs_get_problem_details_instead(served, code):
 @pytest.mark.parametrize(("name", "code", "words"), [
     ("not-visible", 404, "Page not found"), ("forbidden", 403, "No access"),
     ("conflict", 409, "Changed in the meantime"),
+    ("full", 507, "The disk is full."),
     ("refused", 422, "Not like that."), ("busy", 503, "Back in a moment"), ("boom", 500, "Something went wrong"),
 ])  # fmt: skip
 def test_what_actions_raise_becomes_a_page(served, name, code, words):
@@ -153,19 +156,103 @@ def test_real_errors_come_with_what_helps(app, people, topics, sign_in, monkeypa
     assert login in anybody.get("/nothing").text
 
 
-@pytest.mark.parametrize("code", [403, 404, 409, 422, 429, 500, 503])
-def test_an_error_that_answers_a_form_shows_the_text_that_was_sent(served, code):
-    typed = {"title": "Oven & <dough>", "body": "It rises.\n\nTwice.", "name": "Ada"}
-    browser = served.test_client()
-    answer = browser.submit(f"/broken/{code}", typed, headers={"Origin": "http://localhost"})
+OURS = {"Origin": "http://localhost"}
+
+
+def texts_to_copy(answer) -> dict[str, str]:
+    """What an error page shows of a form that was sent, by its labels. Each text has a button that copies it."""
+    labels = dict(re.findall(r'<label class="label" for="(sent-\d+)">([^<]+)</label>', answer.text))
+    texts = re.findall(r'<textarea class="form-control"\s+id="(sent-\d+)"[^>]*>\n([^<]*)</textarea>', answer.text)
+    assert re.findall('data-copy="([^"]+)"', answer.text) == [*labels] == [place for place, _text in texts]
+    return {labels[place]: html.unescape(text) for place, text in texts}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_an_error_that_answers_a_form_shows_what_was_written_in_it_and_no_secret(served, code):
+    written = {"title": "Oven & <dough>", "body": "\n  It rises.\r\n\r\nTwice.\n", "name": "Ada",
+               "description": "D", "department": "Ovens", "phone": "12", "location": "B", "email": "a@b.example",
+               "scheduled_for": "2026-03-02T09:00", "expires_at": "2026-03-04"}  # fmt: skip
+    secret = {"password": "secret-1", "current": "secret-2", "confirm": "secret-3", "username": "secret-4",
+              "token": "secret-5", "form_id": "secret-6", "code": "secret-7"}  # fmt: skip
+    answer = served.test_client().submit(f"/broken/{code}", written | secret, headers=OURS)
     assert answer.status_code == code
-    assert "Oven &amp; &lt;dough&gt;</textarea>" in answer.text
-    assert "It rises.\n\nTwice.</textarea>" in answer.text
-    assert "Ada" not in answer.text
-    for label in ("title", "body"):
-        assert f'for="sent-{label}"' in answer.text
-    assert "Twice" not in browser.submit(f"/broken/{code}", typed, headers={"Origin": "http://evil.example"}).text
-    assert "Twice" not in browser.submit(f"/api/broken/{code}", typed, headers={"Origin": "http://localhost"}).text
+    shown = texts_to_copy(answer)
+    assert shown.pop("Text").replace("\r\n", "\n") == "\n  It rises.\n\nTwice.\n"
+    assert {*shown.values()} == {*written.values()} - {written["body"]}
+    assert "secret-" not in answer.text
+    assert ("may not have been saved" in answer.text) == (code >= 500)
+
+
+def test_an_error_shows_nothing_that_another_site_sent_or_that_a_program_did(served):
+    browser, typed = served.test_client(), {"title": "T", "body": "Twice"}
+    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {}):
+        assert "Twice" not in browser.submit("/broken/404", typed, headers=headers).text
+    assert "Twice" in browser.submit("/raising/full", typed, headers=OURS).text
+    assert "Twice" in browser.submit("/broken/404", typed, headers={"Sec-Fetch-Site": "same-origin"}).text
+    assert "Twice" not in browser.submit("/api/broken/404", typed, headers=OURS).text
+    assert "What you wrote" not in browser.get("/broken/404", headers=OURS).text
+
+
+def gone_meanwhile(people, topics) -> list[tuple[str, dict[str, str]]]:
+    """Forms of things that an editor deletes while they are open, each with what is written in it."""
+    post, other = add_post(people.member, topics.open), add_post(people.member, topics.open)
+    page = add_post(people.editor, topics.open, kind="page")
+    comment, garden = add_comment(people.member, other), add_topic(people.editor, "Garden")
+    for thing in (post, page, comment, garden):
+        type(thing).delete(people.editor, thing.id)
+    return [
+        (f"/posts/{post.id}/edit", {"title": "An hour", "body": "of words"}),
+        (f"/posts/{page.id}/edit", {"title": "A page", "body": "of words"}),
+        (f"/posts/{post.id}/comments", {"body": "Said below"}),
+        (f"/comments/{comment.id}/edit", {"body": "Said better"}),
+        (f"/admin/topics/{garden.id}", {"name": "Gardens", "description": "Weeds, mostly"}),
+    ]
+
+
+def test_what_was_written_about_a_thing_that_is_gone_by_now_is_there_to_copy(people, topics, sign_in):
+    browser = sign_in(people.editor)
+    for address, typed in gone_meanwhile(people, topics):
+        answer = browser.submit(address, typed, headers=OURS)
+        assert answer.status_code == 404, address
+        assert {*texts_to_copy(answer).values()} == {*typed.values()}, address
+
+
+def forms(people, topics) -> list[tuple[str, dict[str, str]]]:
+    """Every form in which people write at length, filled in."""
+    post = add_post(people.admin, topics.open)
+    comment = add_comment(people.admin, post)
+    words = {"title": "An hour", "body": "of words"}
+    return [
+        ("/posts/new", words), ("/posts/new?kind=page", words), (f"/posts/{post.id}/edit", words),
+        (f"/posts/{post.id}/comments", {"body": "Said below"}), (f"/comments/{comment.id}/edit", {"body": "Better"}),
+        ("/admin/topics", {"name": "Garden", "description": "Weeds"}),
+        (f"/admin/topics/{topics.open.id}", {"name": "Us", "description": "All"}),
+        ("/account", {"name": "Ada", "title": "Baker", "department": "Ovens", "phone": "12", "location": "Hall B",
+                      "email": "ada@example.com", "away_from": "2030-03-01", "away_until": "2030-03-09"}),
+        ("/admin/settings/site", {"name": "Board", "welcome": "Hello\n\nall"}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", ["no token", "signed out", "signed in as a reader", "busy"])
+def test_whatever_stops_a_form_what_was_written_in_it_is_there_to_copy(people, topics, sign_in, monkeypatch, trouble):
+    code = {"no token": 400, "signed out": 401, "signed in as a reader": 403, "busy": 503}[trouble]
+    browser = sign_in(people.reader if code == 403 else people.admin)
+    for address, typed in forms(people, topics):
+        if code == 403 and address == "/account":
+            continue
+        sent = typed if code == 400 else typed | {"csrf_token": browser.csrf_token()}
+        with monkeypatch.context() as patch:
+            if code == 401:
+                patch.setattr(corkboard, "load_sign_in", lambda: None)
+            if code == 503:
+                patch.setattr(corkboard, "load_sign_in", busy)
+            answer = browser.post(address, data=sent, headers=OURS)
+        assert answer.status_code == code, address
+        assert {*texts_to_copy(answer).values()} == {*typed.values()}, address
+
+
+def busy():
+    raise database.DatabaseBusy
 
 
 @pytest.mark.parametrize("multipart", [True, False])
@@ -176,7 +263,25 @@ def test_a_text_that_came_with_too_large_a_file_is_shown_as_well(app, sign_in, p
     kind = "multipart/form-data" if multipart else "application/x-www-form-urlencoded"
     answer = browser.submit("/posts/new", typed, headers={"Origin": "http://localhost"}, content_type=kind)
     assert answer.status_code == 413
-    assert "To be copied</textarea>" in answer.text
+    assert texts_to_copy(answer) == {"Text": "To be copied"}
+
+
+def test_a_text_that_is_too_long_comes_back_in_its_form_with_the_reason(people, topics, sign_in):
+    typed = {"title": "T", "body": "word, " * 84_000, "topic": topics.open.id}  # more than Flask takes by itself
+    answer = sign_in(people.member).submit("/posts/new", typed, content_type="multipart/form-data")
+    assert answer.status_code == 422
+    assert "This is too long: at most 100,000 characters." in answer.text
+    assert answer.text.count("word,") >= 84_000
+
+
+def test_a_body_that_finds_no_room_on_the_disk_is_an_error_page_like_any_other(served, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(served.request_class, "_load_form_data", full)
+    answer = served.test_client().post("/broken/500", data={"body": "Words"}, headers=OURS)
+    assert answer.status_code == 500
+    assert "Something went wrong" in answer.text
 
 
 def test_too_many_tries_are_told_how_long_to_wait(app):
@@ -275,8 +380,9 @@ def test_without_its_database_the_site_says_back_in_a_moment_and_recovers_by_its
         if answer.status_code == 503:
             assert answer.headers["Retry-After"] == "5"
             assert "Back in a moment" in answer.text
-    said = browser.post(f"/posts/{post}/comments", data={"body": "Said", "csrf_token": token})
+    said = browser.post(f"/posts/{post}/comments", data={"body": "Said", "csrf_token": token}, headers=OURS)
     assert said.status_code == 503
+    assert texts_to_copy(said) == {"Text": "Said"}
     assert browser.get("/healthz").status_code == 200
     ready = browser.get("/readyz")
     assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
@@ -378,7 +484,7 @@ def test_what_is_kept_for_a_year_has_the_hash_of_its_content_in_its_address(serv
 
 
 def test_scripts_and_styles_have_their_types_whatever_the_machine_thinks(served):
-    types = {"app.js": "text/javascript", "editor.js": "text/javascript", "app.css": "text/css"}
+    types = {"app.js": "text/javascript", "copy.js": "text/javascript", "app.css": "text/css"}
     types |= {"icon.svg": "image/svg+xml", "icon.png": "image/png"}
     for name, kind in types.items():
         with served.test_client().get(f"/static/{name}") as answer:

@@ -33,6 +33,7 @@ from app import (
     Forbidden,
     NotVisible,
     Post,
+    StoredFile,
     files_folder,
     render_markdown,
     tidy_filename,
@@ -537,6 +538,52 @@ def test_a_file_that_is_refused_is_told_beside_the_field_and_nothing_is_lost(peo
     assert "An hour of words" in answer.text
     assert [row.name for row in rows_of()] == ["notes.txt"]
     assert db.session.scalar(sa.select(sa.func.count()).select_from(Post)) == 0
+
+
+def test_of_several_files_the_good_ones_are_taken_and_each_bad_one_is_named(people, topics, sign_in):
+    sent = [(picture(), "a.png"), (b"x", "run.exe"), (b"words", "b.txt"), (b"no picture", "c.png"), (b"", "d.txt"),
+            (b"words", "e.txt")]  # fmt: skip
+    member, form = sign_in(people.member), {"title": "T", "body": "An hour of words", "topic": topics.open.id}
+    answer = member.submit("/posts/new", form | {"upload": [(BytesIO(content), name) for content, name in sent]})
+    assert answer.status_code == 422
+    assert [row.name for row in rows_of()] == ["a.png", "b.txt", "e.txt"]
+    (told,) = re.findall(r'(?s)id="upload-error".*?<span>(.*?)</span>', answer.text)
+    assert [name for _content, name in sent if name in told] == ["run.exe", "c.png", "d.txt"]
+    attached = re.findall(r'name="attached"\s+value="(\d+)"', answer.text)
+    assert bound(member, topics.open, *attached) == rows_of()[-1].post_id
+
+
+def test_of_more_files_than_a_form_takes_those_that_were_not_taken_are_named(people, topics, sign_in, monkeypatch):
+    monkeypatch.setattr("app.FILES_MOST", 5)
+    member, form = sign_in(people.member), {"title": "T", "body": "An hour of words", "topic": topics.open.id}
+    sent = [(BytesIO(b"words"), f"{number}-of-8.txt") for number in range(1, 9)]
+    answer = member.submit("/posts/new", form | {"upload": sent})
+    assert answer.status_code == 422
+    assert len(rows_of()) == 5
+    assert "A form takes 5 files at once. Add these again: 6-of-8.txt, 7-of-8.txt, 8-of-8.txt." in answer.text
+    assert "An hour of words" in answer.text
+    attached = re.findall(r'name="attached"\s+value="(\d+)"', answer.text)
+    rest = [(BytesIO(b"words"), f"{number}-of-8.txt") for number in range(6, 9)]
+    post_id = bound(member, topics.open, *attached, upload=rest)
+    assert [row.post_id for row in rows_of()] == [post_id] * 8, "all of them, in two rounds"
+
+
+def test_a_text_keeps_every_file_that_it_names(people, topics, sign_in):
+    member = sign_in(people.member)
+    stored = [StoredFile(f"{number}.txt", "txt", 5, "0" * 64, f"{number:032}") for number in range(250)]
+    ids = [Attachment.create(people.member, file).id for file in stored]
+    bound(member, topics.open, body="\n".join(f"![a](/files/{number}/a.png)" for number in ids))
+    assert all(row.post_id for row in rows_of())
+
+
+def test_a_form_of_more_files_than_anybody_adds_still_says_so(people, topics, sign_in, monkeypatch):
+    monkeypatch.setattr("app.FILES_MOST", 0)
+    sent = [(BytesIO(b"x"), f"{number}.txt") for number in range(1200)]
+    form = {"title": "T", "body": "An hour of words", "topic": topics.open.id, "upload": sent}
+    with sign_in(people.member).submit("/posts/new", form) as answer:
+        assert answer.status_code == 422
+        assert "1199.txt" in answer.text
+        assert "An hour of words" in answer.text
 
 
 def test_a_picture_that_the_text_shows_is_not_listed_again_below_it(people, topics, sign_in):

@@ -14,7 +14,7 @@ from world import set_columns
 from app import BODY_MAX, MENTIONS_MOST, USERNAME_PATTERN, Comment, User, mentioned_names, render_markdown
 from database import fold, utcnow
 
-LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"[^>]*>@([^<]+)</a>')
+LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"[^>]*>[@＠﹫]([^<]+)</a>')
 
 
 def linked(source: str, *people: str) -> list[str]:
@@ -34,6 +34,21 @@ def linked(source: str, *people: str) -> list[str]:
         "@ana", "Hello @ana, well done", "See @ana.", "@ana...", "(@ana)", "“@ana”", "@ana's plan", "@ana: please",
         "**@ana** knows", "*@ana*", "_@ana said so_", "- @ana", "> @ana", "# @ana", "[@ana]", "@Ana", "<@ana>",
         "| a |\n|---|\n| @ana |", "One line\n@ana", "@bo/@ana or @ana/@bo",
+        # Beside other marks, and several in a row.
+        "@bo/@ana", "@bo+@ana", "@bo&@ana", "@bo-@ana", "@bo_@ana", "@bo.@ana", "@bo,@ana", "@bo…@ana",
+        "@bo/@cy/@ana",
+        "_@ana_", "__@ana__", "*@bo*/@ana", "@ana-", "@ana–Lima", "@ana_", "@ana.-", "-@ana", "/@ana", "+@ana",
+        "cc:@ana",
+        "@ana/", "@ana\\", "@ana’s", "@ana!", "@ana?", "@ana*", "~@ana", "🙂@ana🙂", "«@ana»", "‹@ana›",
+        "¿@ana?", "\xa0@ana\xa0",
+        # In scripts that have no spaces between words, no upper case, or particles that follow a name.
+        "@anaさん", "@ana様、", "你好@ana", "你好@ana你好", "你好，@ana。", "「@ana」", "（@ana）", "@ana、@bo",
+        "はい@anaさん",
+        "カー@anaー", "@ana님", "안녕@ana에게", "สวัสดี@anaครับ", "مرحبا@ana،", "و@ana", "ל@ana",
+        "नमस्ते@anaजी", "々@ana",
+        # With the sign that Chinese and Japanese keyboards type.
+        "＠ana", "＠anaさん", "你好＠ana", "＠bo／＠ana", "＠bo/＠ana", "﹫ana", "\u3000＠ana\u3000",
+        "\u200b@ana\u200b", "\u200f@ana",
     ],
 )  # fmt: skip
 def test_a_name_after_an_at_sign_is_a_link_to_the_person(source):
@@ -47,6 +62,13 @@ def test_a_name_after_an_at_sign_is_a_link_to_the_person(source):
         "`@ana`", "```\n@ana\n```", "    @ana", "[@ana](https://a.example)", "[words](/people/@ana)",
         "![@ana](/files/1/a.png)", "<https://a.example/@ana>", "https://a.example/@ana", "www.a.example/@ana",
         "a.example?by=@ana", r"\@ana", "@ ana", "@", "@a", "@ana_bo", "@" + "a" * 33, "&#64;ana",
+        "tom＠ana.example", "tom＠ana", "你好tom@ana.example", "tom+bo@ana.example", "tom_@ana", "tom-@ana",
+        "tom.+@ana",
+        "TOM@ana", "Тим@ana", "τ@ana", "1@ana", "１@ana", "@ana@bo", "@ana＠bo", "＠ana@host.example", "@＠ana",
+        "＠＠ana",
+        "@anaя", "@ana1", "@ana１", "@anaa", "@ana.b", "@ana-b", "@ana_é", "@ana.é", "https://a.example/-/@ana",
+        "https://a.example/x?y=1&@ana", "www.a.example/-/@ana", "[你好@ana](https://a.example)", "`＠ana`",
+        "tom@ana/@ana", "mailto:tom@ana.example", "x/@ana", "@bo x/@ana",
     ],
 )  # fmt: skip
 def test_within_words_addresses_code_and_links_nobody_is_mentioned(source):
@@ -57,6 +79,9 @@ def test_the_name_is_shown_as_it_was_typed_and_the_rest_is_text():
     drawn = render_markdown("@Ana.Lima, @nobody & @ana-", people=lambda _: {"ana.lima"})
     assert LINK.findall(drawn) == [("Ana.Lima", "Ana.Lima")]
     assert drawn.endswith(", @nobody &amp; @ana-</p>\n")
+    drawn = render_markdown("＠Anaさん", people=lambda names: names)
+    assert LINK.findall(drawn) == [("Ana", "Ana")]
+    assert drawn.endswith(">＠Ana</a>さん</p>\n")
 
 
 def test_the_words_for_a_picture_stay_whole_and_mention_nobody():
@@ -79,7 +104,8 @@ def test_the_first_hundred_people_are_mentioned():
 
 
 PIECES = st.sampled_from(
-    ["@ana", "@bo.lund", "@Ana-", "@x_", "ana", "@", "a", "é", "1", "_", "*", "**", "`", "```", "~~", "[", "]", "(",
+    ["@ana", "@bo.lund", "@Ana-", "@x_", "＠ana", "さん",
+     "ana", "@", "a", "é", "1", "_", "*", "**", "`", "```", "~~", "[", "]", "(",
      ")", "![", "](/files/1/a.png)", "](https://a.example)", "<", ">", "/", "\\", ".", "-", "|", "#", " ", "    ", "\n",
      "\n\n", "\n> ", "\n- ", "\n|a|b|\n|-|-|\n|", "https://", "www.a.example", "a@b.example", "&amp;", "&#64;",
      ":", "'"]
@@ -98,18 +124,20 @@ def test_whoever_is_linked_is_mentioned(source):
 def test_no_name_has_a_part_in_a_word_or_ends_in_a_full_stop(source):
     for name in linked(source):
         assert re.fullmatch(USERNAME_PATTERN, name)
-        assert not name.endswith(".")
-        at = re.escape(name)
-        assert re.search(rf"(?<![^\W_])@{at}(?![^\W_])", source, re.IGNORECASE)
+        at, letter = re.escape(name), "[A-Za-z0-9é]"
+        assert re.search(rf"(?<!{letter})[@＠﹫]{at}(?!{letter})", source, re.IGNORECASE)
 
 
-@given(st.from_regex(USERNAME_PATTERN, fullmatch=True).filter(lambda name: 2 <= len(name) <= 32 and name[-1] != "."))
+@given(st.from_regex(USERNAME_PATTERN, fullmatch=True).filter(lambda name: 2 <= len(name) <= 32))
 @settings(max_examples=1000 if REQUIRE_ALL else 100, deadline=None)
 def test_every_username_can_be_mentioned(username):
     assert linked(f"Thanks, @{username}. And (@{username})!", fold(username)) == [fold(username)] * 2
 
 
-@pytest.mark.parametrize("piece", ["@", "@a", " @aa", " @a.", "@" + "." * 50, " @" + "a." * 15, " @aa@"])
+@pytest.mark.parametrize(
+    "piece",
+    ["@", "@a", "@aa/", "@aa_", "/@aa", "+-@", "＠ああ", " @aa", " @a.", "@" + "." * 50, " @" + "a." * 15, " @aa@"],
+)
 def test_a_long_text_of_at_signs_is_read_quickly(piece):
     source = (piece * BODY_MAX)[:BODY_MAX]
     begun = time.perf_counter()

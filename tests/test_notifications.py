@@ -102,6 +102,91 @@ def test_who_follows_a_topic_is_told_of_its_new_posts_and_pages(people, topics, 
     assert news() == set()
 
 
+def test_what_is_posted_in_the_topic_for_everyone_reaches_people_who_never_chose_anything(app, news, names, sign_in):
+    anna = add_person("anna", Role.ADMIN)
+    Topic.ensure_first(anna)
+    topic = db.session.scalar(sa.select(Topic))
+    newcomer = add_person("newcomer")
+    names |= {anna.id: "anna", newcomer.id: "newcomer"}
+    add_post(anna, topic)
+    assert news() >= {("newcomer", "post")}
+    assert ("anna", "post") not in news()
+    assert bell(sign_in(newcomer)) == 1
+
+
+def test_a_persons_own_choice_wins_over_what_is_followed_by_default(people, topics, news, sign_in):
+    Topic.edit(people.editor, topics.open.id, name="Everyone", description="", followed_by_default=True)
+    everybody = {"reader", "member", "admin", "stranger"}
+    add_post(people.editor, topics.open)
+    assert news() == {(who, "post") for who in everybody}
+    reader, member, admin = (sign_in(who) for who in (people.reader, people.member, people.admin))
+    for browser, state, offered in ((reader, "none", "Follow"), (member, "muted", "Unmute")):
+        assert "Unfollow" in browser.get("/topics/everyone").text
+        assert browser.submit("/topics/everyone/follow", {"state": state}).status_code == 303
+        page = browser.get("/topics/everyone").text
+        assert f"{offered}</button>" in page
+        assert "Unfollow" not in page
+    add_post(people.editor, topics.open)
+    assert news() == {("admin", "post"), ("stranger", "post")}
+    admin.submit("/topics/everyone/follow", {"state": "following"})
+    Topic.edit(people.editor, topics.open.id, name="Everyone", description="", followed_by_default=False)
+    add_post(people.editor, topics.open)
+    assert news() == set(), "the admin followed it already and had nothing to choose"
+    admin.submit("/topics/everyone/follow", {"state": "following"})
+    add_post(people.editor, topics.open)
+    assert news() == {("admin", "post")}
+    Topic.edit(people.editor, topics.open.id, name="Everyone", description="", followed_by_default=True)
+    add_post(people.editor, topics.open, "Are @reader and @member there?")
+    assert {who for who, kind in news() if kind == "post"} == {"admin", "stranger"}
+    reader.submit("/topics/everyone/follow", {"state": "following"})
+    add_post(people.editor, topics.open)
+    assert ("reader", "post") in news()
+
+
+def test_choosing_what_one_has_already_writes_nothing_down(people, topics):
+    Topic.edit(people.editor, topics.open.id, name="Everyone", description="", followed_by_default=True)
+    before = again_of(people.reader)
+    Follow.choose(people.reader, "following", topic_id=topics.open.id)
+    Follow.choose(people.reader, "none", topic_id=topics.private.id)
+    assert again_of(people.reader) == before
+    Follow.choose(people.reader, "none", topic_id=topics.open.id)
+    Follow.choose(people.reader, "none", topic_id=topics.open.id)
+    assert again_of(people.reader) == [*before, "topic.unfollowed"]
+
+
+def again_of(person: User) -> list[str]:
+    db.session.rollback()
+    return list(
+        db.session.scalars(sa.select(Activity.action).where(Activity.actor_id == person.id).order_by(Activity.id))
+    )
+
+
+def test_a_private_topic_is_followed_by_those_who_choose_to(people, topics, news, sign_in):
+    browser = sign_in(people.editor)
+    assert "People follow this by default" in browser.get(f"/admin/topics/{topics.open.id}").text
+    assert "People follow this by default" not in browser.get(f"/admin/topics/{topics.private.id}").text
+    values = {"name": "Secret", "private": "y", "followed_by_default": "y"}
+    browser.submit("/admin/topics", values)
+    Topic.edit(people.editor, topics.open.id, name="Everyone", description="", followed_by_default=True)
+    assert browser.submit("/admin/topics", {"name": "Other", "followed_by_default": "y"}).status_code == 303
+    assert browser.submit(f"/admin/topics/{topics.open.id}/private").status_code == 303
+    db.session.rollback()
+    followed = db.session.scalars(sa.select(Topic.name).where(Topic.followed_by_default))
+    assert [*followed] == ["Other"]
+    Topic.add_member(people.editor, topics.open.id, people.reader.id)
+    add_post(people.editor, topics.open)
+    assert news() == set()
+
+
+def test_when_topics_are_merged_choices_go_along_and_a_default_too(people, topics, news):
+    garden = corkboard.Topic.create(people.editor, form_id="0" * 32, name="Garden", followed_by_default=True)
+    Follow.choose(people.reader, "none", topic_id=garden.id)
+    Follow.choose(people.member, "muted", topic_id=garden.id)
+    Topic.merge(people.editor, garden.id, topics.open.id)
+    add_post(people.editor, topics.open)
+    assert {who for who, _kind in news()} == {"reader", "admin", "stranger"}, "who left one may follow another"
+
+
 def test_a_draft_is_told_when_it_is_published_and_a_scheduled_post_when_it_appears(people, topics, news, clock):
     Follow.choose(people.reader, "following", topic_id=topics.open.id)
     post = add_post(people.member, topics.open, how="draft")
@@ -371,6 +456,33 @@ def test_the_bell_counts_the_groups_by_post_and_kind_that_the_page_shows(app, pe
         "Unread: Admin and 2 others commented on The oven is back",
     ]
     assert bell(sign_in(people.reader)) == 0
+
+
+def test_the_bell_its_poll_and_the_list_count_alike_whatever_happened(app, people, topics, sign_in):
+    """Of each kind, in each state: unread, read and told again, of what was deleted, and of what one no longer sees."""
+    member, posts = people.member, [add_post(people.member, topics.open, f"Post {number}") for number in range(6)]
+    secret = add_post(people.member, topics.private, "Secret")
+    for post in (*posts, secret):
+        add_comment(people.editor, post, "Hello @member")
+        add_comment(people.admin, post)
+        Reaction.change(people.editor, "love", True, post_id=post.id)
+    Acknowledgement.require(people.editor, posts[0].id, roles=[Role.MEMBER])
+    edit(people.editor, posts[1], "Changed", notify=True)
+    browser = sign_in(member)
+    browser.get(f"/posts/{posts[2].id}")
+    add_comment(people.editor, posts[2], "And another")
+    Post.delete(people.editor, posts[3].id)
+    for comment in db.session.scalars(sa.select(Comment).where(Comment.post_id == posts[4].id)).all():
+        Comment.delete(people.editor, comment.id)
+    Topic.remove_member(people.editor, topics.private.id, member.id)
+    shown = unread_on_page(browser)
+    assert len(shown) == 12
+    assert bell(browser) == len(shown) == browser.get("/notifications/poll").json["unread"]
+    left = len(shown)
+    for post in posts:
+        browser.get(f"/posts/{post.id}")
+        assert bell(browser) == len(unread_on_page(browser)) <= left
+    assert bell(browser) == 0
 
 
 def test_two_people_are_both_named(people, topics, sign_in):

@@ -327,6 +327,20 @@ def test_coming_back_is_seen_at_once(people, sign_in):
 # -- Names and addresses that are the same -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("username", ["jose.n.", "jose-", "jose_", "jose..", ".jose", "-jose", "_j", "josé", "j.", ""])
+def test_a_username_begins_and_ends_with_a_letter_or_digit(people, sign_in, username):
+    answer = sign_in(people.admin).submit("/admin/people/new", {"name": "José", "username": username, "role": "20"})
+    assert answer.status_code == 422
+    assert 'id="username-error"' in answer.text
+
+
+@pytest.mark.parametrize("username", ["jose.n", "j-n", "j_n", "jo", "j1", "1j", "j..n"])
+def test_a_username_may_have_marks_within(people, sign_in, username):
+    answer = sign_in(people.admin).submit("/admin/people/new", {"name": "José", "username": username, "role": "20"})
+    assert answer.status_code == 200, "the page with the new password"
+    assert User.by_username(username).name == "José"
+
+
 def test_a_username_is_taken_however_it_is_written(people):
     add_person("anna")
     for username in ["anna", "Anna", "ANNA", " anna", "ａｎｎａ", "Ａｎｎａ"]:

@@ -30,6 +30,7 @@ from app import (
     Comment,
     EditConflict,
     Forbidden,
+    Notification,
     Post,
     PostData,
     Revision,
@@ -402,6 +403,26 @@ def test_an_edited_comment_says_so_and_the_same_text_again_changes_nothing(peopl
     for body, times in (("First words", 0), ("Other words", 1)):
         assert browser.submit(f"/comments/{comment.id}/edit", {"body": body}).status_code == 303
         assert browser.get(f"/posts/{post.id}").text.count(mark) == times
+
+
+@pytest.mark.parametrize("body", ["Other words", "See [[The crane is back]] and @editor", "A\r\n\r\nB  \n"])
+def test_an_edit_of_a_comment_that_is_sent_again_is_no_conflict_and_tells_nobody_twice(people, topics, sign_in, body):
+    page = add_post(people.editor, topics.open, kind="page")
+    comment, browser = add_comment(people.member, page, "First words"), sign_in(people.member)
+    for _time in range(2):  # the first answer was lost
+        answer = browser.submit(f"/comments/{comment.id}/edit", {"body": body})
+        assert (answer.status_code, answer.location) == (303, f"/posts/{page.id}#comment-{comment.id}")
+    assert count(Activity, Activity.action == "comment.edited") == 1
+    assert count(Notification, Notification.kind == "mention") == ("@editor" in body)
+
+
+def test_an_edit_of_a_post_that_is_sent_again_is_no_conflict(people, topics, sign_in):
+    add_post(people.editor, topics.open, "Ramp", kind="page")
+    post, browser = add_post(people.member, topics.open), sign_in(people.member)
+    form = {"title": "Other", "body": "See [[Ramp]]\r\n\r\nand more", "topic": topics.open.id, "version": post.version}
+    for _time in range(2):
+        assert browser.submit(f"/posts/{post.id}/edit", form).status_code == 303
+    assert again(post).version == 2
 
 
 # -- Writing, changing, deleting ---------------------------------------------------------------------------------------

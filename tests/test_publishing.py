@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from datetime import date, datetime, timedelta
+from io import BytesIO
 from types import SimpleNamespace
 
 import pytest
@@ -125,6 +126,26 @@ def test_publishing_a_draft_is_what_the_others_see_first(people, topics, sign_in
     page = reader.get(f"/posts/{post.id}").text
     assert "edited" not in page
     assert recorded(post.id) == ["post.drafted", "post.published"]
+
+
+def test_each_way_to_save_says_what_it_did(people, topics, sign_in):
+    browser = sign_in(people.member)
+
+    def said(address: str, form: dict) -> str:
+        answer = browser.submit(address, form)
+        assert answer.status_code == 303, answer.text
+        page = browser.get(answer.location).text
+        return " ".join(re.search(r'(?s)class="flash flash-success".*?<p>(.*?)</p>', page)[1].split())
+
+    draft = browser.submit("/posts/autosave", written(topics.open, **BEGUN)).json
+    address, form = f"/posts/{draft['id']}/edit", BEGUN | {"topic": topics.open.id, "version": draft["version"]}
+    assert said(address, form | {"draft": "1"}) == "Saved as a draft. Only you can see it."
+    assert said(address, form | {"scheduled_for": "2090-03-02T09:00"}).startswith("Scheduled for ")
+    assert said(address, form | {"draft": "1"}) == "Saved as a draft. Only you can see it."
+    assert said(address, form | {"scheduled_for": "2090-03-02T09:00"}).startswith("Scheduled for ")
+    assert said(address, form | {"scheduled_for": ""}) == "Published."
+    assert said(address, form | {"body": "Better", "version": draft["version"]}) == "Saved."
+    assert said("/posts/new", written(topics.open)) == "Published."
 
 
 def test_what_was_saved_of_a_draft_stays_with_its_author(people, topics):
@@ -251,6 +272,41 @@ def test_what_is_typed_is_kept_by_itself_and_survives_a_closed_browser(people, t
     assert "It goes on" in sign_in(people.member).get(f"/posts/{first.json['id']}/edit").text
     assert count(Revision) == 0, "what is kept by itself makes no revision"
     assert recorded(first.json["id"]) == ["post.drafted"]
+
+
+def test_every_field_of_the_form_is_kept_by_itself_except_when_it_appears(people, topics, sign_in):
+    browser, form = sign_in(people.editor), written(topics.open, **BEGUN) | {"kind": "news"}
+    draft = browser.submit("/posts/autosave", form | {"expires_at": "2030-03-04"}).json
+    address, version = f"/posts/{draft['id']}/edit", {"version": draft["version"]}
+    assert 'value="2030-03-04"' in browser.get(address).text
+    later = form | version | {"topic": topics.private.id, "kind": "page", "owner": people.editor.id, "review": "6"}
+    saved = browser.submit(f"/posts/{draft['id']}/autosave", later | {"scheduled_for": "2030-03-02T09:00"})
+    assert saved.json == draft, "only another text is another version"
+    post = again(db.session.get(Post, draft["id"]))
+    kept = (post.topic_id, post.kind, post.owner_id, post.review_every, post.expires_at)
+    assert kept == (topics.private.id, "page", people.editor.id, 6, None)
+    assert (post.scheduled_for, post.published_at) == (None, None), "the site would publish it then"
+    page = browser.get(address).text
+    assert re.search(rf'<option selected value="{people.editor.id}">', page)
+    assert re.search(r'<option selected value="6">', page)
+
+
+@pytest.mark.parametrize("day", ["0002-03-04", "0202-03-04", "9999-12-31", ""])
+def test_a_day_that_is_half_typed_keeps_nothing_else_from_being_kept(people, topics, sign_in, day):
+    browser, form = sign_in(people.member), written(topics.open, **BEGUN)
+    draft = browser.submit("/posts/autosave", form | {"expires_at": "2030-03-04"}).json
+    later = form | {"version": draft["version"], "body": "It goes on", "expires_at": day}
+    assert browser.submit(f"/posts/{draft['id']}/autosave", later).status_code == 200
+    post = again(db.session.get(Post, draft["id"]))
+    assert (post.body, post.expires_at) == ("It goes on", None)
+
+
+def test_files_that_were_added_to_a_draft_are_kept_with_it(people, topics, sign_in):
+    browser = sign_in(people.member)
+    upload = browser.submit("/files", {"upload": (BytesIO(b"words"), "notes.txt")})
+    file_id = re.search(r'name="attached"\s+value="(\d+)"', upload.text)[1]
+    draft = browser.submit("/posts/autosave", written(topics.open, **BEGUN) | {"attached": file_id}).json
+    assert "notes.txt" in browser.get(f"/posts/{draft['id']}").text
 
 
 def test_the_first_autosave_sent_twice_makes_one_draft(app, people, topics):

@@ -95,6 +95,118 @@ def test_what_was_saved_too_often_is_saved_later_and_nothing_typed_is_lost(
     expect(page.get_by_label("Text")).to_have_value("Some **words** that took an hour.")
 
 
+def test_every_field_of_a_draft_is_there_after_a_reload_and_the_button_says_what_it_does(
+    site: Site, visit: Visit, words: str
+) -> None:
+    page = visit(site, "hattie")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.clock.install()
+    written(page, words)
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Topic", exact=True).select_option(index=1)
+    topic = page.get_by_label("Topic", exact=True).input_value()
+    page.get_by_label("Publish on").fill("2090-03-02T09:00")
+    page.get_by_label("Remove from Home after").fill("2090-03-09")
+    page.clock.run_for(5_000)
+    expect(page.locator("#autosaved")).to_contain_text("Saved ")
+    for _time in range(2):
+        page.reload()
+        expect(page.get_by_label("Title")).to_have_value(words)
+        expect(page.get_by_label("Topic", exact=True)).to_have_value(topic)
+        expect(page.get_by_label("Publish on")).to_have_value("2090-03-02T09:00")
+        expect(page.get_by_label("Publish on")).to_be_visible()
+        expect(page.get_by_label("Remove from Home after")).to_have_value("2090-03-09")
+        expect(page.locator("#publish")).to_have_text("Schedule")
+    page.get_by_role("button", name="Start over").click()
+    expect(page.get_by_label("Publish on")).to_have_value("")
+    expect(page.locator("#publish")).to_have_text("Publish")
+    page.get_by_label("Publish on").fill("2090-03-02T09:00")
+    page.locator("#publish").click()
+    expect(page.get_by_text("Scheduled for Thursday 2 March 2090, 09:00.", exact=True)).to_be_visible()
+    page.goto("/posts/new?topic=shops")
+    expect(page.locator(".draft-notice")).to_have_count(0)
+
+
+def test_a_choice_alone_is_saved_by_itself_as_well(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "hattie")
+    page.clock.install()
+    written(page, words)
+    page.clock.run_for(5_000)
+    expect(page.locator("#autosaved")).to_contain_text("Saved ")
+    with page.expect_response("**/autosave") as answer:
+        page.get_by_text("More", exact=True).click()
+        page.get_by_label("Remove from Home after").fill("2090-03-09")
+        page.clock.run_for(5_000)
+    assert answer.value.status == 200
+    page.reload()
+    expect(page.get_by_label("Remove from Home after")).to_have_value("2090-03-09")
+    expect(page.locator(".draft-notice")).to_have_count(0)
+
+
+# -- Answers that got lost, and errors ---------------------------------------------------------------------------------
+
+
+def test_what_was_sent_and_never_answered_waits_though_another_page_redirects_meanwhile(
+    site: Site, visit: Visit, words: str
+) -> None:
+    page = visit(site, "hattie")
+    page.on("dialog", lambda dialog: dialog.accept())
+    written(page, words)
+    page.route("**/posts/new", lambda route: route.abort(), times=1)
+    page.get_by_role("button", name="Publish").click()
+    page.wait_for_url("chrome-error://chromewebdata/")
+    page.goto("/comments/135")  # it redirects to its post
+    page.goto("/posts/new?topic=shops")
+    expect(page.get_by_label("Title")).to_have_value(words)
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("heading", name=words)).to_be_visible()
+    page.goto("/posts/new?topic=shops")
+    expect(page.get_by_label("Title")).to_have_value("")
+
+
+@WITH_AND_WITHOUT
+def test_a_change_of_a_post_that_is_gone_by_now_can_be_copied(
+    site: Site, visit: Visit, words: str, scripts: bool
+) -> None:
+    page = visit(site, "hattie", java_script_enabled=scripts)
+    written(page, words)
+    page.get_by_role("button", name="Publish").click()
+    page.get_by_role("link", name="Edit", exact=True).first.click()
+    page.get_by_label("Text").fill(f"An hour\n\nof {words}")
+    with site.app.app_context():
+        Post.delete(site.user("hattie"), int(page.url.split("/")[-2]))
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
+    expect(page.get_by_label("Text")).to_have_value(f"An hour\n\nof {words}")
+    copy = page.get_by_role("button", name="Copy Text")
+    if not scripts:
+        return expect(copy).to_be_hidden()
+    copy.click()
+    expect(page.get_by_role("status").filter(has_text="Copied Text")).to_be_attached()
+    assert list(faults_of(page, "what was written")) == []
+    page.goto("/posts/new?topic=shops")
+    page.get_by_label("Text").focus()
+    page.keyboard.press("Control+v")
+    expect(page.get_by_label("Text")).to_have_value(f"An hour\n\nof {words}")
+    page.evaluate("sessionStorage.clear()")
+    return None
+
+
+def test_a_profile_that_could_not_be_saved_is_filled_in_again(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "nia")
+    page.goto("/account")
+    page.get_by_label("Location").fill(words)
+    page.get_by_label("Away until").fill("2090-03-09")
+    site.end_sign_ins("nia")
+    page.get_by_role("button", name="Save profile").click()
+    expect(page.get_by_label("Location")).to_have_value(words)
+    page.get_by_role("link", name="Sign in").click()
+    sign_in(page, "nia", site.passwords["nia"])
+    page.goto("/account")
+    expect(page.get_by_label("Location")).to_have_value(words)
+    expect(page.get_by_label("Away until")).to_have_value("2090-03-09")
+
+
 # -- Signed out meanwhile ----------------------------------------------------------------------------------------------
 
 
