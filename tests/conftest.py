@@ -268,6 +268,28 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
 
 
 @pytest.fixture
+def read_only(app: Flask) -> Iterator[threading.Event]:
+    """While it is set, new connections can only read, as where the disk or the server may not be written."""
+    shut = threading.Event()
+
+    def connect(_dialect: Any, _record: Any, arguments: list[Any], parameters: dict[str, Any]) -> None:
+        if shut.is_set() and database.is_sqlite():
+            arguments[0] = f"file:{arguments[0]}?mode=ro"
+            parameters["uri"] = True
+        elif shut.is_set():
+            parameters["init_command"] += ", SESSION TRANSACTION READ ONLY"
+
+    db.session.remove()
+    db.engine.dispose()
+    sa.event.listen(db.engine, "do_connect", connect)
+    yield shut
+    shut.clear()
+    sa.event.remove(db.engine, "do_connect", connect)
+    db.session.remove()
+    db.engine.dispose()
+
+
+@pytest.fixture
 def empty_folder(app: Flask) -> Path:
     """The data folder without the files and backups of other tests."""
     folder: Path = app.config["DATA_DIR"]

@@ -98,7 +98,7 @@ def test_texts_of_an_older_version_are_told_only_while_there_are_some(people, to
     post, browser = add_post(people.member, topics.open), sign_in(people.admin)
     assert "python -m flask rerender" not in browser.get("/admin").text
     set_columns(Post, post.id, renderer=1)
-    assert "Run: python -m flask rerender" in browser.get("/admin").text
+    assert "python -m flask rerender" in browser.get("/admin").text
 
 
 # -- How it is used ----------------------------------------------------------------------------------------------------

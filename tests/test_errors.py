@@ -296,6 +296,53 @@ def test_a_site_that_starts_before_its_database_comes_up_with_it(app, unplugged)
     assert app.test_client().get("/login").status_code == 200
 
 
+def test_a_database_that_was_read_only_for_a_moment_takes_writes_at_once_afterwards(
+    app, people, topics, sign_in, read_only
+):
+    browser, post = sign_in(people.member), add_post(people.member, topics.open).id
+    browser.csrf_token()
+    db.session.remove()
+    db.engine.dispose()
+    read_only.set()
+    assert browser.get("/people").status_code == 200, "reading goes on"
+    for _ in range(2):
+        refused = browser.submit(f"/posts/{post}/comments", {"body": "Said", "form_id": "a" * 32})
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert browser.get("/readyz").status_code == 503
+    read_only.clear()
+    if not database.is_sqlite():  # its connections are as good as ever, and only this session was told not to write
+        db.engine.dispose()
+    assert browser.submit(f"/posts/{post}/comments", {"body": "Said", "form_id": "a" * 32}).status_code == 303
+    assert browser.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("engine_app", ["sqlite"], indirect=True)
+def test_on_a_full_disk_the_page_says_so_and_shows_the_text(app, people, topics, sign_in):
+    browser, post = sign_in(people.member), add_post(people.member, topics.open).id
+    full = lambda raw, _: raw.execute("PRAGMA max_page_count = 1")  # noqa: E731
+    event.listen(db.engine, "connect", full)
+    db.session.remove()
+    db.engine.dispose()
+    try:
+        text = "Bring a spoon. " * 1000
+        headers = {"Sec-Fetch-Site": "same-origin"}
+        answer = browser.submit(f"/posts/{post}/comments", {"body": text, "form_id": "a" * 32}, headers=headers)
+        assert answer.status_code == 507
+        assert "disk is full" in answer.text
+        assert text in answer.text
+        assert "Wait a moment" not in answer.text
+    finally:
+        event.remove(db.engine, "connect", full)
+        db.session.remove()
+        db.engine.dispose()
+
+
+def test_a_site_on_a_full_disk_is_not_ready(app, monkeypatch):
+    monkeypatch.setattr(corkboard.shutil, "disk_usage", lambda _path: SimpleNamespace(free=9_000_000))
+    answer = app.test_client().get("/readyz")
+    assert (answer.status_code, answer.json["reason"]) == (503, "The disk is full.")
+
+
 # -- Headers -----------------------------------------------------------------------------------------------------------
 
 ANSWERS = [
