@@ -7064,7 +7064,7 @@ def is_loopback(host: str) -> bool:
 
 
 def reach() -> tuple[str, str]:
-    """Return the address to hand out, which is empty while only this computer can open the site, and advice in words."""
+    """Return the address to hand out, empty while only this computer can open the site; and the same in words."""
     config = current_app.config
     if config["TRUSTED_PROXY"] or not is_loopback(config["HOST"]):
         address = site_address(config)

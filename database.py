@@ -140,7 +140,7 @@ db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 migrate = Migrate(directory=str(MIGRATIONS))
 
 BUSY_SECONDS = 5  # how long a writer waits for another writer
-HANG_SECONDS = 2 * BUSY_SECONDS  # how long a page waits for a MySQL server that says nothing
+HANG_SECONDS = BUSY_SECONDS + 3  # how long a page waits for a MySQL server that says nothing: longer than for a lock
 SQLITE_PRAGMAS = ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 MYSQL_INIT_COMMAND = (
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
