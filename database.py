@@ -243,9 +243,11 @@ def checkpoint() -> None:
     db.session.rollback()
     with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
         raw = db.engine.raw_connection()
-        for pragma in ("busy_timeout = 500", "wal_checkpoint(TRUNCATE)"):
-            raw.cursor().execute(f"PRAGMA {pragma}")
-        raw.invalidate()  # or the next one would be given its impatience
+        try:
+            for pragma in ("busy_timeout = 500", "wal_checkpoint(TRUNCATE)"):
+                raw.cursor().execute(f"PRAGMA {pragma}")
+        finally:
+            raw.invalidate()  # or the next one would be given its impatience
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
@@ -955,7 +957,7 @@ def opened_backup(file: IO[bytes], compare: bool = False) -> Iterator[tuple[Flas
                 with progress("Reading files", files) as names:
                     for name in names:
                         _unpack(archive, manifest, name, data_folder() / name)
-        except click.ClickException:
+        except BackupError:
             raise
         except (Exception, SystemExit) as error:  # Flask-Migrate ends with the latter
             log.warning("a backup cannot be restored", exc_info=error)
