@@ -8188,14 +8188,13 @@ ROOM = "Make room on the disk."
 # What to change after an error of each kind.
 REMEDIES = {
     1021: ROOM, 1114: ROOM, "SQLITE_FULL": ROOM,
-    1040: "Let the server take more connections (max_connections), or set THREADS lower.",
     1044: NO_RIGHT, 1142: NO_RIGHT,
     1045: "Correct the name or the password in DATABASE_URL.",
     1049: "Create it, or correct the name of the database in DATABASE_URL.",
-    1054: OTHER_TABLES, 1146: OTHER_TABLES, "SQLITE_ERROR": OTHER_TABLES,
+    1146: OTHER_TABLES, "SQLITE_ERROR": OTHER_TABLES,
     "SQLITE_BUSY": "Another program keeps it locked. Stop that one, and try again.",
     1290: "The server is set to read only. DATABASE_URL has to name one that can be written.",
-    2002: UNREACHED, 2003: UNREACHED, 2006: UNREACHED, 2013: UNREACHED,
+    2002: UNREACHED, 2003: UNREACHED, 2013: UNREACHED,
     "SQLITE_CANTOPEN": NOT_OURS, "SQLITE_READONLY": NOT_OURS,
     "SQLITE_CORRUPT": NO_FILE, "SQLITE_NOTADB": NO_FILE,
 }  # fmt: skip
