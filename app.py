@@ -118,7 +118,7 @@ from PIL import Image, ImageOps
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
 from sqlalchemy.event import listens_for
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
@@ -164,7 +164,7 @@ from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] (t
 from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Optional, Regexp
 
 import database
-from config import Config, Finding, configure_logging, load
+from config import FLASK, Config, Finding, configure_logging, load
 from config import config as configurations
 from database import (
     BackupError,
@@ -1109,9 +1109,13 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def rescue(cls, user_id: int, password_hash: str) -> None:
-        """Make a person an active administrator with a new password. Only the command line does this."""
+    def rescue(cls, user_id: int, password_hash: str, **profile: Any) -> None:
+        """Make a person an active administrator with a new password. Only the command line does this.
+
+        Raises `ValidationError` if somebody else has the email address.
+        """
         user = db.session.get_one(cls, user_id, with_for_update=True)
+        user._fill_in(**profile)
         changes = {"role": (user.role.label, Role.ADMIN.label)}
         user.role, user.deactivated_at, user.password_hash = Role.ADMIN, None, password_hash
         SignIn.end_all(user.id)
@@ -3529,7 +3533,7 @@ class Setting(db.Model):
         """Return a new one-time token for setting up the site. Raises `ValidationError` when people exist already."""
         cls.lock()
         if User.exists():
-            words = "The site is set up already. To rescue an account: python -m flask create-admin"
+            words = f"The site is set up already. To rescue an account: {FLASK} create-admin"
             raise ValidationError("token", words)
         token = secrets.token_urlsafe(24)
         database.upsert(cls, [{"name": "setup_token", "value": hash_token(token)}])
@@ -5329,7 +5333,7 @@ def _check_setup_token(token: str) -> None:
     if not hmac.compare_digest(expected, hash_token(token)):
         # This GET writes to the database. That does no harm while the site has no people.
         refuse_too_often(f"setup:{client_network()}", 10, timedelta(seconds=30))
-        words = "This set-up link has expired or been replaced. Look at the console, or run: python -m flask setup-link"
+        words = f"This set-up link has expired or been replaced. Look at the console, or run: {FLASK} setup-link"
         abort(403, words)
 
 
@@ -6604,7 +6608,7 @@ admin = Blueprint("admin", __name__, url_prefix="/admin")
 @role_required(Role.ADMIN)
 def overview() -> ResponseReturnValue:
     """Show Administration: whether everything is OK, what to do next, and how the site is used."""
-    is_reachable, advice = reach()
+    address, advice = reach()
     return render_template(
         "admin/index.html",
         findings=sorted(site_findings(), key=attrgetter("ok")),
@@ -6612,11 +6616,10 @@ def overview() -> ResponseReturnValue:
         written=posts_by_week(),
         slowest=slowest_pages(),
         failed=failed_pages(),
-        is_reachable=is_reachable,
         advice=advice,
         has_colleagues=count_of(User) > 1,
         has_posts=db.session.scalar(sa.select(Post.id).where(Post.published_at > LONG_AGO).limit(1)) is not None,
-        addresses=addresses(),
+        address=address,
     )
 
 
@@ -6656,7 +6659,7 @@ def new_person() -> ResponseReturnValue:
         with form.errors_from_model():
             person = User.create(current_user, password_hash=hashed, **values)
             if generated:
-                return render_template("admin/new_password.html", person=person, password=generated)
+                return show_password(person, generated)
             return redirect_with_flash("/admin/people", f"{person.name} can sign in now.")
     return form_page("admin/new_person.html", form)
 
@@ -6726,7 +6729,12 @@ def reset_password(user_id: int) -> ResponseReturnValue:
     """Generate a new password for somebody and show it once. They are signed out everywhere."""
     person, generated = _person(user_id), generate_password()
     User.set_password(current_user, user_id, hash_password(generated))
-    return render_template("admin/new_password.html", person=person, password=generated)
+    return show_password(person, generated)
+
+
+def show_password(person: User, password: str) -> str:
+    """Show a new password once, with what it is for, to hand over."""
+    return render_template("admin/new_password.html", person=person, password=password, reach=reach())
 
 
 @admin.get("/settings")
@@ -6875,8 +6883,9 @@ def site_findings() -> Iterator[Finding]:
 
 
 def machine_findings() -> Iterator[Finding]:
-    """Check the version, the disk, and who can read the secret key."""
+    """Check the version, the address, the disk, and who can read the secret key."""
     yield Finding(True, "version", f"Corkboard {VERSION} on Python {platform.python_version()}")
+    yield host_finding()
     folder = database.data_folder()
     free = shutil.disk_usage(folder).free
     yield Finding(free >= 500_000_000, "disk", f"{file_size(free)} free", "Make room: the site needs at least 500 MB.")
@@ -6887,14 +6896,32 @@ def machine_findings() -> Iterator[Finding]:
         yield Finding(private, "secret key", words, f"Run: chmod 600 {key_file}")
 
 
+def host_finding() -> Finding:
+    """Check whether this computer has the address that HOST names."""
+    host = current_app.config["HOST"]
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        remedy = "Set HOST=127.0.0.1 in .env, or HOST=0.0.0.0 to open the site to the network."
+        return Finding(False, "host", f"this computer has no address {host}", remedy)
+    return Finding(True, "host", host)
+
+
+@transactional
+def check_writing() -> None:
+    """Write a row that `Throttle.take` deletes again. Raises the engine's error where nothing can be written."""
+    database.upsert(Throttle, [{"key": "check", "whole_at": utcnow()}])
+
+
 def database_finding() -> Finding:
-    """Check whether the database answers, fits this version and belongs to the data folder."""
+    """Check whether the database answers, can be written, fits this version and belongs to the data folder."""
     try:
         database.check_ready()
-    except DBAPIError as error:
-        log.warning("check: the database does not answer", exc_info=error)
-        remedy = "Is it running, and are the name and password in DATABASE_URL right? For details, see the log."
-        return Finding(False, "database", f"{db.engine.url.render_as_string()} does not answer", remedy)
+        check_writing()
+    except (SQLAlchemyError, database.DatabaseBusy) as error:
+        log.warning("check: the database refuses", exc_info=error)
+        return Finding(False, "database", *trouble(error))
     except database.SchemaError as error:
         return Finding(False, "database", error.message)
     return Finding(True, "database", f"it answers, and takes {file_size(database.database_size())}")
@@ -6914,7 +6941,7 @@ def jobs_finding() -> Finding:
     """Check whether anything runs the jobs, and whether they succeed."""
     if age(JobRun.last_seen()) > JOBS_LATE:
         words = "nothing has run the jobs for five minutes, so scheduled posts aren't published"
-        remedy = "They begin soon after a start. Beside a server other than wsgi.py, run: python -m flask jobs run"
+        remedy = f"They begin soon after a start. Beside a server other than wsgi.py, run: {FLASK} jobs run"
         return Finding(False, "jobs", words, remedy, "/admin/jobs")
     runs = JobRun.known()
     failing = ", ".join(job.name for job in JOBS if job.name in runs and runs[job.name].failures)
@@ -6953,13 +6980,13 @@ def texts_finding() -> Finding:
     """Check whether all texts were rendered by this version."""
     texts = count_outdated_texts()
     words = f"{plural(texts, 'text')} rendered by an older version" if texts else "current"
-    return Finding(not texts, "texts", words, "Run: python -m flask rerender")
+    return Finding(not texts, "texts", words, f"Run: {FLASK} rerender")
 
 
 def administrator_finding() -> Finding:
     """Check whether anybody can administer the site."""
     some = count_of(User, User.is_active, User.role == Role.ADMIN) > 0
-    remedy = database.moving_advice() or "Open the link of: python -m flask setup-link"
+    remedy = database.moving_advice() or f"Open the link of: {FLASK} setup-link"
     return Finding(some, "administrator", "there is one" if some else "there is none", remedy)
 
 
@@ -7085,29 +7112,19 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def reach() -> tuple[bool, str]:
-    """Return whether other computers can open the site, and in words how, or what has to be done first."""
+def reach() -> tuple[str, str]:
+    """Return the address to hand out, empty while only this computer can open the site; and the same in words."""
     config = current_app.config
-    if not is_loopback(config["HOST"]) or config["TRUSTED_PROXY"]:
-        return True, f"Other computers can open the site at {' or '.join(addresses())}"
+    if config["TRUSTED_PROXY"] or not is_loopback(config["HOST"]):
+        address = site_address(config)
+        return address, f"Other computers can open the site at {address}"
     port = config["PORT"]
     windows = f'netsh advfirewall firewall add rule name="Corkboard" dir=in action=allow protocol=TCP localport={port}'
     opened = windows if os.name == "nt" else f"sudo ufw allow {port}/tcp"
-    return False, (
+    return "", (
         "Only this computer can open the site so far. Put `HOST=0.0.0.0` in the file .env next to app.py and restart "
         f"Corkboard. Then allow it through the firewall with `{opened}`."
     )
-
-
-def addresses() -> list[str]:
-    """Return the addresses at which colleagues reach the site: by the computer's name first, then by number."""
-    config = current_app.config
-    if config["SITE_URL"]:
-        return [config["SITE_URL"]]
-    hosts = [socket.gethostname().lower()]
-    with contextlib.suppress(OSError):
-        hosts += socket.gethostbyname_ex(hosts[0])[2]
-    return [f"http://{host}:{config['PORT']}" for host in hosts if not is_loopback(host)]
 
 
 # ======================================================================================================================
@@ -7849,6 +7866,8 @@ def fold_lines(text: str) -> bytes:
 
 health = Blueprint("health", __name__)
 
+DISK_FULL = 10_000_000  # bytes; with fewer of them left, nobody can be served for long
+
 
 @health.get("/healthz")
 @public
@@ -7860,13 +7879,16 @@ def live() -> ResponseReturnValue:
 @health.get("/readyz")
 @public
 def ready() -> ResponseReturnValue:
-    """Answer 200 while the database answers and is migrated, else 503 with Retry-After."""
+    """Answer 200 while the database answers, can be written and is migrated, else 503 with Retry-After."""
     try:
         database.check_ready()
+        check_writing()
     except database.SchemaError as error:
         return jsonify(status="unready", reason=error.message), 503, {"Retry-After": "30"}
-    except DBAPIError:
+    except (SQLAlchemyError, database.DatabaseBusy):
         return jsonify(status="unready", reason="The database does not answer."), 503, {"Retry-After": "5"}
+    if shutil.disk_usage(database.data_folder()).free < DISK_FULL:
+        return jsonify(status="unready", reason="The disk is full."), 503, {"Retry-After": "30"}
     return jsonify(status="ok")
 
 
@@ -8196,7 +8218,7 @@ def register_template_helpers(app: Flask) -> None:
     app.jinja_env.filters.update(for_mail=for_mail)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
-    app.jinja_env.globals.update(KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
+    app.jinja_env.globals.update(FLASK=FLASK, KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
     app.context_processor(template_context)
 
 
@@ -8204,20 +8226,58 @@ def register_template_helpers(app: Flask) -> None:
 # == 9. Commands =======================================================================================================
 # ======================================================================================================================
 
+# -- What the database says, in words ----------------------------------------------------------------------------------
+
+NO_RIGHT = "Give the account in DATABASE_URL every right on its database: GRANT ALL ON name.* TO account"
+UNREACHED = "Is the server running, and are the host and the port in DATABASE_URL right?"
+NOT_OURS = "Let the account that runs Corkboard read and write the file and its folder (who owns them?)."
+OTHER_TABLES = f"Its tables are not those of this version. Run: {FLASK} init-db (or restore a backup)"
+NO_FILE = "The file is damaged, or not a database at all. Restore a backup, or correct DATABASE_URL."
+ROOM = "Make room on the disk."
+# What to change after an error of each kind.
+REMEDIES = {
+    1021: ROOM, 1114: ROOM, "SQLITE_FULL": ROOM,
+    1044: NO_RIGHT, 1142: NO_RIGHT,
+    1045: "Correct the name or the password in DATABASE_URL.",
+    1049: "Create it, or correct the name of the database in DATABASE_URL.",
+    1146: OTHER_TABLES, "SQLITE_ERROR": OTHER_TABLES,
+    "SQLITE_BUSY": "Another program keeps it locked. Stop that one, and try again.",
+    1290: "The server is set to read only. DATABASE_URL has to name one that can be written.",
+    2002: UNREACHED, 2003: UNREACHED, 2013: UNREACHED,
+    "SQLITE_CANTOPEN": NOT_OURS, "SQLITE_READONLY": NOT_OURS,
+    "SQLITE_CORRUPT": NO_FILE, "SQLITE_NOTADB": NO_FILE,
+}  # fmt: skip
+
+
+def trouble(error: BaseException) -> tuple[str, str]:
+    """Return in one line what the database, or the system, says of an error, and what to change."""
+    cause = getattr(error, "orig", None) or error
+    said = cause if isinstance(cause, OSError) else cause.args[-1]
+    return " ".join(str(said).split()), REMEDIES.get(database.error_kind(cause), "For details, see the log.")
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn an error of the database, or of a file, into a `ClickException` of one line. The log has its traceback."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads what a command prints needs no more of it
+        raise
+    except (SQLAlchemyError, database.DatabaseBusy, OSError) as error:
+        log.error("refused", exc_info=error)
+        raise click.ClickException(". ".join(trouble(error))) from error
+
+
+# -- The commands ------------------------------------------------------------------------------------------------------
+
 
 class PlainCommand(click.Command):
-    """A command that fails with a one-line message when the database does not answer.
-
-    It leaves a complete database file behind.
-    """
+    """A command that says in one line what the database or a file refuses, and leaves a complete database file."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except (DBAPIError, PoolTimeout, database.DatabaseBusy) as error:
-            if not database.is_unavailable(error):
-                raise
-            raise click.ClickException("The database does not answer. For details: python -m flask check") from error
+            with plain_errors():
+                return super().invoke(ctx)
         finally:
             if has_app_context():
                 database.checkpoint()
@@ -8232,10 +8292,25 @@ class PlainGroup(AppGroup):
 commands = PlainGroup()
 
 
+# Addresses of nobody (RFC 5737, RFC 3849), to learn which one of this computer's leads out.
+OUTSIDE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
+
+
 def site_address(config: Mapping[str, Any]) -> str:
-    """Return the address to print: SITE_URL, or the site's address on this computer."""
-    host = config["HOST"] if config["HOST"] not in ("0.0.0.0", "::") else "localhost"
+    """Return the site's address: SITE_URL, or that of HOST; for the whole network, that of this computer in it."""
+    host = outgoing_address(config["HOST"]) if config["HOST"] in OUTSIDE else config["HOST"]
     return config["SITE_URL"] or f"http://{f'[{host}]' if ':' in host else host}:{config['PORT']}"
+
+
+def outgoing_address(host: str) -> str:
+    """Return the address of the interface that leads out or, without a way out, this computer's name."""
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe,
+    ):
+        probe.connect((OUTSIDE[host], 9))  # which sends nothing
+        return probe.getsockname()[0]
+    return socket.gethostname().lower()
 
 
 def setup_file(app: Flask) -> Path:
@@ -8308,30 +8383,35 @@ def create_admin_command(username: str, email: str, name: str, password_stdin: b
         raise click.ClickException(f"There is nobody called {username}. Leave out --reset to add them.")
     if existing is not None and not reset:
         raise click.ClickException(f"{username} already exists. To make them an administrator again, add --reset.")
-    if reset and (email or name):
-        raise click.ClickException("--reset changes the password and nothing else. Leave out --email and --name.")
     if existing is None:
         add_admin(username, name or username, email, password_stdin)
         return
-    User.rescue(existing.id, hash_password(ask_password(password_stdin)))
+    profile = checked(PersonForm, name=name or existing.name, email=email or existing.email or "")
+    hashed = hash_password(ask_password(password_stdin))
+    with errors_for_command():
+        User.rescue(existing.id, hashed, **profile)
     click.echo(f"{existing.username} is an administrator with the new password, and signed out everywhere.")
 
 
 def add_admin(username: str, name: str, email: str, password_stdin: bool) -> None:
     """Add an administrator, with the checks of the form for a new person. Raises `ClickException` for a bad value."""
-    typed = {"username": username, "name": name, "email": email, "role": str(int(Role.ADMIN))}
-    with current_app.test_request_context(method="POST", data=typed):
-        form = NewPersonForm()
-        if not form.validate():
-            field = next(field for field in form if field.errors)
-            raise click.ClickException(f"{field.label.text}: {field.errors[0]}")
-        values = form_values(form, "username", "name", "email", "role")
+    values = checked(NewPersonForm, username=username, name=name, email=email, role=str(int(Role.ADMIN)))
     hashed = hash_password(ask_password(password_stdin))
     with errors_for_command():
         user = User.create(None, password_hash=hashed, **values)
     Topic.ensure_first(user)
     remove_setup_file(current_app)
     click.echo(f"{user.username} can sign in at {site_address(current_app.config)}/login")
+
+
+def checked(form_class: type[SiteForm], **typed: str) -> dict[str, Any]:
+    """Return what a form makes of these values. Raises `ClickException` for a bad one."""
+    with current_app.test_request_context(method="POST", data=typed):
+        form = form_class()
+        if not form.validate():
+            field = next(field for field in form if field.errors)
+            raise click.ClickException(f"{field.label.text}: {field.errors[0]}")
+        return form_values(form, *typed)
 
 
 def ask_password(from_stdin: bool) -> str:
@@ -9027,11 +9107,11 @@ def answer_lost_token(error: CSRFError) -> ResponseReturnValue:
 
 
 def answer_database_error(error: Exception) -> ResponseReturnValue:
-    """Answer 503 while the database is gone or busy. Any other error of the database is a bug."""
+    """Answer 507 on a full disk, and 503 while the database is gone or busy. Any other error of it is a bug."""
     if not database.is_unavailable(error):
         return answer_crash(error)
     log.error("%s database unavailable: %s", g.get("request_id", ""), error)
-    return error_page(503)
+    return error_page(507 if database.is_full(error) else 503)
 
 
 def answer_crash(error: Exception) -> ResponseReturnValue:
@@ -9112,7 +9192,7 @@ def create_app(config: Config | str | None = None) -> Flask:
     app.config.from_object(settings)
     app.url_map.converters |= {"int": IdConverter, "file": FileNameConverter}
     believe_proxy(app)
-    app.config["FINDINGS"] = settings.findings()
+    app.config["FINDINGS"] = [*settings.findings(), settings.misspelt()]
     configure_logging(app)
     database.init_db(app)
     bootstrap.init_app(app)

@@ -10,9 +10,11 @@ import json
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from flask import Flask
 
 PROJECT_DIR = Path(__file__).resolve().parent
+# How Flask's commands are typed on this computer, in the folder of this file.
+PYTHON = sys.executable.removeprefix(f"{PROJECT_DIR}{os.sep}")
+FLASK = (f'"{PYTHON}"' if " " in PYTHON else PYTHON) + " -m flask"
 MEGABYTE = 1024 * 1024
 SECRET_KEY_MIN_LENGTH = 32
 KNOWN_SECRET_KEYS = {
@@ -70,7 +75,7 @@ class ConfigError(click.ClickException):
 
     def __init__(self, findings: Iterable[Finding]):
         self.findings = list(findings)
-        lines = [str(finding) for finding in self.findings]
+        lines = [str(finding) for finding in self.findings if not finding.ok]
         super().__init__("\n".join(["Corkboard does not start with these settings.", *lines]))
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -100,6 +105,7 @@ class Config:
     def __init__(self, environ: Mapping[str, str] | None = None):
         self._environ = read_environment() if environ is None else environ
         self._findings: list[Finding] = []
+        self._names: set[str] = set()
         self._read_app_env()
         self._read_data()
         self._read_secrets()
@@ -116,6 +122,14 @@ class Config:
         if not all(finding.ok for finding in self._findings):
             raise ConfigError(self._findings)
 
+    def misspelt(self) -> Finding:
+        """Return what `check` says of variables that are almost called like a setting. They stop nothing."""
+        unknown = self._environ.keys() - self._names
+        meant = {name: get_close_matches(name.upper(), self._names, 1, 0.85) for name in sorted(unknown)}
+        wrong = [f"{name} (is it {close[0]}?)" for name, close in meant.items() if close]
+        text = f"unknown: {', '.join(wrong)}" if wrong else "none of them is misspelt"
+        return Finding(not wrong, "names of settings", text, "Correct the name in .env, or take the variable out.")
+
     def _read_app_env(self) -> None:
         given = self._given("APP_ENV")
         known = not given or given in config
@@ -124,22 +138,18 @@ class Config:
     def _read_data(self) -> None:
         default = PROJECT_DIR / "instance"
         self.DATA_DIR: Path = self._read("DATA_DIR", default, data_folder)
-        self._check_data_dir()
+        self._check_folders()
         read_url = database_url_in(self.DATA_DIR)
         default_url = read_url("sqlite:///corkboard.db")
         self.DATABASE_URL: str = self._read("DATABASE_URL", default_url, read_url, without_password)
 
-    def _check_data_dir(self) -> None:
-        """Make the folder, for its owner only, if it does not exist yet."""
-        trouble = ""
-        try:
-            self.DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            trouble = f"{self.DATA_DIR} cannot be made ({reason(error)})"
-        if not trouble and not os.access(self.DATA_DIR, os.R_OK | os.W_OK | os.X_OK):
-            trouble = f"{self.DATA_DIR} cannot be written to"
-        remedy = "Let the account that runs Corkboard read and write this folder, or set DATA_DIR to another one."
-        self._found(not trouble, "data folder", trouble or "there, and can be written to", remedy)
+    def _check_folders(self) -> None:
+        """Make the data folder and that of the log, for their owner only, where they do not exist yet."""
+        remedy = "Let the account that runs Corkboard read and write it (was a command run by another account?)"
+        remedy += ", or set DATA_DIR to another folder."
+        for name, folder in (("data folder", self.DATA_DIR), ("log folder", self.DATA_DIR / "logs")):
+            trouble = folder_trouble(folder)
+            self._found(not trouble, name, trouble or "there, and can be written to", remedy)
 
     def _read_secrets(self) -> None:
         self.SECRET_KEY: str = self._given("SECRET_KEY") or self._kept_secret_key()
@@ -237,6 +247,7 @@ class Config:
         self._found(not missing, "address of the site", text, remedy)
 
     def _given(self, name: str) -> str:
+        self._names.add(name)
         return self._environ.get(name, "").strip()
 
     def _read(
@@ -290,13 +301,20 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
 
 
 def read_environment(dotenv: Path = PROJECT_DIR / ".env") -> dict[str, str]:
-    """Return the variables of the process and those of `.env`. The former win."""
-    if not dotenv.is_file():
-        return dict(os.environ)
-    from dotenv import dotenv_values
+    """Return the variables of the process and those of `.env`. The former win.
 
-    # utf-8-sig: Notepad can begin a file with a byte order mark. No interpolation: a password can have a dollar sign.
-    kept = dotenv_values(dotenv, encoding="utf-8-sig", interpolate=False)
+    Raises `ConfigError` if the file cannot be read.
+    """
+    try:
+        if not dotenv.is_file():
+            return dict(os.environ)
+        from dotenv import dotenv_values
+
+        # utf-8-sig: Notepad can begin a file with a byte order mark. No interpolation: a password can have a dollar.
+        kept = dotenv_values(dotenv, encoding="utf-8-sig", interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "Let the account that runs Corkboard read it, and save it as UTF-8."
+        raise ConfigError([Finding(False, str(dotenv), f"cannot be read ({reason(error)})", remedy)]) from error
     return {name: value for name, value in kept.items() if value is not None} | dict(os.environ)
 
 
@@ -454,8 +472,19 @@ def data_folder(given: str) -> Path:
     return Path(os.path.abspath(PROJECT_DIR / Path(given).expanduser()))
 
 
+def folder_trouble(folder: Path) -> str:
+    """Make the folder, and return what is wrong with it, or with a log in it; empty if nothing is."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        places = [folder, *folder.glob("*.log")]
+    except OSError as error:
+        return f"{folder} cannot be made ({reason(error)})"
+    shut = [path for path in places if not os.access(path, os.R_OK | os.W_OK)]
+    return f"{shut[0]} cannot be written to" if shut else ""
+
+
 def reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__
+    return getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, UnicodeError) else str(error))
 
 
 # == The secret key ====================================================================================================
@@ -506,12 +535,24 @@ def database_url_in(data_dir: Path) -> Callable[[str], str]:
             raise ValueError("Use sqlite:///corkboard.db or mysql://user:password@host/database.")
         if scheme.lower() == "sqlite":
             return sqlite_url(rest, data_dir)
-        parts = urlsplit(f"//{rest}")
-        if not parts.hostname or not parts.path.strip("/"):
-            raise ValueError("Name the host and the database: mysql://user:password@host/database.")
+        if not MYSQL_ADDRESS.fullmatch(rest):
+            raise ValueError(MYSQL_REMEDY)
         return f"{DATABASE_DRIVERS[scheme.lower()]}://{rest}"
 
     return parse
+
+
+# name:password@host:port/database?option=… as SQLAlchemy reads it. Only the password can have any character, but no @:
+# that would end it, and the rest of it would be taken for the host, and be shown.
+MYSQL_ADDRESS = re.compile(
+    r"([^@:/\s]+(:[^@]*)?@)?([\w-]{1,63}(\.[\w-]{1,63})*|\[[\da-f:.]+\])(:\d{1,5})?/[^@/?#\s]+"
+    r"(\?((charset|unix_socket|ssl_(ca|cert|key|check_hostname))=[^&]+&?)+)?",
+    re.IGNORECASE,
+)
+MYSQL_REMEDY = (
+    "Use mysql://user:password@host:3306/database, and write special characters of the password as %40 (@), %3A (:), "
+    "%2F (/), %25 (%). After a question mark, there can be options such as ssl_ca and unix_socket."
+)
 
 
 def sqlite_url(rest: str, data_dir: Path) -> str:
@@ -530,7 +571,9 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def without_password(url: str) -> str:
-    return re.sub(r"^(\S*?://)?([^/@:]*):.*@", r"\1\2:***@", url)
+    """Return an address without its password, however it is written, and even if the host is missing."""
+    hidden = re.sub(r"^(\S*?://)?([^/@:]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
+    return re.sub(r"(://[^/@:\[]*):(?!\*|\d+(/|$)).*", r"\1:***", hidden, flags=re.DOTALL)
 
 
 def sqlite_trouble(url: str) -> tuple[str, str]:

@@ -51,6 +51,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
 
+from config import FLASK
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -138,13 +140,20 @@ db = SQLAlchemy(model_class=Base, session_options={"expire_on_commit": False})
 migrate = Migrate(directory=str(MIGRATIONS))
 
 BUSY_SECONDS = 5  # how long a writer waits for another writer
+HANG_SECONDS = BUSY_SECONDS + 3  # how long a page waits for a MySQL server that says nothing: longer than for a lock
 SQLITE_PRAGMAS = ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL", "temp_store = MEMORY")
 MYSQL_INIT_COMMAND = (
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO',"
     f" innodb_lock_wait_timeout = {BUSY_SECONDS}, time_zone = '+00:00'"
 )
-DISCONNECTS = {1047, 2006, 2013}  # a Galera node without quorum passes a ping, and answers every query with 1047
-UNAVAILABLE = DISCONNECTS | {1040, 1053, 1205, 2002, 2003}
+# Kinds of errors, as `error_kind` returns them. A Galera node without quorum passes a ping, and answers each query with
+# 1047. SQLite opens a file that it may not write for reading only, and the connection stays as it was opened.
+DISCONNECTS = {1047, 2006, 2013, "SQLITE_READONLY"}
+UNREACHABLE = {2002, 2003}
+FULL = {1021, 1114, "SQLITE_FULL"}
+UNAVAILABLE = (
+    DISCONNECTS | UNREACHABLE | {1040, 1053, 1205, 1290, "SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR"} | FULL
+)
 
 
 class DatabaseBusy(Exception):
@@ -158,6 +167,7 @@ class DatabaseState:
         self.write_lock = threading.Lock()
         self.schema_ok = False
         self.schema_checked = float("-inf")  # monotonic seconds
+        self.schema_lock = threading.Lock()  # of the one who checks it
 
 
 def database_state() -> DatabaseState:
@@ -198,8 +208,11 @@ def _sqlite_options(app: Flask) -> dict[str, Any]:
 
 
 def _mysql_options(app: Flask) -> dict[str, Any]:
+    arguments = {"connect_timeout": BUSY_SECONDS, "init_command": MYSQL_INIT_COMMAND, "charset": "utf8mb4"}
+    if not click.get_current_context(silent=True):  # a command may take longer: an upgrade, a restore
+        arguments |= {"read_timeout": HANG_SECONDS, "write_timeout": HANG_SECONDS}
     return {
-        "connect_args": {"connect_timeout": BUSY_SECONDS, "init_command": MYSQL_INIT_COMMAND, "charset": "utf8mb4"},
+        "connect_args": arguments,
         "isolation_level": "READ COMMITTED",
         "pool_pre_ping": True,
         "pool_recycle": 1800,
@@ -230,9 +243,11 @@ def checkpoint() -> None:
     db.session.rollback()
     with contextlib.suppress(SQLAlchemyError, sqlite3.Error):
         raw = db.engine.raw_connection()
-        for pragma in ("busy_timeout = 500", "wal_checkpoint(TRUNCATE)"):
-            raw.cursor().execute(f"PRAGMA {pragma}")
-        raw.invalidate()  # or the next one would be given its impatience
+        try:
+            for pragma in ("busy_timeout = 500", "wal_checkpoint(TRUNCATE)"):
+                raw.cursor().execute(f"PRAGMA {pragma}")
+        finally:
+            raw.invalidate()  # or the next one would be given its impatience
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
@@ -267,9 +282,22 @@ def error_code(error: BaseException | None) -> int:
     return arguments[0] if arguments and isinstance(arguments[0], int) else 0
 
 
+def error_kind(error: BaseException | None) -> int | str:
+    """Return MySQL's number of a driver's exception, or the first two words of SQLite's name, such as SQLITE_BUSY."""
+    return error_code(error) or "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
+
+
 def _mark_disconnect(context: Any) -> None:
-    if error_code(context.original_exception) in DISCONNECTS:
-        context.is_disconnect = True
+    """Discard a connection that is of no more use, and let the next request ask how the database is."""
+    kind = error_kind(context.original_exception)
+    context.is_disconnect = context.is_disconnect or kind in DISCONNECTS
+    if (context.is_disconnect or kind in UNREACHABLE) and has_app_context():
+        database_state().schema_ok = False
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an exception means that the disk is full."""
+    return error_kind(getattr(error, "orig", None)) in FULL
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -278,10 +306,7 @@ def is_unavailable(error: BaseException) -> bool:
         return True
     if not isinstance(error, (OperationalError, InterfaceError)):
         return False
-    if isinstance(error.orig, sqlite3.Error):
-        name = getattr(error.orig, "sqlite_errorname", "")
-        return name.startswith(("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_READONLY"))
-    return error.connection_invalidated or error_code(error.orig) in UNAVAILABLE
+    return error.connection_invalidated or error_kind(error.orig) in UNAVAILABLE
 
 
 # ======================================================================================================================
@@ -338,15 +363,16 @@ def _run_once(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
             db.session.info["in_transaction"] = False
 
 
-@contextlib.contextmanager
-def _sqlite_write_lock() -> Iterator[None]:
+def _sqlite_write_lock() -> contextlib.AbstractContextManager[None]:
     """Let only one thread of this process write to SQLite, because SQLite does not serve waiting writers in order."""
-    if not is_sqlite():
-        yield
-        return
-    lock = database_state().write_lock
-    if not lock.acquire(timeout=BUSY_SECONDS):
-        raise DatabaseBusy("the write lock was not free in time")
+    return _held(database_state().write_lock, BUSY_SECONDS) if is_sqlite() else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _held(lock: threading.Lock, seconds: float) -> Iterator[None]:
+    """Hold a lock. Raises `DatabaseBusy` if it is not free in time."""
+    if not lock.acquire(timeout=seconds):
+        raise DatabaseBusy("another request keeps it busy")
     try:
         yield
     finally:
@@ -433,9 +459,10 @@ def check_schema() -> None:
     if current == heads:
         return
     if not current:
-        raise SchemaError("The database is empty. Create its tables with: python -m flask init-db")
+        raise SchemaError(f"The database is empty. Create its tables with: {FLASK} init-db")
     _check_known(current, known)
-    raise SchemaError("The database is older than this version. Make a copy of it, then run: python -m flask init-db")
+    words = "The database is older than this version. Make a copy of it, then run"
+    raise SchemaError(f"{words}: {FLASK} init-db")
 
 
 def check_ready() -> None:
@@ -448,12 +475,12 @@ def _check_known(current: set[str], known: set[str]) -> None:
     if current & DEVELOPMENT_REVISIONS:
         raise SchemaError(
             "The database was made by a development version of Corkboard and cannot be upgraded. "
-            "Move it away or name an empty one in DATABASE_URL, then run: python -m flask init-db"
+            f"Move it away or name an empty one in DATABASE_URL, then run: {FLASK} init-db"
         )
     if current - known:
         raise SchemaError(
             "The database was made by a newer version of Corkboard. Install that version (or a later one), "
-            "then run: python -m flask init-db"
+            f"then run: {FLASK} init-db"
         )
 
 
@@ -462,14 +489,16 @@ def schema_problem() -> str | None:
     state = database_state()
     if state.schema_ok:
         return None
-    if time.monotonic() - state.schema_checked < RECHECK_SECONDS:
-        return "The database is not ready. See the log, or run: python -m flask check"
-    try:
-        check_ready()
-    except SchemaError as error:
-        state.schema_checked = time.monotonic()
-        return error.message
-    state.schema_ok = True
+    # While a server says nothing, one thread waits for it. The others are free for what needs no database.
+    with _held(state.schema_lock, RECHECK_SECONDS / 4):
+        if time.monotonic() - state.schema_checked < RECHECK_SECONDS:
+            return f"The database is not ready. See the log, or run: {FLASK} check"
+        try:
+            check_ready()
+        except SchemaError as error:
+            state.schema_checked = time.monotonic()
+            return error.message
+        state.schema_ok = True
     return None
 
 
@@ -489,15 +518,11 @@ def ensure_schema(app: Flask) -> None:
     Raises `SchemaError` unless the schema is the one that this code needs.
     """
     with app.app_context():
-        try:
-            check_site()
-            if is_sqlite() and not sa.inspect(db.engine).get_table_names():
-                upgrade_schema()
-            check_schema()
-            give_site_id()
-        except DBAPIError as error:
-            log.error("the database does not answer: %s", error)
-            raise SchemaError("The database does not answer. To see why: python -m flask check") from error
+        check_site()
+        if is_sqlite() and not sa.inspect(db.engine).get_table_names():
+            upgrade_schema()
+        check_schema()
+        give_site_id()
 
 
 def finish_served_stop(app: Flask) -> None:
@@ -600,8 +625,8 @@ def moving_advice() -> str:
 
 MOVING_ADVICE = (
     "There are people in corkboard.db in the data folder, and none in the database that DATABASE_URL names. To move "
-    "them there: take DATABASE_URL out of .env, run `python -m flask backup`, put DATABASE_URL back, and run "
-    "`python -m flask restore` with the file that was made. To go on with corkboard.db, leave DATABASE_URL out."
+    f"them there: take DATABASE_URL out of .env, run `{FLASK} backup`, put DATABASE_URL back, and run "
+    f"`{FLASK} restore` with the file that was made. To go on with corkboard.db, leave DATABASE_URL out."
 )
 
 
@@ -932,7 +957,7 @@ def opened_backup(file: IO[bytes], compare: bool = False) -> Iterator[tuple[Flas
                 with progress("Reading files", files) as names:
                     for name in names:
                         _unpack(archive, manifest, name, data_folder() / name)
-        except click.ClickException:
+        except BackupError:
             raise
         except (Exception, SystemExit) as error:  # Flask-Migrate ends with the latter
             log.warning("a backup cannot be restored", exc_info=error)

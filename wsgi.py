@@ -26,7 +26,7 @@ from waitress.server import create_server
 from waitress.utilities import BadRequest
 
 import database
-from app import announce_setup, create_app, run_jobs, site_address
+from app import announce_setup, create_app, plain_errors, run_jobs, site_address
 
 log = logging.getLogger("corkboard")
 
@@ -36,7 +36,8 @@ log = logging.getLogger("corkboard")
 def main() -> int:
     """Serve until asked to stop. Returns the exit code. What prevents the start is printed without a traceback."""
     try:
-        start()
+        with plain_errors():
+            start()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -239,9 +240,9 @@ def serve(app: Flask, listener: socket.socket) -> None:
     server: Any = create_server(app, sockets=[listener], **options(app.config))
     server.channel_class = Channel
     jobs = JobRunner(app)
-    jobs.start()
     stop_on_signals(listener)
     try:
+        jobs.start()
         server.run()  # which ends by waiting five seconds for its threads
         server.task_dispatcher.shutdown(timeout=GRACE_SECONDS)
     finally:

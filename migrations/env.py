@@ -18,6 +18,7 @@ from alembic.operations.ops import AddColumnOp, CreateTableOp
 from alembic.script.write_hooks import register
 
 import database
+from app import plain_errors
 
 # The errors by which MySQL says that a table, column, index or key exists already, or is gone already.
 DONE_ALREADY = {1050, 1051, 1060, 1061, 1091, 1826}
@@ -169,4 +170,5 @@ def configure(connection, **options):
     )
 
 
-run()
+with plain_errors():  # for the commands of Flask-Migrate, which are not ours
+    run()

@@ -30,6 +30,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -107,6 +108,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = outcome.get_result()
     if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"skipped, but CORKBOARD_TEST_REQUIRE=all: {call.excinfo}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """End with the packages that let the skipped tests run. Their reasons name them."""
+    reasons = " ".join(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    if packages := sorted(set(re.findall(r"apt-get install ([\w-]+)", reasons))):
+        terminalreporter.line(f"To run the skipped tests as well: apt-get install {' '.join(packages)}")
+    if NO_MYSQL in reasons:
+        terminalreporter.line("and set TEST_MYSQL_URL to a database that may be emptied.")
 
 
 def pytest_collection_finish() -> None:
@@ -265,6 +275,26 @@ def app(engine_app: Flask, request: pytest.FixtureRequest) -> Iterator[Flask]:
         corkboard.g.now = database.utcnow()
         yield engine_app
         db.session.rollback()
+
+
+@pytest.fixture
+def read_only(app: Flask) -> Iterator[threading.Event]:
+    """While it is set, new connections to SQLite can only read, as where its file may not be written."""
+    shut = threading.Event()
+
+    def connect(_dialect: Any, _record: Any, arguments: list[Any], parameters: dict[str, Any]) -> None:
+        if shut.is_set():
+            arguments[0] = f"file:{arguments[0]}?mode=ro"
+            parameters["uri"] = True
+
+    db.session.remove()
+    db.engine.dispose()
+    sa.event.listen(db.engine, "do_connect", connect)
+    yield shut
+    shut.clear()
+    sa.event.remove(db.engine, "do_connect", connect)
+    db.session.remove()
+    db.engine.dispose()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from datetime import timedelta
 from pathlib import Path
 
@@ -98,7 +99,41 @@ def test_texts_of_an_older_version_are_told_only_while_there_are_some(people, to
     post, browser = add_post(people.member, topics.open), sign_in(people.admin)
     assert "python -m flask rerender" not in browser.get("/admin").text
     set_columns(Post, post.id, renderer=1)
-    assert "Run: python -m flask rerender" in browser.get("/admin").text
+    assert "python -m flask rerender" in browser.get("/admin").text
+
+
+@pytest.mark.parametrize(("host", "site_url", "shown"), [
+    ("0.0.0.0", "", "http://192.0.2.77:8000"), ("::", "", "http://[2001:db8::77]:8000"),
+    ("10.0.0.5", "", "http://10.0.0.5:8000"), ("0.0.0.0", "https://board.example.com", "https://board.example.com"),
+    ("127.0.0.1", "", ""), ("localhost", "", ""), ("::1", "", ""),
+])  # fmt: skip
+def test_the_address_to_hand_out_is_the_same_everywhere_or_none_is(
+    app, people, sign_in, monkeypatch, host, site_url, shown
+):
+    monkeypatch.setitem(app.config, "HOST", host)
+    monkeypatch.setitem(app.config, "SITE_URL", site_url)
+    ours = {"0.0.0.0": "192.0.2.77", "::": "2001:db8::77"}
+    monkeypatch.setattr(corkboard, "outgoing_address", ours.__getitem__)
+    browser = sign_in(people.admin)
+    overview = browser.get("/admin").text
+    sheet = browser.submit(f"/admin/people/{people.member.id}/password").text
+    assert f'data-copy="{shown}"' in overview or not shown
+    assert f'data-copy="{shown}/login"' in sheet or not shown
+    if not shown:
+        for page in (overview, sheet):
+            assert "Only this computer can open the site so far." in page
+            assert 'data-copy="http' not in page
+    checked = app.test_cli_runner().invoke(args=["check"]).output
+    assert f"Other computers can open the site at {shown}" in checked or not shown
+    assert corkboard.site_address(app.config) == shown or not shown
+
+
+def test_the_address_of_this_computer_is_its_own_and_without_a_network_it_is_its_name(monkeypatch):
+    found = corkboard.outgoing_address("0.0.0.0")
+    with socket.socket() as probe:
+        probe.bind((found, 0))
+    monkeypatch.setattr(corkboard.socket.socket, "connect", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
+    assert corkboard.outgoing_address("0.0.0.0") == socket.gethostname().lower()
 
 
 # -- How it is used ----------------------------------------------------------------------------------------------------

@@ -93,7 +93,10 @@ def test_check_finds_a_sound_deployment_sound(people, run):
     result = run("check")
     assert result.code == 0
     assert "FAILED" not in result.said
-    for finding in ("data folder", "SECRET_KEY", "disk", "secret key", "reach", "database", "jobs", "administrator"):
+    for finding in (
+        "data folder", "log folder", "SECRET_KEY", "names of settings", "host", "disk", "secret key", "reach",
+        "database", "jobs", "administrator",
+    ):  # fmt: skip
         assert f"ok      {finding}: " in result.said, finding
     assert "HOST=0.0.0.0" in result.said
 
@@ -141,6 +144,105 @@ def test_check_notices_that_nothing_runs_the_jobs(people, run):
     assert "python -m flask jobs run" in result.said
 
 
+@pytest.fixture
+def site_with(tmp_path):
+    """A site with these settings: `site_with(HOST="::1")`. It is set up if it is on SQLite."""
+    made = []
+
+    def make(url: str = "", **environ: str):
+        lay_schema(tmp_path / "corkboard.db")
+        made.append(corkboard.create_app(settings(tmp_path, url, **environ)))
+        return made[-1]
+
+    yield make
+    for app in made:
+        close(app)
+
+
+def said_by(app, *args: str) -> list[str]:
+    """The findings that `check` calls wrong, or the one line of another command that fails."""
+    result = app.test_cli_runner().invoke(args=args or ["check"], input=GOOD)
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    return re.findall(r"^FAILED  (.+)$", result.output, re.MULTILINE) if not args else result.output.splitlines()
+
+
+def test_check_notices_a_host_that_this_computer_has_not(site_with):
+    app = site_with(HOST="192.0.2.55")
+    assert "host: this computer has no address 192.0.2.55" in said_by(app)
+
+
+def test_check_notices_a_misspelt_setting(site_with):
+    app = site_with(SITE_ULR="https://example.com")
+    assert "names of settings: unknown: SITE_ULR (is it SITE_URL?)" in said_by(app)
+
+
+@pytest.mark.parametrize("engine_app", ["sqlite"], indirect=True)
+def test_check_notices_a_database_that_cannot_be_written(app, people, run, read_only):
+    db.session.remove()
+    db.engine.dispose()
+    read_only.set()
+    result = run("check")
+    assert failed(result.said) == ["database"]
+    assert "attempt to write a readonly database" in result.said
+    assert "who owns them?" in result.said
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"This is a letter, and no database. " * 200, "file is not a database. The file is damaged"),
+    (None, "unable to open database file. Let the account"),
+])  # fmt: skip
+def test_a_file_that_is_no_database_is_one_line(site_with, tmp_path, content, words):
+    app = site_with()
+    path = tmp_path / "corkboard.db"
+    path.unlink()
+    path.write_bytes(content) if content else path.mkdir()
+    for command in ("init-db", "setup-link", "backup"):
+        (line,) = said_by(app, command)
+        assert words in line
+
+
+def test_a_locked_file_and_a_missing_table_are_one_line(site_with, tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    app = site_with()
+    with contextlib.closing(sqlite3.connect(tmp_path / "corkboard.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert "database is locked. Another program keeps it locked." in said_by(app, "setup-link")[0]
+        other.execute("ROLLBACK")
+        other.execute("DROP TABLE users")
+    (line,) = said_by(app, "create-admin", "anna", "--password-stdin")
+    assert line.startswith("Error: no such table: users. Its tables are not those of this version.")
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"password": "hunter2"}, r"Access denied for user .*\. Correct the name or the password in DATABASE_URL\."),
+    ({"database": "corkboard_nowhere"}, r"(Unknown database|Access denied) .*corkboard_nowhere'\. (Create it|Give)"),
+    ({"port": dead_port()}, r"Can't connect to MySQL server on .*\. Is the server running"),
+    ({"host": "no-such-host.invalid"}, r"Can't connect to .* on 'no-such-host.invalid' .*\. Is the server running"),
+])  # fmt: skip
+def test_what_a_server_refuses_is_one_line_in_its_own_words_with_what_to_change(site_with, mysql_url, change, words):
+    url = sa.make_url(mysql_url.replace("mysql://", "mysql+pymysql://", 1)).set(**change)
+    app = site_with(url.render_as_string(hide_password=False))
+    for command in (["init-db"], ["setup-link"], ["create-admin", "anna", "--password-stdin"]):
+        (line,) = said_by(app, *command)
+        assert re.search(words, line, re.IGNORECASE)
+        assert "hunter2" not in line
+    assert "Traceback" in (app.config["DATA_DIR"] / "logs" / "corkboard.log").read_text(encoding="utf-8")
+    assert any(re.search(words.partition(r"\.")[0], finding) for finding in said_by(app))
+
+
+@pytest.mark.parametrize("command", [["init-db"], ["db", "upgrade"], ["db", "current"], ["check"]])
+def test_a_real_command_shows_one_line_and_never_a_traceback(tmp_path, command):
+    url = f"mysql://someone:hunter2@127.0.0.1:{dead_port()}/nothing"
+    result = real(tmp_path, *command, env={"DATABASE_URL": url})
+    said = result.stdout + result.stderr
+    assert result.returncode == 1
+    assert "Can't connect to MySQL server" in said
+    assert "Traceback" not in said
+    assert "hunter2" not in said
+    assert command == ["check"] or said.count("\n") == 1
+
+
 def test_check_and_every_other_command_say_in_plain_words_that_the_database_does_not_answer(tmp_path):
     url = f"mysql://someone:hidden@127.0.0.1:{dead_port()}/nothing"
     app = corkboard.create_app(settings(tmp_path, url))
@@ -154,7 +256,8 @@ def test_check_and_every_other_command_say_in_plain_words_that_the_database_does
     ):  # fmt: skip
         result = app.test_cli_runner().invoke(args=command, input=GOOD)
         assert result.exit_code == 1, command
-        assert "The database does not answer." in result.output, (command, result.exception)
+        assert "Can't connect to MySQL server on '127.0.0.1'" in result.output, (command, result.exception)
+        assert result.output.count("\n") == 1
         assert "Traceback" not in result.output
     close(app)
 
@@ -283,7 +386,8 @@ REFUSED = [
     (["MEMBER", "--password-stdin"], GOOD, "add --reset"),
     (["member@example.com", "--password-stdin"], GOOD, "add --reset"),
     (["nobody", "--reset", "--password-stdin"], GOOD, "nobody called nobody"),
-    (["member", "--reset", "--email", "m@example.com", "--password-stdin"], GOOD, "Leave out --email and --name"),
+    (["member", "--reset", "--email", "READER@example.com", "--password-stdin"], GOOD, "Somebody else has this"),
+    (["member", "--reset", "--email", "nonsense", "--password-stdin"], GOOD, "Email address: Enter an email address"),
     (["a", "--password-stdin"], GOOD, "Username: Use 2 to 32 characters."),
     (["a b", "--password-stdin"], GOOD, "Username: Use letters (a to z), digits"),
     (["x" * 33, "--password-stdin"], GOOD, "Username: Use 2 to 32 characters."),
@@ -319,6 +423,27 @@ def test_reset_makes_somebody_an_administrator_again(app, people, sign_in, run, 
     assert not signs_in(app, "member", PASSWORD)
     assert signs_in(app, "member", GOOD)
     assert count(Activity, Activity.action == "person.rescued") == 1
+
+
+def test_reset_takes_a_new_email_address_and_name_too(app, people, run):
+    result = run("create-admin", "member", "--reset", "--email", "new@example.com", "--password-stdin", input=GOOD)
+    assert result.code == 0, result.said
+    assert signs_in(app, "new@example.com", GOOD)
+    assert User.by_username("member").name == people.member.name
+    assert run("create-admin", "member", "--reset", "--name", "Mo Lima", "--password-stdin", input=GOOD).code == 0
+    db.session.rollback()
+    member = User.by_username("member")
+    assert (member.name, member.email) == ("Mo Lima", "new@example.com")
+
+
+def test_a_command_that_is_named_can_be_typed_as_it_is(tmp_path):
+    refused = real(tmp_path, "setup-link")
+    named = refused.stderr.partition("with: ")[2].strip()
+    assert named.endswith(" -m flask init-db")
+    env = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path)}
+    done = subprocess.run(named, shell=True, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "The database is ready.\n"), done.stderr
+    assert real(tmp_path, "setup-link").returncode == 0
 
 
 # -- seed-demo ---------------------------------------------------------------------------------------------------------

@@ -434,7 +434,8 @@ def sqlite_error(name: str) -> Exception:
 @pytest.mark.parametrize(("error", "unavailable"), [
     (mysql_error(2003), True), (mysql_error(2006), True), (mysql_error(2013), True), (mysql_error(1047), True),
     (mysql_error(1040), True), (mysql_error(1205), True), (mysql_error(1053), True), (mysql_error(1064), False),
-    (mysql_error(1146), False), (mysql_error(1062, IntegrityError), False), (sqlite_error("SQLITE_BUSY"), True),
+    (mysql_error(1290), True), (mysql_error(1146), False),
+    (mysql_error(1062, IntegrityError), False), (sqlite_error("SQLITE_BUSY"), True),
     (sqlite_error("SQLITE_CANTOPEN"), True), (sqlite_error("SQLITE_FULL"), True), (sqlite_error("SQLITE_ERROR"), False),
     (sqlite_error("SQLITE_IOERR_READ"), True), (sqlite_error("SQLITE_READONLY"), True),
     (database.DatabaseBusy(), True), (sa.exc.TimeoutError(), True), (ValueError(), False), (KeyError(), False),

@@ -8,9 +8,12 @@ import json
 import logging
 import re
 import socket
+import sqlite3
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 from conftest import PASSWORD, Browser, add_comment, add_person, add_post, add_topic, close, lay_schema
@@ -400,6 +403,50 @@ def test_a_site_that_starts_before_its_database_comes_up_with_it(app, unplugged)
     assert app.test_client().get("/login").status_code == 503
     unplugged.clear()
     assert app.test_client().get("/login").status_code == 200
+
+
+@pytest.mark.parametrize("engine_app", ["sqlite"], indirect=True)
+def test_a_database_that_was_read_only_for_a_moment_takes_writes_at_once_afterwards(
+    app, people, topics, sign_in, read_only
+):
+    browser, post = sign_in(people.member), add_post(people.member, topics.open).id
+    browser.csrf_token()
+    db.session.remove()
+    db.engine.dispose()
+    read_only.set()
+    assert browser.get("/people").status_code == 200, "reading goes on"
+    for _ in range(2):
+        refused = browser.submit(f"/posts/{post}/comments", {"body": "Said", "form_id": "a" * 32})
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert browser.get("/readyz").status_code == 503
+    read_only.clear()
+    assert browser.submit(f"/posts/{post}/comments", {"body": "Said", "form_id": "a" * 32}).status_code == 303
+    assert browser.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("full", [pymysql.err.OperationalError(1114, "The table is full"), "SQLITE_FULL"])
+def test_on_a_full_disk_the_page_says_so_and_shows_the_text(app, people, topics, sign_in, monkeypatch, full):
+    if isinstance(full, str):
+        name, full = full, sqlite3.OperationalError("database or disk is full")
+        full.sqlite_errorname = name
+
+    def refuse(*_args, **_kwargs):
+        raise sa.exc.OperationalError("INSERT", {}, full)
+
+    browser, post = sign_in(people.member), add_post(people.member, topics.open).id
+    monkeypatch.setattr(corkboard.Comment, "create", refuse)
+    headers, said = {"Sec-Fetch-Site": "same-origin"}, {"body": "Bring a spoon.", "form_id": "a" * 32}
+    answer = browser.submit(f"/posts/{post}/comments", said, headers=headers)
+    assert answer.status_code == 507
+    assert "disk is full" in answer.text
+    assert "Bring a spoon." in answer.text
+    assert "Wait a moment" not in answer.text
+
+
+def test_a_site_on_a_full_disk_is_not_ready(app, monkeypatch):
+    monkeypatch.setattr(corkboard.shutil, "disk_usage", lambda _path: SimpleNamespace(free=9_000_000))
+    answer = app.test_client().get("/readyz")
+    assert (answer.status_code, answer.json["reason"]) == (503, "The disk is full.")
 
 
 # -- Headers -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -121,7 +122,7 @@ def test_jobs_are_run_as_they_become_due_until_the_command_is_stopped(tmp_path):
     with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert "To stop, press Ctrl+C" in process.stdout.readline()
         for _ in range(300):
-            with sqlite3.connect(tmp_path / "corkboard.db") as connection:
+            with contextlib.closing(sqlite3.connect(tmp_path / "corkboard.db")) as connection:
                 ran = connection.execute("SELECT count(*) FROM jobs WHERE ended_at IS NOT NULL").fetchone()[0]
             if ran == len(corkboard.JOBS):
                 break

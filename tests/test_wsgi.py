@@ -30,6 +30,7 @@ MEGABYTE = 1024 * 1024
 on_posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM to send")
 
 SMALL_APP = """
+import contextlib
 import os
 import sys
 import time
@@ -70,6 +71,8 @@ def create_app():
 
     app.note, app.wsgi_app = note, wsgi_app
     return app
+
+plain_errors = contextlib.nullcontext
 
 def site_address(settings):
     return settings["SITE_URL"] or f"http://{settings['HOST']}:{settings['PORT']}"

@@ -30,6 +30,19 @@ def test_an_administrator_sees_how_the_site_is_and_runs_a_job(
     expect(page.locator(".flash")).to_contain_text("reviews: ")
 
 
+def test_a_button_copies_its_text_and_says_so(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    page.goto("/admin")
+    button = '<button type="button" data-copy="http://10.0.0.5:8000">Copy<span> the address</span></button>'
+    page.locator("main").evaluate(f"main => main.insertAdjacentHTML('beforeend', '{button}')")
+    page.get_by_role("button", name="Copy the address").click()
+    expect(page.get_by_role("button", name="Copied the address")).to_be_focused()
+    expect(page.locator("#announce")).to_have_text("Copied.")
+    page.locator("#find").focus()
+    page.keyboard.press("ControlOrMeta+v")
+    expect(page.locator("#find")).to_have_value("http://10.0.0.5:8000")
+
+
 def test_the_tables_below_the_drawings_and_the_folded_list_look_right(site: Site, visit: Visit) -> None:
     page = visit(site, "hattie")
     page.goto("/admin")

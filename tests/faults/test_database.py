@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import PASSWORD
@@ -36,6 +40,32 @@ def test_mariadb_restarted_under_load(mariadb: MariaDB, mariadb_site: Site, end:
         until(lambda: load.wrong or all_go_on(), "the site has not recovered", RECOVERY_SECONDS)
     assert not load.wrong
     check_comments(mariadb_site, load.acknowledged)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="Windows cannot pause a process")
+def test_while_mariadb_says_nothing_what_needs_no_database_is_served(mariadb: MariaDB, mariadb_site: Site):
+    ada = Client(mariadb_site.port, timeout=60).sign_in("ada", PASSWORD)
+    readers = [Client(mariadb_site.port, timeout=60) for _ in range(20)]  # more than there are threads
+    stranger = Client(mariadb_site.port, timeout=30)
+    assert mariadb.process is not None
+    os.kill(mariadb.process.pid, signal.SIGSTOP)
+    try:
+        for reader in readers:
+            reader.cookies = ada.cookies
+        with ThreadPoolExecutor(len(readers)) as pool:
+            pages = [pool.submit(reader.get, "/") for reader in readers]
+            assert [stranger.get(path).status for path in ("/healthz", "/static/app.css")] == [200, 200]
+            assert {page.result().status for page in pages} == {503}
+            pages = [pool.submit(reader.get, "/") for reader in readers]
+            began = time.monotonic()
+            assert [stranger.get(path).status for path in ("/healthz", "/static/app.css")] == [200, 200]
+            assert time.monotonic() - began < 3, "once it is known, only one thread waits for the database"
+            assert {page.result().status for page in pages} == {503}
+    finally:
+        os.kill(mariadb.process.pid, signal.SIGCONT)
+    until(lambda: readers[0].get("/").status == 200, "the site has not recovered", 10)
+    for client in (ada, stranger, *readers):
+        client.close()
 
 
 def test_sqlite_locked_by_another_program(sqlite_site: Site):
