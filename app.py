@@ -2150,7 +2150,9 @@ class PageTree:
         for _ in range(PAGE_LEVELS):  # each goes up one level; from the top to None, and from another topic nowhere
             level = {parents.get(page_id, page_id) for page_id in level}
         if level - {None}:
-            raise ValidationError("parent_id", f"Choose another page of the same topic: pages go {PAGE_LEVELS} levels deep.")
+            raise ValidationError(
+                "parent_id", f"Choose another page of the same topic: pages go {PAGE_LEVELS} levels deep."
+            )
 
 
 # -- Revisions ---------------------------------------------------------------------------------------------------------

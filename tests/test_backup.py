@@ -31,7 +31,7 @@ from world import value
 
 import app as corkboard
 import database
-from app import Activity, Attachment, Backup, Comment, Notification, Post, Setting, User
+from app import Activity, Attachment, Backup, Comment, Notification, PageTree, Post, Setting, User
 from database import BackupError, db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -250,6 +250,18 @@ def test_a_backup_of_a_restored_site_holds_the_same_rows(site, backup, tmp_path)
     again, first = rows_in(made(tmp_path / "again.zip")), rows_in(backup)
     assert [name for name in first if name not in OWN and first[name] != again[name]] == []
     assert again["activities"][: len(first["activities"])] == first["activities"]
+
+
+def test_a_page_of_the_handbook_comes_back_in_its_place(people, topics, tmp_path):
+    page, parent = (add_post(people.editor, topics.open, title, kind="page") for title in ("Below", "Above"))
+    PageTree.arrange(people.editor, topics.open.id, {page.id: (parent.id, 7)})
+    before = value(sa.select(Post.position).where(Post.id == page.id))
+    path = made(tmp_path / "tree.zip")
+    PageTree.arrange(people.editor, topics.open.id, {page.id: (None, 0)})
+    restore(path)
+    with db.engine.connect() as connection:
+        place = connection.execute(sa.select(Post.parent_id, Post.position).where(Post.id == page.id)).one()
+    assert tuple(place) == (parent.id, before)
 
 
 def test_it_is_recorded_what_was_made_tried_out_and_restored(site, backup, run):

@@ -154,7 +154,7 @@ def test_on_a_phone_the_tree_is_folded_above_the_page(site: Site, visit: Visit, 
     page.goto(f"/posts/{id_of(site, topic, 'Gudrun')}")
     otto = page.get_by_role("navigation", name="Handbook").get_by_role("link", name="Otto", exact=True)
     expect(otto).to_be_hidden()
-    page.get_by_text("All pages").click()
+    page.get_by_text("All pages", exact=True).click()
     expect(otto).to_be_visible()
     assert faults_of(page, "the tree on a phone", within=".book-tree") == []
 
