@@ -2141,7 +2141,8 @@ class PageTree:
         if parent_id:
             pages = sa.select(Post.id, Post.parent_id).filter_by(topic_id=page.topic_id, kind="page")
             cls._check({**dict(db.session.execute(pages).all()), page.id: parent_id})
-        page.parent_id, page.position = parent_id, UNPLACED
+        page.parent_id = parent_id
+        page.position = UNPLACED
 
     @staticmethod
     def _check(parents: dict[Any, Any]) -> None:
@@ -5108,8 +5109,9 @@ def page_tree() -> dict[Any, list[Any]]:
 
     A page whose parent they do not see is at the top of its topic.
     """
-    pages, tree = fetch(HANDBOOK), {}
+    pages = fetch(HANDBOOK)
     known = {page.id for page in pages}
+    tree = {}
     for page in pages:
         tree.setdefault(page.parent_id if page.parent_id in known else page.topic_slug, []).append(page)
     return tree
@@ -5598,7 +5600,8 @@ def handbook() -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def arrange(slug: str) -> ResponseReturnValue:
     """Put the handbook pages of a topic in order. The form has the parent and the position of each page, or of one."""
-    topic, tree = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug)), page_tree()
+    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
+    tree = page_tree()
     if request.method == "GET":
         return render_template("posts/arrange.html", topic=topic, tree=tree)
     places = {
@@ -6233,7 +6236,8 @@ def show_topic(slug: str) -> ResponseReturnValue:
         return redirect(f"/topics/{into.slug}", 301)
     follows = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
     page = paginate(TOPIC_POSTS, NEWEST_FIRST, request.args.get("before"), topic_id=topic.id)
-    return render_template("topics/show.html", topic=topic, follows=follows, page=page, tree=page_tree())
+    tree = {} if page.is_continued else page_tree()
+    return render_template("topics/show.html", topic=topic, follows=follows, page=page, tree=tree)
 
 
 @topics.route("/admin/topics", methods=["GET", "POST"])
