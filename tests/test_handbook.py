@@ -59,7 +59,7 @@ def test_a_page_says_where_it_stands_and_leads_to_its_neighbours(book, people, s
     assert re.search(r'<a href="/handbook" aria-current="page">Handbook</a>', page)
     assert f'<a href="/posts/{book.Otto.id}" aria-current="page">Otto</a>' in page
     turn = re.search(r'<nav class="turn".*?</nav>', page, re.DOTALL)[0]
-    assert re.findall(r'href="/posts/(\d+)" rel="(\w+)"', turn) == [
+    assert re.findall(r'href="/posts/(\d+)"\s+rel="(\w+)"', turn) == [
         (str(book.Gudrun.id), "prev"),
         (str(book.Sparks.id), "next"),
     ]
