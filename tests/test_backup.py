@@ -363,7 +363,7 @@ LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0003_later", "0002_programs_and_mail"
+revision, down_revision = "9999_later", {head!r}
 
 
 def upgrade():
@@ -381,7 +381,7 @@ def downgrade():
 def later_version(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """A version of Corkboard with one more migration."""
     copy = Path(shutil.copytree(MIGRATIONS, folder / "migrations"))
-    (copy / "versions" / "0003_later.py").write_text(LATER)
+    (copy / "versions" / "9999_later.py").write_text(LATER.format(head=database._script_heads()[0].pop()))
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", copy)
         patch.setattr(database.migrate, "directory", str(copy))
@@ -413,7 +413,7 @@ def test_an_older_backup_is_brought_up_to_date(backup, elsewhere, tmp_path, monk
         restore(backup, replace=False)
         with db.engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT DISTINCT shoe_size FROM users").scalars().all() == [41]
-            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0003_later"
+            assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999_later"
         database.check_schema()
 
 
