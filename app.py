@@ -234,7 +234,8 @@ LONG_AGO = datetime(2000, 1, 1)  # earlier than any post
 REMIND_EVERY = timedelta(days=1)
 NEW_FOR = timedelta(days=365)  # older posts are not new to anyone
 TOLD_FOR = timedelta(days=90)  # how long notifications are kept after they are read
-HANDBOOK_PER_PAGE = 200
+PAGE_LEVELS = 3  # how deep the pages of the handbook go
+UNPLACED = PAGES_MOST = 1000  # the position of a page that nobody has put in order, and how many pages are listed
 PEOPLE_PER_PAGE = 200
 QUERY_MAX = 100
 FOUND_PEOPLE = 5
@@ -1668,6 +1669,7 @@ class PostData:
     body: str
     owner_id: int | None = None
     review_every: int | None = None
+    parent_id: int | None = None
     scheduled_for: datetime | None = None
     expires_at: datetime | None = None
     file_ids: Sequence[int] = ()
@@ -1678,9 +1680,10 @@ class PostData:
         return cls(**{name: getattr(post, name) for name in POST_DATA} | changes)
 
     def for_its_kind(self) -> PostData:
-        """Return these values without those that their kind does not have: news have no reviews, pages never expire."""
-        without = {"expires_at": None} if self.kind == "page" else {"owner_id": None, "review_every": None}
-        return replace(self, **without)
+        """Return these values without those that their kind does not have: pages never expire, news have no reviews."""
+        if self.kind == "page":
+            return replace(self, expires_at=None)
+        return replace(self, owner_id=None, review_every=None, parent_id=None)
 
 
 POST_DATA = [field.name for field in dataclass_fields(PostData) if field.name != "file_ids"]
@@ -1719,6 +1722,9 @@ class Post(SoftDelete, db.Model):
     review_by: Mapped[date | None] = mapped_column(sa.Date)
     reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
     review_told: Mapped[date | None] = mapped_column(sa.Date)  # the `review_by` of which its owner was notified
+    # Where a handbook page stands: see `PageTree`.
+    parent_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="SET NULL"), index=True)
+    position: Mapped[int] = mapped_column(default=UNPLACED, server_default=str(UNPLACED))
     pinned_until: Mapped[datetime | None] = mapped_column(Timestamp)
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp)  # then it leaves Home, and is marked elsewhere
     must_read_since: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -1903,7 +1909,8 @@ class Post(SoftDelete, db.Model):
         if how == "autosave" and (self.published_at or self.scheduled_for or self.deleted_at):
             raise ValidationError("body", "This is no longer a draft.")
         topic = Topic.visible_to(editor).where(Topic.id == data.topic_id)
-        if db.session.scalar(topic.with_for_update(read=True)) is None:  # the lock keeps others from merging the topic
+        # The lock keeps others from merging the topic. A topic's handbook pages change one at a time: see `PageTree`.
+        if db.session.scalar(topic.with_for_update(read=data.kind != "page")) is None:
             raise ValidationError("topic", "Choose a topic.")
         if how == "publish" or self.published_at:
             self._check_complete(data)
@@ -1939,6 +1946,7 @@ class Post(SoftDelete, db.Model):
         PageReview.assign(self, utcnow(), data.owner_id, data.review_every)
         db.session.add(self)
         db.session.flush()
+        PageTree.assign(self, data.parent_id, changes)
         Attachment.attach(editor, data.body, data.file_ids, post=self)
 
     def _record_edit(self, editor: User, changes: set[str], notify: bool, require_again: bool) -> None:
@@ -2035,7 +2043,7 @@ sa.Index("uq_posts_author_id_form_id", Post.author_id, Post.form_id, unique=True
 sa.Index("ix_posts_news", Post.kind, Post.deleted_at, Post.published_at, Post.id)
 sa.Index("ix_posts_topic", Post.topic_id, Post.kind, Post.deleted_at, Post.published_at, Post.id)
 sa.Index("ix_posts_author", Post.author_id, Post.deleted_at, Post.published_at, Post.id)
-sa.Index("ix_posts_title", Post.topic_id, Post.kind, Post.deleted_at, Post.title_key, Post.id)
+sa.Index("ix_posts_tree", Post.topic_id, Post.kind, Post.deleted_at, Post.position, Post.title_key, Post.id)
 sa.Index("ix_posts_changed", Post.kind, Post.deleted_at, Post.updated_at, Post.id)
 sa.Index("ix_posts_pinned", Post.kind, Post.deleted_at, Post.pinned_at, Post.id)
 sa.Index("ix_posts_bin", Post.deleted_at, Post.id, sqlite_where=Post.deleted_at.is_not(None))
@@ -2118,6 +2126,61 @@ def months_after(day: date, months: int) -> date:
     years, month = divmod(day.month - 1 + months, 12)
     year = day.year + years
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
+
+
+# -- Posts: the tree of handbook pages ---------------------------------------------------------------------------------
+
+
+class PageTree:
+    """Where handbook pages stand: below another page of their topic or at the top, by their positions and titles.
+
+    The order is alphabetical until an editor arranges a topic, and a new page is its last. A page below a deleted one
+    is shown at the top, and is back in its place when that is restored.
+    """
+
+    @classmethod
+    @transactional
+    def arrange(cls, actor: User, topic_id: int, places: Mapping[int, Any]) -> None:
+        """Give some pages of a topic, by their ids, a parent and a position. Then the positions of all are 1, 2, 3 …
+
+        Raises what `get_for_change` raises, and `ValidationError` if a page cannot be below that parent.
+        """
+        topic = Topic.get_for_change(actor, topic_id)
+        found = sa.select(Post).filter_by(topic_id=topic_id, kind="page")
+        pages = db.session.scalars(found.execution_options(populate_existing=True)).all()
+        for page in pages:
+            page.parent_id, page.position = places.get(page.id, (page.parent_id, page.position))
+        for position, page in enumerate(sorted(pages, key=attrgetter("position", "title_key", "id")), 1):
+            page.position = position
+        cls._check({page.id: page.parent_id for page in pages})
+        Activity.record(actor, "topic.arranged", topic)
+
+    @classmethod
+    def assign(cls, page: Post, parent_id: int | None, changes: set[str]) -> None:
+        """Put a page below another one, as part of a save. What was below a page that left its topic goes up a level.
+
+        Raises `ValidationError` if the page cannot be below that one.
+        """
+        if not changes & {"kind", "topic_id", "parent_id"}:
+            return
+        if page.published_at and changes & {"kind", "topic_id"}:
+            db.session.execute(sa.update(Post).where(Post.parent_id == page.id).values(parent_id=page.parent_id))
+        if parent_id:
+            pages = sa.select(Post.id, Post.parent_id).filter_by(topic_id=page.topic_id, kind="page")
+            cls._check({**dict(db.session.execute(pages).all()), page.id: parent_id})
+        page.parent_id = parent_id
+        page.position = UNPLACED
+
+    @staticmethod
+    def _check(parents: dict[Any, Any]) -> None:
+        """Raise `ValidationError` if a page of a topic is below one of another topic, too deep, or below itself."""
+        level = {*parents}
+        for _ in range(PAGE_LEVELS):  # each goes up one level; from the top to None, and from another topic nowhere
+            level = {parents.get(page_id, page_id) for page_id in level}
+        if level - {None}:
+            raise ValidationError(
+                "parent_id", f"Choose another page of the same topic: pages go {PAGE_LEVELS} levels deep."
+            )
 
 
 # -- Revisions ---------------------------------------------------------------------------------------------------------
@@ -4086,16 +4149,15 @@ FILES_OF_POST = (
 )
 
 EDITOR = aliased(User)
-HANDBOOK_ORDER = (Topic.position.asc(), Topic.id.label("topic_id").asc(), Post.title_key.asc(), Post.id.asc())
 HANDBOOK = (
-    sa.select(Post.id, Post.title, Post.title_key, Post.updated_at, Post.review_by, Post.owner_id, Topic.position)
-    .add_columns(
-        Topic.id.label("topic_id"), *TOPIC, EDITOR.name.label("editor_name"), Post.unseen(SINCE).label("is_new")
-    )
+    sa.select(Post.id, Post.title, Post.parent_id, Post.updated_at, Post.review_by, Post.topic_id, *TOPIC)
+    .add_columns(EDITOR.name.label("editor_name"), Post.unseen(SINCE).label("is_new"))
     .select_from(Topic)
     .join(Post, Post.topic_id == Topic.id)
     .join(EDITOR, EDITOR.id == Post.editor_id)
     .where(Post.listed(), Post.kind == "page")
+    .order_by(Topic.position, Topic.id, Post.position, Post.title_key, Post.id)
+    .limit(PAGES_MOST)
 )
 REVIEW_SOON = timedelta(days=30)  # how long before its review is due a page is listed
 REVIEW_DAY = sa.func.coalesce(Post.review_by, sa.literal(date.max, sa.Date), type_=sa.Date).label("review_day")
@@ -4744,6 +4806,7 @@ class PostForm(SiteForm):
     body = textarea_field("Text", BODY_MAX)
     upload = MultipleFileField("Pictures and files")
     topic = SelectField("Topic", coerce=int)
+    parent_id = SelectField("Under", coerce=id_or_none, validate_choice=False)
     owner = SelectField("Owner", coerce=int, default=0, description="Notified when the page is due for review")
     review = SelectField(
         "Review every", coerce=int, default=0,
@@ -5082,6 +5145,29 @@ def mark_read(post_id: int) -> None:
         ReadMark.write(current_user.id, post_id, g.now)
     except (DBAPIError, database.DatabaseBusy):
         log.warning("it could not be noted that somebody opened post %s", post_id, exc_info=True)
+
+
+# -- The tree of the handbook ------------------------------------------------------------------------------------------
+
+
+def page_tree() -> dict[Any, list[Any]]:
+    """Return the handbook pages that the person sees: by the slugs of their topics, or by the ids of their parents.
+
+    A page whose parent they do not see is at the top of its topic.
+    """
+    pages = fetch(HANDBOOK)
+    known = {page.id for page in pages}
+    tree = {}
+    for page in pages:
+        tree.setdefault(page.parent_id if page.parent_id in known else page.topic_slug, []).append(page)
+    return tree
+
+
+def depth_first(tree: Any, place: Any, above: Any = ()) -> Iterator[Any]:
+    """Return the pages of a topic in the order in which one reads, each with the pages above it."""
+    for page in tree.get(place, ()):
+        yield page, above
+        yield from depth_first(tree, page.id, (*above, page))
 
 
 # -- Beside the lists --------------------------------------------------------------------------------------------------
@@ -5554,11 +5640,26 @@ def index() -> ResponseReturnValue:
 @posts.get("/handbook")
 @login_required
 def handbook() -> ResponseReturnValue:
-    """Show the pages of the handbook by topic, in alphabetical order."""
-    page = paginate(HANDBOOK, HANDBOOK_ORDER, request.args.get("before"), HANDBOOK_PER_PAGE)
-    shelves = [list(posts) for _topic, posts in itertools.groupby(page.items, attrgetter("topic_id"))]
+    """Show the pages of the handbook by topic, in the order that editors gave them."""
     waiting = fetch(own_reviews().limit(1), until=today() + REVIEW_SOON)
-    return render_template("posts/handbook.html", page=page, shelves=shelves, waiting=bool(waiting), day=today())
+    return render_template("posts/handbook.html", tree=page_tree(), waiting=bool(waiting), day=today())
+
+
+@posts.route("/handbook/<slug>/arrange", methods=["GET", "POST"])
+@role_required(Role.EDITOR)
+def arrange(slug: str) -> ResponseReturnValue:
+    """Put the handbook pages of a topic in order. The form has the parent and the position of each page, or of one."""
+    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
+    tree = page_tree()
+    if request.method == "GET":
+        return render_template("posts/arrange.html", topic=topic, tree=tree)
+    places = {
+        page.id: (request.form.get(f"parent-{page.id}", type=as_id), request.form.get(name, UNPLACED, int))
+        for page, _above in depth_first(tree, slug)
+        if (name := f"position-{page.id}") in request.form
+    }
+    PageTree.arrange(current_user, topic.id, places)
+    return redirect_with_flash(onward(f"/handbook#topic-{topic.id}"), "Order saved.")
 
 
 @posts.get("/posts/<int:post_id>")
@@ -5592,6 +5693,7 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
         "comments": comments,
         "reactions": reactions_of(post_id, [comment.id for comment in comments.items]),
         "new_comments": new_comments,
+        "tree": page_tree() if post.kind == "page" else {},
     }
     g.unread -= post.unread_kinds  # the header of this page no longer counts what the page shows
     page = form_page("posts/show.html", form, **context, **previewed(form, post.topic_id))
@@ -5633,7 +5735,7 @@ def edit(post_id: int) -> ResponseReturnValue:
 
 def post_form(post: Post, **changes: Any) -> PostForm:
     """Return the form of a post, filled in with its values; `changes` replace some of them."""
-    values = {name: getattr(post, name) for name in ("title", "body", "kind", "version")}
+    values = {name: getattr(post, name) for name in ("title", "body", "kind", "version", "parent_id")}
     values |= {"topic": post.topic_id, "owner": post.owner_id or 0, "review": post.review_every or 0}
     values |= {"scheduled_for": to_the_minute(post.scheduled_for), "expires_at": last_day(post.expires_at)}
     return PostForm(**values | changes)
@@ -5671,7 +5773,7 @@ def offer_choices(form: PostForm, post: Post | None) -> None:
     """Fill in the topics, each with the people who will see the post there, and the possible owners of a page."""
     form.topic.choices = [topic_choice(topic) for topic in Topic.audiences(current_user).values()]
     if (post.kind if post else form.kind.data) != "page":
-        del form.owner, form.review
+        del form.owner, form.review, form.parent_id
         return
     owners = db.session.scalars(User.active().where(User.sees(post.topic_id if post else None))).all()
     form.owner.choices = choices([(0, "Nobody"), *((user.id, user.name) for user in owners)])
@@ -5704,6 +5806,7 @@ def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = (
         values["title"] or "",
         values["body"] or "",
         owner_id=values.get("owner") or None,
+        parent_id=values.get("parent_id"),
         review_every=values.get("review") or None,
         scheduled_for=scheduled_for,
         expires_at=expires_at,
@@ -5729,6 +5832,7 @@ def saved_message(post: Post, was_published: bool, notified: bool) -> str:
 def editor_context(form: PostForm, post: Post | None, files: Sequence[Attachment]) -> dict[str, Any]:
     """Return what the page of a post's form shows besides the form."""
     context = {"post": post, "kind": post.kind if post else form.kind.data, "attached": files, "clock": as_local(g.now)}
+    context["tree"] = page_tree() if form.parent_id else {}
     state = Post.state_of(post, utcnow()) if post else "draft"
     autosave_to = url_for("posts.autosave", post_id=post.id if post else None) if state == "draft" else None
     return context | {"state": state, "autosave_to": autosave_to} | previewed(form, form.topic.data)
@@ -6183,7 +6287,8 @@ def show_topic(slug: str) -> ResponseReturnValue:
     chosen = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
     follows = chosen or ("following" if topic.followed_by_default else "none")
     page = paginate(TOPIC_POSTS, NEWEST_FIRST, request.args.get("before"), topic_id=topic.id)
-    return render_template("topics/show.html", topic=topic, follows=follows, page=page)
+    tree = {} if page.is_continued else page_tree()
+    return render_template("topics/show.html", topic=topic, follows=follows, page=page, tree=tree)
 
 
 @topics.route("/admin/topics", methods=["GET", "POST"])
@@ -7337,6 +7442,8 @@ class PostSchema(PostBriefSchema):
     owner = fields.Nested(PersonRefSchema, allow_none=True)
     review_every = fields.Integer(allow_none=True)
     review_by = fields.Date(allow_none=True)
+    parent_id = fields.Integer(allow_none=True)
+    position = fields.Integer()
 
 
 class PostInSchema(ma.Schema):
@@ -7349,6 +7456,7 @@ class PostInSchema(ma.Schema):
     expires_at = Moment(timezone=UTC, allow_none=True, pre_load=in_this_century)
     owner_id = fields.Integer(strict=True, validate=IDS, allow_none=True)
     review_every = fields.Integer(strict=True, validate=validate.OneOf(REVIEW_MONTHS[1:]), allow_none=True)
+    parent_id = fields.Integer(strict=True, validate=IDS, allow_none=True)
     attachment_ids = fields.List(
         fields.Integer(strict=True, validate=IDS), validate=validate.Length(max=FILES_MOST), attribute="file_ids"
     )
@@ -8154,12 +8262,12 @@ def cached_part(template: str, **values: Any) -> Markup:
     return draw(template, tuple(values.items()))
 
 
-def page_header() -> Markup:
-    """Return the header for the person who is signed in, with the current place marked."""
+def page_header(place: str = "") -> Markup:
+    """Return the header for the person who is signed in, with a place marked, or else the one of the address."""
     if not current_user:
         return cached_part("_header.html", site_name=current_site().name, id=None)
     person = {name: getattr(current_user, name) for name in ("id", "username", "name", "role", "picture_id")}
-    here = "/" + request.path.split("/")[1]  # "/people" on the page of a person, too
+    here = place or "/" + request.path.split("/")[1]  # "/people" on the page of a person, too
     return cached_part("_header.html", site_name=current_site().name, here=here, unread=g.unread, **person)
 
 
@@ -8212,7 +8320,7 @@ def register_template_helpers(app: Flask) -> None:
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
     filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
-    helpers = (icon, asset, cached_part, page_header, difference)
+    helpers = (icon, asset, cached_part, page_header, difference, depth_first)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local)
     app.jinja_env.filters.update(for_mail=for_mail)
@@ -8553,6 +8661,7 @@ class Demo:
         self.now = now.replace(hour=14, minute=0) - timedelta(days=now.hour < 14)
         self.people: dict[str, User] = {}
         self.topics: dict[str, int] = {}
+        self.ids: dict[str, int] = {}  # of posts, by their titles
         columns = (column for table in db.metadata.sorted_tables for column in table.columns)
         self.times = [column for column in columns if column.type is Timestamp]
 
@@ -8607,7 +8716,7 @@ class Demo:
         actor, post_id = self.people[event["by"]], post.get("id", 0)
         match event["do"]:
             case "write":
-                post["id"] = self.write(actor, **post)
+                post["id"] = self.ids[post["title"]] = self.write(actor, **post)
                 self.react(event, post_id=post["id"])
             case "comment":
                 comment = Comment.create(actor, post_id, body=event["body"], form_id=secrets.token_hex(16))
@@ -8631,7 +8740,8 @@ class Demo:
 
     def write(
         self, author: User, *, kind: str, topic: str, title: str, body: str, how: str = "publish", owner: str = "",
-        review_every: int | None = None, appears: float | None = None, files: Sequence[str] = (), **_more: Any,
+        review_every: int | None = None, under: str = "", appears: float | None = None, files: Sequence[str] = (),
+        **_more: Any,
     ) -> int:  # fmt: skip
         """Publish a post, schedule it, or leave it as a draft. Returns its id."""
         uploads = [Attachment.create(author, stored_demo_file(name, store_upload)) for name in files]
@@ -8645,6 +8755,7 @@ class Demo:
             file_ids=[file.id for file in uploads],
             owner_id=self.people[owner].id if owner else None,
             review_every=review_every,
+            parent_id=self.ids.get(under),
             scheduled_for=self.ago(-appears) if appears else None,
         )
         return Post.save(author, data, how=how, form_id=secrets.token_hex(16)).id

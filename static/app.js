@@ -311,6 +311,15 @@
     live.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the field until the click
   }
 
+  // == The tree beside a page of the handbook ==
+  on("click", (event) => {
+    const twist = event.target.closest(".twist");
+    if (twist) twist.setAttribute("aria-expanded", twist.getAttribute("aria-expanded") === "false");
+  });
+  const tree = $(".book-tree");
+  const leaf = tree && $("[aria-current]", tree);
+  if (leaf) tree.scrollTop = leaf.getBoundingClientRect().top - tree.getBoundingClientRect().top - tree.clientHeight / 2;
+
   // == Keys: a single key, outside of fields, dialogs and menus ==
   const STEPS = ".post :is(h2, h3) a, .rows a.row-main, .rows .row-main > a, .listing tbody th a, .card-person :is(h2, h3) a, .comment";
 

@@ -2,6 +2,7 @@
 //   data-draft           this form's unsent fields are kept in this tab, and leaving the page asks first
 //   data-autosave="/…"   they are saved on the site too, as a draft, a few seconds after each change
 //   data-audience="id"   the chosen option's data-seen-by is shown there: who will see the post
+//   data-under="id"      a page chosen here, with its data-topic, sets that field; a page of another topic is let go
 //   data-schedules="id"  a time later than data-clock in this field changes that button from data-now to data-later
 //   data-editor="/…"     the address of this form's preview; #preview-panel shows it in place of #write-panel
 //   data-format="bold"   this button formats the selected text
@@ -118,6 +119,16 @@
 
   // == Who will see it, and when ==
   const showAudience = (select) => { document.getElementById(select.dataset.audience).textContent = select.selectedOptions[0].dataset.seenBy; };
+
+  function matchTopic(field) { // a handbook page is below one of the same topic
+    const under = $("[data-under]", field.form);
+    const topic = under && field.form.elements[under.dataset.under];
+    const wanted = under?.selectedOptions[0].dataset.topic;
+    if (!wanted || wanted === topic.value) return;
+    if (field === topic) under.value = "";
+    else topic.value = wanted;
+    showAudience(topic);
+  }
 
   function nameButton(field) { // the time and the clock are both in the person's own zone
     const button = document.getElementById(field.dataset.schedules);
@@ -498,6 +509,7 @@
     if ("draft" in form.dataset) keepDraft(form);
     if ("autosave" in form.dataset) scheduleAutosave(form);
     if (field.dataset.audience) showAudience(field);
+    if (field.matches("select")) matchTopic(field);
     if (field.dataset.schedules) nameButton(field);
     if (field.matches("[data-mentions] textarea")) offerNames(field);
   });

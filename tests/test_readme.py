@@ -167,11 +167,9 @@ def test_a_field_of_a_person_and_a_part_of_a_post_work_on_a_site_in_use(project,
             python(project, *(word.strip('"') for word in re.findall(r'"[^"]+"|\S+', command)[1:]), **database_url)
         python(project, "-c", BROWSER + check, **database_url)
     assert "nothing to migrate" in python(project, "-m", "flask", "db", "migrate", **database_url)
-    made = sorted(path.name for path in (project / "migrations" / "versions").glob("*.py"))
-    assert made == [
-        *("0001_initial.py", "0002_programs_and_mail.py", "0003_topic_followed_by_default.py"),
-        *("0004_languages_of_people.py", "0005_place_of_a_post.py"),
-    ]
+    made = {path.name[5:]: path.name for path in (project / "migrations" / "versions").glob("*.py")}
+    numbers = [made[name][:4] for name in ("languages_of_people.py", "place_of_a_post.py")]
+    assert numbers == [f"{len(made) - 1:04}", f"{len(made):04}"]
     python(project, "-m", "ruff", "format", "--check", "migrations")
     python(project, "-m", "ruff", "check", "migrations")
 

@@ -265,6 +265,10 @@ posts.restore_version POST   secret,deleted,missing                 in        40
 posts.review          GET    -                                      in        200    200    200    200   200
 posts.still_accurate     POST   page                                   in        303    403    303    303   403
 posts.still_accurate     POST   members,private,secret,deleted,missing in        404    404    404    404   404
+posts.arrange         GET    open,private                           in        403    403    200    200   403
+posts.arrange         GET    secret,merged,missing                  in        403    403    404    404   403
+posts.arrange         POST   open,private                           in        403    403    303    303   403
+posts.arrange         POST   secret,merged,missing                  in        403    403    404    404   403
 
 topics.show           GET    open                                   in        200    200    200    200   200
 topics.show           GET    private                                in        200    200    200    200   404
