@@ -266,6 +266,7 @@ posts.review          GET    -                                      in        20
 posts.still_accurate     POST   page                                   in        303    403    303    303   403
 posts.still_accurate     POST   members,private,secret,deleted,missing in        404    404    404    404   404
 
+topics.index          GET    -                                      in        200    200    200    200   200
 topics.show           GET    open                                   in        200    200    200    200   200
 topics.show           GET    private                                in        200    200    200    200   404
 topics.show           GET    merged                                 in        301    301    301    301   301
