@@ -38,6 +38,8 @@ STATES = {
     "/people?q=zzz": "nobody found",
     "/admin/people?q=zzz": "nobody found",
     "/topics/management": "a private topic",
+    "/search?q=bread&kind=page": "what was found, and the filters",
+    "/search?q=zzz": "nothing found",
     "/people/hattie": "oneself",
     "/no-such-page": "404",
     "/posts/99999999": "404",
@@ -75,6 +77,20 @@ def test_every_page_for_who_sees_all_of_them(site: Site, visit: Visit, part: int
     all_of_them = [*addresses(site.app), *STATES]
     assert len(all_of_them) > 25
     assert [fault for address in all_of_them[part::PARTS] for fault in faults_at(page, address)] == []
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_post_and_page_of_the_demo(site: Site, visit: Visit, part: int) -> None:
+    page = visit(site, "hattie")
+    with site.app.app_context():
+        shown = sa.select(Post.id).where(Post.deleted_at.is_(None), Post.published_at.is_not(None)).order_by(Post.id)
+        ids = db.session.scalars(shown).all()
+    assert len(ids) >= 78
+    faults: list[str] = []
+    for post_id in ids[part::PARTS]:
+        page.goto(f"/posts/{post_id}")
+        faults += faults_of(page, within="main")
+    assert faults == []
 
 
 def test_pages_for_a_reader(site: Site, visit: Visit) -> None:
