@@ -1065,7 +1065,13 @@ def test_the_header_says_where_one_is(people, topics, sign_in):
         header = browser.get(address).text.partition("<header")[2].partition("</header>")[0]
         return re.findall(r'href="([^"]+)"[^>]* aria-current="page"', header)
 
-    for address in ("/", "/topics", "/topics/everyone", "/posts/new", *(f"/posts/{news.id}{path}" for path in SUB_PAGES)):
+    for address in (
+        "/",
+        "/topics",
+        "/topics/everyone",
+        "/posts/new",
+        *(f"/posts/{news.id}{path}" for path in SUB_PAGES),
+    ):
         assert place(address) == ["/"], address
     for address in ("/handbook", "/posts/new?kind=page", *(f"/posts/{page.id}{path}" for path in SUB_PAGES)):
         assert place(address) == ["/handbook"], address

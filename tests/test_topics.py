@@ -51,7 +51,9 @@ def test_a_topic_with_new_posts_bears_a_dot_until_they_are_read(people, topics, 
     garden, browser = add_topic(people.editor, "Garden"), sign_in(people.reader)
 
     def dots() -> list[str]:
-        return re.findall(r'<span>([^<]+)</span>\s*<span class="dot"><span class="visually-hidden">New posts<', browser.get("/").text)
+        return re.findall(
+            r'<span>([^<]+)</span>\s*<span class="dot"><span class="visually-hidden">New posts<', browser.get("/").text
+        )
 
     browser.get("/")
     set_columns(User, people.reader.id, previous_visit_at=utcnow() - timedelta(days=2))
@@ -226,7 +228,8 @@ def test_several_people_are_added_at_once_or_none_if_one_of_them_is_not_there(pe
 
 def test_who_sees_a_private_topic_is_chosen_when_it_is_made_and_an_open_one_has_no_members(people, topics, sign_in):
     browser = sign_in(people.editor)
-    assert offered(browser.get("/admin/topics").text) == {person.id for person in vars(people).values()} - {people.editor.id}
+    everybody = {person.id for person in vars(people).values()}
+    assert offered(browser.get("/admin/topics").text) == everybody - {people.editor.id}
     chosen = {"members": [people.reader.id, people.admin.id]}
     browser.submit("/admin/topics", {"name": "Salaries", "private": "y"} | chosen)
     browser.submit("/admin/topics", {"name": "Garden"} | chosen)

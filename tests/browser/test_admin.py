@@ -55,7 +55,9 @@ def members_of(site: Site, name: str) -> set[str]:
         return set(db.session.scalars(members))
 
 
-def test_people_are_chosen_by_a_search_and_keys_and_each_is_a_chip_that_can_be_removed(site: Site, visit: Visit) -> None:
+def test_people_are_chosen_by_a_search_and_keys_and_each_is_a_chip_that_can_be_removed(
+    site: Site, visit: Visit
+) -> None:
     name, page = f"Wages {secrets.token_hex(4)}", visit(site, "hattie")
     page.goto("/admin/topics")
     search = page.get_by_role("searchbox", name="Search people")

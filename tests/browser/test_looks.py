@@ -184,7 +184,9 @@ def test_results_while_typing_look_right(site: Site, visit: Visit) -> None:
 
 def test_wide_tables_and_code_are_reached_and_scrolled_by_keys(site: Site, visit: Visit) -> None:
     cells = " | ".join(f"A column with the number {n}" for n in range(9))
-    text = f"| | {cells} |\n|{'---|' * 10}\n| One | {cells} |\n\n    {'code ' * 60}\n\n| A | B |\n|---|---|\n| 1 | 2 |\n"
+    text = (
+        f"| | {cells} |\n|{'---|' * 10}\n| One | {cells} |\n\n    {'code ' * 60}\n\n| A | B |\n|---|---|\n| 1 | 2 |\n"
+    )
     with site.app.app_context():
         topic = db.session.scalar(sa.select(Topic.id).where(Topic.slug == "shops")) or 0
         post = Post.save(site.user("hattie"), PostData("news", topic, "Wide", text), how="publish", form_id="4" * 32).id
@@ -221,7 +223,8 @@ def test_a_message_stands_over_the_column_that_is_read(site: Site, visit: Visit,
     page.goto(address)
     page.evaluate("document.getElementById('flashes').innerHTML = '<div class=flash><p>Saved.</p></div>'")
     message, read = page.locator(".flash").bounding_box(), page.locator(column).first.bounding_box()
-    assert message and read
+    assert message
+    assert read
     assert abs(message["x"] + message["width"] / 2 - read["x"] - read["width"] / 2) < 2
 
 
@@ -231,7 +234,8 @@ def test_the_filters_of_the_search_fill_their_lines(site: Site, visit: Visit) ->
     for width in (360, 700, 1280):
         page.set_viewport_size({"width": width, "height": 800})
         form, last = page.locator(".search-narrow").bounding_box(), page.locator("#before").bounding_box()
-        assert form and last
+        assert form
+        assert last
         assert abs(form["x"] + form["width"] - last["x"] - last["width"]) < 2, width
 
 
@@ -324,7 +328,16 @@ def test_one_word_may_be_longer_than_the_window_is_wide(site: Site, visit: Visit
         Acknowledgement.require(admin, news, roles=[Role.ADMIN])
         slug = topic.slug
     page, wider = visit(site, "hattie"), []
-    addresses = ["/", "/topics", "/handbook", "/people", "/people/longest", "/admin/people", "/admin/topics", f"/topics/{slug}"]
+    addresses = [
+        "/",
+        "/topics",
+        "/handbook",
+        "/people",
+        "/people/longest",
+        "/admin/people",
+        "/admin/topics",
+        f"/topics/{slug}",
+    ]
     for number in (post, news):
         parts = ("", "/must-read", "/history", "/edit")
         addresses += [f"/posts/{number}{part}" for part in parts]
