@@ -228,7 +228,7 @@ COMMENTS_PER_PAGE = 50
 DRAFTS_MOST = 100
 AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # the editor saves every 4 seconds at most
 OWED_MOST = 20
-AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 40  # in the sidebar
+AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 16  # beside and above the lists
 DAYS_APART = timedelta(days=2)  # time zones differ by up to 26 hours
 LONG_AGO = datetime(2000, 1, 1)  # earlier than any post
 REMIND_EVERY = timedelta(days=1)
@@ -1461,9 +1461,9 @@ class Topic(SoftDelete, db.Model):
     @transactional
     def create(
         cls, actor: User, *, form_id: str, name: str, description: str = "", private: bool = False,
-        followed_by_default: bool = False,
+        followed_by_default: bool = False, members: Iterable[int] = (),
     ) -> Topic:  # fmt: skip
-        """Create a topic, and return it. The author of a private topic is its first member.
+        """Create a topic, and return it. The members of a private topic are its author and the `members`.
 
         If the form was sent before, this returns its topic. Raises `ValidationError` for a name in use.
         """
@@ -1483,6 +1483,8 @@ class Topic(SoftDelete, db.Model):
         if private:
             topic._add_member(editor.id)
         Activity.record(editor, "topic.created", topic)
+        if private:
+            cls.add_members(editor, topic.id, members)
         return topic
 
     @classmethod
@@ -1543,6 +1545,12 @@ class Topic(SoftDelete, db.Model):
         if topic._add_member(user.id):
             Activity.record(actor, "topic.member_added", topic, user.name)
         return user
+
+    @classmethod
+    @transactional
+    def add_members(cls, actor: User, topic_id: int, user_ids: Iterable[int]) -> list[User]:
+        """Let several people see a private topic. Returns them, and raises as `add_member` does."""
+        return [cls.add_member(actor, topic_id, user_id) for user_id in user_ids]
 
     @classmethod
     @transactional
@@ -4205,12 +4213,18 @@ CHANGED_PAGES = (
     .order_by(Post.updated_at.desc(), Post.id.desc())
     .limit(CHANGED_SHOWN)
 )
+NEW_IN_TOPIC = (
+    sa.exists()
+    .where(Post.topic_id == Topic.id, Post.kind == "news", Post.deleted_at.is_(None))
+    .where(Post.published_at > SINCE, Post.unseen(SINCE) == 1)  # a range, so that no older post is looked at
+    .correlate(Topic)
+)
 TOPICS = (
-    sa.select(Topic.name, Topic.slug, Topic.private)
+    sa.select(Topic.name, Topic.slug, Topic.private, Topic.description, NEW_IN_TOPIC.label("has_new"))
     .where(Topic.visible())
     .order_by(Topic.position, Topic.id)
-    .limit(TOPICS_SHOWN)
 )
+FIRST_TOPICS = TOPICS.limit(TOPICS_SHOWN)
 
 SETTINGS = sa.select(Setting.name, Setting.value)
 
@@ -4887,8 +4901,13 @@ class TopicForm(SiteForm):
 
 
 class NewTopicForm(TopicForm):
-    private = BooleanField("Private", description="Only its members see it: you, and the people you add next.")
+    private = BooleanField("Private", description="Only its members see it: you, and the people you choose.")
+    members = SelectMultipleField("Who else can see it", coerce=int)
     form_id = form_id_field()
+
+
+class MembersForm(SiteForm):
+    user = SelectMultipleField("Add people", coerce=int)
 
 
 class MergeForm(SiteForm):
@@ -5174,11 +5193,11 @@ def depth_first(tree: Any, place: Any, above: Any = ()) -> Iterator[Any]:
 
 
 def sidebar() -> SimpleNamespace:
-    """Return what lists have beside them: who is away, what changed in the handbook, and the topics."""
+    """Return what Home has beside and above its list: who is away, what changed in the handbook, and the topics."""
     day = today()
     away = fetch(AWAY, ended=day - DAYS_APART, begun=day + DAYS_APART)
     here = [person for person in away if is_away(person)][:AWAY_SHOWN]
-    return SimpleNamespace(away=here, changed=fetch(CHANGED_PAGES), topics=fetch(TOPICS), day=day)
+    return SimpleNamespace(away=here, changed=fetch(CHANGED_PAGES), topics=fetch(FIRST_TOPICS), day=day)
 
 
 # -- Uploads: from a request to the data folder ------------------------------------------------------------------------
@@ -6275,6 +6294,13 @@ def remind(post_id: int) -> ResponseReturnValue:
 topics = Blueprint("topics", __name__)
 
 
+@topics.get("/topics", endpoint="index")
+@login_required
+def list_topics() -> ResponseReturnValue:
+    """Show all topics that the person sees."""
+    return render_template("topics/index.html", topics=fetch(TOPICS))
+
+
 @topics.get("/topics/<slug>", endpoint="show")
 @login_required
 def show_topic(slug: str) -> ResponseReturnValue:
@@ -6288,7 +6314,8 @@ def show_topic(slug: str) -> ResponseReturnValue:
     follows = chosen or ("following" if topic.followed_by_default else "none")
     page = paginate(TOPIC_POSTS, NEWEST_FIRST, request.args.get("before"), topic_id=topic.id)
     tree = {} if page.is_continued else page_tree()
-    return render_template("topics/show.html", topic=topic, follows=follows, page=page, tree=tree)
+    values = {"follows": follows, "page": page, "tree": tree}
+    return render_template("topics/show.html", topic=topic, topics=fetch(FIRST_TOPICS), **values)
 
 
 @topics.route("/admin/topics", methods=["GET", "POST"])
@@ -6296,8 +6323,9 @@ def show_topic(slug: str) -> ResponseReturnValue:
 def manage() -> ResponseReturnValue:
     """Show all topics that the person sees, and create a new one."""
     form = NewTopicForm()
+    form.members.choices = choices(names_of(User.active().where(User.id != current_user.id)))
     if form.validate_on_submit():
-        values = form_values(form, "name", "description", "private", "followed_by_default")
+        values = form_values(form, "name", "description", "private", "followed_by_default", "members")
         with form.errors_from_model():
             topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
             onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
@@ -6319,8 +6347,9 @@ def edit_topic(topic_id: int) -> ResponseReturnValue:
         with form.errors_from_model():
             Topic.edit(current_user, topic_id, **form.data)
             return redirect_with_flash("/admin/topics", "Saved.")
-    outside = db.session.scalars(User.active().where(~User.sees(topic_id))).all()  # nobody is outside an open topic
-    return form_page("topics/edit.html", form, topic=topic, outside=outside)
+    others = MembersForm(formdata=None)
+    others.user.choices = choices(names_of(User.active().where(~User.sees(topic_id))))  # of an open topic: nobody
+    return form_page("topics/edit.html", form, topic=topic, others=others)
 
 
 def _seen_topic(topic_id: int) -> Topic:
@@ -6348,9 +6377,10 @@ def make_open(topic_id: int) -> ResponseReturnValue:
 @topics.post("/admin/topics/<int:topic_id>/members")
 @role_required(Role.EDITOR)
 def add_member(topic_id: int) -> ResponseReturnValue:
-    """Add a person to a private topic."""
-    user = Topic.add_member(current_user, topic_id, request.form.get("user", 0, type=as_id))
-    return redirect_with_flash(f"/admin/topics/{topic_id}", f"{user.name} can see this topic now.")
+    """Add people to a private topic."""
+    added = Topic.add_members(current_user, topic_id, request.form.getlist("user", type=as_id))
+    names = ", ".join(user.name for user in added) or "Nobody else"
+    return redirect_with_flash(f"/admin/topics/{topic_id}", f"{names} can see this topic now.")
 
 
 @topics.post("/admin/topics/<int:topic_id>/members/<int:user_id>/remove")
@@ -8262,12 +8292,16 @@ def cached_part(template: str, **values: Any) -> Markup:
     return draw(template, tuple(values.items()))
 
 
-def page_header(place: str = "") -> Markup:
-    """Return the header for the person who is signed in, with a place marked, or else the one of the address."""
+def page_header(kind: str = "") -> Markup:
+    """Return the header for the person who is signed in, with the current place marked.
+
+    A post and its history belong to Home or, by their `kind`, to the handbook.
+    """
     if not current_user:
         return cached_part("_header.html", site_name=current_site().name, id=None)
     person = {name: getattr(current_user, name) for name in ("id", "username", "name", "role", "picture_id")}
-    here = place or "/" + request.path.split("/")[1]  # "/people" on the page of a person, too
+    place = kind or request.path.split("/")[1]  # "people" on the page of a person, too
+    here = "/" + {"news": "", "topics": "", "page": "handbook"}.get(place, place)
     return cached_part("_header.html", site_name=current_site().name, here=here, unread=g.unread, **person)
 
 

@@ -6,6 +6,7 @@
 //   data-missing, data-length, data-mismatch   the message for a field that is empty, too short or long, or malformed
 //   data-same-as="id"    this field repeats that one; data-differs has the message for when it does not
 //   data-copy="…"        this button copies that text
+//   data-people          people to choose from: a search filters their checkboxes, and each one chosen has a chip
 //   data-reveal="id"     this button shows and hides that password
 //   data-react           this link opens the list of reactions
 //   data-filter="#id"    this search replaces that region while somebody types; each result has data-item
@@ -208,6 +209,58 @@
     $("i", button).className = reveals ? "bi bi-eye-slash" : "bi bi-eye";
   });
 
+  // == Choosing people: a search among the checkboxes, and a chip for each one that is ticked ==
+  const plain = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase().trim();
+  const nameOf = (box) => box.closest("label").textContent.trim();
+
+  function showChips(group) {
+    const chips = $$(":checked", group).map((box) => {
+      const chip = document.createElement("li");
+      chip.innerHTML = '<button class="chip" type="button"><span></span> <i class="bi bi-x-lg" aria-hidden="true"></i></button>';
+      $("span", chip).textContent = nameOf(box);
+      Object.assign($("button", chip), { ariaLabel: `Remove ${nameOf(box)}`, value: box.id });
+      return chip;
+    });
+    $(".chips", group).replaceChildren(...chips);
+  }
+
+  function choose(group, box, chosen) {
+    box.checked = chosen;
+    box.dispatchEvent(new Event("change", { bubbles: true }));
+    announce(`${nameOf(box)} ${chosen ? "added" : "removed"}`);
+    const search = $("input[type=search]", group);
+    search.value = "";
+    showMatches(group, "");
+    search.focus();
+  }
+
+  function showMatches(group, words) {
+    const people = $$("label.choice", group);
+    for (const person of people) person.hidden = !plain(person.textContent).includes(plain(words));
+    if (words) announce(`${counted(people.filter((person) => !person.hidden).length, "person", "people")} found`);
+  }
+
+  $$("[data-people]").forEach(showChips);
+  on("change", (event) => {
+    const group = event.target.closest("[data-people]");
+    if (group) showChips(group);
+  });
+  on("input", (event) => {
+    const group = event.target.matches("[type=search]") && event.target.closest("[data-people]");
+    if (group) showMatches(group, event.target.value);
+  });
+  on("keydown", (event) => { // Enter takes the first one that is left, and sends nothing
+    const group = event.key === "Enter" && event.target.matches("[type=search]") && event.target.closest("[data-people]");
+    if (!group) return;
+    event.preventDefault();
+    const first = event.target.value.trim() && $("label:not([hidden]) input:not(:checked)", group);
+    if (first) choose(group, first, true);
+  });
+  on("click", (event) => {
+    const chip = event.target.closest("[data-people] .chip");
+    if (chip) choose(chip.closest("[data-people]"), document.getElementById(chip.value), false);
+  });
+
   // == Reactions: one list for every post and comment ==
   on("click", (event) => {
     const opener = event.target.closest("[data-react]");
@@ -346,6 +399,29 @@
     if (target.matches("input")) target.focus();
     else target.click();
   });
+
+  // == Tables and code: where they are wider than their place, the keyboard reaches them and scrolls them ==
+  function markScrollers() {
+    for (const table of $$(".prose table:not(.scrolls > table)")) {
+      const frame = document.createElement("div");
+      frame.className = "scrolls";
+      table.replaceWith(frame);
+      frame.append(table);
+    }
+    for (const corner of $$(".prose th:empty")) corner.replaceWith(document.createElement("td")); // it is over nothing
+    $$(".prose :is(.scrolls, pre)").forEach((part, i) => {
+      const scrolls = part.scrollWidth > part.clientWidth;
+      const kind = part.matches("pre") ? "Code" : "Table";
+      if (scrolls) part.tabIndex = 0;
+      else part.removeAttribute("tabindex");
+      part.role = scrolls ? "region" : null;
+      part.ariaLabel = scrolls ? `${kind} ${i + 1}, scrolls sideways` : null;
+    });
+  }
+  new ResizeObserver(markScrollers).observe(document.body); // also when a preview or a comment makes the page longer
+
+  // == The topics above a list: the one that the page shows is in sight ==
+  $(".strip [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center", behavior: "instant" });
 
   // == The bell: how many notifications are unread, while the page is visible ==
   const POLL_EVERY = 20000;

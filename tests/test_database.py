@@ -36,6 +36,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from test_posts import many_comments, many_posts
+from world import set_columns
 
 import app as corkboard
 import database
@@ -1225,6 +1226,20 @@ def test_lists_are_found_by_an_index_that_has_them_in_order_already(app, people,
                 assert "'type': 'range'" in line, (address, plan)  # not from the index's beginning to a page far down
                 assert "filesort" not in line, (address, plan)
                 assert "temporary" not in line, (address, plan)
+
+
+def test_whether_a_topic_has_new_posts_is_found_by_its_index_and_no_old_post_is_looked_at(app, people, crowd, sign_in):
+    set_columns(User, people.reader.id, previous_visit_at=NOW + timedelta(minutes=3990))
+    browser = sign_in(people.reader)
+    with counted() as statements:
+        browser.get("/topics")
+    (asked,) = [found for found in statements if "has_new" in found[0]]
+    how = "EXPLAIN QUERY PLAN " if database.is_sqlite() else "EXPLAIN "
+    with db.engine.connect() as connection:
+        plan = [str(row._mapping) for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    posts = [line for line in plan if "posts USING" in line or "'table': 'posts'" in line]
+    assert len(posts) == 1, plan
+    assert "published_at>?" in posts[0] or "'type': 'range'" in posts[0], plan
 
 
 def test_what_one_owes_is_found_by_its_index_and_no_post_is_looked_at_in_vain(app, people, topics, crowd, sign_in):

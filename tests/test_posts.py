@@ -1067,3 +1067,43 @@ def test_what_a_topic_change_does_to_sidebars_is_seen_at_once(people, topics, si
     assert "How to dig" in browser.get("/").text
     Post.delete(people.editor, page.id)
     assert "How to dig" not in browser.get("/").text
+
+
+def test_whoever_cannot_comment_is_told_why(people, topics, sign_in):
+    post = add_post(people.member, topics.open)
+    draft = add_post(people.member, topics.open, how="draft")
+    why = "To comment, ask an administrator to make you a member."
+    assert why in sign_in(people.reader).get(f"/posts/{post.id}").text
+    page = sign_in(people.member).get(f"/posts/{post.id}").text
+    assert why not in page
+    assert "Your comment" in page
+    page = sign_in(people.member).get(f"/posts/{draft.id}").text
+    assert "Comments open when this is published." in page
+    assert "Your comment" not in page
+
+
+def test_the_header_says_where_one_is(people, topics, sign_in):
+    news, page = (add_post(people.editor, topics.open, "T", kind=kind) for kind in ("news", "page"))
+    browser = sign_in(people.editor)
+
+    def place(address: str) -> list[str]:
+        header = browser.get(address).text.partition("<header")[2].partition("</header>")[0]
+        return re.findall(r'href="([^"]+)"[^>]* aria-current="page"', header)
+
+    for address in (
+        "/",
+        "/topics",
+        "/topics/everyone",
+        "/posts/new",
+        *(f"/posts/{news.id}{path}" for path in SUB_PAGES),
+    ):
+        assert place(address) == ["/"], address
+    for address in ("/handbook", "/posts/new?kind=page", *(f"/posts/{page.id}{path}" for path in SUB_PAGES)):
+        assert place(address) == ["/handbook"], address
+    for address in ("/people", "/people/member"):
+        assert place(address) == ["/people"], address
+    assert place("/notifications") == ["/notifications"]
+    assert place("/account") == []
+
+
+SUB_PAGES = ("", "/edit", "/history", "/must-read")

@@ -270,6 +270,7 @@ posts.arrange         GET    secret,merged,missing                  in        40
 posts.arrange         POST   open,private                           in        403    403    303    303   403
 posts.arrange         POST   secret,merged,missing                  in        403    403    404    404   403
 
+topics.index          GET    -                                      in        200    200    200    200   200
 topics.show           GET    open                                   in        200    200    200    200   200
 topics.show           GET    private                                in        200    200    200    200   404
 topics.show           GET    merged                                 in        301    301    301    301   301

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import secrets
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 from conftest import add_person, add_post, add_topic, together
 from test_posts import again, count, ids_in
+from world import set_columns
 
-from app import Activity, NotVisible, Role, Topic, TopicMember, User, ValidationError
+from app import TOPICS_SHOWN, Activity, NotVisible, Post, Role, Topic, TopicMember, User, ValidationError, utcnow
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -20,6 +22,71 @@ pytestmark = pytest.mark.usefixtures("cheap_hashes")
 def members_of(topic) -> set[int]:
     db.session.rollback()
     return set(db.session.scalars(sa.select(TopicMember.user_id).where(TopicMember.topic_id == topic.id)))
+
+
+def chips(page: str) -> list[str]:
+    """Where the row of topics above a list leads."""
+    return re.findall(r'href="([^"]+)"', page.partition('<nav class="strip"')[2].partition("</nav>")[0])
+
+
+def current_chip(page: str) -> str:
+    return re.findall(r'href="([^"]+)" aria-current="page"', page.partition('<nav class="strip"')[2])[0]
+
+
+# -- The topics above a list -------------------------------------------------------------------------------------------
+
+
+def test_the_topics_one_sees_stand_above_the_news_and_above_a_topics_own_posts(people, topics, sign_in):
+    garden = add_topic(people.editor, "Garden")
+    links = ["/", "/topics/everyone", "/topics/management", "/topics/garden", "/topics"]
+    member, stranger = sign_in(people.member), sign_in(people.stranger)
+    for address, current in (("/", "/"), (f"/topics/{garden.slug}", "/topics/garden"), ("/topics/management",) * 2):
+        page = member.get(address).text
+        assert (chips(page), current_chip(page)) == (links, current)
+    for address in ("/", "/topics/everyone"):
+        assert chips(stranger.get(address).text) == [link for link in links if "management" not in link]
+
+
+def test_a_topic_with_new_posts_bears_a_dot_until_they_are_read(people, topics, sign_in):
+    garden, browser = add_topic(people.editor, "Garden"), sign_in(people.reader)
+
+    def dots() -> list[str]:
+        return re.findall(
+            r'<span>([^<]+)</span>\s*<span class="dot"><span class="visually-hidden">New posts<', browser.get("/").text
+        )
+
+    browser.get("/")
+    set_columns(User, people.reader.id, previous_visit_at=utcnow() - timedelta(days=2))
+    add_post(people.editor, topics.open, "A page", kind="page")
+    assert dots() == []
+    posts = [add_post(people.member, topic) for topic in (topics.open, topics.private, garden, garden)]
+    assert dots() == ["Everyone", "Management", "Garden"]
+    for post in posts[:3]:
+        browser.get(f"/posts/{post.id}")
+    assert dots() == ["Garden"]
+    Post.delete(people.member, posts[3].id)
+    assert dots() == []
+
+
+def test_many_topics_leave_room_for_the_news_and_the_current_one_is_always_there(people, topics, sign_in):
+    made = [add_topic(people.editor, f"Number {n:02}") for n in range(TOPICS_SHOWN)]
+    browser = sign_in(people.reader)
+    assert len(chips(browser.get("/").text)) == TOPICS_SHOWN + 2
+    page = browser.get(f"/topics/{made[-1].slug}").text
+    assert (len(chips(page)), current_chip(page)) == (TOPICS_SHOWN + 3, f"/topics/{made[-1].slug}")
+    everything = browser.get("/topics").text
+    assert all(f'href="/topics/{topic.slug}"' in everything for topic in made)
+
+
+def test_all_topics_are_on_a_page_that_the_menu_leads_to(people, topics, sign_in):
+    add_topic(people.editor, "Garden", description="Beds and bees")
+    page = sign_in(people.reader).get("/topics").text
+    assert page.count('<a href="/topics">') == 1
+    assert "Beds and bees" in page
+    assert "Management" in page
+    assert "/admin/topics" not in page
+    assert "Management" not in sign_in(people.stranger).get("/topics").text
+    assert 'href="/admin/topics"' in sign_in(people.editor).get("/topics").text
 
 
 # -- Names, order, merging ---------------------------------------------------------------------------------------------
@@ -55,14 +122,14 @@ def test_topics_are_put_in_order(people, topics, sign_in):
     garden = add_topic(people.editor, "Garden")
 
     def order() -> list[str]:
-        return re.findall(r'<a class="chip"\s+href="/topics/([^"]+)"', browser.get("/").text)
+        return chips(browser.get("/").text)[1:-1]
 
-    assert order() == ["everyone", "management", "garden"]
+    assert order() == ["/topics/everyone", "/topics/management", "/topics/garden"]
     browser.submit(f"/admin/topics/{garden.id}/move", {"direction": "up"})
-    assert order() == ["everyone", "garden", "management"]
+    assert order() == ["/topics/everyone", "/topics/garden", "/topics/management"]
     browser.submit(f"/admin/topics/{topics.open.id}/move", {"direction": "up"})
     browser.submit(f"/admin/topics/{topics.open.id}/move", {"direction": "down"})
-    assert order() == ["garden", "everyone", "management"]
+    assert order() == ["/topics/garden", "/topics/everyone", "/topics/management"]
 
 
 def test_who_does_not_see_a_private_topic_moves_past_it(people, topics, sign_in):
@@ -131,13 +198,48 @@ def test_a_private_topic_is_made_and_people_are_added_on_its_page(people, topics
     assert members_of(topic) == {people.editor.id}
     page = browser.get(answer.location).text
     assert "Topic &#34;Salaries&#34; created." in page
-    assert f'<option value="{people.member.id}">Member</option>' in page
-    assert f'<option value="{people.editor.id}">' not in page
+    assert offered(page) == {person.id for person in vars(people).values()} - {people.editor.id}
     added = browser.submit(f"/admin/topics/{topic.id}/members", {"user": people.member.id})
     assert (added.status_code, added.location) == (303, f"/admin/topics/{topic.id}")
     assert "Member can see this topic now." in browser.get(added.location).text
     assert sign_in(people.member).get("/topics/salaries").status_code == 200
     assert sign_in(people.admin).get("/topics/salaries").status_code == 404
+
+
+def offered(page: str) -> set[int]:
+    """Whom a page lets one choose."""
+    return {int(value) for value in re.findall(r'type="checkbox"[^>]*name="(?:user|members)"[^>]*value="(\d+)"', page)}
+
+
+def test_several_people_are_added_at_once_or_none_if_one_of_them_is_not_there(people, topics, sign_in):
+    browser, secret = sign_in(people.editor), add_topic(people.editor, "Secret", private=True)
+    address = f"/admin/topics/{secret.id}"
+    assert browser.submit(f"{address}/members", {"user": [people.reader.id, 7777]}).status_code == 404
+    assert members_of(secret) == {people.editor.id}
+    both = [people.reader.id, people.member.id]
+    assert browser.submit(f"{address}/members", {"user": both}).status_code == 303
+    assert members_of(secret) == {people.editor.id, *both}
+    page = browser.get(address).text
+    assert "Reader, Member can see this topic now." in page
+    assert offered(page) == {people.admin.id, people.stranger.id}
+    assert browser.submit(f"{address}/members").status_code == 303
+    assert "Nobody else can see this topic now." in browser.get(address).text
+
+
+def test_who_sees_a_private_topic_is_chosen_when_it_is_made_and_an_open_one_has_no_members(people, topics, sign_in):
+    browser = sign_in(people.editor)
+    everybody = {person.id for person in vars(people).values()}
+    assert offered(browser.get("/admin/topics").text) == everybody - {people.editor.id}
+    chosen = {"members": [people.reader.id, people.admin.id]}
+    browser.submit("/admin/topics", {"name": "Salaries", "private": "y"} | chosen)
+    browser.submit("/admin/topics", {"name": "Garden"} | chosen)
+    made = {topic.name: members_of(topic) for topic in db.session.scalars(sa.select(Topic)).all()}
+    assert made["Salaries"] == {people.editor.id, people.reader.id, people.admin.id}
+    assert made["Garden"] == set()
+    User.deactivate(people.admin, people.stranger.id)
+    answer = browser.submit("/admin/topics", {"name": "Wages", "private": "y", "members": [people.stranger.id]})
+    assert answer.status_code == 422
+    assert count(Topic, Topic.name == "Wages") == 0
 
 
 def test_a_topic_is_made_private_and_open_again(people, topics, sign_in):
@@ -175,7 +277,7 @@ def test_somebody_is_added_once_and_removed_once(people, topics, sign_in):
 def test_only_somebody_who_is_there_is_added_and_only_to_a_private_topic(people, topics, sign_in):
     User.deactivate(people.admin, people.stranger.id)
     browser = sign_in(people.editor)
-    for user in (people.stranger.id, 7777, "x", "", 2**40):
+    for user in (people.stranger.id, 7777):
         answer = browser.submit(f"/admin/topics/{topics.private.id}/members", {"user": user})
         assert answer.status_code == 404, user
     answer = browser.submit(f"/admin/topics/{topics.open.id}/members", {"user": people.member.id})

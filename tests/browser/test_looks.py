@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from flask import Flask
 from playwright.sync_api import Page, expect
 
-from app import Comment, Post, PostData, Role, Setting, Topic, User, unsubscribe_signer
+from app import Acknowledgement, Comment, Post, PostData, Role, Setting, Topic, User, unsubscribe_signer
 from database import db
 
 from .conftest import Visit
@@ -38,6 +38,8 @@ STATES = {
     "/people?q=zzz": "nobody found",
     "/admin/people?q=zzz": "nobody found",
     "/topics/management": "a private topic",
+    "/search?q=bread&kind=page": "what was found, and the filters",
+    "/search?q=zzz": "nothing found",
     "/people/hattie": "oneself",
     "/no-such-page": "404",
     "/posts/99999999": "404",
@@ -75,6 +77,20 @@ def test_every_page_for_who_sees_all_of_them(site: Site, visit: Visit, part: int
     all_of_them = [*addresses(site.app), *STATES]
     assert len(all_of_them) > 25
     assert [fault for address in all_of_them[part::PARTS] for fault in faults_at(page, address)] == []
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_post_and_page_of_the_demo(site: Site, visit: Visit, part: int) -> None:
+    page = visit(site, "hattie")
+    with site.app.app_context():
+        shown = sa.select(Post.id).where(Post.deleted_at.is_(None), Post.published_at.is_not(None)).order_by(Post.id)
+        ids = db.session.scalars(shown).all()
+    assert len(ids) >= 78
+    faults: list[str] = []
+    for post_id in ids[part::PARTS]:
+        page.goto(f"/posts/{post_id}")
+        faults += faults_of(page, within="main")
+    assert faults == []
 
 
 def test_pages_for_a_reader(site: Site, visit: Visit) -> None:
@@ -129,6 +145,98 @@ def test_dialogs_menus_and_messages(site: Site, visit: Visit) -> None:
     page.get_by_role("button", name="Publish").click()
     expect(page.locator("#title-error")).to_be_visible()
     assert faults + faults_of(page, "a post without a title") == []
+
+
+# What a page can have open, and how it is opened; the strings are what is clicked.
+OPENED = {
+    "the topics in the menu": ("/", ["button:has-text('Account of')"], ".menu"),
+    "when to pin until": ("/posts/81", ["[popovertarget=pin-menu]"], ".menu"),
+    "the reactions": ("/posts/81", [".sheet [data-react]"], "#picker"),
+    "the filters of the search": ("/search?q=bread", [".search-form summary"], "main"),
+    "how to format": ("/posts/new", ["text=How to format"], "main"),
+    "more of a post": ("/posts/new", ["summary:text-is('More')"], "main"),
+    "what each role can do": ("/admin/people/new", [".sheet-page summary"], "main"),
+    "what was recorded": ("/admin/activity", [".event summary >> nth=0", ".event summary >> nth=1"], "main"),
+    "who sees a private topic": ("/admin/topics", ["text=Private >> nth=-1", "#members", "#members-3"], "main"),
+    "who is asked to read": ("/posts/81/must-read", ["#people", "#people-2"], "main"),
+    "the outline, folded": ("/posts/2", ["#content"], "main"),
+}
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_what_opens_on_a_page(site: Site, visit: Visit, name: str) -> None:
+    address, clicks, within = OPENED[name]
+    page = visit(site, "hattie")
+    page.goto(address)
+    for selector in clicks:
+        page.locator(selector).first.click()
+    assert faults_of(page, name, within=within) == []
+
+
+def test_results_while_typing_look_right(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    page.goto("/handbook")
+    page.get_by_role("combobox", name="Search").press_sequentially("bread")
+    expect(page.get_by_role("option").first).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    assert faults_of(page, "results while typing") == []
+
+
+def test_wide_tables_and_code_are_reached_and_scrolled_by_keys(site: Site, visit: Visit) -> None:
+    cells = " | ".join(f"A column with the number {n}" for n in range(9))
+    text = (
+        f"| | {cells} |\n|{'---|' * 10}\n| One | {cells} |\n\n    {'code ' * 60}\n\n| A | B |\n|---|---|\n| 1 | 2 |\n"
+    )
+    with site.app.app_context():
+        topic = db.session.scalar(sa.select(Topic.id).where(Topic.slug == "shops")) or 0
+        post = Post.save(site.user("hattie"), PostData("news", topic, "Wide", text), how="publish", form_id="4" * 32).id
+    page = visit(site, "hattie", "phone")
+    page.goto(f"/posts/{post}")
+    wide = page.get_by_role("region", name="scrolls sideways")
+    expect(wide).to_have_count(2)
+    for part in wide.all():
+        part.focus()
+        page.keyboard.press("ArrowRight")
+        expect(part).not_to_have_js_property("scrollLeft", 0)
+    expect(page.get_by_role("table")).to_have_count(2)
+    expect(page.locator(".prose tr:first-child > :first-child").first).to_have_js_property("tagName", "TD")
+    faults = faults_of(page)
+    with site.app.app_context():
+        Post.delete(site.user("hattie"), post)
+    assert faults == []
+
+
+def test_on_a_phone_the_topics_are_one_line_with_the_current_one_in_sight(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie", "phone")
+    page.goto("/topics/management")
+    row, current = page.locator(".strip ul"), page.locator(".strip [aria-current]")
+    assert row.bounding_box()["height"] < 60  # type: ignore[index]
+    expect(current).to_have_text("Management")
+    expect(current).to_be_in_viewport(ratio=1)
+    page.goto("/")
+    expect(page.locator(".strip").get_by_role("link", name="Everyone")).to_be_in_viewport(ratio=1)
+
+
+@pytest.mark.parametrize(("address", "column"), [("/", ".with-side > :first-child"), ("/posts/80", ".sheet-page")])
+def test_a_message_stands_over_the_column_that_is_read(site: Site, visit: Visit, address: str, column: str) -> None:
+    page = visit(site, "hattie")
+    page.goto(address)
+    page.evaluate("document.getElementById('flashes').innerHTML = '<div class=flash><p>Saved.</p></div>'")
+    message, read = page.locator(".flash").bounding_box(), page.locator(column).first.bounding_box()
+    assert message
+    assert read
+    assert abs(message["x"] + message["width"] / 2 - read["x"] - read["width"] / 2) < 2
+
+
+def test_the_filters_of_the_search_fill_their_lines(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    page.goto("/search?q=bread&kind=page")
+    for width in (360, 700, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        form, last = page.locator(".search-narrow").bounding_box(), page.locator("#before").bounding_box()
+        assert form
+        assert last
+        assert abs(form["x"] + form["width"] - last["x"] - last["width"]) < 2, width
 
 
 def test_a_form_that_came_back(site: Site, visit: Visit) -> None:
@@ -217,9 +325,19 @@ def test_one_word_may_be_longer_than_the_window_is_wide(site: Site, visit: Visit
         post = Post.save(admin, data, how="publish", form_id="2" * 32).id
         news = Post.save(admin, replace(data, kind="news"), how="publish", form_id="3" * 32).id
         Post.pin(admin, news, True, None)
+        Acknowledgement.require(admin, news, roles=[Role.ADMIN])
         slug = topic.slug
     page, wider = visit(site, "hattie"), []
-    addresses = ["/", "/handbook", "/people", "/people/longest", "/admin/people", "/admin/topics", f"/topics/{slug}"]
+    addresses = [
+        "/",
+        "/topics",
+        "/handbook",
+        "/people",
+        "/people/longest",
+        "/admin/people",
+        "/admin/topics",
+        f"/topics/{slug}",
+    ]
     for number in (post, news):
         parts = ("", "/must-read", "/history", "/edit")
         addresses += [f"/posts/{number}{part}" for part in parts]
