@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 import threading
 import time
@@ -29,6 +28,7 @@ from world import (
     set_columns,
     set_settings,
     stand_up,
+    texts_to_copy,
     value,
 )
 
@@ -703,12 +703,6 @@ def end_sign_in(world: World, person: str) -> None:
     set_columns(SignIn, world.sign_ins[person], ended_at=database.utcnow())
 
 
-def sent_text(page: str) -> dict[str, str]:
-    """The fields that an error page shows to copy."""
-    found = re.findall(r'<textarea[^>]*\bid="sent-(\w+)"[^>]*\breadonly>(.*?)</textarea>', page, re.DOTALL)
-    return {name: html.unescape(text) for name, text in found}
-
-
 def test_a_text_that_was_sent_after_the_sign_in_ended_is_shown_to_copy(world):
     browser, before = world.browser("member"), dump()
     end_sign_in(world, "member")
@@ -717,7 +711,7 @@ def test_a_text_that_was_sent_after_the_sign_in_ended_is_shown_to_copy(world):
     assert answer.status_code == 401
     assert "You&#39;ve been signed out" in answer.text
     assert 'href="/login"' in answer.text
-    assert sent_text(answer.text) == {"title": typed["title"], "body": typed["body"]}
+    assert texts_to_copy(answer) == {"Title": typed["title"], "Text": typed["body"]}
     assert "eight green bottles" not in answer.text
     assert not changed(before, dump(), but=("sign_ins",))
 
@@ -730,7 +724,7 @@ def test_signing_out_in_another_window_loses_no_text_either(world):
     answer = browser.post(f"/posts/{world.posts['members']}/comments", data=typed, headers=OURS)
     assert answer.status_code == 400
     assert "You&#39;ve been signed out" in answer.text
-    assert sent_text(answer.text) == {"body": "A remark"}
+    assert texts_to_copy(answer) == {"Text": "A remark"}
 
 
 def test_a_page_from_before_the_latest_sign_in_was_open_too_long(world):
@@ -741,7 +735,7 @@ def test_a_page_from_before_the_latest_sign_in_was_open_too_long(world):
         answer = browser.post(path, data={"title": "A title", "csrf_token": token}, headers=OURS)
         assert answer.status_code == 400
         assert "This page was open too long" in answer.text
-        assert sent_text(answer.text) == {"title": "A title"}
+        assert texts_to_copy(answer) == {"Title": "A title"}
 
 
 @pytest.mark.parametrize(
@@ -784,7 +778,7 @@ def test_the_longest_text_can_be_saved_and_is_shown_after_an_ended_sign_in(world
     end_sign_in(world, "member")
     answer = browser.submit("/posts/new", longest, headers=OURS)
     assert answer.status_code == 401
-    assert sent_text(answer.text)["body"] == longest["body"]
+    assert texts_to_copy(answer)["Text"] == longest["body"]
 
 
 # -- The last administrator --------------------------------------------------------------------------------------------

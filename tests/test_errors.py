@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import html
 import json
 import logging
 import re
@@ -20,6 +19,7 @@ from conftest import PASSWORD, Browser, add_comment, add_person, add_post, add_t
 from flask import Flask, abort, request
 from markupsafe import escape
 from sqlalchemy import event
+from world import texts_to_copy
 
 import app as corkboard
 import database
@@ -160,14 +160,6 @@ def test_real_errors_come_with_what_helps(app, people, topics, sign_in, monkeypa
 
 
 OURS = {"Origin": "http://localhost"}
-
-
-def texts_to_copy(answer) -> dict[str, str]:
-    """What an error page shows of a form that was sent, by its labels. Each text has a button that copies it."""
-    labels = dict(re.findall(r'<label class="label" for="(sent-\d+)">([^<]+)</label>', answer.text))
-    texts = re.findall(r'<textarea class="form-control"\s+id="(sent-\d+)"[^>]*>\n([^<]*)</textarea>', answer.text)
-    assert re.findall('data-copy="([^"]+)"', answer.text) == [*labels] == [place for place, _text in texts]
-    return {labels[place]: html.unescape(text) for place, text in texts}
 
 
 @pytest.mark.parametrize("code", CODES)

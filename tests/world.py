@@ -7,6 +7,8 @@ CONFIDENTIAL everybody but the stranger may, and what is DISCARDED only editors 
 from __future__ import annotations
 
 import hashlib
+import html
+import re
 import secrets
 from datetime import date, timedelta
 from io import BytesIO
@@ -339,3 +341,11 @@ def set_settings(app: Flask, **values: str) -> None:
             connection.execute(sa.delete(Setting).where(Setting.name == name))
             connection.execute(sa.insert(Setting).values(name=name, value=text))
     forget(app)
+
+
+def texts_to_copy(answer) -> dict[str, str]:
+    """What an error page shows of a form that was sent, by its labels. Each text has a button that copies it."""
+    labels = dict(re.findall(r'<label class="label" for="(sent-\d+)">([^<]+)</label>', answer.text))
+    texts = re.findall(r'<textarea class="form-control"\s+id="(sent-\d+)"[^>]*>\n([^<]*)</textarea>', answer.text)
+    assert re.findall('data-copy="([^"]+)"', answer.text) == [*labels] == [place for place, _text in texts]
+    return {labels[place]: html.unescape(text) for place, text in texts}
