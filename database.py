@@ -291,6 +291,8 @@ def _mark_disconnect(context: Any) -> None:
     """Discard a connection that is of no more use, and let the next request ask how the database is."""
     kind = error_kind(context.original_exception)
     context.is_disconnect = context.is_disconnect or kind in DISCONNECTS
+    if kind == "SQLITE_READONLY" and context.execution_context:
+        context.execution_context.cursor.close()  # or its statement would keep the file open, and its log full
     if (context.is_disconnect or kind in UNREACHABLE) and has_app_context():
         database_state().schema_ok = False
 
