@@ -149,11 +149,9 @@ MYSQL_INIT_COMMAND = (
 # Kinds of errors, as `error_kind` returns them. A Galera node without quorum passes a ping, and answers each query with
 # 1047. SQLite opens a file that it may not write for reading only, and the connection stays as it was opened.
 DISCONNECTS = {1047, 2006, 2013, "SQLITE_READONLY"}
-UNREACHABLE = {2002, 2003}
 FULL = {1021, 1114, "SQLITE_FULL"}
-UNAVAILABLE = (
-    DISCONNECTS | UNREACHABLE | {1040, 1053, 1205, 1290, "SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR"} | FULL
-)
+UNAVAILABLE = DISCONNECTS | FULL | {1040, 1053, 1205, 1290, 2002, 2003}
+UNAVAILABLE |= {"SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR"}
 
 
 class DatabaseBusy(Exception):
@@ -291,7 +289,9 @@ def _mark_disconnect(context: Any) -> None:
     """Discard a connection that is of no more use, and let the next request ask how the database is."""
     kind = error_kind(context.original_exception)
     context.is_disconnect = context.is_disconnect or kind in DISCONNECTS
-    if (context.is_disconnect or kind in UNREACHABLE) and has_app_context():
+    if kind == "SQLITE_READONLY" and context.execution_context:
+        context.execution_context.cursor.close()  # or its statement would keep the file open, and its log full
+    if context.connection is None and not context.is_pre_ping and has_app_context():  # it could not be reached
         database_state().schema_ok = False
 
 

@@ -16,6 +16,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pymysql
 import pytest
 import sqlalchemy as sa
@@ -656,7 +657,7 @@ def test_a_database_of_the_first_version_keeps_its_rows_wherever_its_upgrade_is_
             with power_cut(interrupted_at * 7):
                 database.upgrade_schema()
             break
-        except (PowerCut, sa.exc.PendingRollbackError):
+        except (PowerCut, click.ClickException):
             database.upgrade_schema()
         assert before.items() <= rows_as_counted().items()
         assert differences() == []
@@ -755,7 +756,7 @@ def test_a_migration_is_written_that_can_be_read_and_run_on_what_is_there(migrat
             with power_cut(interrupted_at):
                 upgrade(directory=str(migrations))
             break
-        except (PowerCut, sa.exc.PendingRollbackError):  # Alembic wants to drop the half table that is gone already
+        except (PowerCut, click.ClickException):  # Alembic wants to drop the half table that is gone already
             upgrade(directory=str(migrations))
         assert differences() == []
         downgrade(directory=str(migrations), revision=head)
@@ -1151,6 +1152,7 @@ def test_a_page_that_is_looked_at_writes_only_that_it_was(app, people, topics, t
     browsers = [app.test_client(), *(sign_in(getattr(people, who)) for who in ("reader", "editor", "admin"))]
     harmless = ("SELECT", "WITH", "PRAGMA", "SHOW", "DESCRIBE")  # the last three ask for the schema, once
     harmless += ("INSERT INTO READ_MARKS", "UPDATE NOTIFICATIONS SET READ_AT")
+    harmless += ("INSERT INTO THROTTLES",)  # by which /readyz and Administration see that something can be written
     for browser in browsers:
         browser.get("/")  # notes the visit
         for address in addresses:

@@ -100,7 +100,7 @@ def test_old_sign_ins_are_forgotten_and_living_ones_stay(app, people):
     assert ids[old] not in set(db.session.scalars(sa.select(corkboard.SignIn.id)))
 
 
-def test_each_job_is_listed_and_can_be_run_by_hand(app):
+def test_each_job_is_listed_and_can_be_run_by_hand(app, empty_folder):
     runner = app.test_cli_runner()
     listed = runner.invoke(args=["jobs", "list"])
     assert listed.exit_code == 0
