@@ -5670,7 +5670,7 @@ def arrange(slug: str) -> ResponseReturnValue:
     """Put the handbook pages of a topic in order. The form has the parent and the position of each page, or of one."""
     topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
     tree = page_tree()
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("posts/arrange.html", topic=topic, tree=tree)
     places = {
         page.id: (request.form.get(f"parent-{page.id}", type=as_id), request.form.get(name, UNPLACED, int))

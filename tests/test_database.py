@@ -630,6 +630,7 @@ def as_made_by_the_first_version() -> None:
     """Take the schema back to the first revision, whose tables on SQLite had no AUTOINCREMENT."""
     from flask_migrate import downgrade
 
+    db.session.rollback()  # what it has read of a table keeps MySQL from changing that
     downgrade(directory=str(database.MIGRATIONS), revision="0001_initial")
     if database.is_sqlite():
         with db.engine.connect() as connection:
