@@ -208,7 +208,7 @@ class Config:
 
     def _read_the_rest(self) -> None:
         self.MAX_UPLOAD_MB: int = self._read("MAX_UPLOAD_MB", 25, whole_number(1, 4096))
-        self.MAX_CONTENT_LENGTH = self.MAX_UPLOAD_MB * MEGABYTE
+        self.MAX_CONTENT_LENGTH = self.MAX_UPLOAD_MB * MEGABYTE + 64 * 1024  # a form is larger than its file
         levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
         self.LOG_LEVEL: str = self._read("LOG_LEVEL", "INFO", choice(*levels))
         self.LOG_FORMAT: str = self._read("LOG_FORMAT", "text", choice("text", "json"))
