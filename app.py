@@ -6876,7 +6876,8 @@ def machine_findings() -> Iterator[Finding]:
     yield Finding(True, "version", f"Corkboard {VERSION} on Python {platform.python_version()}")
     folder = database.data_folder()
     free = shutil.disk_usage(folder).free
-    yield Finding(free >= 500 * MEGABYTE, "disk", f"{file_size(free)} free", "Make room: the site needs at least 500 MB.")
+    is_roomy, remedy = free >= 500 * MEGABYTE, "Make room: the site needs at least 500 MB."
+    yield Finding(is_roomy, "disk", f"{file_size(free)} free", remedy)
     key_file = folder / "secret_key"
     if os.name != "nt" and key_file.exists():
         private = not key_file.stat().st_mode & 0o077
