@@ -114,7 +114,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 from marshmallow import fields, validate
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
 from sqlalchemy.event import listens_for
@@ -164,7 +164,7 @@ from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] (t
 from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Optional, Regexp
 
 import database
-from config import FLASK, Config, Finding, configure_logging, load
+from config import FLASK, MEGABYTE, Config, Finding, configure_logging, load
 from config import config as configurations
 from database import (
     BackupError,
@@ -287,16 +287,19 @@ YEAR_SECONDS = 365 * 24 * 3600
 
 # The types of files that people may upload. Pictures are decoded and encoded again. Of the others, browsers show only
 # PDF. Types that a browser might run (HTML, SVG, scripts) are not allowed.
-PICTURES = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
+# Each ending of a picture has here what it is kept as: few browsers show HEIC, and to write AVIF takes very long.
+PICTURES = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
+PICTURES |= {"avif": "WEBP", "heic": "JPEG", "heif": "JPEG"}
+PICTURES_READ = ["JPEG", "PNG", "GIF", "WEBP", "AVIF"]
 OTHER_FILES = frozenset(
     """
     pdf txt md csv tsv log ics vcf rtf doc docx dot dotx odt ott pages xls xlsx xlsm xlt xltx ods ots numbers ppt pptx
-    pps ppsx odp otp key odg vsd vsdx epub zip 7z gz tar tgz bz2 xz rar eml msg heic heif avif bmp tif tiff psd ai eps
+    pps ppsx odp otp key odg vsd vsdx epub zip 7z gz tar tgz bz2 xz rar eml msg bmp tif tiff psd ai eps
     indd dwg dxf step stp stl gpx kml kmz mp3 m4a wav ogg flac opus mp4 m4v mov webm mkv avi
     """.split()  # noqa: SIM905
 )
-SHOWN_TYPES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "gif": "image/gif", "webp": "image/webp"}
-SHOWN_TYPES["pdf"] = "application/pdf"
+SHOWN_TYPES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "jpe": "image/jpeg", "jfif": "image/jpeg"}
+SHOWN_TYPES |= {"png": "image/png", "gif": "image/gif", "webp": "image/webp", "pdf": "application/pdf"}
 FILE_NAME_MAX = 255  # bytes of UTF-8: a limit of file systems
 ENDING_MAX = 8
 FILE_ENDPOINTS = frozenset({"files.show", "files.picture"})
@@ -309,17 +312,21 @@ KEPT_ENDPOINTS = FILE_ENDPOINTS | FEED_ENDPOINTS | {POLL_ENDPOINT}
 FILE_POLICY = "default-src 'none'; sandbox"
 PDF_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
-PICTURE_PIXELS = 50_000_000  # in all frames together. They need 200 MB, and twice as much while a picture is rotated
+PICTURE_PIXELS = 50_000_000  # in all frames together. tests/bench/pictures.py measures the memory that they take
+SCANS_MOST = 100  # in a JPEG, each of which takes as long as the whole picture. Progressive ones have ten
+SIDE_MAX = 65_535  # pixels: as many as a JPEG can have. Each row takes memory, however short it is
 FRAMES_MOST = 1_000  # in an animated picture
 PICTURE_WAIT_SECONDS = 20
 MEDIUM_PIXELS = 1600  # the longer side of pictures in texts: twice the width of a text, for sharp screens
 THUMB_PIXELS = 480  # the longer side of thumbnails, which are shown at half that size
 AVATAR_PIXELS = 128
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where there is no room on a disk
 ORPHAN_AGE = timedelta(days=1)  # longer than any upload takes
 UNUSED_AGE = timedelta(days=30)
 TRASH_AGE = timedelta(days=30)  # what is deleted waits so long in the data folder's trash
 
 Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # what is noted in a picture is left out, not judged
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
@@ -345,7 +352,7 @@ class ValidationError(Exception):
 
 
 class NoRoom(ValidationError):
-    """The disk is full."""
+    """The disk is full, or cannot be written to."""
 
 
 class EditConflict(Exception):
@@ -2548,7 +2555,8 @@ COMMENT_COUNTS = (
 
 # -- Files -------------------------------------------------------------------------------------------------------------
 
-FILES_MOST = 200  # in one form
+FILES_MOST = 200  # in one text, or in one form
+UNUSED_MOST = 19  # of the largest files: who has uploaded no more that belongs to nothing may upload another one
 
 
 class Attachment(SoftDelete, db.Model):
@@ -2602,6 +2610,14 @@ class Attachment(SoftDelete, db.Model):
         """Select, among some files, those that a person uploaded and that belong to nothing yet."""
         mine = sa.select(cls).where(cls.uploader_id == user.id, cls.is_unused(), cls.deleted_at.is_(None))
         return mine.where(cls.id.in_(ids)).order_by(cls.id)
+
+    @classmethod
+    def require_room(cls, user: User) -> None:
+        """Raise `ValidationError` if a person has uploaded too much that belongs to nothing, removed or not."""
+        sizes = sa.select(sa.func.sum(cls.size)).where(cls.uploader_id == user.id, cls.is_unused())
+        if (db.session.scalar(sizes) or 0) > UNUSED_MOST * current_app.config["MAX_UPLOAD_MB"] * MEGABYTE:
+            words = "You've uploaded a lot that is in no post yet. Save your text first, or try again in some days."
+            raise ValidationError("upload", words)
 
     @classmethod
     def ids_in(cls, body: str) -> set[int]:
@@ -5231,7 +5247,7 @@ def take_uploads(form: PostForm) -> Sequence[Attachment]:
     form.upload.process_errors = errors = []
     for given in uploads[:FILES_MOST]:
         try:
-            ids.append(Attachment.create(current_user, store_upload(given)).id)
+            ids.append(take_upload(given).id)
         except ValidationError as error:
             errors.append(error.message)
     if left := [tidy_filename(given.filename) for given in uploads[FILES_MOST:]]:
@@ -5239,8 +5255,14 @@ def take_uploads(form: PostForm) -> Sequence[Attachment]:
     return db.session.scalars(Attachment.unused_of(current_user, ids)).all()
 
 
+def take_upload(given: FileStorage) -> Attachment:
+    """Store an upload of the person who is signed in. Raises `ValidationError` or `NoRoom`."""
+    Attachment.require_room(current_user)
+    return Attachment.create(current_user, store_upload(given))
+
+
 def store_upload(given: FileStorage) -> StoredFile:
-    """Write an uploaded file to the disk. Raises `ValidationError`, or `NoRoom` if the disk is full."""
+    """Write an uploaded file to the disk. Raises `ValidationError`, or `NoRoom` if the disk does not take it."""
     name = tidy_filename(given.filename)
     ending = name.rpartition(".")[2] if "." in name else ""
     if ending not in PICTURES.keys() | OTHER_FILES:
@@ -5256,7 +5278,7 @@ def store_upload(given: FileStorage) -> StoredFile:
 def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> StoredFile:
     """Write a file and its smaller versions, by suffix. `size` is the width and height of a picture.
 
-    Raises `NoRoom` if the disk is full. A failure leaves nothing on the disk.
+    Raises `NoRoom` if the disk is full or cannot be written to. A failure leaves nothing on the disk.
     """
     stored = secrets.token_hex(16)
     try:
@@ -5264,11 +5286,11 @@ def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> 
             write_file(content, stored_path(stored, suffix))
     except OSError as error:
         for suffix in versions:
-            stored_path(stored, suffix).unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        log.error("no room for an upload: %s", error)
-        words = f"The server's disk is full, so {name} wasn't saved. Tell an administrator; your text is not lost."
+            with contextlib.suppress(OSError):
+                stored_path(stored, suffix).unlink()
+        log.error("an upload cannot be written: %s", error)
+        cause = "The server's disk is full" if error.errno in FULL else "The server can't write to its folder for files"
+        words = f"{cause}, so {name} wasn't saved. Tell an administrator; your text is not lost."
         raise NoRoom("upload", words) from error
     with open(stored_path(stored), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -5284,11 +5306,11 @@ def is_older(path: Path, age: timedelta) -> bool:
 
 
 def move_file(path: Path, target: Path) -> bool:
-    """Move a file, and give it the present time. Returns False where that fails."""
+    """Give a file the present time, and move it. Returns False where that fails."""
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.utime(path)  # first: an old file in the trash would be deleted at once
         shutil.move(path, target)
-        os.utime(target)
     except OSError as error:  # Windows moves no file that is being sent
         log.warning("%s could not be moved to %s: %s", path, target, error)
         return False
@@ -5314,6 +5336,12 @@ def write_file(content: IO[bytes], path: Path) -> None:
 
 # -- Pictures: encoded again, so that only what they show is kept ------------------------------------------------------
 
+with contextlib.suppress(ImportError):  # an optional package: see requirements.txt
+    from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+
+    register_heif_opener()
+    PICTURES_READ.append("HEIF")
+
 picture_lock = threading.Lock()  # pictures are decoded one at a time, because each takes much memory
 
 
@@ -5322,11 +5350,15 @@ def store_picture(content: IO[bytes], name: str, ending: str) -> StoredFile:
     kind = PICTURES[ending]
     with open_picture(content, name) as image:
         is_animated = kind != "JPEG" and has_frames(image)
-        versions = {"": save_animated(image, kind) if is_animated else save_still(image, kind)}
+        if is_animated:
+            kind = "WEBP"
+        versions = {"": save_animated(image) if is_animated else save_still(image, kind)}
         size = image.size
         if max(size) > MEDIUM_PIXELS and not is_animated:
             versions[".medium"] = save_smaller(image, MEDIUM_PIXELS)
         versions[".thumb"] = save_smaller(image, THUMB_PIXELS)
+    if is_animated or ending not in SHOWN_TYPES:
+        name = tidy_filename(name.removesuffix(ending) + kind)
     return store_versions(name, versions, *size)
 
 
@@ -5335,7 +5367,7 @@ def store_avatar(given: FileStorage) -> StoredFile:
     size = (AVATAR_PIXELS, AVATAR_PIXELS)
     with open_picture(given.stream, tidy_filename(given.filename)) as image:
         image.draft("RGB", size)
-        square = ImageOps.exif_transpose(ImageOps.fit(without_palette(image), size))
+        square = ImageOps.exif_transpose(ImageOps.fit(in_full_colour(image), size))
         made = encoded(square, "WEBP")
     return store_versions("picture.webp", {"": made}, *size)
 
@@ -5348,14 +5380,18 @@ def open_picture(content: IO[bytes], name: str) -> Iterator[Image.Image]:
             "upload", f"{name} has to wait: other pictures are being processed. Try again in a minute."
         )
     try:
-        with Image.open(content, formats=list(PICTURES.values())) as image:
+        scans = content.read().count(b"\xff\xda")
+        content.seek(0)
+        with Image.open(content, formats=PICTURES_READ) as image:
+            if max(image.size) > SIDE_MAX or (image.format in ("JPEG", "MPO") and scans > SCANS_MOST):
+                raise Image.DecompressionBombError
             yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValidationError("upload", f"{name} has too many pixels or frames.") from None
     except Exception as error:  # a broken file makes Pillow raise almost anything
         log.info("a picture that cannot be read: %r", error)
         raise ValidationError(
-            "upload", f"{name} can't be read as a picture. It may be damaged, or of another type."
+            "upload", f"{name} can't be read as a picture. Save it as JPEG or PNG, then add that."
         ) from None
     finally:
         picture_lock.release()
@@ -5369,11 +5405,19 @@ def has_frames(image: Any) -> bool:
     return frames > 1
 
 
-def save_animated(image: Image.Image, kind: str) -> io.BytesIO:
-    """Return a picture with all its frames, but without its metadata."""
-    made = encoded(image, kind, save_all=True)
+def save_animated(image: Any) -> io.BytesIO:
+    """Return a picture with all its frames, each as long as before, but without its metadata.
+
+    It is a WebP, which holds every frame as it is shown. GIF would need other colours, and more room.
+    """
+    durations = []
+    for frame in ImageSequence.Iterator(image):
+        frame.load()  # only then is its duration known
+        durations.append(frame.info.get("duration", 0))
     image.seek(0)
-    return made
+    exact = {"lossless": True, "quality": 0} if image.format in ("GIF", "PNG") else {}
+    loop = image.info.get("loop", 1)
+    return encoded(image, "WEBP", save_all=True, kmax=0, duration=durations, loop=loop, **exact)
 
 
 def save_still(image: Image.Image, kind: str) -> io.BytesIO:
@@ -5385,13 +5429,15 @@ def save_still(image: Image.Image, kind: str) -> io.BytesIO:
 
 def save_smaller(image: Image.Image, pixels: int) -> io.BytesIO:
     """Return a smaller version of a picture, whose longer side has at most so many pixels."""
-    smaller = without_palette(image)
+    smaller = in_full_colour(image)
     smaller.thumbnail((pixels, pixels))
     return encoded(smaller, "WEBP", quality=80)
 
 
-def without_palette(image: Image.Image) -> Image.Image:
-    """Return a picture in full colour, because one with a palette looks bad when it is made smaller."""
+def in_full_colour(image: Image.Image) -> Image.Image:
+    """Return a picture with 8 bits for each colour, and without a palette, which looks bad when it is made smaller."""
+    if image.mode.startswith("I"):
+        return image.point(lambda grey: grey / 256).convert("L")
     full = "RGBA" if image.has_transparency_data else "RGB"
     return image.convert(full) if image.mode in ("1", "P") else image
 
@@ -6519,7 +6565,7 @@ def _send(file: Attachment, suffix: str = "") -> ResponseReturnValue:
 def upload() -> ResponseReturnValue:
     """Store a file that was chosen, dropped or pasted. The script gets its entry for the list of files."""
     try:
-        file = Attachment.create(current_user, store_upload(request.files["upload"]))
+        file = take_upload(request.files["upload"])
     except ValidationError as error:
         return Response(error.message, 507 if isinstance(error, NoRoom) else 422, mimetype="text/plain")
     return render_template("files/_attached.html", attached=[file])
@@ -7023,7 +7069,8 @@ def machine_findings() -> Iterator[Finding]:
     yield host_finding()
     folder = database.data_folder()
     free = shutil.disk_usage(folder).free
-    yield Finding(free >= 500_000_000, "disk", f"{file_size(free)} free", "Make room: the site needs at least 500 MB.")
+    is_roomy, remedy = free >= 500 * MEGABYTE, "Make room: the site needs at least 500 MB."
+    yield Finding(is_roomy, "disk", f"{file_size(free)} free", remedy)
     key_file = folder / "secret_key"
     if os.name != "nt" and key_file.exists():
         private = not key_file.stat().st_mode & 0o077
@@ -7104,11 +7151,9 @@ def newest_backup() -> datetime | None:
 
 
 def files_finding() -> Finding:
-    """Say how many files there are, and check whether the database knows those in the data folder."""
-    known = database.knows_its_files()
-    words = plural(count_of(Attachment), "file") if known else f"the database knows none of those in {files_folder()}"
-    remedy = "They are kept. Is DATABASE_URL right? If it is, and nobody needs them, move them away."
-    return Finding(known, "files", words, remedy)
+    """Say how many files there are, and check the folder that they are in."""
+    trouble, remedy = database.files_trouble()
+    return Finding(not trouble, "files", trouble or plural(count_of(Attachment), "file"), remedy)
 
 
 def texts_finding() -> Finding:
@@ -7757,7 +7802,7 @@ def upload_attachment(given: Given) -> Attachment:
     """Upload a file, for a post or a comment that names it in its text or in `attachment_ids`."""
     if request.form:
         abort(422, "Send the file as upload, and nothing else.")
-    return Attachment.create(current_user, store_upload(given["upload"]))
+    return take_upload(given["upload"])
 
 
 @api.get("/attachments/<int:file_id>")
@@ -8259,10 +8304,11 @@ def initials(name: str) -> str:
 
 
 def file_size(count: int) -> str:
-    """Return the size of a file in words: '640 bytes', '12 KB', '3.4 MB'."""
+    """Return the size of a file in words: '640 bytes', '12 KB', '3.4 MB', as Windows and MAX_UPLOAD_MB count."""
     if count < 1000:
         return plural(count, "byte")
-    name, one = next(named for named in (("KB", 1e3), ("MB", 1e6), ("GB", 1e9)) if count < named[1] * 999.5)
+    units = (("KB", 1024), ("MB", MEGABYTE), ("GB", 1024 * MEGABYTE))
+    name, one = next(named for named in units if count < named[1] * 999.5)
     size = count / one
     return f"{size:.{1 if size < 9.95 else 0}f} {name}"
 
@@ -9260,7 +9306,11 @@ def answer_database_error(error: Exception) -> ResponseReturnValue:
 
 
 def answer_crash(error: Exception) -> ResponseReturnValue:
+    """Answer 500 to a bug, and 507 where a disk is full, such as that of the folder in which a body arrives."""
     request_id = g.get("request_id", "")
+    if getattr(error, "errno", None) in FULL:
+        log.error("%s no room on the disk: %s", request_id, error)
+        return error_page(507)
     log.exception("%s unexpected error in %s %s", request_id, request.method, logged_path(), exc_info=error)
     if current_app.testing or current_app.debug:
         raise error

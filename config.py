@@ -218,7 +218,7 @@ class Config:
 
     def _read_the_rest(self) -> None:
         self.MAX_UPLOAD_MB: int = self._read("MAX_UPLOAD_MB", 25, whole_number(1, 4096))
-        self.MAX_CONTENT_LENGTH = self.MAX_UPLOAD_MB * MEGABYTE
+        self.MAX_CONTENT_LENGTH = self.MAX_UPLOAD_MB * MEGABYTE + 64 * 1024  # a form is larger than its file
         # A form of many files, or with a text that is too long, gets to the view, which says so beside the field.
         self.MAX_FORM_PARTS, self.MAX_FORM_MEMORY_SIZE = 10_000, None
         levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

@@ -583,6 +583,32 @@ def knows_its_files() -> bool:
     return not files or not files.isdisjoint(_values("attachments", "stored"))
 
 
+def files_trouble() -> tuple[str, str]:
+    """Return what is wrong with the folder of the files, and what to do about it. Both are empty where nothing is."""
+    folder = data_folder() / "files"
+    stuck = [str(place) for place in (folder, *folder.glob("??")) if not is_writable(place)]
+    if stuck:
+        return f"{stuck[0]} can't be written to", "Let the account that runs Corkboard own it, or nobody can upload."
+    if not knows_its_files():
+        remedy = "They are kept. Is DATABASE_URL right? If it is, and nobody needs them, move them away."
+        return f"the database knows none of those in {folder}", remedy
+    missing = _values("attachments", "stored") - {path.name for path in stored_files()}
+    if missing:
+        remedy = "Is DATA_DIR right? If it is, put them back from a backup."
+        return f"{len(missing)} of those that the database names are not in {folder}", remedy
+    return "", ""
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a file can be written to a folder, which is made if it does not exist."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def check_site() -> None:
     """Raise `SiteMismatch` where the database and the data folder belong to two sites."""
     ours, theirs = database_site_id(), folder_site_id()

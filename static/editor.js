@@ -344,13 +344,14 @@
   }
 
   async function uploadOne(form, file) { // returns why the file was refused, if it was
-    const isTooLarge = file.size > form.dataset.upload * 1024 * 1024 - 2000; // a request is larger than its file
+    const isTooLarge = file.size > form.dataset.upload * 1024 * 1024;
     const body = new FormData();
     body.append("upload", file, file.name || "picture.png");
     const answer = isTooLarge ? { status: 413 } : await post("/files", body);
     if (answer?.ok) return addUploaded(form, await answer.text());
-    if (answer?.status === 413) return `${file.name} is too large.`;
-    if (answer?.status === 422 || answer?.status === 507) return answer.text();
+    if (answer?.status === 413) return `${file.name} is larger than ${form.dataset.upload} MB.`;
+    if (answer?.headers?.get("Content-Type")?.startsWith("text/plain")) return answer.text(); // says why
+    if (answer?.status === 507) return `${file.name} wasn't uploaded: the server's disk is full. Tell an administrator.`;
     if (answer?.status === 400 || answer?.status === 401) return "You've been signed out. Save what you wrote, sign in again, and then add the file.";
     return `${file.name} wasn't uploaded. Try again in a moment.`;
   }

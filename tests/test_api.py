@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import re
 import secrets
@@ -573,6 +574,24 @@ def test_a_file_that_the_page_refuses_is_refused(people, program, name, words):
     refused = problem(upload(program(people.member), b"" if name == "a.txt" else b"x", name), 422)
     assert words in refused["errors"]["upload"][0]
     assert value(sa.select(sa.func.count(Attachment.id))) == 0
+
+
+def test_a_file_that_cannot_be_written_is_a_problem_of_the_server(people, program, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(corkboard, "write_file", refuse)
+    refused = problem(upload(program(people.member)), 507)
+    assert "can't write to its folder for files, so menu.txt wasn't saved" in refused["errors"]["upload"][0]
+
+
+def test_a_person_uploads_only_so_much_that_belongs_to_nothing(app, people, program, monkeypatch):
+    monkeypatch.setitem(app.config, "MAX_UPLOAD_MB", 1)
+    theirs = program(people.member)
+    assert upload(theirs).status_code == 201
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(Attachment).values(size=20 * 2**20))
+    assert "in no post yet" in problem(upload(theirs), 422)["errors"]["upload"][0]
 
 
 def test_an_upload_without_a_file_is_refused(people, program):

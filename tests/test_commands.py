@@ -106,7 +106,7 @@ def failed(said: str) -> list[str]:
 
 
 def test_check_notices_a_full_disk(people, run, monkeypatch):
-    usage = namedtuple("usage", "total used free")(0, 0, 499_000_000)
+    usage = namedtuple("usage", "total used free")(0, 0, 499 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     result = run("check")
     assert (result.code, failed(result.said)) == (1, ["disk"])

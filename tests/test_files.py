@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import struct
 import time
 import zlib
@@ -20,7 +21,7 @@ from conftest import REQUIRE_ALL, add_comment, add_post, edit_post
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageSequence
 from sqlalchemy.exc import OperationalError
 from werkzeug.datastructures import FileStorage
 
@@ -209,12 +210,12 @@ BROKEN = [b"<svg onload=alert(1)>", b"<html><script>", b"GIF89a", b"\x89PNG\r\n\
 def test_what_calls_itself_a_picture_and_is_none_is_not_taken(people, sign_in, content):
     answer = upload(sign_in(people.member), content, "a.png")
     assert answer.status_code == 422
-    assert "can't be read as a picture" in answer.text
+    assert "can't be read as a picture. Save it as JPEG or PNG" in answer.text
     assert not stored_files()
 
 
-@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "JPEG"])
-@pytest.mark.parametrize("ending", ["png", "gif", "webp", "jpg"])
+@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "JPEG", "AVIF"])
+@pytest.mark.parametrize("ending", ["png", "gif", "webp", "jpg", "avif"])
 def test_a_broken_picture_is_shown_or_refused_whatever_is_broken(people, sign_in, form, ending):
     member, whole, chance = sign_in(people.member), noisy((30, 20), form), random.Random(form + ending)
     for _ in range(20):
@@ -284,7 +285,7 @@ def test_no_kind_of_picture_keeps_what_was_noted_in_it(people, sign_in, form, en
     assert b"Secret" not in member.get(address(uploaded(member, content, f"a.{ending}")), buffered=True).data
 
 
-@pytest.mark.parametrize(("form", "ending"), [("GIF", "gif"), ("WEBP", "webp"), ("PNG", "png")])
+@pytest.mark.parametrize(("form", "ending"), [("GIF", "gif"), ("WEBP", "webp"), ("PNG", "png"), ("AVIF", "avif")])
 def test_a_picture_that_moves_still_moves(people, sign_in, form, ending):
     made = BytesIO()
     frames = [Image.new("RGB", (20, 20), color) for color in (RED, BLUE, RED)]
@@ -297,6 +298,151 @@ def test_a_picture_that_moves_still_moves(people, sign_in, form, ending):
     sent = member.get(address(uploaded(member, made.getvalue(), f"a.{ending}")), buffered=True).data
     assert Image.open(BytesIO(sent)).n_frames == 3  # type: ignore[attr-defined]
     assert b"Secret" not in sent
+
+
+def shown_frames(content: bytes) -> list[tuple[bytes, int]]:
+    """What each frame of a picture shows, and for how long."""
+    shown = []
+    for frame in ImageSequence.Iterator(Image.open(BytesIO(content))):
+        full = frame.convert("RGBA")
+        seen = Image.composite(
+            full, Image.new("RGBA", full.size), full.getchannel("A").point(lambda alpha: alpha and 255)
+        )
+        shown.append((seen.tobytes(), round(frame.info.get("duration", 0))))
+    return shown
+
+
+def drawn_over(form: str, disposal: int, **how: Any) -> bytes:
+    """A picture of which each frame draws over a part only, and is put away in one of the ways that there are."""
+    frames = []
+    for place in range(4):
+        frame = Image.new("RGBA", (24, 20))
+        frame.paste((60 * place, 200, 255 - 60 * place, 255), (5 * place, 3 * place, 5 * place + 8, 3 * place + 8))
+        frames.append(frame)
+    made, times = BytesIO(), {"duration": [30, 500, 70, 1000], "loop": 3}
+    frames[0].save(made, form, save_all=True, append_images=frames[1:], disposal=disposal, **times, **how)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 2, 3])
+@pytest.mark.parametrize(("form", "how"), [
+    ("GIF", {}), ("PNG", {"blend": 0}), ("PNG", {"blend": 1}), ("WEBP", {"lossless": True, "quality": 100}),
+])  # fmt: skip
+def test_each_frame_shows_what_it_showed_for_as_long_and_as_often(people, sign_in, form, how, disposal):
+    content = drawn_over(form, min(disposal, 2) if form == "PNG" else disposal, **how)
+    member = sign_in(people.member)
+    file = uploaded(member, content, f"a.{form.lower()}")
+    sent = member.get(address(file), buffered=True)
+    assert (file.name, sent.mimetype) == ("a.webp", "image/webp")
+    assert Image.open(BytesIO(sent.data)).info["loop"] == 3
+    before, after = shown_frames(content), shown_frames(sent.data)
+    assert [long for _shown, long in after] == [long for _shown, long in before]
+    if form != "WEBP":  # those are encoded again, as photos are
+        assert [shown for shown, _long in after] == [shown for shown, _long in before]
+
+
+def test_a_gif_that_plays_once_does_not_go_on_forever(people, sign_in):
+    made = BytesIO()
+    Image.new("L", (9, 9)).save(made, "GIF", save_all=True, append_images=[Image.new("L", (9, 9), 9)], duration=50)
+    member = sign_in(people.member)
+    sent = member.get(address(uploaded(member, made.getvalue(), "a.gif")), buffered=True).data
+    assert Image.open(BytesIO(sent)).info["loop"] == 1
+
+
+def test_an_avif_is_shown_and_keeps_what_is_transparent_in_it(people, topics, sign_in):
+    exif = Image.Exif()
+    exif[0x010F] = "SecretPhone"
+    content = picture((60, 40), "AVIF", "RGBA", (0, 0, 0, 0), exif=exif)
+    member = sign_in(people.member)
+    file = uploaded(member, content, "Plan.avif")
+    sent = member.get(address(file), buffered=True)
+    assert (file.name, sent.mimetype, file.width, file.height) == ("Plan.webp", "image/webp", 60, 40)
+    assert Image.open(BytesIO(sent.data)).getchannel("A").getextrema() == (0, 0)
+    assert b"Secret" in content
+    assert b"Secret" not in sent.data
+    assert f"/files/{file.id}/thumb" in member.get(f"/posts/{bound(member, topics.open, file.id)}").text
+
+
+@pytest.mark.parametrize("name", ["IMG_1.heic", "IMG_1.heif"])
+def test_a_heic_is_shown_as_jpeg_with_the_extra_package_and_without_it_what_to_do_is_told(people, sign_in, name):
+    content = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(100)
+    if "HEIF" in corkboard.PICTURES_READ:
+        content = picture((60, 40), "HEIF")
+        file = uploaded(sign_in(people.member), content, name)
+        assert (file.name, file.ending, file.width) == ("IMG_1.jpeg", "jpeg", 60)
+        return
+    answer = upload(sign_in(people.member), content, name)
+    assert answer.status_code == 422
+    assert f"{name} can't be read as a picture. Save it as JPEG or PNG" in answer.text
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPG", "jpeg"])
+def test_a_jpeg_may_have_each_of_its_endings(people, sign_in, ending):
+    member = sign_in(people.member)
+    file = uploaded(member, picture(form="JPEG"), f"a.{ending}")
+    assert file.name == f"a.{ending.lower()}"
+    assert member.get(address(file), buffered=True).mimetype == "image/jpeg"
+
+
+def test_much_text_in_a_picture_is_left_out_and_no_reason_to_refuse_it(people, sign_in):
+    from PIL.PngImagePlugin import PngInfo
+
+    noted = PngInfo()
+    for name in ("Description", "workflow"):
+        noted.add_text(name, "Secret" * 400_000, zip=True)
+        noted.add_itxt(name, "Secret" * 400_000, zip=True)
+    member = sign_in(people.member)
+    sent = member.get(address(uploaded(member, picture(pnginfo=noted), "a.png")), buffered=True).data
+    assert Image.open(BytesIO(sent)).text == {}  # type: ignore[attr-defined]
+
+
+def test_a_photo_with_a_second_picture_in_it_is_the_first_one(people, sign_in):
+    made = BytesIO()
+    Image.new("RGB", (60, 40), RED).save(made, "MPO", save_all=True, append_images=[Image.new("RGB", (60, 40), BLUE)])
+    member = sign_in(people.member)
+    file = uploaded(member, made.getvalue(), "a.jpg")
+    sent = Image.open(BytesIO(member.get(address(file), buffered=True).data))
+    assert (file.name, sent.format) == ("a.jpg", "JPEG")
+    assert sent.getpixel((5, 5))[0] > 150  # type: ignore[index]
+
+
+def test_sixteen_bits_of_grey_are_as_bright_in_the_small_version(people, sign_in):
+    member = sign_in(people.member)
+    file = uploaded(member, picture(mode="I;16", color=30_000), "a.png")
+    small = Image.open(BytesIO(member.get(f"/files/{file.id}/thumb", buffered=True).data)).convert("L")
+    assert small.getpixel((5, 5)) == pytest.approx(117, abs=3)
+
+
+@pytest.mark.parametrize("size", [(960, 1), (1, 1200), (1920, 1), (1, 1), (1, 65_535), (65_535, 1)])
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "1"])
+def test_a_picture_may_be_as_thin_as_a_line(people, sign_in, size, mode):
+    member = sign_in(people.member)
+    for turned in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = turned
+        file = uploaded(member, picture(size, mode=mode, color=None, exif=exif), "line.png")
+        assert (file.width, file.height) == (size if turned == 1 else size[::-1])
+        small = Image.open(BytesIO(member.get(f"/files/{file.id}/thumb", buffered=True).data)).size
+        assert min(small) == 1
+        assert max(small) <= 480
+
+
+@pytest.mark.parametrize("size", [(1, 49_000_000), (49_000_000, 1), (1, 65_536), (70_000, 3)])
+def test_a_side_has_a_limit_whatever_the_other_one_has(people, sign_in, size):
+    content = picture(size, mode="1", color=None)
+    assert len(content) < 100_000
+    answer = upload(sign_in(people.member), content, "line.png")
+    assert (answer.status_code, answer.text) == (422, "line.png has too many pixels or frames.")
+
+
+def test_a_photo_whose_scans_would_take_hours_is_refused(people, sign_in):
+    content = picture(form="JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    member = sign_in(people.member)
+    assert upload(member, content[:-2] + last * 5 + content[-2:], "a.jpg").status_code == 200
+    begun = time.process_time()
+    assert upload(member, content[:-2] + last * 3_000 + content[-2:], "a.jpg").status_code == 422
+    assert time.process_time() - begun < 5
 
 
 def moving(frames: int) -> bytes:
@@ -763,6 +909,67 @@ def test_a_full_disk_is_told_in_plain_words_and_leaves_nothing(people, topics, s
     assert not stored_files()
 
 
+@pytest.fixture
+def no_folder():
+    """A data folder in which no file can be written, whoever runs the tests: a file is in the folder's place."""
+    shutil.rmtree(files_folder(), ignore_errors=True)
+    files_folder().write_bytes(b"")
+    yield
+    files_folder().unlink()
+
+
+@pytest.mark.parametrize(("content", "name"), [(b"words", "notes.txt"), (picture(), "a.png")])
+def test_a_folder_that_cannot_be_written_to_is_told_in_plain_words(people, topics, sign_in, no_folder, content, name):
+    member = sign_in(people.member)
+    words = f"The server can't write to its folder for files, so {name} wasn't saved. Tell an administrator"
+    answer = upload(member, content, name)
+    assert answer.status_code == 507
+    assert words in answer.text
+    typed = {"title": "T", "body": "An hour of words", "topic": topics.open.id, "upload": (BytesIO(content), name)}
+    answer = member.submit("/posts/new", typed)
+    assert answer.status_code == 422
+    assert str(corkboard.escape(words)) in answer.text
+    assert "An hour of words" in answer.text
+    assert not rows_of()
+
+
+def test_a_profile_keeps_what_was_typed_where_its_picture_cannot_be_written(people, sign_in, no_folder):
+    typed = PROFILE | {"title": "Baker", "upload": (BytesIO(picture()), "me.png")}
+    answer = sign_in(people.reader).submit("/account", typed)
+    assert answer.status_code == 422
+    assert "picture.webp wasn&#39;t saved" in answer.text
+    assert 'value="Baker"' in answer.text
+
+
+def test_a_disk_that_is_full_while_a_file_arrives_is_told_on_a_page(app, people, sign_in, monkeypatch):
+    def no_room(*_arguments, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    member = sign_in(people.member)
+    member.get("/posts/new")
+    monkeypatch.setattr("werkzeug.formparser.default_stream_factory", no_room)
+    monkeypatch.setattr(app.request_class, "_get_file_stream", no_room)
+    answer = member.submit("/files", {"upload": (BytesIO(b"words"), "notes.txt")})
+    assert answer.status_code == 507
+    assert "The server&#39;s disk is full" in answer.text
+
+
+def test_check_finds_a_folder_that_cannot_be_written_to_and_files_that_are_gone(app, people, sign_in):
+    def said() -> str:
+        return app.test_cli_runner().invoke(args=["check"]).output
+
+    files = [uploaded(sign_in(people.member), b"words", f"{name}.txt") for name in "ab"]
+    assert "ok      files: 2 files" in said()
+    corkboard.stored_path(files[0].stored).unlink()
+    assert "FAILED  files: 1 of those that the database names are not in" in said()
+    assert "Is DATA_DIR right?" in said()
+    shutil.rmtree(files_folder())
+    files_folder().mkdir()
+    (files_folder() / "ab").write_bytes(b"")
+    assert f"FAILED  files: {files_folder() / 'ab'} can't be written to" in said()
+    (files_folder() / "ab").unlink()
+
+
 def test_a_crash_between_file_and_row_leaves_a_file_that_is_pruned_when_it_is_old(people, sign_in, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(Activity, "record", lambda *_: (_ for _ in ()).throw(OperationalError("x", None, Exception())))
@@ -828,6 +1035,23 @@ def test_a_file_that_cannot_be_moved_stays_where_it_is(people, sign_in, monkeypa
     assert "could not be moved" in caplog.text
 
 
+def test_a_file_that_cannot_be_given_the_present_time_is_not_moved_to_where_old_ones_are_deleted(
+    people, sign_in, monkeypatch
+):
+    uploaded(sign_in(people.member), picture(), "a.png")
+    path = corkboard.stored_path("f" * 32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"somebody else's, in a folder of ours")
+    os.utime(path, (0, 0))
+
+    def refuse(*_):
+        raise PermissionError("not the owner")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    corkboard.clean_up()
+    assert path.exists()
+
+
 def test_what_was_uploaded_and_never_saved_goes_after_a_month(people, topics, sign_in):
     member = sign_in(people.member)
     forgotten, saved = uploaded(member, b"words", "a.txt"), uploaded(member, b"words", "b.txt")
@@ -874,13 +1098,54 @@ def test_a_broken_picture_keeps_no_other_waiting(people, sign_in, monkeypatch):
     assert upload(sign_in(people.member), picture(), "a.png").status_code == 200
 
 
+def test_a_file_of_the_size_that_the_page_names_is_taken_and_told_as_that_size(app, people, sign_in, monkeypatch):
+    monkeypatch.setitem(app.config, "MAX_CONTENT_LENGTH", 400_000 + 64 * 1024)  # as config.py makes it of the setting
+    member = sign_in(people.member)
+    answer = upload(member, os.urandom(400_000), "a.zip")
+    assert (answer.status_code, "391 KB" in answer.text) == (200, True)
+    assert upload(member, os.urandom(400_000 + 64 * 1024), "a.zip").status_code == 413
+
+
+@pytest.fixture
+def little_room(app, monkeypatch):
+    """A person may have 20 MB of files that belong to nothing."""
+    monkeypatch.setitem(app.config, "MAX_UPLOAD_MB", 1)
+
+
+def grow(*ids: int, megabytes: int) -> None:
+    """Let files have a size that would take long to upload."""
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(Attachment).where(Attachment.id.in_(ids)).values(size=megabytes * 2**20))
+
+
+def test_what_belongs_to_nothing_has_a_limit_for_each_person(people, topics, sign_in, little_room):
+    member = sign_in(people.member)
+    kept, other = uploaded(member, b"words", "a.txt"), uploaded(member, b"words", "b.txt")
+    grow(kept.id, megabytes=19)
+    before = stored_files()
+    answer = upload(member, b"words", "c.txt")
+    assert answer.status_code == 422
+    assert answer.text.startswith("You've uploaded a lot that is in no post yet. Save your text first")
+    typed = {"title": "T", "body": "An hour of words", "topic": topics.open.id, "upload": (BytesIO(b"words"), "c.txt")}
+    answer = member.submit("/posts/new", typed)
+    assert (answer.status_code, "An hour of words" in answer.text) == (422, True)
+    assert "uploaded a lot that is in no post yet" in answer.text
+    assert stored_files() == before
+    assert upload(sign_in(people.editor), b"words", "c.txt").status_code == 200
+    bound(member, topics.open, kept.id)
+    assert upload(member, b"words", "c.txt").status_code == 200
+    grow(other.id, megabytes=19)
+    member.submit(f"/files/{other.id}/delete")
+    assert upload(member, b"words", "c.txt").status_code == 422, "what was removed is still on the disk"
+
+
 def test_an_upload_without_a_file_is_refused(people, sign_in):
     assert sign_in(people.member).submit("/files").status_code == 400
 
 
 @pytest.mark.parametrize(("count", "said"), [
-    (0, "no bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 KB"), (12_345, "12 KB"), (3_400_000, "3.4 MB"),
-    (999_999, "1.0 MB"), (25_000_000, "25 MB"), (2_500_000_000, "2.5 GB"),
+    (0, "no bytes"), (1, "1 byte"), (999, "999 bytes"), (1024, "1.0 KB"), (12_345, "12 KB"), (3_600_000, "3.4 MB"),
+    (1_048_575, "1.0 MB"), (25 * 2**20, "25 MB"), (20 * 2**20, "20 MB"), (2_700_000_000, "2.5 GB"),
 ])  # fmt: skip
 def test_a_size_is_told_in_words(count, said):
     assert corkboard.file_size(count) == said

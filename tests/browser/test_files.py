@@ -91,8 +91,8 @@ def test_many_files_are_chosen_and_the_one_that_is_refused_is_told_beside_the_fi
 def test_a_file_that_is_too_large_is_told_before_it_is_sent(site: Site, visit: Visit, words: str) -> None:
     page = visit(site, "hattie")
     written(page, words)
-    page.get_by_label("Pictures and files").set_input_files(chosen("film.mp4", bytes(25 * 2**20)), timeout=60_000)
-    expect(page.locator("#upload-error")).to_have_text("film.mp4 is too large.")
+    page.get_by_label("Pictures and files").set_input_files(chosen("film.mp4", bytes(25 * 2**20 + 1)), timeout=60_000)
+    expect(page.locator("#upload-error")).to_have_text("film.mp4 is larger than 25 MB.")
     expect(page.get_by_label("Text")).to_have_value("Some **words** that took an hour.")
 
 
