@@ -4751,7 +4751,7 @@ class PostForm(SiteForm):
     pinned = BooleanField("Pin to the top of Home")
     until = day_field("Pin until", "Leave empty to pin it until somebody unpins it")
     must_read = BooleanField("Ask everyone to read it")
-    due = day_field("Read by", "Leave empty for no date. Who can see it confirms having read it")
+    due = day_field("Read by", "Everyone who can see it is asked to confirm. Leave empty for no date")
     form_id = form_id_field()
     version = version_field()
 

@@ -339,9 +339,10 @@
     const [link, article] = [links[at], links[at].closest("article")];
     const [picture, { alt }] = [$("img", lightbox), $("img", link)];
     Object.assign(picture, { src: link.href, alt });
-    $("figcaption span", lightbox).textContent = alt;
     const facts = article ? [$(".who", article), $("time", article)] : [];
-    $("figcaption small", lightbox).textContent = facts.map((fact) => fact?.textContent.trim()).filter(Boolean).join(", ");
+    const small = document.createElement("small");
+    small.textContent = facts.map((fact) => fact?.textContent.trim()).filter(Boolean).join(", ");
+    $("figcaption", lightbox).replaceChildren(alt, small);
     $("p", lightbox).textContent = `${at + 1} of ${links.length}`;
     $("a", lightbox).href = link.href;
     for (const button of $$("[data-by]", lightbox)) button.hidden = links.length < 2;

@@ -6,7 +6,7 @@
 //   data-editor="/…"     the address of this form's preview; #preview-panel shows it in place of #write-panel
 //   data-format="bold"   this button formats the selected text
 //   data-mentions="id"   an @ in this form offers people: first those of that topic, or of the one chosen in the form
-//   data-upload="25"     files chosen, dropped or pasted in this form (up to that many MB) are uploaded immediately
+//   data-upload="25"     files chosen or pasted in this form, or dropped on the page (up to that many MB), are uploaded immediately
 //   data-uploads         the file field of such a form; data-markdown is what an uploaded file adds to the text
 //   data-username, data-title   what an offered person or page inserts
 // On the body, data-person says whose drafts these are.
