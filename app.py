@@ -388,6 +388,7 @@ _CODE_OR_PAGE_LINK = re.compile(
     rf"(?<!`)(?P<ticks>`+)(?!`).{{1,1000}}?(?<!`)(?P=ticks)(?!`)|{_PAGE_LINK.pattern}", re.DOTALL
 )
 _HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
+_PICTURES = re.compile(r'(?:<p>(?:(?:<a href="/files/[^>]*>)?<img [^>]*>(?:</a>)?(?:<br>)?\s*)+</p>\s*)+')
 _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>', re.DOTALL)
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
@@ -414,7 +415,7 @@ ALLOWED_ATTRIBUTES = {
     "img": {"src", "alt", "width", "height", "loading"},
 }
 ALLOWED_VALUES = {"input": {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}}
-ALLOWED_CLASSES = {"a": {"bare", "mention", "missing"}}
+ALLOWED_CLASSES = {"a": {"bare", "mention", "missing"}, "p": {"gallery"}}
 SANITIZER = nh3.Cleaner(
     tags=ALLOWED_TAGS,
     attributes=ALLOWED_ATTRIBUTES,
@@ -589,7 +590,14 @@ def render_markdown(
     names = _names_in(tokens)
     env = {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
     rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, env)
-    return SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered))
+    return _PICTURES.sub(_as_gallery, SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered)))
+
+
+def _as_gallery(paragraphs: re.Match[str]) -> str:
+    """Return paragraphs of nothing but pictures as one with the class `gallery`, if there are several pictures."""
+    if paragraphs[0].count("<img") == 1:
+        return paragraphs[0]
+    return '<p class="gallery">' + re.sub(r"</?p>|<br>|\n", "", paragraphs[0]) + "</p>\n"
 
 
 def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
@@ -1674,9 +1682,18 @@ class TopicMember(db.Model):
 # -- Posts -------------------------------------------------------------------------------------------------------------
 
 
+class Attention(NamedTuple):
+    """Whether a post will be pinned when it is published, and whether everyone will be asked to read it."""
+
+    pinned: bool
+    until: datetime | None
+    must_read: bool
+    due: date | None
+
+
 @dataclass(frozen=True)
 class PostData:
-    """The values of a post's form, with times in UTC. Each field except `file_ids` is a column of Post."""
+    """The values of a post's form, with times in UTC. Each field except the last two is a column of Post."""
 
     kind: str
     topic_id: int
@@ -1688,6 +1705,7 @@ class PostData:
     scheduled_for: datetime | None = None
     expires_at: datetime | None = None
     file_ids: Sequence[int] = ()
+    attention: Attention | None = None  # None leaves it as it is
 
     @classmethod
     def of(cls, post: Post, **changes: Any) -> PostData:
@@ -1701,7 +1719,7 @@ class PostData:
         return replace(self, owner_id=None, review_every=None, parent_id=None)
 
 
-POST_DATA = [field.name for field in dataclass_fields(PostData) if field.name != "file_ids"]
+POST_DATA = [field.name for field in dataclass_fields(PostData) if field.name not in ("file_ids", "attention")]
 TEXT = {"title", "body"}
 REVISED = {*TEXT, "kind", "topic_id"}  # when one of these changes, a published post gets a new revision
 
@@ -1963,6 +1981,17 @@ class Post(SoftDelete, db.Model):
         db.session.flush()
         PageTree.assign(self, data.parent_id, changes)
         Attachment.attach(editor, data.body, data.file_ids, post=self)
+        if data.attention and self.published_at is None:
+            self._draw_attention(editor, data.attention)
+
+    def _draw_attention(self, editor: User, wanted: Attention) -> None:
+        """Pin this, and ask people to read it, or stop doing either: from when it is published. Editors only."""
+        self.pin(editor, self.id, wanted.pinned and self.kind == "news", wanted.until)
+        if not wanted.must_read:
+            Acknowledgement.stop_requiring(editor, self.id)
+        elif not self.must_read_since:
+            Acknowledgement.require(editor, self.id, Role)
+        self.must_read_due = wanted.due
 
     def _record_edit(self, editor: User, changes: set[str], notify: bool, require_again: bool) -> None:
         """Record the changes of a published post, and notify people of them."""
@@ -1993,6 +2022,8 @@ class Post(SoftDelete, db.Model):
         self._add_revision()
         if self.must_read_since:
             self.must_read_revision = self.revision
+        if self.pinned_at:
+            self.pinned_at = self.published_at  # the newest pin comes first
         activity = Activity.record(actor, "post.published", self)
         Follow.begin(self.author_id, self.id)
         notify_of_post(activity, self)
@@ -2335,12 +2366,10 @@ class Acknowledgement(db.Model):
     ) -> None:  # fmt: skip
         """Require people to read a post, by role and by name. Editors only.
 
-        With `again`, people who confirmed an earlier revision have to confirm once more. Raises `ValidationError` for a
-        draft, or when nobody is chosen.
+        They are asked when it is published. With `again`, people who confirmed an earlier revision have to confirm once
+        more. Raises `ValidationError` when nobody is chosen.
         """
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
-        if not (post.published_at or post.scheduled_for):
-            raise ValidationError("audience", "Publish the post first, or schedule it.")
         roles = set(roles)
         named = db.session.scalars(sa.select(User.id).where(User.id.in_(set(people)), User.is_active)).all()
         if not roles and not named:
@@ -4831,6 +4860,10 @@ def plausible_day(_form: Any, field: Field) -> None:
         raise validators.ValidationError("Choose a day between 2000 and 2100.")
 
 
+def day_field(label: str, description: str = "") -> DateField:
+    return DateField(label, validators=[Optional(), plausible_day], description=description)
+
+
 class PostForm(SiteForm):
     title = string_field("Title", TITLE_MAX, shortest=1)
     body = textarea_field("Text", BODY_MAX)
@@ -4847,10 +4880,11 @@ class PostForm(SiteForm):
         "Publish on", format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], validators=[Optional(), plausible_day],
         description="Leave empty to publish now",
     )  # fmt: skip
-    expires_at = DateField(
-        "Remove from Home after", validators=[Optional(), plausible_day],
-        description="It stays in its topic, marked as expired",
-    )  # fmt: skip
+    expires_at = day_field("Remove from Home after", "It stays in its topic, marked as expired")
+    pinned = BooleanField("Pin to the top of Home")
+    until = day_field("Pin until", "Leave empty to pin it until somebody unpins it")
+    must_read = BooleanField("Ask everyone to read it")
+    due = day_field("Read by", "Everyone who can see it is asked to confirm. Leave empty for no date")
     form_id = form_id_field()
     version = version_field()
 
@@ -4878,7 +4912,7 @@ class MustReadForm(SiteForm):
     )
     roles = SelectMultipleField("By role", coerce=int)
     people = SelectMultipleField("By name", coerce=int)
-    due = DateField("Read by", validators=[Optional(), plausible_day], description="Leave empty for no date")
+    due = day_field("Read by", "Leave empty for no date")
     again = BooleanField("Ask everyone to read it again as it is now")
 
     def validate_audience(self, field: Field) -> None:
@@ -4893,7 +4927,7 @@ class MustReadForm(SiteForm):
 
 
 class PinForm(SiteForm):
-    until = DateField("Pin until", validators=[Optional(), plausible_day])
+    until = day_field("Pin until")
 
 
 COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone."
@@ -5803,6 +5837,8 @@ def post_form(post: Post, **changes: Any) -> PostForm:
     values = {name: getattr(post, name) for name in ("title", "body", "kind", "version", "parent_id")}
     values |= {"topic": post.topic_id, "owner": post.owner_id or 0, "review": post.review_every or 0}
     values |= {"scheduled_for": to_the_minute(post.scheduled_for), "expires_at": last_day(post.expires_at)}
+    values |= {"pinned": post.pinned_at, "until": last_day(post.pinned_until)}
+    values |= {"must_read": post.must_read_since, "due": post.must_read_due}
     return PostForm(**values | changes)
 
 
@@ -5837,6 +5873,8 @@ def edit_post(form: PostForm, post: Post | None) -> ResponseReturnValue:
 def offer_choices(form: PostForm, post: Post | None) -> None:
     """Fill in the topics, each with the people who will see the post there, and the possible owners of a page."""
     form.topic.choices = [topic_choice(topic) for topic in Topic.audiences(current_user).values()]
+    if not current_user.is_editor or (post and post.published_at):
+        del form.pinned, form.until, form.must_read, form.due
     if (post.kind if post else form.kind.data) != "page":
         del form.owner, form.review, form.parent_id
         return
@@ -5876,7 +5914,16 @@ def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = (
         scheduled_for=scheduled_for,
         expires_at=expires_at,
         file_ids=[file.id for file in files],
+        attention=attention_of(form),
     ).for_its_kind()
+
+
+def attention_of(form: PostForm) -> Attention | None:
+    """Return what a form says about pin and must-read, or None where it does not ask."""
+    if "pinned" not in form:
+        return None
+    until = end_of_day(form.until.data) if form.pinned.data and form.until.data else None
+    return Attention(form.pinned.data, until, form.must_read.data, form.due.data if form.must_read.data else None)
 
 
 def to_the_minute(moment: datetime | None) -> datetime | None:
@@ -8374,6 +8421,8 @@ WRITING_KEYS = (
     Key("Ctrl I", "Italic"),
     Key("Ctrl K", "Link"),
     Key("Enter", "Continue a list; in an empty item, end it"),
+    Key("Tab", "In a list, put an item into the one above; Shift and Tab takes it out"),
+    Key("Esc Tab", "Leave the text from within a list"),
 )
 
 

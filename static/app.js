@@ -422,6 +422,81 @@
 
   // == The topics above a list: the one that the page shows is in sight ==
   $(".strip [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center", behavior: "instant" });
+  // == Pictures: a click opens them large, with all those of the same post or comment ==
+  const PICTURES = ":is(.prose, .files) a[href^='/files/']:has(> img)";
+  const SHOWN_MOST = 5; // of a gallery; the last one says how many more there are
+  const lightbox = $("#lightbox");
+  let [links, at] = [[], 0];
+
+  function openPictures(link) {
+    links = $$(PICTURES, link.closest("article, .preview"));
+    lightbox.showModal();
+    showPicture(links.indexOf(link));
+  }
+
+  function showPicture(place) {
+    at = (place + links.length) % links.length;
+    const [link, article] = [links[at], links[at].closest("article")];
+    const [picture, { alt }] = [$("img", lightbox), $("img", link)];
+    Object.assign(picture, { src: link.href, alt });
+    const facts = article ? [$(".who", article), $("time", article)] : [];
+    const small = document.createElement("small");
+    small.textContent = facts.map((fact) => fact?.textContent.trim()).filter(Boolean).join(", ");
+    $("figcaption", lightbox).replaceChildren(alt, small);
+    $("p", lightbox).textContent = `${at + 1} of ${links.length}`;
+    $("a", lightbox).href = link.href;
+    for (const button of $$("[data-by]", lightbox)) button.hidden = links.length < 2;
+    for (const by of [1, -1]) new Image().src = links.at((at + by) % links.length).href; // so that the next one is there
+  }
+
+  on("click", (event) => {
+    const link = event.target.closest?.(PICTURES);
+    if (!link || !lightbox || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    openPictures(link);
+  });
+
+  lightbox?.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-by]");
+    if (button) showPicture(at + Number(button.dataset.by));
+    else if (!event.target.closest("a, img, figcaption")) lightbox.close();
+  });
+  lightbox?.addEventListener("keydown", (event) => {
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: -1 }[event.key];
+    if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    showPicture(to);
+  });
+  lightbox?.addEventListener("close", () => {
+    $("img", lightbox).removeAttribute("src");
+    (links[at].checkVisibility() ? links[at] : links.find((link) => link.checkVisibility())).focus();
+  });
+  let touched = null; // where a finger came down
+  lightbox?.addEventListener("touchstart", (event) => { touched = event.touches.length === 1 ? event.touches[0] : null; }, { passive: true });
+  lightbox?.addEventListener("touchend", (event) => {
+    const [across, down] = touched ? ["clientX", "clientY"].map((name) => event.changedTouches[0][name] - touched[name]) : [0, 0];
+    if (Math.abs(across) > 50 && Math.abs(across) > 2 * Math.abs(down)) showPicture(at + (across < 0 ? 1 : -1));
+  });
+
+  function foldGalleries(root) {
+    for (const gallery of $$(".gallery:not(:has(button))", root)) {
+      const more = gallery.children.length - SHOWN_MOST;
+      if (more < 1) continue;
+      gallery.classList.add("is-folded");
+      gallery.children[SHOWN_MOST - 1].dataset.more = `+${more}`;
+    }
+  }
+  foldGalleries(document);
+  on("replaced", (event) => foldGalleries(event.target));
+
+  // == Files dropped where none belong: the page stays. editor.js takes them where a form does ==
+  for (const kind of ["dragover", "drop"]) {
+    on(kind, (event) => {
+      if (!event.dataTransfer.types.includes("Files") || event.target.closest?.("input[type=file]")) return;
+      event.preventDefault();
+      event.dataTransfer.dropEffect = "none";
+    });
+  }
 
   // == The bell: how many notifications are unread, while the page is visible ==
   const POLL_EVERY = 20000;

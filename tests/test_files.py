@@ -659,7 +659,7 @@ def test_files_come_along_with_the_form_where_there_is_no_script(people, topics,
     assert "5 bytes" in page
     assert f"/files/{rows_of()[0].id}/thumb" in page
     assert "Remove" not in page
-    assert member.get(f"/posts/{post_id}").text.count("Remove") == 2
+    assert member.get(f"/posts/{post_id}").text.count("Remove <span") == 2
 
 
 def test_a_form_that_comes_back_keeps_what_was_uploaded_and_what_was_typed(people, topics, sign_in):
@@ -802,6 +802,18 @@ def test_a_picture_leads_to_itself_unless_it_is_a_link_or_has_no_words():
     linked = render_markdown("[![a](/files/2/a.png)](/posts/1) ![a](/files/2/a.png)")
     assert re.fullmatch(rf'<p><a href="/posts/1"[^>]*>{shown}</a> {own}{shown}</a></p>\n', linked)
     assert "<a" not in render_markdown("![](/files/2/a.png)")
+
+
+def test_pictures_that_follow_each_other_are_a_gallery_and_a_picture_among_words_is_not():
+    one, two = "![a](/files/1/a.png)", "![b](/files/2/b.png)"
+    for source in (f"{one}\n\n{two}", f"{one}\n{two}", f"{one} {two}"):
+        shown = render_markdown(f"Words\n\n{source}\n\nwords")
+        assert re.fullmatch(
+            r'<p>Words</p>\n<p class="gallery">(<a [^>]*><img [^>]*></a> ?){2}</p>\n<p>words</p>\n', shown
+        )
+        assert corkboard.SANITIZER.clean(shown) == shown
+    for source in (one, f"{one}\n\nwords\n\n{two}", f"See {one} {two}", f"- {one}\n- {two}"):
+        assert "gallery" not in render_markdown(source)
 
 
 def test_many_beginnings_of_pictures_are_read_in_time():

@@ -523,11 +523,112 @@ def test_what_was_must_read_when_it_was_scheduled_can_be_confirmed_after_it_was_
     post = scheduled(people.editor, topics.open, clock.now + HOUR)
     Acknowledgement.require(people.editor, post.id, roles=[corkboard.Role.READER])
     edit_post(people.editor, post, how="draft", body="Again")
-    with pytest.raises(ValidationError, match="Publish the post first"):
-        Acknowledgement.require(people.editor, post.id, roles=[corkboard.Role.READER], again=True)
     edit_post(people.editor, post, body="At last")
     Acknowledgement.acknowledge(people.reader, post.id, again(post).revision)
     assert [row.revision for row in db.session.scalars(sa.select(Acknowledgement))] == [post.revision] == [1]
+
+
+ATTENTION = {"pinned": "y", "until": "2026-03-05", "must_read": "y", "due": "2026-03-04"}
+
+
+def told_to_read() -> set[int]:
+    db.session.rollback()
+    kinds = sa.select(corkboard.Notification.user_id).where(corkboard.Notification.kind == "must_read")
+    return set(db.session.scalars(kinds))
+
+
+def test_an_editor_pins_a_draft_and_makes_it_must_read_and_both_hold_from_when_it_is_published(
+    people, topics, sign_in, clock
+):
+    browser = sign_in(people.editor)
+    browser.submit("/posts/new", written(topics.open, draft="1", **ATTENTION))
+    (post,) = db.session.scalars(sa.select(Post))
+    form = browser.get(f"/posts/{post.id}/edit").text
+    assert form.count('value="y" checked') == 2
+    assert all(f'value="{day}"' in form for day in ("2026-03-05", "2026-03-04"))
+    assert not told_to_read()
+    clock.now += HOUR
+    later = (clock.now + HOUR).strftime("%Y-%m-%dT%H:%M")
+    browser.submit(f"/posts/{post.id}/edit", form_of(post, scheduled_for=later, **ATTENTION))
+    assert not told_to_read()
+    assert "Pinned" not in browser.get("/").text
+    clock.now += HOUR
+    Post.publish_due()
+    assert told_to_read() == {people.reader.id, people.member.id, people.admin.id, people.stranger.id}
+    published = again(post)
+    assert published.pinned_at == published.published_at == clock.now
+    assert published.pinned_until == datetime(2026, 3, 6)
+    assert published.must_read_due == date(2026, 3, 4)
+    assert "Pinned" in browser.get(f"/posts/{post.id}").text
+    assert "Please read this by" in re.sub(r"\s+", " ", sign_in(people.reader).get(f"/posts/{post.id}").text)
+
+
+def test_new_news_is_pinned_and_must_read_at_once_and_an_unticked_box_takes_its_day_along(
+    people, topics, sign_in, clock
+):
+    browser = sign_in(people.editor)
+    browser.submit("/posts/new", written(topics.open, **ATTENTION))
+    browser.submit("/posts/new", written(topics.open, until="2026-03-05", due="2026-03-04"))
+    first, second = db.session.scalars(sa.select(Post).order_by(Post.id))
+    assert first.is_pinned(clock.now)
+    assert first.must_read_since
+    assert (second.pinned_at, second.pinned_until, second.must_read_since, second.must_read_due) == (None,) * 4
+
+
+def test_autosave_keeps_pin_and_must_read_and_unticking_ends_them(people, topics, sign_in, clock):
+    browser = sign_in(people.editor)
+    saved = browser.submit("/posts/autosave", written(topics.open, **ATTENTION)).get_json()
+    post = db.session.get_one(Post, saved["id"])
+    assert post.pinned_at
+    assert post.must_read_since
+    browser.submit(f"/posts/{post.id}/autosave", form_of(post))
+    assert again(post).pinned_at is None
+    assert again(post).must_read_since is None
+
+
+def test_only_editors_are_offered_pin_and_must_read_and_nobody_else_may_send_them(people, topics, sign_in, clock):
+    browser = sign_in(people.member)
+    assert 'name="pinned"' not in browser.get("/posts/new").text
+    browser.submit("/posts/new", written(topics.open, **ATTENTION))
+    (post,) = db.session.scalars(sa.select(Post))
+    assert post.pinned_at is None
+    assert post.must_read_since is None
+    published = sign_in(people.editor)
+    assert 'name="pinned"' not in published.get(f"/posts/{post.id}/edit").text
+    published.submit(f"/posts/{post.id}/edit", form_of(post, **ATTENTION))
+    assert again(post).pinned_at is None
+    data = PostData("news", topics.open.id, "T", "B", attention=corkboard.Attention(True, None, False, None))
+    with pytest.raises(Forbidden):
+        Post.save(people.member, data, how="publish", form_id="a" * 32)
+
+
+def test_what_an_editor_set_stays_when_its_author_saves_it_and_readers_who_were_chosen_stay(
+    people, topics, sign_in, clock
+):
+    post = scheduled(people.member, topics.open, clock.now + HOUR)
+    Acknowledgement.require(people.editor, post.id, roles=[corkboard.Role.READER])
+    Post.pin(people.editor, post.id, True)
+    later = (clock.now + HOUR).strftime("%Y-%m-%dT%H:%M")
+    sign_in(people.member).submit(f"/posts/{post.id}/edit", form_of(post, body="Again", scheduled_for=later))
+    assert again(post).is_pinned(clock.now)
+    changed = form_of(again(post), scheduled_for=later, must_read="y", pinned="y")
+    sign_in(people.editor).submit(f"/posts/{post.id}/edit", changed)
+    clock.now += HOUR
+    Post.publish_due()
+    assert told_to_read() == {people.reader.id}
+
+
+def test_a_pin_that_is_over_is_told_beside_its_day_and_a_page_is_never_pinned(people, topics, sign_in, clock):
+    browser = sign_in(people.editor)
+    answer = browser.submit("/posts/new", written(topics.open, pinned="y", until="2026-03-01"))
+    assert answer.status_code == 422
+    assert re.search(r'id="until-error">.*?Choose a day that is not over', answer.text, re.DOTALL)
+    assert count(Post) == 0
+    browser.submit("/posts/new", written(topics.open, kind="page", **ATTENTION))
+    db.session.rollback()
+    (page,) = db.session.scalars(sa.select(Post))
+    assert page.pinned_at is None
+    assert page.must_read_since
 
 
 @pytest.mark.parametrize("moment", ["2026-03-02T08:59", "1999-01-01T10:00", "9999-12-31T23:59", "yesterday"])

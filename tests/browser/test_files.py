@@ -70,6 +70,109 @@ def test_a_picture_that_is_handed_over_goes_at_once_and_shows_in_the_text(
     assert not faults_of(page)
 
 
+DRAG = """(kind) => { const held = new DataTransfer();
+  held.items.add(new File(["x"], "notes.txt", { type: "text/plain" }));
+  const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: held });
+  document.querySelector("h1").dispatchEvent(event); return event.defaultPrevented; }"""
+
+
+def test_a_file_may_be_dropped_anywhere_on_a_page_with_a_form(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "hattie")
+    written(page, words)
+    sign = "getComputedStyle(document.body, '::after').content"
+    assert page.evaluate(DRAG, "dragover")
+    assert page.evaluate(sign) == '"Drop to add"'
+    assert page.evaluate(DRAG, "drop")
+    assert page.evaluate(sign) == "none"
+    expect(page.get_by_role("checkbox", name="notes.txt")).to_be_checked()
+
+
+def test_a_file_dropped_where_no_form_is_does_not_replace_the_page(site: Site, visit: Visit) -> None:
+    page = visit(site, "hattie")
+    for address in ("/people", "/posts/drafts"):
+        page.goto(address)
+        assert page.evaluate(DRAG, "dragover")
+        assert page.evaluate(DRAG, "drop")
+        assert page.evaluate("getComputedStyle(document.body, '::after').content") == "none"
+    page.goto("/account")
+    assert page.evaluate(DRAG.replace('"h1"', '"input[type=file]"'), "drop") is False, "this field takes a file itself"
+
+
+def with_pictures(page: Page, title: str, count: int) -> None:
+    """Publish a post with so many pictures in its text, of different sizes."""
+    written(page, title, "Look:\n\n")
+    page.get_by_label("Text").focus()
+    page.keyboard.press("Control+End")
+    files = [chosen(f"p{n}.png", picture((300 + n, 200))) for n in range(1, count + 1)]
+    page.get_by_label("Pictures and files").set_input_files(files)
+    expect(page.locator(".attached li")).to_have_count(count)
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("heading", name=title)).to_be_visible()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+def test_several_pictures_are_a_gallery_and_open_large_one_after_the_other(
+    site: Site, visit: Visit, words: str, count: int
+) -> None:
+    page = visit(site, "hattie")
+    with_pictures(page, words, count)
+    links = page.locator(".gallery > a")
+    expect(links).to_have_count(count)
+    boxes = [link.bounding_box() for link in links.all() if link.is_visible()]
+    assert len(boxes) == min(count, 5)
+    assert boxes[0]["y"] == boxes[1]["y"], "the first two are beside each other"  # type: ignore[index]
+    if count == 7:
+        assert links.nth(4).evaluate("(link) => getComputedStyle(link, '::after').content") == '"+2"'
+    assert faults_of(page, f"a gallery of {count}") == []
+    links.nth(1).focus()
+    page.keyboard.press("Enter")
+    box = page.get_by_role("dialog", name="Pictures")
+    for key, name in (
+        (None, "p2"),
+        ("ArrowRight", "p3" if count > 2 else "p1"),
+        ("Home", "p1"),
+        ("ArrowLeft", f"p{count}"),
+    ):
+        if key:
+            page.keyboard.press(key)
+        expect(box.get_by_role("img", name=f"{name}.png")).to_have_js_property("naturalWidth", 300 + int(name[1:]))
+        expect(box).to_contain_text(f"{name[1:]} of {count}")
+    expect(box).to_contain_text("Hattie Thimble, just now")
+    assert faults_of(page, "a picture, large", "#lightbox") == []
+    box.get_by_role("button", name="Next").click()
+    expect(box).to_contain_text(f"1 of {count}")
+    page.keyboard.press("Escape")
+    expect(box).to_be_hidden()
+    expect(links.first).to_be_focused()
+
+
+def test_on_a_phone_a_finger_moves_through_the_pictures(site: Site, visit: Visit, words: str) -> None:
+    page = visit(site, "hattie", "phone", has_touch=True)
+    with_pictures(page, words, 3)
+    assert faults_of(page, "a gallery on a phone") == []
+    page.set_viewport_size({"width": 360, "height": 780})
+    page.locator(".gallery > a").first.click()
+    box = page.get_by_role("dialog", name="Pictures")
+    expect(box).to_contain_text("1 of 3")
+    page.evaluate("""() => { const figure = document.querySelector("#lightbox figure");
+      const at = (clientX) => [new Touch({ identifier: 1, target: figure, clientX, clientY: 300 })];
+      figure.dispatchEvent(new TouchEvent("touchstart", { bubbles: true, touches: at(300) }));
+      figure.dispatchEvent(new TouchEvent("touchend", { bubbles: true, changedTouches: at(120) })); }""")
+    expect(box).to_contain_text("2 of 3")
+    box.get_by_role("button", name="Close").click()
+    expect(page.locator(".gallery > a").nth(1)).to_be_focused()
+
+
+def test_without_the_script_a_picture_of_a_gallery_leads_to_its_file(site: Site, visit: Visit, words: str) -> None:
+    with_pictures(visit(site, "hattie"), words, 6)
+    page = visit(site, "hattie", java_script_enabled=False)
+    page.goto("/")
+    page.get_by_role("link", name=words).first.click()
+    links = page.locator(".gallery > a")
+    assert all(link.is_visible() for link in links.all())
+    assert re.match(r"/files/\d+/p2.png$", links.nth(1).get_attribute("href") or "")
+
+
 def test_many_files_are_chosen_and_the_one_that_is_refused_is_told_beside_the_field(
     site: Site, visit: Visit, words: str
 ) -> None:

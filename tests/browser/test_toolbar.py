@@ -47,7 +47,6 @@ FORMATS = [
     ("Bold", "one two", "two", "one **two**"),
     ("Italic", "one two", "two", "one *two*"),
     ("Code", "one two", "two", "one `two`"),
-    ("Link", "one two", "two", "one [two](https://)"),
     ("Heading", "one\ntwo", "two", "one\n## two"),
     ("List", "one\ntwo", "one\ntwo", "- one\n- two"),
     ("Numbered list", "one\n\ntwo", "one\n\ntwo", "1. one\n\n2. two"),
@@ -65,15 +64,11 @@ def test_a_button_formats_what_is_chosen_takes_it_back_and_the_browser_can_undo_
     button(page, name).click()
     expect(field).to_have_value(after)
     expect(field).to_be_focused()
-    if name == "Link":
-        assert field.evaluate(CHOSEN) == "https://"
-    else:
-        button(page, name).click()
-        expect(field).to_have_value(before)
-        page.keyboard.press("Control+z")
-        expect(field).to_have_value(after)
-    page.keyboard.press("Control+z")
+    button(page, name).click()
     expect(field).to_have_value(before)
+    for value in (after, before):
+        page.keyboard.press("Control+z")
+        expect(field).to_have_value(value)
 
 
 def test_one_kind_of_list_becomes_another_and_bold_is_not_taken_for_italic(page: Page, field: Locator) -> None:
@@ -92,18 +87,13 @@ def test_one_kind_of_list_becomes_another_and_bold_is_not_taken_for_italic(page:
     expect(field).to_have_value("a ***b*** c")
 
 
-def test_lines_of_code_are_fenced_and_a_table_and_a_link_wait_for_their_words(page: Page, field: Locator) -> None:
+def test_lines_of_code_are_fenced_and_a_table_waits_for_its_words(page: Page, field: Locator) -> None:
     field.fill("one\ntwo")
     field.evaluate(CHOOSE, "one\ntwo")
     button(page, "Code").click()
     expect(field).to_have_value("```\none\ntwo\n```\n")
     button(page, "Table").click()
     assert field.evaluate(CHOSEN) == "Heading"
-    field.fill("https://example.com/x")
-    field.evaluate(CHOOSE, "https://example.com/x")
-    button(page, "Link").click()
-    expect(field).to_have_value("[words](https://example.com/x)")
-    assert field.evaluate(CHOSEN) == "words"
     with page.expect_file_chooser():
         button(page, "Picture or file").click()
 
@@ -142,12 +132,72 @@ def test_the_keys_of_a_field_format_in_posts_and_comments(page: Page, field: Loc
             ("b", "a word"),
             ("i", "a *word*"),
             ("i", "a word"),
-            ("k", "a [word](https://)"),
         ):
             typed.evaluate(CHOOSE, "word")
             page.keyboard.press(f"Control+{key}")
             expect(typed).to_have_value(after)
         typed.fill("")
+
+
+# -- Links -------------------------------------------------------------------------------------------------------------
+
+LINKS = [
+    ("one two", "two", "", "example.com/a (b)", "one [two](https://example.com/a%20%28b%29)"),
+    ("one two", "two", "", "/posts/78", "one [two](/posts/78)"),
+    ("one two", "two", "", "nia@example.com", "one [two](mailto:nia@example.com)"),
+    ("https://example.com/x", "https://example.com/x", "the plan", "", "[the plan](https://example.com/x)"),
+    ("", "", "", "https://example.com", "[https://example.com](https://example.com)"),
+    ("a [b](/c) d", "b", "", "/e", "a [b](/e) d"),
+    ("", "", "a [b]", "/c", "[a \\[b\\]](/c)"),
+]
+
+
+@pytest.mark.parametrize(("before", "chosen", "words", "address", "after"), LINKS)
+def test_a_link_is_asked_for_by_keyboard_alone_and_can_be_undone(
+    page: Page, field: Locator, before: str, chosen: str, words: str, address: str, after: str
+) -> None:
+    field.press_sequentially(before)
+    field.evaluate(CHOOSE, chosen)
+    page.keyboard.press("Control+k")
+    dialog = page.get_by_role("dialog", name="Edit link" if "](" in before else "Add link")
+    expect(dialog).to_be_visible()
+    if words:
+        dialog.get_by_label("Words to show").fill(words)
+    if address:
+        dialog.get_by_label("Address").fill(address.replace(" ", "%20"))
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    expect(field).to_have_value(after)
+    expect(field).to_be_focused()
+    page.keyboard.press("Control+z")
+    expect(field).to_have_value(before)
+
+
+@pytest.mark.parametrize("size", ["wide", "phone"])
+def test_the_dialog_of_a_link_says_what_is_missing_removes_links_and_gives_the_focus_back(
+    site: Site, visit: Visit, size: str
+) -> None:
+    page = visit(site, "hattie", size)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto("/posts/new")
+    field = page.get_by_label("Text")
+    field.press_sequentially("see [this](/posts/78)")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Control+k")
+    dialog = page.get_by_role("dialog", name="Edit link")
+    expect(dialog.get_by_label("Words to show")).to_have_value("this")
+    expect(dialog.get_by_label("Address")).to_be_focused()
+    dialog.get_by_label("Address").fill("")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("Enter an address such as https://example.com")
+    assert faults_of(page, "the dialog of a link", "#link") == []
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(field).to_be_focused()
+    expect(field).to_have_value("see [this](/posts/78)")
+    page.keyboard.press("Control+k")
+    dialog.get_by_role("button", name="Remove link").press("Enter")
+    expect(field).to_have_value("see this")
 
 
 # -- Lists, and what is pasted -----------------------------------------------------------------------------------------
@@ -178,6 +228,61 @@ def test_enter_in_the_middle_of_an_item_parts_it_and_in_front_of_it_makes_room(p
     field.evaluate("field => field.setSelectionRange(0, 0)")
     page.keyboard.press("Enter")
     expect(field).to_have_value("\n- one\n- two")
+
+
+LISTS = [
+    ("- one", ["Enter", "- two"], "- one\n- two"),
+    ("1. one", ["Enter", "2. two"], "1. one\n2. two"),
+    ("- one", ["Enter", "3. Mai"], "- one\n- 3. Mai"),
+    ("- [x] one", ["Enter", "- [ ] two"], "- [x] one\n- [ ] two"),
+    ("> one", ["Enter", "two", "Enter", "Enter", "end"], "> one\n> two\nend"),
+    ("> - one", ["Enter", "two", "Enter", "Enter", "x"], "> - one\n> - two\n> x"),
+    ("1. a\n2. c\n3. d", ["ArrowUp", "ArrowUp", "End", "Enter", "b"], "1. a\n2. b\n3. c\n4. d"),
+    ("3. Mai\n10. Mai", ["ArrowUp", "End", "Enter", "x"], "3. Mai\n4. x\n10. Mai"),
+    ("1. a\n2. b\n3. c", ["ArrowUp", "End", "Tab"], "1. a\n   1. b\n2. c"),
+    ("1. a\n   1. b\n2. c", ["ArrowUp", "End", "Shift+Tab"], "1. a\n2. b\n3. c"),
+    ("* a\n  1. b", ["Shift+Tab"], "* a\n* b"),
+    ("- a\n- b", ["Tab", "Control+z"], "- a\n- b"),
+    ("- a", ["Enter", "Tab", "b", "Enter", "Enter", "c", "Enter", "Enter", "d"], "- a\n  - b\n- c\nd"),
+    ("```\n- a", ["Enter", "b"], "```\n- a\nb"),
+]
+
+
+@pytest.mark.parametrize(("before", "keys", "after"), LISTS)
+def test_lists_go_on_nest_and_end_as_in_other_editors(
+    page: Page, field: Locator, before: str, keys: list[str], after: str
+) -> None:
+    field.fill(before)
+    page.keyboard.press("Control+End")
+    for key in keys:
+        if re.fullmatch(r"(\w+\+)?([A-Z][a-z]+[A-Za-z]+|z)", key) and key not in ("Mai",):
+            page.keyboard.press(key)
+        else:
+            page.keyboard.type(key)
+    expect(field).to_have_value(after)
+    expect(field).to_be_focused()
+
+
+@pytest.mark.parametrize(("before", "keys"), [
+    ("words", ["Tab"]), ("- one", ["Tab"]), ("- one", ["Shift+Tab"]), ("- one\n- two", ["Escape", "Tab"]),
+    ("- one\n  - two", ["Escape", "Shift+Tab"]), ("- one\n- two", ["Tab", "Tab"]),
+])  # fmt: skip
+def test_the_tab_key_leaves_the_field_where_it_nests_nothing_and_always_after_escape(
+    page: Page, field: Locator, before: str, keys: list[str]
+) -> None:
+    field.fill(before)
+    page.keyboard.press("Control+End")
+    for key in keys:
+        page.keyboard.press(key)
+    expect(field).not_to_be_focused()
+
+
+def test_an_empty_last_item_is_not_published(page: Page, field: Locator) -> None:
+    page.get_by_label("Title").fill("What to bring")
+    field.press_sequentially("- one")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Publish").click()
+    expect(page.locator("article .prose li")).to_have_text(["one"])
 
 
 PASTED = [
@@ -261,7 +366,7 @@ def test_below_a_post_the_tools_wait_until_somebody_writes_and_nothing_moves(pag
 
 
 @pytest.mark.parametrize(("name", "after"), [
-    ("Bold", "one **two**"), ("Italic", "one *two*"), ("Code", "one `two`"), ("Link", "one [two](https://)"),
+    ("Bold", "one **two**"), ("Italic", "one *two*"), ("Code", "one `two`"),
     ("List", "- one two"), ("Quote", "> one two"), ("Mention", "one @two"),
 ])  # fmt: skip
 def test_a_comment_is_formatted_as_a_post_is(page: Page, reply: Locator, name: str, after: str) -> None:

@@ -66,6 +66,27 @@ def test_the_button_says_schedule_while_the_date_lies_ahead_where_the_person_is(
     expect(page.get_by_text("Scheduled for ").first).to_be_visible()
 
 
+@pytest.mark.parametrize("size", ["wide", "phone"])
+def test_a_draft_is_pinned_and_made_must_read_by_keyboard_and_keeps_both(
+    site: Site, visit: Visit, words: str, size: str
+) -> None:
+    page = visit(site, "hattie", size)
+    written(page, words)
+    page.locator("summary", has_text="More").focus()
+    page.keyboard.press("Enter")
+    for box, day in (("Pin to the top of Home", "Pin until"), ("Ask everyone to read it", "Read by")):
+        expect(page.get_by_label(day)).to_be_hidden()
+        page.get_by_role("checkbox", name=box).focus()
+        page.keyboard.press("Space")
+        page.get_by_label(day).fill("2099-01-02")
+    assert faults_of(page, "a post that will be pinned") == []
+    page.get_by_role("button", name="Save as draft").click()
+    page.get_by_role("link", name="Edit", exact=True).click()
+    for box, day in (("Pin to the top of Home", "Pin until"), ("Ask everyone to read it", "Read by")):
+        expect(page.get_by_role("checkbox", name=box)).to_be_checked()
+        expect(page.get_by_label(day)).to_have_value("2099-01-02")
+
+
 # -- Saved by itself ---------------------------------------------------------------------------------------------------
 
 
