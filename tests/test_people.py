@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 
 def names_in(html: str) -> list[str]:
-    return re.findall(r'<a class="who" href="/people/[^"]+">([^<]+)</a></h2>', html)
+    return re.findall(r'<a class="who" href="/people/[^"]+"[^>]*>([^<]+)</a></h2>', html)
 
 
 def again(entity):
