@@ -116,9 +116,9 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 from marshmallow import fields, validate
-from PIL import Image, ImageOps
 from mdit_py_plugins.footnote import footnote_plugin
-from mdit_py_plugins.footnote.index import footnote_def, footnote_ref
+from mdit_py_plugins.footnote.index import footnote_def
+from PIL import Image, ImageOps
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
 from sqlalchemy.event import listens_for
@@ -383,10 +383,12 @@ _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">'
 _SPACES = re.compile(r"\s+")
 _TASK = re.compile(r"\[([ xX])\](?=\s)")
 # Word and Japanese keyboards put such a space after the mark of a heading or a list item.
-_WIDE_SPACE = re.compile(r"^([ \t>]*(?:#{1,6}|[-*+]|\d{1,9}[.)]|[-*+] \[[ xX]\]))[\u00a0\u2000-\u200a\u202f\u3000]", re.M)
+_WIDE_SPACE = re.compile(
+    r"^([ \t>]*(?:#{1,6}|[-*+]|\d{1,9}[.)]|[-*+] \[[ xX]\]))[\u00a0\u2000-\u200a\u202f\u3000]", re.M
+)
 # A path of Windows: \\server\share or C:\folder. Its backslashes do not escape what follows.
 _PATH = re.compile(
-    r"(?:(?<![\w\\])\\\\(?=[^\W_])|(?<=[A-Za-z]:)(?<!\w[A-Za-z]:)\\(?=[^\s\\]))[^\s<>\"|?*`]+"
+    r"(?:(?<![\w\\])\\\\(?=[^\W_])|(?<=[A-Za-z]:)(?<!\w[A-Za-z]:)\\(?=[^\s\\]))[^\s<>\"|`]*[^\s<>\"|`*_~]"
 )
 _LINK_START = re.compile(r"\[(?!\s*\])(?![^\[\]]*\]\(\s*\))")
 _REFERENCE = re.compile(r"\[((?:[^\[\]\\]|\\.){1,999})\](?!:)")
@@ -449,6 +451,7 @@ def make_parser() -> MarkdownIt:
     parser.disable("lheading")  # the line under a signature or a word would make a heading of it
     parser.use(footnote_plugin, inline=False)
     parser.validateLink = lambda url: bool(_LINK_TARGET.match(url))  # type: ignore[method-assign]
+    parser.normalizeLinkText = str  # type: ignore[method-assign,assignment]
     _find_addresses(parser.linkify)
     core, block, inline = parser.core.ruler, parser.block.ruler, parser.inline.ruler
     core.before("block", "preparation", _prepare)

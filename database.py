@@ -623,7 +623,9 @@ MYSQL_PREFIX_MIN = 4  # letters: MySQL takes too long to search for shorter pref
 _UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
 # Accents, and the vowel marks of Hebrew, Arabic and Syriac, but not the marks of kana or Hindi, which make different
 # letters. Some characters within a word are only for its looks: soft hyphens, joiners, the Arabic tatweel.
-_ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0730-\u074a\u08d3-\u08ff]")
+_ACCENTS = re.compile(
+    "[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0730-\u074a\u08d3-\u08ff]"
+)
 _UNSEEN = "\u00ad\u034f\u061c\u0640\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff"
 _LOOKS = re.compile(f"[{_UNSEEN}]")
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x3000)) if unicodedata.category(char) in ("Mn", "Mc"))
