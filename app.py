@@ -108,12 +108,16 @@ from flask_wtf import CSRFProtect, FlaskForm
 from flask_wtf.csrf import CSRFError, generate_csrf
 from itsdangerous import BadSignature, URLSafeSerializer
 from jinja2 import StrictUndefined
-from markdown_it import MarkdownIt, rules_inline
+from markdown_it import MarkdownIt, rules_block, rules_inline
+from markdown_it.common.utils import normalizeReference
+from markdown_it.rules_block import StateBlock
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 from marshmallow import fields, validate
+from mdit_py_plugins.footnote import footnote_plugin
+from mdit_py_plugins.footnote.index import footnote_def
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
@@ -239,6 +243,7 @@ UNPLACED = PAGES_MOST = 1000  # the position of a page that nobody has put in or
 PEOPLE_PER_PAGE = 200
 QUERY_MAX = 100
 FOUND_PEOPLE = 5
+KNOWN_FROM, KNOWN_MOST = 300, 5000  # the things, and their words, among which a search looks for what was meant
 SNIPPET_BEFORE, SNIPPET_AFTER = 80, 180  # characters around the first word that was found
 SNIPPET_WITHIN = 20_000  # characters of HTML in which that word is looked for
 ID_MAX = 2**31 - 1  # the largest INTEGER of MySQL
@@ -375,6 +380,8 @@ class Forbidden(Exception):
 
 RENDERER_VERSION = 8  # raise it when the same source renders to different HTML, so that `rerender` updates old texts
 LINKED_PARAGRAPH_MAX = 5000  # characters. The time to find addresses grows with the square of a paragraph's length
+RENDER_STEPS_MOST = 20_000  # of the parser in one text. They take half a second or so
+TOO_COMPLEX = "This text is too complex to show: it has too many short lines, table cells or marks. Split it up."
 MENTIONS_MOST = 100  # in one text
 LINKS_MOST = 500  # titles in one text that become links to pages
 SUGGESTED_MOST = 8
@@ -383,12 +390,23 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CELL_ALIGNMENT = re.compile(r'<(t[hd]) style="text-align:(left|right|center)">')
 _SPACES = re.compile(r"\s+")
 _TASK = re.compile(r"\[([ xX])\](?=\s)")
+# Word and Japanese keyboards put such a space after the mark of a heading or a list item.
+_WIDE_SPACE = re.compile(
+    r"^([ \t>]*(?:#{1,6}|[-*+]|\d{1,9}[.)]|[-*+] \[[ xX]\]))[\u00a0\u2000-\u200a\u202f\u3000]", re.M
+)
+# A path of Windows: \\server\share or C:\folder. Its backslashes do not escape what follows.
+_PATH = re.compile(
+    r"(?:(?<![\w\\])\\\\(?=[^\W_])|(?<=[A-Za-z]:)(?<!\w[A-Za-z]:)\\(?=[^\s\\]))[^\s<>\"|`]*[^\s<>\"|`*_~]"
+)
+_LINK_START = re.compile(r"\[(?!\s*\])(?![^\[\]]*\]\(\s*\))")
+_REFERENCE = re.compile(r"\[((?:[^\[\]\\]|\\.){1,999})\](?!:)")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
 _PAGE_LINK = re.compile(r"(?<!\\)\[\[(?P<title>[^\[\]|\n]{1,200})(?:\|(?P<words>[^\[\]\n]{1,200}))?\]\]")
 _CODE_OR_PAGE_LINK = re.compile(
     rf"(?<!`)(?P<ticks>`+)(?!`).{{1,1000}}?(?<!`)(?P=ticks)(?!`)|{_PAGE_LINK.pattern}", re.DOTALL
 )
-_HEADING = re.compile(r"<(h[2-6])>(.*?)</\1>", re.DOTALL)
-_PICTURES = re.compile(r'(?:<p>(?:(?:<a href="/files/[^>]*>)?<img [^>]*>(?:</a>)?(?:<br>)?\s*)+</p>\s*)+')
+_HEADING = re.compile(r'<(h[2-6])((?: dir="auto")?)>(.*?)</\1>', re.DOTALL)
+_PICTURES = re.compile(r'(?:<p[^>]*>(?:(?:<a href="/files/[^>]*>)?<img [^>]*>(?:</a>)?(?:<br>)?\s*)+</p>\s*)+')
 _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>', re.DOTALL)
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
@@ -404,42 +422,65 @@ TASK_BOXES = (
     '<input type="checkbox" aria-label="Done" disabled checked>',
 )
 ALLOWED_TAGS = set(
-    "a blockquote br code em h2 h3 h4 h5 h6 hr img input li ol p pre s strong table tbody td th thead tr ul".split()  # noqa: SIM905
+    """a blockquote br code em h2 h3 h4 h5 h6 hr img input li ol p pre s section strong sup table tbody td th thead tr
+    ul""".split()  # noqa: SIM905
 )
+# The ids are those of footnotes. Nobody can write one, because HTML in a text is shown as it was typed.
 ALLOWED_ATTRIBUTES = {
-    "a": {"href", "title"},
+    "*": {"dir"},
+    "a": {"href", "title", "id"},
     "code": {"class"},
+    "li": {"id", "value"},
     "ol": {"start"},
     "th": {"align"},
     "td": {"align"},
     "img": {"src", "alt", "width", "height", "loading"},
 }
 ALLOWED_VALUES = {"input": {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "To do"}}}
-ALLOWED_CLASSES = {"a": {"bare", "mention", "missing"}, "p": {"gallery"}}
+ALLOWED_CLASSES = {
+    "a": {"bare", "footnote-backref", "mention", "missing"},
+    "p": {"gallery"},
+    "section": {"footnotes"},
+}
+# What a link may open, besides addresses of this site: pages, files on servers, mail, calls and meetings. None of these
+# runs anything. `file:` is not among them, because browsers do not follow such a link from a site.
+LINK_SCHEMES = set("http https ftp sftp smb mailto tel sms sip webcal msteams ms-teams".split())  # noqa: SIM905
+_LINK_TARGET = re.compile(rf"(?:{'|'.join(LINK_SCHEMES)}):.|[/#]", re.IGNORECASE)
 SANITIZER = nh3.Cleaner(
     tags=ALLOWED_TAGS,
     attributes=ALLOWED_ATTRIBUTES,
     tag_attribute_values=ALLOWED_VALUES,
     allowed_classes=ALLOWED_CLASSES,
-    url_schemes={"http", "https", "mailto", "tel"},
+    url_schemes=LINK_SCHEMES,
     link_rel="noopener noreferrer",
 )
 
 
 def make_parser() -> MarkdownIt:
     """Return a Markdown parser with our own rules."""
-    parser = MarkdownIt("commonmark", {"html": False, "linkify": True})
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": True, "breaks": True})
     parser.enable(["table", "strikethrough", "linkify"])
-    pretest: Any = parser.linkify.pretest  # type: ignore[union-attr]
-    parser.linkify.pretest = lambda text: len(text) <= LINKED_PARAGRAPH_MAX and pretest(text)  # type: ignore[union-attr]
-    parser.inline.ruler.at("linkify", _link_address)
-    parser.inline.ruler.at("image", _own_picture)
-    parser.inline.ruler.before("link", "page_link", _page_link)
-    parser.inline.ruler.push("mention", _mention)
+    parser.disable("lheading")  # the line under a signature or a word would make a heading of it
+    parser.use(footnote_plugin, inline=False)
+    parser.validateLink = lambda url: bool(_LINK_TARGET.match(url))  # type: ignore[method-assign]
+    parser.normalizeLinkText = str  # type: ignore[method-assign,assignment]
+    _find_addresses(parser.linkify)
+    core, block, inline = parser.core.ruler, parser.block.ruler, parser.inline.ruler
+    core.before("block", "preparation", _prepare)
+    block.before("table", "step", _count_step, {"alt": ["paragraph", "blockquote", "list"]})
+    block.at("reference", _first_needed(rules_block.reference))
+    block.at("footnote_def", _first_needed(footnote_def), {"alt": ["paragraph"]})
+    inline.before("text", "step", _count_step)
+    inline.before("escape", "path", _path)
+    inline.at("linkify", _link_address)
+    inline.at("link", _link)
+    inline.at("image", _own_picture)
+    inline.before("link", "page_link", _page_link)
+    inline.push("mention", _mention)
     for sign in AT_SIGNS:
         parser.inline.add_terminator_char(sign)
-    parser.core.ruler.after("inline", "tasks", _mark_tasks)
-    parser.core.ruler.after("inline", "headings", _level_headings)
+    for rule in (_mark_tasks, _level_headings, _keep_as_typed):
+        core.after("inline", rule.__name__, rule)
     parser.add_render_rule("image", _render_picture)
     parser.add_render_rule("link_open", _render_link)
     parser.add_render_rule("link_close", _render_link)
@@ -447,9 +488,71 @@ def make_parser() -> MarkdownIt:
     return parser
 
 
+def _find_addresses(linkify: Any) -> None:
+    """Let an address become a link only if it begins with a scheme or `www.`: `setup.py` names no site."""
+    # An address ends at white space, quotes, brackets that it does not open, and punctuation that is not ASCII. The
+    # last character is not punctuation of the sentence around it.
+    letter = rf"(?![\x00-\x7f]|{linkify.re['src_ZPCc']})."
+    part = rf"(?:[!#-'*-;=?-Z_a-z~]|{letter})"
+    group = rf"\({part}*\)"
+    rest = rf"(?=[^\W_]|\[[0-9a-f:]+\])(?:\[[0-9a-f:]+\])?(?:{part}|{group})*(?:[A-Za-z0-9/#=&+%$@-]|{letter}|{group})"
+    linkify.add("http:", {"validate": re.compile(f"^//{rest}")}).add("smb:", "http:").add("//", None)
+    linkify.add("www.", {"validate": re.compile(f"^{rest}"), "normalize": _complete_address})
+    linkify.set({"fuzzy_link": False})
+    pretest = linkify.pretest
+    linkify.pretest = lambda text: len(text) <= LINKED_PARAGRAPH_MAX and pretest(text)
+
+
+def _complete_address(_linkify: Any, match: Any) -> None:
+    match.url = f"http://{match.url}"
+
+
+def _prepare(state: StateCore) -> None:
+    """Let any space stand after the mark of a heading or a list item. Note which names in brackets a text refers to."""
+    state.src = _WIDE_SPACE.sub(r"\1 ", state.src)
+    state.env["steps"], state.env["needed"] = 0, {*map(normalizeReference, _REFERENCE.findall(state.src))}
+
+
+def _count_step(state: StateBlock | StateInline, *_place: Any) -> bool:
+    """Count the steps of the parser, which bounds its time. Raises `ValidationError` after too many."""
+    state.env["steps"] += 1
+    if state.env["steps"] > RENDER_STEPS_MOST:
+        raise ValidationError("body", TOO_COMPLEX)
+    return False
+
+
+def _first_needed(rule: Callable[..., bool]) -> Callable[..., bool]:
+    """Return a rule for definitions such as `[name]: address`. It takes the first of a name to which the text refers.
+
+    The others stay as they were typed: nothing that somebody wrote may disappear.
+    """
+
+    def parse(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+        line = state.getLines(start, start + 1, state.blkIndent, False)
+        name = normalizeReference(line.strip().partition("]:")[0][1:])
+        is_taken = name in state.env["needed"] and rule(state, start, end, silent)
+        state.env["needed"] -= {name} if is_taken and not silent else set()
+        return is_taken
+
+    return parse
+
+
 def _link_address(state: StateInline, silent: bool) -> bool:
     """Parse an address without any markup."""
     return len(state.src) <= LINKED_PARAGRAPH_MAX and rules_inline.linkify(state, silent)
+
+
+def _path(state: StateInline, _silent: bool) -> bool:
+    """Parse a path of Windows, which is shown as it was typed."""
+    if match := _PATH.match(state.src, state.pos):
+        state.pending += match[0]
+        state.pos = match.end()
+    return bool(match)
+
+
+def _link(state: StateInline, silent: bool) -> bool:
+    """Parse a link that has words and an address. Others stay as they were typed."""
+    return bool(_LINK_START.match(state.src, state.pos)) and rules_inline.link(state, silent)
 
 
 def _own_picture(state: StateInline, silent: bool) -> bool:
@@ -520,6 +623,16 @@ def _level_headings(state: StateCore) -> None:
             token.tag = f"h{min(len(above) + 1, 6)}"
 
 
+def _keep_as_typed(state: StateCore) -> None:
+    """Show the numbers of a list as they were typed, and let each block run in the direction of its first letter."""
+    has_directions = _RIGHT_TO_LEFT.search(state.src)
+    for token in state.tokens:
+        if token.type == "list_item_open" and token.info:
+            token.attrSet("value", token.info)
+        if has_directions and token.level == 0 and token.nesting == 1:
+            token.attrSet("dir", "auto")
+
+
 def _render_picture(renderer: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
     """Render a picture, with its size if that is known, so that the page does not move when the picture loads."""
     children = tokens[place].children or []
@@ -573,7 +686,7 @@ def code_blocks(source: str) -> Iterator[tuple[bool, str]]:
 
 def escape_markdown(text: str) -> str:
     """Return a text escaped, so that Markdown shows it unchanged, even within a link."""
-    return re.sub(r"([\\\[\]*_`<>!&~|])", r"\\\1", text)
+    return re.sub(r"([\[\]*_`<>!&~|]|\\(?=[!-/:-@\[-`{-~]|\Z))", r"\\\1", text)
 
 
 def render_markdown(
@@ -584,11 +697,13 @@ def render_markdown(
     """Return the sanitized HTML of a Markdown source.
 
     `sizes` maps the ids of pictures to their width and height. `people` takes folded usernames, and returns those that
-    exist.
+    exist. Raises `ValidationError` for a text that is too complex.
     """
-    tokens = MARKDOWN.parse(source)
+    # Footnotes of several texts on one page need different ids.
+    env: dict[str, Any] = {"docId": secrets.token_hex(4)}
+    tokens = MARKDOWN.parse(source, env)
     names = _names_in(tokens)
-    env = {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
+    env |= {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
     rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, env)
     return _PICTURES.sub(_as_gallery, SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered)))
 
@@ -597,12 +712,13 @@ def _as_gallery(paragraphs: re.Match[str]) -> str:
     """Return paragraphs of nothing but pictures as one with the class `gallery`, if there are several pictures."""
     if paragraphs[0].count("<img") == 1:
         return paragraphs[0]
-    return '<p class="gallery">' + re.sub(r"</?p>|<br>|\n", "", paragraphs[0]) + "</p>\n"
+    return '<p class="gallery">' + re.sub(r"</?p[^>]*>|<br>|\n", "", paragraphs[0]) + "</p>\n"
 
 
 def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
     """Return the text of rendered HTML as one line of at most `length` characters, cut between words."""
-    separated = _ITEM_END.sub(" · ", _BLOCK_END.sub(" ", rendered))  # list items seldom end with a full stop
+    separated = _CELL_END.sub(", ", _BLOCK_END.sub(" ", _ASIDE.sub("", rendered)))
+    separated = _NUMBER.sub(r"\1. ", _ITEM_END.sub(" · ", separated))  # list items seldom end with a full stop
     text = _SPACES.sub(" ", html.unescape(_TAG.sub("", separated))).strip(" ·")
     if len(text) <= length:
         return text
@@ -610,7 +726,12 @@ def plain_text(rendered: str, length: int = EXCERPT_MAX) -> str:
 
 
 _BLOCK_END = re.compile(r"</(?:p|h\d|pre|blockquote)>|<br>")
-_ITEM_END = re.compile(r"</(?:li|t[hd])>\s*(?=<(?:li|t[hd]|/tr))")
+_ITEM_END = re.compile(r"</(?:li|tr)>\s*(?:</?t(?:head|body)>\s*)*(?=<(?:li|tr))")
+_CELL_END = re.compile(r"</t[hd]>\s*(?=<t[hd])")
+_NUMBER = re.compile(r'<li value="(\d+)">')
+_SHOWN = re.compile(r'<(?:img|input) [^>]*?(?:alt|aria-label)="([^"]*)"[^>]*>')  # pictures and boxes, by their names
+# What nobody reads in a line: empty cells, the marks of footnotes, and the links back to them.
+_ASIDE = re.compile(r'<t[hd][^>]*></t[hd]>|<sup>.*?</sup>|<a [^>]*class="footnote-backref"[^>]*>[^<]*</a>')
 # A pattern can remove the tags, because sanitized HTML has no comments or scripts, and each < begins a tag. A quoted
 # value may contain a >, and the last tag may be cut off.
 _TAG = re.compile(r'<(?:[^>"]|"[^"]*(?:"|\Z))*(?:>|\Z)')
@@ -626,6 +747,12 @@ class Heading(NamedTuple):
     level: int
 
 
+def shown_lines(rendered: str) -> str:
+    """Return the text of rendered HTML line by line, as people read it."""
+    text = _CELL_END.sub(" | ", _NUMBER.sub(r"\1. ", _SHOWN.sub(r"[\1]", rendered)))
+    return re.sub(r"\s*\n\s*", "\n", html.unescape(_TAG.sub("", text)))
+
+
 def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
     """Give each heading of rendered HTML an id and a link to itself. Returns the HTML and the headings.
 
@@ -636,7 +763,7 @@ def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
     def add_anchor(match: re.Match[str]) -> str:
         if len(headings) == HEADINGS_MOST:  # the time to find free ids grows with the square of their number
             return match[0]
-        tag, inside = match[1], match[2]
+        tag, direction, inside = match.groups()
         words = plain_text(inside, TITLE_MAX)
         slug = "s-" + (re.sub(r"\W+", "-", sort_key(words, TOPIC_MAX)).strip("-") or "part")
         name, number = slug, 1
@@ -645,15 +772,30 @@ def outlined(rendered: str) -> tuple[str, tuple[Heading, ...]]:
             name = f"{slug}-{number}"
         headings[name] = Heading(name, words, int(tag[1]))
         linked = inside if "<a " in inside else f'<a class="anchor" href="#{name}">{inside}</a>'
-        return f'<{tag} id="{name}">{linked}</{tag}>'
+        return f'<{tag}{direction} id="{name}">{linked}</{tag}>'
 
     anchored = _HEADING.sub(add_anchor, rendered)
     return anchored, tuple(headings.values())
 
 
+# Characters that nobody sees, those that turn the direction of writing among them.
+_INVISIBLE = re.compile(
+    "[\x80-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u2800"
+    "\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e00ff"
+    "\U000e01f0-\U000e0fff]"
+)
+# Joiners and variants of signs count only within an emoji or a word of a script that uses them (Persian, Hindi).
+_STRAY_JOINER = re.compile(
+    "(?<![0-9#*©®\u0590-\U0010ffff])[\u200c\u200d\ufe00-\ufe0f\U000e0020-\U000e007f\U000e0100-\U000e01ef]+"
+    "|[\u200c\u200d]+(?![\u0590-\U0010ffff])"
+)
+
+
 def tidy(text: str | None) -> str:
-    """Return a text as one line in NFC, without control characters and needless spaces."""
-    return _SPACES.sub(" ", unicodedata.normalize("NFC", _CONTROL.sub("", text or ""))).strip()
+    """Return a text as one line in NFC, without control and invisible characters and needless spaces."""
+    line = _SPACES.sub(" ", unicodedata.normalize("NFC", _CONTROL.sub("", text or "")))
+    seen = _STRAY_JOINER.sub("", _INVISIBLE.sub("", line))
+    return _SPACES.sub(" ", unicodedata.normalize("NFC", seen)).strip()
 
 
 def tidy_text(text: str | None) -> str:
@@ -672,10 +814,7 @@ def tidy_filename(given: str | None) -> str:
     Windows reserves. It has at most 255 bytes, and its ending is in lower case.
     """
     bare = re.split(r"[/\\]", given or "")[-1]
-    # Joiners are format characters (Cf), too, but Persian words and many emoji need them.
-    kept = (char for char in bare if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cc", "Cs"))
-    whole = re.sub(r'[<>:"|?*]', "_", unicodedata.normalize("NFC", "".join(kept)))
-    whole = _SPACES.sub(" ", whole).strip(" .")
+    whole = re.sub(r'[<>:"|?*]', "_", tidy(bare)).strip(" .")
     stem, _, ending = whole.rpartition(".")
     if not stem or len(ending) > ENDING_MAX:
         stem, ending = whole, ""
@@ -2838,9 +2977,12 @@ def rerender_some(model: type[Post] | type[Comment]) -> int:
     """Render some of the texts again that an older version rendered. Returns how many."""
     texts = db.session.scalars(outdated_texts(model).order_by(model.id).limit(50).with_for_update()).all()
     for text in texts:
-        text.html, text.renderer = render_body(text.author, text.body), RENDERER_VERSION
+        text.renderer = RENDERER_VERSION
+        with contextlib.suppress(ValidationError):  # a text from before there was a limit stays as it was rendered
+            text.html = render_body(text.author, text.body)
         if isinstance(text, Post):
             text.excerpt = plain_text(text.html)
+    SearchEntry.write(texts)  # with the tokens of this version
     return len(texts)
 
 
@@ -3695,6 +3837,7 @@ class SearchResults(NamedTuple):
 
     hits: Sequence[Any] = ()  # rows of entities: SearchEntry, Post, Topic, Comment, Attachment; User is the author
     next_start: int | None = None
+    words: Sequence[database.Word] = ()  # what was found
 
 
 class SearchEntry(db.Model):
@@ -3721,7 +3864,8 @@ class SearchEntry(db.Model):
     def find(cls, viewer: User, query: SearchQuery, start: int | None = None) -> SearchResults:
         """Return a page of what this person may see: things with all the words in their titles, then the newest others.
 
-        A later page begins at `start`. It leaves out the things with which the first page began.
+        Where nothing has the words, it is what has them without the endings of plurals. A later page begins at `start`.
+        It leaves out the things with which the first page began.
         """
         if not query.words:
             return SearchResults()
@@ -3731,8 +3875,18 @@ class SearchEntry(db.Model):
         rest = found.where(cls.id.not_in(at_top))
         others = cls._matches(rest, query, database.WORD_MARK, start or ID_MAX, PAGE_SIZE + 1)
         hits = [*others] if start else [*best, *others]
+        singular = [*map(database.without_plural, query.words)]
+        if not hits and singular != query.words:
+            return cls.find(viewer, query._replace(words=singular), start)
         next_start = hits[PAGE_SIZE].SearchEntry.id if len(hits) > PAGE_SIZE else None
-        return SearchResults(hits[:PAGE_SIZE], next_start)
+        return SearchResults(hits[:PAGE_SIZE], next_start, query.words)
+
+    @classmethod
+    def known_words(cls, viewer: User) -> list[str]:
+        """Return words of the newest things that a person may see, which are what they might have meant."""
+        newest = cls._visible_to(viewer).with_only_columns(cls.tokens).order_by(cls.id.desc()).limit(KNOWN_FROM)
+        tokens = " ".join(db.session.scalars(newest))
+        return [*dict.fromkeys(database.words_in(tokens))][:KNOWN_MOST]
 
     @classmethod
     def _visible_to(cls, viewer: User) -> Statement:
@@ -6104,7 +6258,9 @@ def compare(post_id: int) -> ResponseReturnValue:
     if not all(numbers):
         return redirect(f"/posts/{post.id}/history")
     old, new = (db.one_or_404(Revision.of(post, number)) for number in numbers)
-    return render_template("posts/compare.html", post=post, old=old, new=new, moved=how_moved(old, new))
+    texts = [shown_lines(preview_of(revision.body)) for revision in (old, new)]
+    moved = how_moved(old, new)
+    return render_template("posts/compare.html", post=post, old=old, new=new, moved=moved, texts=texts)
 
 
 def how_moved(old: Revision, new: Revision) -> list[str]:
@@ -6190,9 +6346,12 @@ def previewed(form: Any, topic_id: int | None) -> dict[str, Any]:
     return {"preview": html, "untold": mentioned_outside(html, topic_id)}
 
 
-def preview_of(body: str) -> str:
-    """Return the HTML of a text as it will be shown."""
-    return render_body(current_user, link_pages(body, current_user))
+def preview_of(body: str) -> Markup | str:
+    """Return the HTML of a text as it will be shown, or why it cannot be."""
+    try:
+        return render_body(current_user, link_pages(body, current_user))
+    except ValidationError as error:
+        return Markup("<p>{}</p>").format(error.message)
 
 
 def mentioned_outside(html: str, topic_id: int | None) -> Sequence[str]:
@@ -6654,11 +6813,19 @@ def search_all() -> ResponseReturnValue:
     if asked["kind"] != "person":
         results = SearchEntry.find(current_user, query, start)
     people = found_people(typed, asked) if query.words and not start else []
-    found = {"q": typed, "words": query.words, "start": start, "people": people, "results": results}
+    found = {"q": typed, "words": results.words or query.words, "start": start, "people": people, "results": results}
     if request.args.get("part") == "live":
         return render_template("search/_live.html", **found)
+    found["meant"] = "" if people or results.hits else nearest_query(typed, asked)
     narrowed = {name: value for name, value in asked.items() if value}
     return render_template("search/index.html", asked=asked, narrowed=narrowed, **found, **filter_choices(asked))
+
+
+def nearest_query(typed: str, asked: Mapping[str, str]) -> str:
+    """Return the query of the nearest known words, if it finds something, and else ''."""
+    meant = database.nearest_words(typed, SearchEntry.known_words(current_user))
+    found = SearchEntry.find(current_user, asked_query(meant, asked)).hits or found_people(meant, asked)
+    return meant if found else ""
 
 
 def asked_query(typed: str, asked: Mapping[str, str]) -> SearchQuery:
@@ -8312,7 +8479,7 @@ def _ago(moment: datetime, minute: datetime, zone: ZoneInfo) -> Markup:
     """Return the words that `ago` shows. They are the same for a whole minute, so they can be kept."""
     local, now = (time.replace(tzinfo=UTC).astimezone(zone) for time in (moment, minute))
     full = f"{WEEKDAYS[local.weekday()]} {local.day} {MONTHS[local.month]} {local.year}, {local:%H:%M}"
-    words = _in_words(now - local, (now.date() - local.date()).days, local.date(), now.year)
+    words = _in_words(minute - moment, (now.date() - local.date()).days, local.date(), now.year)
     return Markup(f'<time datetime="{moment.isoformat(timespec="seconds")}Z" title="{full}">{words}</time>')
 
 

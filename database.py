@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import hashlib
 import itertools
@@ -666,19 +667,30 @@ MOVING_ADVICE = (
 WORD_MARK, TITLE_MARK, FLAG_MARK = "zzz", "ttt", "qqq"
 WORD_MAX, TOKEN_MAX = 40, 72  # InnoDB ignores tokens of more than 84 characters, the mark included
 QUERY_WORDS = 8
+LIKENESS = 0.75  # of a word to one that might be meant, as `difflib` measures it
 MYSQL_PREFIX_MIN = 4  # letters: MySQL takes too long to search for shorter prefixes
 
 # Unicode does not decompose these letters.
 _UNDECOMPOSED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"})
-_ACCENTS = re.compile("[\u0300-\u036f]")  # without the marks of kana or Hindi, which make different letters
+# Accents, and the vowel marks of Hebrew, Arabic and Syriac, but not the marks of kana or Hindi, which make different
+# letters. Some characters within a word are only for its looks: soft hyphens, joiners, the Arabic tatweel.
+_ACCENTS = re.compile(
+    "[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0730-\u074a\u08d3-\u08ff]"
+)
+_UNSEEN = "\u00ad\u034f\u061c\u0640\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe00-\ufe0f\ufeff"
+_LOOKS = re.compile(f"[{_UNSEEN}]")
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x3000)) if unicodedata.category(char) in ("Mn", "Mc"))
 # The scripts without spaces: Thai, Lao, Khmer, Chinese and Japanese.
 _SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
 _SPACELESS += "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _PICTURES = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
 _LETTER = rf"[^\W_{_SPACELESS}{_PICTURES}]"
-_PIECE = re.compile(rf"(?P<run>[{_SPACELESS}]+)|[{_PICTURES}]|{_LETTER}(?:{_LETTER}|[{_MARKS}])*(?:(?:\+\+|\#)(?!\w))?")
+_PIECE = re.compile(
+    rf"(?P<run>[{_SPACELESS}][{_SPACELESS}{_UNSEEN}]*)|[{_PICTURES}]"
+    rf"|{_LETTER}(?:{_LETTER}|[{_MARKS}{_UNSEEN}])*(?:(?:\+\+|\#)(?!\w))?"
+)
 _NOT_TOKEN = re.compile("[^a-z0-9]")
+_ENCODED = re.compile("_([0-9a-f]{5})")
 
 
 class Word(NamedTuple):
@@ -711,10 +723,10 @@ def words_of(text: str) -> Iterator[Word]:
 
 
 def _fold_word(word: str) -> str:
-    """Return a word without differences of case, accents and width."""
+    """Return a word without differences of case, accents, width and looks."""
     if word.isascii():
         return word.lower()
-    decomposed = unicodedata.normalize("NFD", fold(word).translate(_UNDECOMPOSED))
+    decomposed = unicodedata.normalize("NFD", fold(_LOOKS.sub("", word)).translate(_UNDECOMPOSED))
     return unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
 
 
@@ -731,6 +743,21 @@ def query_words(query: str) -> list[Word]:
     words = words_of(unicodedata.normalize("NFC", query))
     wanted = {word.text: word for word in words if not word.is_tail}
     return list(wanted.values())[:QUERY_WORDS]
+
+
+def without_plural(word: Word) -> Word:
+    """Return a word without the ending of an English plural. As a beginning, 'box' also finds 'boxes'."""
+    for ending, singular in _PLURALS:
+        if ending.search(word.text):
+            return word._replace(text=ending.sub(singular, word.text))
+    return word
+
+
+_PLURALS = (
+    (re.compile("(?<=[a-z]{2})ies$"), "y"),
+    (re.compile("(?<=[a-z](?:s|x|z))es$|(?<=[a-z](?:ch|sh))es$"), ""),
+    (re.compile("(?<=[a-z]{2}[a-rt-z])s$"), ""),
+)
 
 
 def places_of(wanted: Sequence[Word], text: str) -> Iterator[tuple[int, int]]:
@@ -751,6 +778,19 @@ def search_tokens(text: str, mark: str = WORD_MARK) -> list[str]:
         joined, end = joined + word.text if is_continued else word.text, word.end
         found[word.text] = found[word.text.rstrip("+#")] = found[joined] = None
     return [mark + encode_word(word) for word in found]
+
+
+def nearest_words(query: str, known: Sequence[str]) -> str:
+    """Return a query in which each word is the known word that is most like it, if there is one."""
+    words = [word.text for word in query_words(query)]
+    return " ".join([*difflib.get_close_matches(word, known, 1, LIKENESS), word][0] for word in words)
+
+
+def words_in(tokens: str) -> Iterator[str]:
+    """Yield the words from which `search_tokens` made some tokens."""
+    for token in tokens.split():
+        if token.startswith(WORD_MARK):
+            yield _ENCODED.sub(lambda match: chr(int(match[1], 16)), token.removeprefix(WORD_MARK))
 
 
 def search_flags(**flags: object) -> list[str]:

@@ -804,3 +804,21 @@ def test_nothing_that_is_asked_breaks_it_or_is_answered_otherwise_than_described
     """A few of each; `tests/faults` asks many more."""
     monkeypatch.setattr(corkboard, "API_LIMIT", "1000000 per minute")
     assert fuzz(stand_up(app), person, 3) > 50
+
+
+@pytest.mark.parametrize("hidden", ["\u202e", "\u200b\u200d", "\u3164"])
+def test_names_and_comments_of_invisible_characters_are_refused_as_in_the_forms(people, topics, program, hidden):
+    post = add_post(people.member, topics.open)
+    problem(program(people.editor).post("/topics", {"name": hidden}), 422)
+    problem(program(people.member).post(f"/posts/{post.id}/comments", {"body": hidden}), 422)
+    problem(program(people.member).post("/posts", {"title": hidden, "body": "x", "topic_id": topics.open.id}), 422)
+    made = program(people.editor).post("/topics", {"name": f"Ki{hidden}tchen"})
+    assert made.json["name"] == "Kitchen"
+
+
+def test_a_text_that_is_too_complex_is_refused_with_the_reason(people, topics, program):
+    post = add_post(people.member, topics.open)
+    body = {"body": "*a* " * 5_000}
+    said = problem(program(people.member).post(f"/posts/{post.id}/comments", {"body": "[" * 20_000}), 422)
+    assert "too complex" in str(said["errors"])
+    assert program(people.member).post(f"/posts/{post.id}/comments", body).status_code == 201

@@ -219,6 +219,20 @@ def test_a_comparison_says_where_a_post_was_moved_and_what_it_was_turned_into(pe
     assert "Turned" not in back
 
 
+def test_a_comparison_shows_the_words_and_not_the_marks(people, topics, sign_in):
+    post = add_post(people.member, topics.open, body="**Bring** cake\n\n- [ ] one\n- [x] two\n\n|a|b|\n|-|-|\n|1|2|")
+    edit_post(people.member, post, body="**Bring** bread\n\n- [x] one\n- [x] two\n\n|a|b|\n|-|-|\n|1|3|")
+    edit_post(people.member, post, body="*Bring* bread\n\n- [x] one\n- [x] two\n\n|a|b|\n|-|-|\n|1|3|")
+    browser = sign_in(people.reader)
+    page = browser.get(f"/posts/{post.id}/history/compare?old=1&new=2").text
+    (shown,) = re.findall(r'<div class="difference"[^>]*>(.*?)</div>', page, re.DOTALL)
+    assert "cake" in shown
+    assert not re.search(r"\*\*|\|-|- \[", shown)
+    page = browser.get(f"/posts/{post.id}/history/compare?old=2&new=3").text
+    assert "The words are the same. Their formatting or links changed:" in page
+    assert re.search(r'<(?:ins|del)[^>]*><span class="visually-hidden">\w+: </span>\*', page)
+
+
 def test_a_topic_that_one_does_not_see_leaves_no_trace_in_a_comparison(people, topics, sign_in):
     post = add_post(people.member, topics.private)
     edit_post(people.editor, post, topic_id=topics.open.id)
@@ -389,7 +403,7 @@ def test_the_second_saver_sees_both_texts_and_how_they_differ_and_saves_theirs(p
     assert answer.status_code == 409
     assert "Someone else saved first" in answer.text
     assert "What Editor saved" in answer.text
-    (shown,) = re.findall(r'<div class="difference">(.*?)</div>', answer.text, re.DOTALL)
+    (shown,) = re.findall(r'<div class="difference"[^>]*>(.*?)</div>', answer.text, re.DOTALL)
     for words in ("removed: </span>ten", "added: </span>nine", "removed: </span>cake", "added: </span>bread"):
         assert words in shown
     assert again(post).body == "We open at ten.\n\nBring cake."
@@ -610,7 +624,7 @@ def test_overdue_pages_are_marked_for_all_and_listed_for_editors_and_their_owner
 
 
 def titles_in(page: str) -> list[str]:
-    return re.findall(r'<a href="/posts/\d+">([^<]+)</a>\s*<span class="meta">', page)
+    return re.findall(r'<a href="/posts/\d+"[^>]*>([^<]+)</a>\s*<span class="meta">', page)
 
 
 def test_the_list_of_what_waits_pages_over_equal_days_and_loses_nothing(people, topics, sign_in):

@@ -250,12 +250,13 @@ def test_markdown_never_becomes_anything_that_runs(source: str) -> None:
 
 @tries(50)
 @given(st.text(CHARACTERS, max_size=60))
-def test_tidying_loses_nothing_but_control_characters_and_spaces(text: str) -> None:
+def test_tidying_loses_nothing_but_control_and_invisible_characters_and_spaces(text: str) -> None:
     tidied = corkboard.tidy(text)
     assert corkboard.tidy(tidied) == tidied
     assert not re.search(r"[\x00-\x1f\x7f]|  ", tidied)
-    kept = corkboard.unicodedata.normalize("NFC", re.sub(r"[\s\x00-\x1f\x7f]", "", text))
-    assert re.sub(r"\s", "", corkboard.unicodedata.normalize("NFC", tidied.replace(" ", ""))) == kept
+    lost = rf"[\s\x00-\x1f\x7f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e0fff]|{corkboard._INVISIBLE.pattern}"
+    kept, left = (corkboard.unicodedata.normalize("NFC", re.sub(lost, "", some)) for some in (text, tidied))
+    assert left == kept
     assert corkboard.tidy_text(corkboard.tidy_text(text)) == corkboard.tidy_text(text)
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", corkboard.slugify(text))
 

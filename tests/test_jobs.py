@@ -19,7 +19,7 @@ from conftest import add_comment, add_post, lay_schema, together
 from world import set_columns, value
 
 import app as corkboard
-from app import Comment, Job, JobRun, Post, Revision, utcnow
+from app import Comment, Job, JobRun, Post, Revision, SearchEntry, utcnow
 from database import db
 
 HOUR = timedelta(hours=1)
@@ -208,5 +208,17 @@ def test_what_an_older_version_rendered_is_rendered_again_by_a_command(app, peop
     assert value(sa.select(Post.excerpt)) == "An old text"
     assert before == (value(sa.select(Post.updated_at)), value(sa.select(sa.func.count()).select_from(Revision)))
     set_columns(Post, post.id, html="<p>As it was</p>", renderer=1)
+    set_columns(SearchEntry, value(sa.select(SearchEntry.id).where(SearchEntry.kind == "post")), tokens="zzzas")
     assert run(args=["init-db"]).exit_code == 0
     assert value(sa.select(Post.html)) != "<p>As it was</p>"
+    assert f"/posts/{post.id}" in browser.get("/search?q=old+text").text  # the search index follows
+
+
+def test_a_text_from_before_there_was_a_limit_stays_as_it_was_rendered(app, people, topics):
+    post = add_post(people.member, topics.open)
+    set_columns(Post, post.id, body="[" * 100_000, html="<p>As it was</p>", renderer=1)
+    assert app.test_cli_runner().invoke(args=["rerender"]).exit_code == 0
+    assert (value(sa.select(Post.html)), value(sa.select(Post.renderer))) == (
+        "<p>As it was</p>",
+        corkboard.RENDERER_VERSION,
+    )

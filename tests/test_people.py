@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 
 def names_in(html: str) -> list[str]:
-    return re.findall(r'<a class="who" href="/people/[^"]+">([^<]+)</a></h2>', html)
+    return re.findall(r'<a class="who" href="/people/[^"]+"[^>]*>([^<]+)</a></h2>', html)
 
 
 def again(entity):
@@ -577,3 +577,14 @@ def test_a_page_says_what_is_left_to_do_on_a_new_site(people, topics, sign_in):
 
 def test_the_table_of_hues_covers_every_id():
     assert {corkboard.hue(number) for number in range(1, 50)} == set(range(corkboard.HUES))
+
+
+@pytest.mark.parametrize("hidden", ["\u202e", "\u200d\ufe0f", "\u3164 \u2800", "\u00ad"])
+def test_a_name_of_invisible_characters_is_refused_and_others_lose_them(people, sign_in, hidden):
+    browser, admin = sign_in(people.member), sign_in(people.admin)
+    assert browser.submit("/account", {"name": hidden, "email": ""}).status_code == 422
+    new = {"username": "ida", "email": "", "role": "20", "password": ""}
+    assert admin.submit("/admin/people/new", new | {"name": hidden}).status_code == 422
+    browser.submit("/account", {"name": f"A{hidden.strip()}na", "email": "", "department": f"{hidden}Bakery"})
+    member = again(people.member)
+    assert (member.name.replace(" ", ""), member.department) == ("Ana", "Bakery")

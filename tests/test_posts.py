@@ -50,7 +50,9 @@ HOUR = timedelta(hours=1)
 
 def ids_in(html: str, kind: str = "post") -> list[int]:
     """The posts that a page lists, in its order: those in the stream, or with `note` those pinned above it."""
-    return [int(id_) for id_ in re.findall(rf'<article class="{kind}">.*?<h2><a href="/posts/(\d+)"', html, re.DOTALL)]
+    return [
+        int(id_) for id_ in re.findall(rf'<article class="{kind}">.*?<h2[^>]*><a href="/posts/(\d+)"', html, re.DOTALL)
+    ]
 
 
 def next_page(html: str) -> str | None:
@@ -696,7 +698,7 @@ def test_the_fields_for_comments_say_what_they_take_and_screen_readers_hear_it(p
 
 
 def rows_in(html: str) -> list[str]:
-    return re.findall(r'<a class="row-main" href="/posts/\d+">(.*?)</a>', html)
+    return re.findall(r'<a class="row-main" href="/posts/\d+"[^>]*>(.*?)</a>', html)
 
 
 def test_the_handbook_is_alphabetical_whatever_the_case_and_the_accents(people, topics, sign_in):
@@ -1107,3 +1109,45 @@ def test_the_header_says_where_one_is(people, topics, sign_in):
 
 
 SUB_PAGES = ("", "/edit", "/history", "/must-read")
+
+
+# -- What a text may be ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("title", ["\u202e", "\u200b\u200d", "\u3164", "\u2800 \u00ad", "\ufe0f"])
+def test_a_title_of_invisible_characters_is_refused(people, topics, sign_in, title):
+    browser = sign_in(people.member)
+    answer = browser.submit("/posts/new", {"kind": "news", "title": title, "body": "x", "topic": topics.open.id})
+    assert answer.status_code == 422
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(Post)) == 0
+
+
+def test_a_title_loses_what_turns_its_direction(people, topics, sign_in):
+    typed = {"kind": "news", "title": "Invoice \u202efdp.exe\u202c", "body": "x", "topic": topics.open.id}
+    sign_in(people.member).submit("/posts/new", typed)
+    assert db.session.scalar(sa.select(Post.title)) == "Invoice fdp.exe"
+
+
+def test_a_text_that_is_too_complex_comes_back_with_the_reason(people, topics, sign_in):
+    browser, body = sign_in(people.member), "- a\n" * 25_000
+    answer = browser.submit("/posts/new", {"kind": "news", "title": "List", "body": body, "topic": topics.open.id})
+    assert answer.status_code == 422
+    assert "too complex" in answer.text
+    assert answer.text.count("- a\n") > 20_000
+    preview = browser.submit("/posts/preview", {"body": body})
+    assert (preview.status_code, "too complex" in preview.text) == (200, True)
+
+
+def test_titles_names_and_fields_run_in_their_own_direction(people, topics, sign_in):
+    post = add_post(people.member, topics.open, "مرحبا", body="مرحبا")
+    browser = sign_in(people.member)
+    page = browser.get(f"/posts/{post.id}").text
+    for part in (
+        '<h1 dir="auto">مرحبا</h1>',
+        '<p dir="auto">مرحبا</p>',
+        f'href="/people/member" dir="auto">{people.member.name}',
+    ):
+        assert part in page
+    assert re.search(r'<h2 dir="auto"><a href="/posts/\d+">مرحبا', browser.get("/").text)
+    for field in ("title", "body"):
+        assert re.search(rf'<(?:input|textarea)[^>]*dir="auto"[^>]*name="{field}"', browser.get("/posts/new").text)
