@@ -41,6 +41,7 @@ import logging
 import math
 import os
 import platform
+import posixpath
 import re
 import secrets
 import shutil
@@ -168,7 +169,7 @@ from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] (t
 from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Optional, Regexp
 
 import database
-from config import FLASK, MEGABYTE, Config, Finding, configure_logging, load
+from config import FLASK, MEGABYTE, PROJECT_DIR, Config, Finding, configure_logging, is_ip_address, load, sqlite_path
 from config import config as configurations
 from database import (
     BackupError,
@@ -214,6 +215,7 @@ WELCOME_MAX = 500
 USERNAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9])?"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
 FORM_ID = re.compile(r"[0-9a-f]{32}")
+ID = re.compile("[1-9][0-9]{0,9}")  # int() would also read 003, +3, 1_0 and the digits of other scripts
 
 # The kinds of reactions, each with its emoji and its label.
 REACTIONS = {
@@ -1247,14 +1249,24 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def set_password(cls, actor: User, user_id: int, password_hash: str) -> None:
-        """Set one's own password, or as an administrator anybody's. It ends that person's sign-ins and tokens."""
-        is_own = actor.id == user_id
-        user = cls.acting(actor.id) if is_own else cls._get_for_change(actor, user_id)
-        user.password_hash = password_hash
-        SignIn.end_all(user_id)
-        ApiToken.revoke_all(user_id)
-        Activity.record(actor, "person.password" if is_own else "person.password_reset", user)
+    def change_password(cls, actor: User, password_hash: str) -> None:
+        """Set the actor's own password. The caller has checked the current one. It ends sign-ins and tokens."""
+        user = cls.acting(actor.id)
+        user._set_password(password_hash)
+        Activity.record(actor, "person.password", user)
+
+    @classmethod
+    @transactional
+    def reset_password(cls, actor: User, user_id: int, password_hash: str) -> None:
+        """Set another person's password, which ends their sign-ins and tokens. Raises `ValidationError` for the actor.
+
+        Otherwise a browser that was left open would be enough to take an administrator's account over.
+        """
+        user = cls._get_for_change(actor, user_id)
+        if user_id == actor.id:
+            raise ValidationError("password", "Change your own password under Account. It asks for the current one.")
+        user._set_password(password_hash)
+        Activity.record(actor, "person.password_reset", user)
 
     @classmethod
     @transactional
@@ -1272,9 +1284,8 @@ class User(db.Model):
         user = db.session.get_one(cls, user_id, with_for_update=True)
         user._fill_in(**profile)
         changes = {"role": (user.role.label, Role.ADMIN.label)}
-        user.role, user.deactivated_at, user.password_hash = Role.ADMIN, None, password_hash
-        SignIn.end_all(user.id)
-        ApiToken.revoke_all(user.id)
+        user.role, user.deactivated_at = Role.ADMIN, None
+        user._set_password(password_hash)
         Activity.record(user, "person.rescued", user, changes=changes)
 
     @classmethod
@@ -1305,6 +1316,12 @@ class User(db.Model):
         if user is None:
             raise NotVisible
         return user
+
+    def _set_password(self, password_hash: str) -> None:
+        """Set the password, and end what was signed in by the old one."""
+        self.password_hash = password_hash
+        SignIn.end_all(self.id)
+        ApiToken.revoke_all(self.id)
 
     def _fill_in(self, **profile: Any) -> None:
         """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
@@ -1619,7 +1636,8 @@ class Topic(SoftDelete, db.Model):
     ) -> Topic:  # fmt: skip
         """Create a topic, and return it. The members of a private topic are its author and the `members`.
 
-        If the form was sent before, this returns its topic. Raises `ValidationError` for a name in use.
+        If the form was sent before, this returns its topic. A name may be in use: to refuse it would reveal a private
+        topic to those who do not see it.
         """
         Setting.lock()
         editor = User.acting(actor.id, Role.EDITOR)
@@ -1629,7 +1647,7 @@ class Topic(SoftDelete, db.Model):
         last = db.session.scalar(sa.select(sa.func.max(cls.position))) or 0
         topic = cls(
             author_id=editor.id, form_id=form_id, description=description, private=private, position=last + 1,
-            slug=cls._free_slug(name), followed_by_default=followed_by_default and not private,
+            slug=cls._free_slug(name, private), followed_by_default=followed_by_default and not private,
         )  # fmt: skip
         topic._rename(name)
         db.session.add(topic)
@@ -1649,8 +1667,6 @@ class Topic(SoftDelete, db.Model):
         """Change a topic's name and description, and perhaps whether people follow it who have not chosen themselves.
 
         The slug does not change, so that links keep working. A private topic is followed by those who choose to.
-
-        Raises `ValidationError` for a name in use.
         """
         topic = cls.get_for_change(actor, topic_id)
         topic._rename(name)
@@ -1777,23 +1793,15 @@ class Topic(SoftDelete, db.Model):
         return database.insert_if_absent(TopicMember, topic_id=self.id, user_id=user_id)
 
     def _rename(self, name: str) -> None:
-        """Set the topic's name. Raises `ValidationError` if another topic has it."""
-        key = sort_key(name, TOPIC_MAX)
-        same = sa.select(Topic.id).where(Topic.name_key == key, Topic.deleted_at.is_(None), Topic.id != (self.id or 0))
-        with db.session.no_autoflush:
-            if db.session.scalar(same.limit(1)):
-                raise ValidationError("name", "There is already a topic with this name.")
-        self.name, self.name_key = name, key
+        self.name, self.name_key = name, sort_key(name, TOPIC_MAX)
 
     def editable_by(self, user: User) -> bool:
         return user.is_editor
 
     def before_deletion(self, actor: User, deleted: bool) -> None:
-        """Raise `ValidationError` if the last open topic is deleted, or if a restored topic's name is in use."""
+        """Raise `ValidationError` if the last open topic is deleted."""
         if deleted:
             self._check_other_open("topic")
-        else:
-            self._rename(self.name)
 
     def _check_other_open(self, field: str) -> None:
         """Raise `ValidationError` if this is the only open topic. Without one, some people would see no topic."""
@@ -1802,12 +1810,15 @@ class Topic(SoftDelete, db.Model):
             raise ValidationError(field, "This is the only topic that everyone can see. Create another one first.")
 
     @classmethod
-    def _free_slug(cls, name: str) -> str:
-        """Return a slug for a topic: its name, with a number if that is taken."""
-        slug = slugify(name)
-        taken = set(db.session.scalars(sa.select(cls.slug).where(cls.slug.startswith(slug, autoescape=True))))
-        numbered = (f"{slug}-{number}" for number in range(2, len(taken) + 3))
-        return next(free for free in (slug, *numbered) if free not in taken)
+    def _free_slug(cls, name: str, private: bool) -> str:
+        """Return a slug for a topic: its name, with a number at random if that is taken, or if the topic is private.
+
+        A private topic leaves the bare name to others, who would otherwise notice that it is taken.
+        """
+        bare = slug = slugify(name)
+        while private or db.session.scalar(sa.select(cls.id).where(cls.slug == slug)):
+            slug, private = f"{bare}-{secrets.randbelow(900_000) + 100_000}", False
+        return slug
 
 
 class TopicMember(db.Model):
@@ -4016,7 +4027,9 @@ class Throttle(db.Model):
         db.session.execute(sa.delete(cls).where(cls.whole_at < now - timedelta(hours=1)))
         database.insert_if_absent(cls, key=hash_token(key), whole_at=now)
         row = db.session.get_one(cls, hash_token(key), with_for_update=True)
-        whole_at = max(row.whole_at, now) + interval
+        # No try leads so far into the future: then the clock was set back since.
+        is_possible = now < row.whole_at <= now + (burst + 1) * interval
+        whole_at = (row.whole_at if is_possible else now) + interval
         wait = whole_at - now - burst * interval
         if wait > timedelta(0):
             return wait
@@ -4227,7 +4240,9 @@ class JobRun(db.Model):
         now, lease = utcnow(), secrets.token_hex(16)
         database.insert_if_absent(cls, name=name, due_at=now, lease="", result="", failures=0)
         free = sa.or_(cls.lease == "", cls.leased_until < now)
-        statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else cls.due_at <= now)
+        # A job that began in the future did so before the clock was set back.
+        due = sa.or_(cls.due_at <= now, cls.started_at > now + JOB_LEASE)
+        statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else due)
         statement = statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None)
         taken: Any = db.session.execute(statement)
         if taken.rowcount == 1 and actor is not None:
@@ -4486,6 +4501,7 @@ def weak_password(password: str) -> str | None:
 
 ACCOUNT_TRIES, ACCOUNT_TRY_EVERY = 10, timedelta(seconds=30)
 ADDRESS_TRIES, ADDRESS_TRY_EVERY = 40, timedelta(seconds=10)
+WRITES, WRITE_SECONDS = 60, 1.0  # more than anyone does by hand, and less than a program would
 
 
 def authenticate(name: str, password: str) -> User | None:
@@ -4501,7 +4517,8 @@ def authenticate(name: str, password: str) -> User | None:
     # Without an account, a hash that fits no password is compared, so that the answer takes as long.
     stored = user.password_hash if user and user.is_active else f"{SCRYPT}$nobody$"
     if not password_fits(stored, password) or user is None:
-        log.info("sign-in refused for %s", f"person {user.id}" if user else "an unknown name")
+        who = f"person {user.id}" if user else "an unknown name"
+        log.info("sign-in refused for %s, from %s", who, client_address())
         SignIn.record_failure(user)
         return None
     Throttle.forget(account)
@@ -4518,7 +4535,7 @@ def _account_key(user: User | None, name: str) -> str:
     lock the person out.
     """
     if user is None:
-        return f"account:{fold(name)[:USERNAME_MAX]}"
+        return f"name:{fold(name)[:USERNAME_MAX]}"  # not "account:": a name can look like an id
     places = db.session.scalars(sa.select(SignIn.address).where(SignIn.user_id == user.id).distinct().limit(100))
     known = client_network() in {network_of(place) for place in places}
     return f"account:{user.id}@{client_network()}" if known else f"account:{user.id}"
@@ -4528,13 +4545,40 @@ def refuse_too_often(key: str, burst: int, interval: timedelta) -> None:
     """Count a try. Raises 429 with Retry-After when there were too many."""
     wait = Throttle.take(key, burst, interval)
     if wait is not None:
-        seconds = max(1, round(wait.total_seconds()))
+        log.info("too often: %s, from %s", key.partition(":")[0], client_address())
+        seconds = max(1, math.ceil(wait.total_seconds()))
         raise TooManyRequests(f"Too many attempts. Try again in {seconds} seconds.", retry_after=seconds)
+
+
+_writing: dict[int, float] = {}  # by person, when all their writes will be available again, in monotonic seconds
+
+
+def refuse_fast_writing(user_id: int) -> None:
+    """Count a write of a person. Raises 429 with Retry-After when there were too many.
+
+    Each process counts by itself, like a `Throttle`: one in the database would be as much work as a comment.
+    """
+    now = time.monotonic()
+    whole_at = max(_writing.get(user_id, now), now) + WRITE_SECONDS
+    wait = math.ceil(whole_at - now - WRITES * WRITE_SECONDS)
+    if wait > 0:
+        log.info("too often: writing by person %s, from %s", user_id, client_address())
+        raise TooManyRequests(f"That was a lot at once. Try again in {plural(wait, 'second')}.", retry_after=wait)
+    _writing[user_id] = whole_at
 
 
 def client_address() -> str:
     """Return the address that a request comes from, or "" on the command line. Behind a proxy see `believe_proxy`."""
-    return (request.remote_addr or "")[:45] if has_request_context() else ""
+    return plain_address(request.remote_addr or "") if has_request_context() else ""
+
+
+def plain_address(given: str) -> str:
+    """Return an IP address as it is written by rule, or "unknown" for anything else that a proxy may say."""
+    try:
+        parsed = ipaddress.ip_address(given)
+    except ValueError:
+        return "unknown"
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)[:45]
 
 
 def client_network() -> str:
@@ -4543,11 +4587,8 @@ def client_network() -> str:
 
 
 def network_of(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return "unknown"
-    return str(ipaddress.ip_network(f"{parsed}/64", strict=False)) if parsed.version == 6 else str(parsed)
+    plain = plain_address(address).partition("%")[0]
+    return str(ipaddress.ip_network(f"{plain}/64", strict=False)) if ":" in plain else plain
 
 
 # -- Sessions ----------------------------------------------------------------------------------------------------------
@@ -4708,9 +4749,16 @@ def _requires(view: View, role: Role) -> View:
         token, needed = current_token(), needed_scope(role)
         if token and SCOPES.index(token.scope) < SCOPES.index(needed):
             abort(403, f"This token may not do that: it needs the scope {needed}.")
+        if request.method == "POST" and not is_limited_elsewhere():
+            refuse_fast_writing(current_user.id)
         return view(*args, **kwargs)
 
     return guarded
+
+
+def is_limited_elsewhere() -> bool:
+    """Whether this request has another limit: the API, autosave, and files, of which a person may add many at once."""
+    return request.blueprint == "api" or request.endpoint in ("posts.autosave", "files.upload")
 
 
 def needed_scope(role: Role) -> str:
@@ -5294,9 +5342,9 @@ def validation_words(field: Field) -> dict[str, str]:
 
 def as_id(given: str) -> int:
     """Return an id as a number. Raises `ValueError` for what cannot be an id."""
-    if not 0 < (number := int(given)) <= ID_MAX:
+    if not ID.fullmatch(given) or int(given) > ID_MAX:
         raise ValueError(given)
-    return number
+    return int(given)
 
 
 def wants_json() -> bool:
@@ -5810,7 +5858,7 @@ def password() -> ResponseReturnValue:
     if form.validate_on_submit():
         refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
         if password_fits(current_user.password_hash, form.current.data):
-            User.set_password(current_user, current_user.id, hash_password(form.password.data))
+            User.change_password(current_user, hash_password(form.password.data))
             Throttle.forget(key)
             sign_in(current_user.id, session.permanent)
             return redirect_with_flash("/account/password", "Password changed. All other devices have been signed out.")
@@ -6553,7 +6601,7 @@ def list_topics() -> ResponseReturnValue:
     return render_template("topics/index.html", topics=fetch(TOPICS))
 
 
-@topics.get("/topics/<slug>", endpoint="show")
+@topics.get("/topics/<slug:slug>", endpoint="show")
 @login_required
 def show_topic(slug: str) -> ResponseReturnValue:
     """Show the news of a topic. A merged topic redirects to the one that it was merged into."""
@@ -6985,7 +7033,7 @@ def follow_post(post_id: int) -> ResponseReturnValue:
     return redirect_with_flash(f"/posts/{post_id}", FOLLOW_MESSAGES[state])
 
 
-@notifications.post("/topics/<slug>/follow")
+@notifications.post("/topics/<slug:slug>/follow")
 @login_required
 def follow_topic(slug: str) -> ResponseReturnValue:
     """Follow a topic, mute it, or neither."""
@@ -7123,7 +7171,7 @@ def reactivate(user_id: int) -> ResponseReturnValue:
 def reset_password(user_id: int) -> ResponseReturnValue:
     """Generate a new password for somebody and show it once. They are signed out everywhere."""
     person, generated = _person(user_id), generate_password()
-    User.set_password(current_user, user_id, hash_password(generated))
+    User.reset_password(current_user, user_id, hash_password(generated))
     return show_password(person, generated)
 
 
@@ -7278,18 +7326,29 @@ def site_findings() -> Iterator[Finding]:
 
 
 def machine_findings() -> Iterator[Finding]:
-    """Check the version, the address, the disk, and who can read the secret key."""
+    """Check the version, the address, the disk, and who can read the data."""
     yield Finding(True, "version", f"Corkboard {VERSION} on Python {platform.python_version()}")
     yield host_finding()
     folder = database.data_folder()
     free = shutil.disk_usage(folder).free
     is_roomy, remedy = free >= 500 * MEGABYTE, "Make room: the site needs at least 500 MB."
     yield Finding(is_roomy, "disk", f"{file_size(free)} free", remedy)
-    key_file = folder / "secret_key"
-    if os.name != "nt" and key_file.exists():
-        private = not key_file.stat().st_mode & 0o077
-        words = "only its owner can read it" if private else "others can read it"
-        yield Finding(private, "secret key", words, f"Run: chmod 600 {key_file}")
+    yield from privacy_findings(folder)
+
+
+def privacy_findings(folder: Path) -> Iterator[Finding]:
+    """Check that other accounts of this computer can read neither the data nor a secret."""
+    places = [("private data", folder, 0o700), ("secret key", folder / "secret_key", 0o600)]
+    kept = sqlite_path(current_app.config["DATABASE_URL"])
+    if kept and folder not in kept.parents:
+        places += [("private database", kept, 0o600)]
+    if not kept or current_app.config["MAIL_PASSWORD"] or current_app.config["METRICS_TOKEN"]:
+        places += [("private settings", PROJECT_DIR / ".env", 0o640)]
+    for name, path, mode in places:
+        if os.name != "nt" and path.exists():
+            private = not path.stat().st_mode & 0o077 & ~mode
+            words = "other accounts cannot read it" if private else "others can read it"
+            yield Finding(private, name, words, f"Run: chmod {mode:o} {path}")
 
 
 def host_finding() -> Finding:
@@ -7640,6 +7699,12 @@ if_match = api.doc(parameters=["IF_MATCH"])
 IDS = validate.Range(1, ID_MAX)
 
 
+class GivenId(fields.Integer):
+    """An id in a query or a form, where it comes as a text."""
+
+    num_type: Any = staticmethod(lambda given: as_id(str(given)))
+
+
 class Moment(fields.NaiveDateTime):
     """A time as it is stored, in UTC."""
 
@@ -7753,7 +7818,7 @@ class PostInSchema(ma.Schema):
 
 class PostsQuerySchema(PlaceSchema):
     kind = fields.String(load_default="news", validate=validate.OneOf(("news", "page")))
-    topic_id = fields.Integer(validate=IDS)
+    topic_id = GivenId(validate=IDS)
 
 
 API_POSTS = (
@@ -7992,7 +8057,7 @@ class AttachmentSchema(ThingSchema):
 
 
 class AttachmentsQuerySchema(PlaceSchema):
-    post_id = fields.Integer(validate=IDS)
+    post_id = GivenId(validate=IDS)
 
 
 class UploadSchema(ma.Schema):
@@ -8122,7 +8187,7 @@ class SearchQuerySchema(ma.Schema):
     kind = fields.String()
     topic = fields.String()
     author = fields.String()
-    before = fields.Integer(load_default=None, validate=IDS)
+    before = GivenId(load_default=None, validate=IDS)
 
 
 @api.get("/search")
@@ -8231,7 +8296,7 @@ def feed_reader() -> User:
 
 
 def own_address() -> str:
-    """The address of the site: SITE_URL, or the host of this request, which TRUSTED_HOSTS has let through."""
+    """The address of the site: SITE_URL, or the host of this request, which `is_own_host` has let through."""
     return current_app.config["SITE_URL"] or request.host_url.rstrip("/")
 
 
@@ -9559,14 +9624,15 @@ def problem_details(
 def draw_error(context: dict[str, Any]) -> str:
     """Return the HTML of an error. A page that cannot be drawn with the site's header is drawn without it."""
     context["sent"] = sent_text()
-    if context["code"] not in BARE:
+    if context["code"] not in BARE and is_own_host(host_name()):
         try:
             places = {"Home": "/", "Handbook": "/handbook", "People": "/people"}
             onward = places if current_user else {"Sign in": "/login"}
             return render_template("errors/error.html", onward=onward, **context)
         except Exception as error:
             log.warning("error page rendered bare: %r", error)
-    return current_app.jinja_env.get_template("errors/bare.html").render(onward={"Home": "/"}, **context)
+    home = {"Home": f"{current_app.config['SITE_URL']}/"}
+    return current_app.jinja_env.get_template("errors/bare.html").render(onward=home, **context)
 
 
 def sent_text() -> dict[str, str]:
@@ -9597,11 +9663,12 @@ def create_app(config: Config | str | None = None) -> Flask:
     `config` is a `Config`, the name of one ('testing'), or None for the one that APP_ENV names.
     Raises `ConfigError` if the settings are not sound.
     """
+    os.umask(0o077)  # what this process writes from now on is for its own account only
     settings = configurations[config]() if isinstance(config, str) else config or load()
     settings.require_sound()
     app = Flask(__name__)
     app.config.from_object(settings)
-    app.url_map.converters |= {"int": IdConverter, "file": FileNameConverter}
+    app.url_map.converters |= {"int": IdConverter, "slug": SlugConverter, "file": FileNameConverter}
     believe_proxy(app)
     app.config["FINDINGS"] = [*settings.findings(), settings.misspelt()]
     configure_logging(app)
@@ -9629,7 +9696,7 @@ def believe_proxy(app: Flask) -> None:
     behind_proxy = ProxyFix(direct, x_for=1, x_proto=1, x_host=1)
 
     def choose(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        trusted = proxy and environ.get("REMOTE_ADDR") == proxy
+        trusted = proxy and plain_address(environ.get("REMOTE_ADDR", "")) == proxy
         return (behind_proxy if trusted else direct)(environ, start_response)
 
     app.wsgi_app = choose
@@ -9646,7 +9713,11 @@ def begin_request() -> ResponseReturnValue | None:
     g.request_id = secrets.token_hex(8)
     if request.method == "TRACE":
         abort(405)
-    if request.endpoint in STATIC_ENDPOINTS or request.blueprint == "health":
+    if request.endpoint in STATIC_ENDPOINTS:
+        return None if posixpath.normpath(request.path) == request.path else error_page(404)
+    if not is_own_host(host_name()):
+        return refuse_host()
+    if request.blueprint == "health":
         return None
     if problem := database.schema_problem():
         log.error("not serving: %s", problem)
@@ -9654,6 +9725,37 @@ def begin_request() -> ResponseReturnValue | None:
     if request.blueprint == "api":
         signed_in_user()  # here, because the limiter would take a database that fails for a storage that fails
     return None
+
+
+def host_name() -> str:
+    """Return the name in the Host header, without a port. It is empty if the header is not well formed."""
+    return re.sub(":[0-9]+$", "", request.host.lower()).strip("[]").removesuffix(".")
+
+
+def is_own_host(name: str) -> bool:
+    """Whether a name in the Host header is an address, or a name of this site.
+
+    The owner of any other name can let it lead here, and a page of theirs could then read this site (DNS rebinding).
+    """
+    own = current_app.config["OWN_HOSTS"]
+    is_known = any(f".{name}".endswith(known) if known.startswith(".") else name == known for known in own)
+    return is_ip_address(name) or is_known or name in machine_names()
+
+
+@functools.cache
+def machine_names() -> frozenset[str]:
+    """Return the names of this computer in its network."""
+    full = {socket.gethostname().lower(), socket.getfqdn().lower()}
+    short = {name.partition(".")[0] for name in full}
+    return frozenset({*full, *short, *(f"{name}.local" for name in short)})
+
+
+def refuse_host() -> Response:
+    """Answer 400 to a request by a name that is not this site's, and say how to make it one."""
+    name = host_name()
+    remedy = f"If it should, add {name} to TRUSTED_HOSTS in the file .env next to app.py, and restart Corkboard."
+    words = f"This site doesn't answer to the name {name}. {remedy}" if name else None
+    return error_page(400, "Unknown address", words)
 
 
 def finish_response(response: Response) -> Response:
@@ -9693,18 +9795,26 @@ def logged_path() -> str:
 def log_request(status: int, seconds: float) -> None:
     """Log one line for the request, without anything that a person typed, and another one when it took too long."""
     fields = {"request": g.request_id, "method": request.method, "path": logged_path(), "status": status}
-    fields |= {"ms": round(seconds * 1000, 1), "user": g.get("user_id") or "-"}
-    access_log.info("%(request)s %(method)s %(path)s %(status)s %(ms)sms user=%(user)s", fields)
+    fields |= {"ms": round(seconds * 1000, 1), "user": g.get("user_id") or "-", "address": client_address()}
+    access_log.info("%(request)s %(method)s %(path)s %(status)s %(ms)sms user=%(user)s from=%(address)s", fields)
     if seconds > SLOW_SECONDS:
         fields |= {"route": route_of_request(), "statements": g.database_work.statements}
         log.warning("%(request)s slow: %(method)s %(route)s took %(ms)sms and %(statements)s statements", fields)
 
 
 class IdConverter(IntegerConverter):
-    """An id in an address. A number that no row can have is 404 before any view."""
+    """An id in an address. A number that no row can have, or one in another spelling, is 404 before any view."""
+
+    regex = ID.pattern
 
     def __init__(self, url_map: Map) -> None:
         super().__init__(url_map, max=ID_MAX)
+
+
+class SlugConverter(BaseConverter):
+    """The slug of a topic. MariaDB would pass over spaces at its end."""
+
+    regex = "[a-z0-9-]+"
 
 
 class FileNameConverter(BaseConverter):

@@ -93,6 +93,7 @@ class Config:
     TESTING = False
     TEMPLATES_AUTO_RELOAD = False
 
+    TRUSTED_HOSTS = None  # Flask's own check cannot let every IP address in: see OWN_HOSTS
     SESSION_COOKIE_HTTPONLY = True
     SESSION_COOKIE_SAMESITE = "Lax"
     SESSION_REFRESH_EACH_REQUEST = False
@@ -188,11 +189,17 @@ class Config:
         self.PORT: int = self._read("PORT", 8000, whole_number(1, 65535))
         self.THREADS: int = self._read("THREADS", 8, whole_number(2, 64))
         self.SITE_URL: str = self._read("SITE_URL", "", site_url)
-        self.TRUSTED_HOSTS: list[str] | None = self._read("TRUSTED_HOSTS", None, trusted_hosts)
         self.TRUSTED_PROXY: str = self._read("TRUSTED_PROXY", "", ip_address)
-        https = self.SITE_URL.startswith("https://")
-        self.SESSION_COOKIE_SECURE = https
-        self.SESSION_COOKIE_NAME = "__Host-corkboard" if https else "corkboard"
+        trusted: list[str] = self._read("TRUSTED_HOSTS", [], trusted_hosts)
+        public = urlsplit(self.SITE_URL)
+        self.OWN_HOSTS = [".localhost", *filter(None, [public.hostname]), *trusted]
+        self.SESSION_COOKIE_SECURE = public.scheme == "https"
+        self._name_cookie(public.port if self.SITE_URL else self.PORT)
+
+    def _name_cookie(self, port: int | None) -> None:
+        """Put the port into the name, because browsers share cookies between all ports of a computer."""
+        prefix = "__Host-" if self.SESSION_COOKIE_SECURE else ""
+        self.SESSION_COOKIE_NAME = f"{prefix}corkboard{f'-{port}' if port else ''}"
 
     def _read_mail(self) -> None:
         self.MAIL_SERVER: str = self._read("MAIL_SERVER", "", mail_server)
@@ -384,9 +391,11 @@ def is_ip_address(given: str) -> bool:
 
 
 def ip_address(given: str) -> str:
+    import ipaddress
+
     if not is_ip_address(given):
         raise ValueError("Use the one IP address that the proxy connects from, such as 127.0.0.1.")
-    return given
+    return str(ipaddress.ip_address(given))  # IPv6 addresses have several spellings
 
 
 def host(given: str) -> str:
@@ -395,8 +404,8 @@ def host(given: str) -> str:
     return given
 
 
-def trusted_hosts(given: str) -> list[str] | None:
-    names = words(given)
+def trusted_hosts(given: str) -> list[str]:
+    names = words(given.lower())
     if not names or not all(is_host(name.removeprefix(".")) for name in names):
         raise ValueError("Use host names without a port, with commas between them; .example.com takes its subdomains.")
     return names

@@ -197,9 +197,10 @@ class RequestParser(HTTPRequestParser):
     body_rcv: Any  # the published type has no receivers
 
     def received(self, data: bytes) -> int:
-        consumed = super().received(data)
+        # In pieces, or else a long line that arrives at once would never be seen unfinished.
+        consumed = super().received(data[:CHUNK_LINE_MAX] if self.chunked else data)
         body = self.body_rcv
-        if self.chunked and (len(body.control_line) > CHUNK_LINE_MAX or len(body.trailer) > TRAILER_MAX):
+        if self.chunked and (len(body.control_line) >= CHUNK_LINE_MAX or len(body.trailer) > TRAILER_MAX):
             self.error = BadRequest("a line of a chunked body is too long")
             self.completed = True
         if self.error:
@@ -269,6 +270,7 @@ def options(settings: dict[str, Any]) -> dict[str, Any]:
         "clear_untrusted_proxy_headers": False,
         # The application answers 413 with a page. Waitress does not read a body beyond twice that limit.
         "max_request_body_size": 2 * settings["MAX_CONTENT_LENGTH"],
+        "max_request_header_size": 32 * 1024,  # searched from its beginning whenever a piece of it arrives
         "inbuf_overflow": 512 * 1024,  # larger bodies go to a file
         "asyncore_use_poll": True,
         # Without poll, Waitress uses select, which fails above 512 sockets on Windows.

@@ -68,6 +68,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, …; empty if th
 PROCESSES_MAX = 8  # each one has to import the libraries and make two databases first
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each command that a test starts would compile the application
+corkboard.WRITES = 10**9  # tests write faster than people may
 gc.disable()  # until everything is imported: see `pytest_collection_finish`
 
 
@@ -310,6 +311,7 @@ def forget(app: Flask) -> None:
     """Forget what a process keeps in memory, as if it had just started."""
     corkboard.g.pop("site", None)
     corkboard.limiter.reset()
+    corkboard._writing.clear()
 
 
 # -- Scenes ------------------------------------------------------------------------------------------------------------

@@ -292,7 +292,7 @@ def test_the_cookie_lasts_30_days_only_where_somebody_asked_for_it(world):
 
 def test_the_cookie_is_for_the_server_only_and_bound_to_the_host_under_https(world, another):
     plain = world.browser().get("/login").headers["Set-Cookie"]
-    assert plain.startswith("corkboard=")
+    assert plain.startswith("corkboard-8000=")
     assert {"HttpOnly", "Path=/", "SameSite=Lax"} <= set(plain.split("; "))
     assert "Secure" not in plain
     https = Browser(another(SITE_URL="https://intranet.example.com"))
@@ -360,6 +360,43 @@ def test_an_address_that_tries_many_names_waits_and_others_do_not(world):
     assert log_in(world.browser()).status_code == 303
 
 
+def test_a_name_that_looks_like_an_id_takes_no_tries_of_a_person(world):
+    member = world.people["member"]
+    for name in (f"{member}", f"{member}@203.0.113.9"):
+        assert fail(world, ACCOUNT_TRIES, name, **ELSEWHERE) == [422] * ACCOUNT_TRIES
+    assert log_in(world.browser(), **ELSEWHERE).status_code == 303
+
+
+def test_a_refused_address_writes_nothing_and_uses_up_no_account(world):
+    fail(world, ADDRESS_TRIES + 1, "nobody", **ELSEWHERE)
+    for name in (f"name{number}" for number in range(ADDRESS_TRIES)):
+        log_in(world.browser(), name, "wrong", **ELSEWHERE)
+    before = dump()
+    for name in ("editor", "made up", "another"):
+        assert fail(world, ACCOUNT_TRIES, name, **ELSEWHERE) == [429] * ACCOUNT_TRIES
+    assert not changed(before, dump())
+    assert log_in(world.browser(), "editor").status_code == 303
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_waiting(world, monkeypatch):
+    ahead = database.utcnow() + timedelta(days=1)
+    with monkeypatch.context() as clock:
+        clock.setattr("app.utcnow", lambda: ahead)
+        assert fail(world, ACCOUNT_TRIES + 1, **ELSEWHERE)[-1] == 429
+    assert log_in(world.browser(), **ELSEWHERE).status_code == 303
+
+
+def test_after_a_clock_was_set_back_signing_in_again_works_at_once(world, monkeypatch):
+    browser = world.browser()
+    with monkeypatch.context() as clock:
+        clock.setattr("itsdangerous.timed.time.time", lambda: 2**32)
+        assert log_in(browser).status_code == 303
+        assert is_signed_in(browser)
+    assert browser.get("/").status_code == 302
+    assert log_in(browser).status_code == 303
+    assert is_signed_in(browser)
+
+
 def test_signing_in_gives_the_tries_of_the_account_back(world):
     for _round in range(2):
         assert fail(world, ACCOUNT_TRIES - 1, **ELSEWHERE) == [422] * (ACCOUNT_TRIES - 1)
@@ -394,6 +431,22 @@ def test_trying_current_passwords_is_limited_too(world):
     typed = {"current": "wrong", "password": NEW_PASSWORD, "confirm": NEW_PASSWORD}
     tried = [browser.submit("/account/password", typed).status_code for _ in range(ACCOUNT_TRIES + 1)]
     assert tried == [422] * ACCOUNT_TRIES + [429]
+
+
+def test_somebody_who_writes_faster_than_people_do_waits_and_loses_no_text(world, monkeypatch):
+    monkeypatch.setattr("app.WRITES", 3)
+    path, typed = f"/posts/{world.posts['members']}/comments", {"body": "A remark by a machine"}
+    browser, headers = world.browser("member"), {"Origin": "http://localhost"}
+    answers = [browser.submit(path, typed, headers=headers) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [303, 303, 303, 429]
+    assert int(answers[-1].headers["Retry-After"]) >= 1
+    assert "A remark by a machine</textarea>" in answers[-1].text
+    for what in ("/account/appearance", f"/posts/{world.posts['members']}/react", "/posts/new"):
+        assert browser.submit(what, {}).status_code == 429, what
+    assert browser.get("/").status_code == 200
+    assert browser.submit("/posts/autosave", {"title": "x"}).status_code != 429
+    assert browser.submit("/files").status_code != 429
+    assert world.browser("editor").submit(path, typed).status_code == 303
 
 
 # -- Passwords ---------------------------------------------------------------------------------------------------------
@@ -443,6 +496,13 @@ def test_a_password_must_be_repeated_and_the_current_one_known(world):
     assert not changed(world.rows, dump(), but=("throttles",))
 
 
+def test_an_administrator_is_led_to_where_their_current_password_is_asked_for(world):
+    own, other = (world.browser("admin").get(f"/admin/people/{world.people[who]}").text for who in ("admin", "member"))
+    assert 'href="/account/password"' in own
+    assert "Generate new password" not in own
+    assert "Generate new password" in other
+
+
 def test_a_password_under_older_parameters_is_hashed_anew_at_the_next_sign_in(world):
     member = world.people["member"]
     set_columns(User, member, password_hash=generate_password_hash(PASSWORD, method="scrypt:512:8:1"))
@@ -470,8 +530,8 @@ def test_two_hash_at_once_and_the_others_queue(app, monkeypatch):
         return method
 
     monkeypatch.setattr("app.generate_password_hash", hash_slowly)
-    hashes = at_once(app, *[lambda: corkboard.hash_password(PASSWORD)] * 8)
-    assert hashes == [CHEAP_SCRYPT] * 8
+    hashes = at_once(app, *[lambda: corkboard.hash_password(PASSWORD)] * 12)
+    assert hashes == [CHEAP_SCRYPT] * 12
     assert max(most) == 2
 
 
@@ -794,13 +854,14 @@ def admins() -> int:
     )
 
 
-def test_nobody_changes_their_own_role_or_deactivates_themselves(world):
+def test_nobody_changes_their_own_role_deactivates_themselves_or_passes_over_their_current_password(world):
     set_columns(User, world.people["editor"], role=Role.ADMIN)
     before = dump()
     for role in Role:
         assert manage(world, "admin", "admin", "role", role=str(int(role))).status_code == 422
-    assert manage(world, "admin", "admin", "deactivate").status_code == 422
-    assert not changed(before, dump())
+    for what in ("deactivate", "password"):
+        assert manage(world, "admin", "admin", what).status_code == 422
+    assert not changed(before, dump(), but=("throttles",))
     assert manage(world, "editor", "admin", "role", role="30").status_code == 303
     assert manage(world, "admin", "editor", "role", role="30").status_code == 403
     assert admins() == 1

@@ -324,7 +324,7 @@ def test_what_python_refuses_to_read_is_refused(people, program, body):
 
 def test_a_new_password_ends_the_tokens_too(people, program):
     theirs = program(people.member)
-    User.set_password(people.admin, people.member.id, "x")
+    User.reset_password(people.admin, people.member.id, "x")
     problem(theirs.get("/me"), 401)
 
 
@@ -518,14 +518,13 @@ def test_an_empty_comment_is_refused(people, topics, program):
 def test_editors_keep_the_topics(people, topics, program):
     theirs = program(people.editor)
     topic = theirs.post("/topics", {"name": "Canteen", "private": True}).json
-    assert (topic["slug"], topic["private"]) == ("canteen", True)
+    assert (topic["slug"][:8], topic["private"]) == ("canteen-", True)
     path = f"/topics/{topic['id']}"
     assert len(program(people.member).get("/topics").json) == 2
     changed = theirs.put(path, {"name": "Canteen", "description": "What there is to eat"}).json
     assert (changed["name"], changed["description"]) == ("Canteen", "What there is to eat")
     assert [one["name"] for one in theirs.get("/topics").json] == ["Everyone", "Management", "Canteen"]
-    taken = theirs.post("/topics", {"name": "everyone"})
-    assert problem(taken, 422)["errors"] == {"name": ["There is already a topic with this name."]}
+    problem(theirs.post("/topics", {"name": ""}), 422)
     problem(program(people.member).post("/topics", {"name": "Mine"}), 403)
     problem(program(people.editor, "read").delete(path), 403)
     assert theirs.delete(path).status_code == 204

@@ -126,6 +126,35 @@ def test_check_notices_a_secret_key_that_others_can_read(app, people, run):
         kept.chmod(0o600)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_check_notices_data_and_settings_that_others_can_read(app, people, run, monkeypatch, tmp_path):
+    folder = Path(app.config["DATA_DIR"])
+    (tmp_path / ".env").write_text("MAIL_PASSWORD=secret", encoding="utf-8")
+    (tmp_path / ".env").chmod(0o644)
+    monkeypatch.setattr(corkboard, "PROJECT_DIR", tmp_path)
+    monkeypatch.setitem(app.config, "MAIL_PASSWORD", "secret")
+    folder.chmod(0o755)
+    try:
+        result = run("check")
+    finally:
+        folder.chmod(0o700)
+    assert (result.code, failed(result.said)) == (1, ["private data", "private settings"])
+    assert f"chmod 700 {folder}" in result.said
+    assert f"chmod 640 {tmp_path / '.env'}" in result.said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("command", [["init-db"], ["db", "upgrade"]], ids=" ".join)
+def test_what_a_command_writes_is_for_its_account_only(tmp_path, command):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o755)
+    assert real(folder, *command, umask=0o022).returncode == 0
+    written = list(folder.rglob("*"))
+    assert {path.name for path in written} >= {"corkboard.db", "secret_key", "logs"}
+    assert not [path for path in written if path.stat().st_mode & 0o077]
+
+
 def test_check_notices_that_nobody_can_administer(app, people, run):
     database.transactional(db.session.execute)(sa.update(User).values(role=Role.EDITOR))
     result = run("check")
@@ -475,7 +504,8 @@ def test_the_demo_is_a_believable_company(app, run, quick_hashes, sign_in):
     )
     assert not db.session.scalars(wrong).all()
     browser = sign_in(User.by_username(passwords[0][0]))
-    for path in ("/", "/handbook", "/people", "/admin", *(f"/topics/{slug}" for slug in ("everyone", "management"))):
+    slugs = db.session.scalars(sa.select(Topic.slug).where(Topic.name.in_(["Everyone", "Management"]))).all()
+    for path in ("/", "/handbook", "/people", "/admin", *(f"/topics/{slug}" for slug in slugs)):
         page = browser.get(path)
         assert page.status_code == 200
         assert "Thimble &amp; Rye" in page.text

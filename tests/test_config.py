@@ -179,7 +179,6 @@ ACCEPTED = [
     ("SITE_URL", "https://Intranet.Example.com/", "https://intranet.example.com"),
     ("SITE_URL", "http://10.0.0.5:8000", "http://10.0.0.5:8000"),
     ("SITE_URL", "http://[::1]:8000", "http://[::1]:8000"),
-    ("TRUSTED_HOSTS", "example.com, .example.org", ["example.com", ".example.org"]),
     ("LOG_LEVEL", "debug", "DEBUG"),
     ("LOG_FORMAT", "JSON", "json"),
     ("TIMEZONE", "Europe/Berlin", "Europe/Berlin"),
@@ -227,15 +226,22 @@ def test_a_mail_server_needs_what_belongs_to_it(read, given, said):
 
 
 def test_the_address_of_a_proxy_is_taken(read):
-    settings = read(TRUSTED_PROXY="::1", SITE_URL="https://example.com")
+    for written in ("::1", "0:0:0:0:0:0:0:1"):
+        settings = read(TRUSTED_PROXY=written, SITE_URL="https://example.com")
+        settings.require_sound()
+        assert settings.TRUSTED_PROXY == "::1"
+
+
+def test_a_site_answers_to_the_names_that_the_settings_give_it(read):
+    settings = read(SITE_URL="https://intranet.example.com:8443", TRUSTED_HOSTS="Example.com, .example.org")
     settings.require_sound()
-    assert settings.TRUSTED_PROXY == "::1"
+    assert settings.OWN_HOSTS == [".localhost", "intranet.example.com", "example.com", ".example.org"]
 
 
 def test_an_empty_value_counts_as_not_set(read):
     settings = read(PORT="", SITE_URL="  ", TRUSTED_HOSTS="")
     settings.require_sound()
-    assert (settings.PORT, settings.SITE_URL, settings.TRUSTED_HOSTS) == (8000, "", None)
+    assert (settings.PORT, settings.SITE_URL, settings.OWN_HOSTS) == (8000, "", [".localhost"])
 
 
 def test_relative_places_do_not_depend_on_where_the_command_was_typed(tmp_path, monkeypatch):
@@ -302,6 +308,15 @@ def test_without_https_the_cookie_still_reaches_the_site(read):
     settings = read(SITE_URL="http://example.com")
     assert settings.SESSION_COOKIE_NAME == "corkboard"
     assert not settings.SESSION_COOKIE_SECURE
+
+
+@pytest.mark.parametrize(("given", "name"), [
+    ({"PORT": "8001"}, "corkboard-8001"),
+    ({"PORT": "8001", "SITE_URL": "http://example.com:8080"}, "corkboard-8080"),
+    ({"PORT": "8001", "SITE_URL": "https://example.com:8443"}, "__Host-corkboard-8443"),
+])  # fmt: skip
+def test_two_sites_on_one_computer_have_cookies_of_different_names(read, given, name):
+    assert read(**given).SESSION_COOKIE_NAME == name
 
 
 # == The secret key ====================================================================================================

@@ -318,7 +318,7 @@ def test_error_pages_need_neither_the_templates_context_nor_the_session(served, 
 @pytest.mark.parametrize("cookie", ["x", "é", "a.b.c", "." * 4000, ""])
 def test_a_cookie_that_was_made_up_is_no_error(served, cookie):
     browser = served.test_client()
-    browser.set_cookie("corkboard", cookie)
+    browser.set_cookie(served.config["SESSION_COOKIE_NAME"], cookie)
     assert browser.get("/login").status_code == 200
     assert browser.get("/").status_code == 302
 
@@ -480,6 +480,7 @@ def test_every_answer_bears_the_headers_that_keep_it_safe(tmp_path, url):
     ("proxy", "peer", "seen"),
     [
         ("192.0.2.1", "192.0.2.1", "203.0.113.9 https board.example.com"),
+        ("192.0.2.1", "::ffff:192.0.2.1", "203.0.113.9 https board.example.com"),
         ("192.0.2.1", "192.0.2.2", "192.0.2.2 http localhost"),
         ("", "192.0.2.1", "192.0.2.1 http localhost"),
     ],
@@ -490,6 +491,52 @@ def test_only_the_trusted_proxy_says_where_a_visitor_comes_from(tmp_path, proxy,
     headers = {f"X-Forwarded-{name}": value for name, value in told.items()}
     answer = app.test_client().get("/visitor", headers=headers, environ_base={"REMOTE_ADDR": peer})
     assert answer.text == seen
+    close(app)
+
+
+OWN_HOSTS = ["localhost", "LocalHost:8000", "localhost.", "127.0.0.1:8000", "10.0.0.5", "10.0.0.5.:80", "[::1]",
+             "[FE80::1]:8000", "board.localhost", "board.example.com:8443", "BOARD.example.com.", "intranet", "a.lan",
+             "lan", "pc-17", "PC-17:8000", "pc-17.local", "pc-17.corp.example"]  # fmt: skip
+OTHER_HOSTS = ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "1.2.3",
+               "xlan", "a.b.intranet", "pc-17.evil.example", "www.board.example.com", "localhost..", "a" * 64, "a..b",
+               "a b", "é", "[::1", "[evil.example]", "::1", "localhost:x", "localhost:99999", "", ".", ":80", "<b>",
+               "a/b", "%41", "localhost@evil.example", "localhost,evil.example"]  # fmt: skip
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch):
+    """A site that the settings and its computer give some names."""
+    monkeypatch.setattr(corkboard, "machine_names", corkboard.machine_names.__wrapped__)
+    monkeypatch.setattr(socket, "gethostname", lambda: "PC-17")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "pc-17.corp.example")
+    app = made(tmp_path, SITE_URL="http://board.example.com:8443", TRUSTED_HOSTS="intranet, .lan")
+    yield app
+    close(app)
+
+
+@pytest.mark.parametrize("host", OWN_HOSTS)
+def test_a_site_answers_to_addresses_and_its_own_names(named, host):
+    assert named.test_client().get("/visitor", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", OTHER_HOSTS)
+def test_a_site_answers_to_no_other_name_and_says_what_to_set(named, host):
+    for path in ("/visitor", "/nowhere", "/healthz", "/metrics", "/visitor/", "/api/visitor"):
+        answer = named.test_client().get(path, headers={"Host": host})
+        assert answer.status_code == 400, path
+        assert not answer.location
+    answer = named.test_client().get("/visitor", headers={"Host": host})
+    assert 'href="http://board.example.com:8443/"' in answer.text
+    assert ("TRUSTED_HOSTS" in answer.text) == bool(re.fullmatch(r"[a-z0-9.-]*[a-z0-9-][.]*(:80+)?", host)), answer.text
+    with named.test_client().get("/static/app.css", headers={"Host": host}) as style:  # of that page
+        assert style.status_code in (200, 400)
+    assert "Error" not in log_of(named)
+
+
+def test_a_proxy_cannot_give_a_site_another_name(tmp_path):
+    app = made(tmp_path, TRUSTED_PROXY="127.0.0.1", SITE_URL="https://board.example.com")
+    for host, status in (("evil.example", 400), ("board.example.com", 200)):
+        assert app.test_client().get("/visitor", headers={"X-Forwarded-Host": host}).status_code == status
     close(app)
 
 
@@ -522,6 +569,11 @@ def test_what_is_kept_for_a_year_has_the_hash_of_its_content_in_its_address(serv
         assert browser.get(address).headers["Cache-Control"] == "private, no-store", address
 
 
+@pytest.mark.parametrize("path", ["app.css/", "./app.css", "icons/../app.css", "app.css/.", "../static/app.css"])
+def test_a_static_file_has_one_address(served, path):
+    assert served.test_client().get(f"/static/{path}").status_code == 404
+
+
 def test_scripts_and_styles_have_their_types_whatever_the_machine_thinks(served):
     types = {"app.js": "text/javascript", "copy.js": "text/javascript", "app.css": "text/css"}
     types |= {"icon.svg": "image/svg+xml", "icon.png": "image/png"}
@@ -547,7 +599,30 @@ def test_every_request_leaves_a_line(logged, people, sign_in):
                 ("/people", 302, "-")]  # fmt: skip
     for line, answer, (path, status, user) in zip(lines, answers, expected, strict=True):
         request_id = answer.headers["X-Request-ID"]
-        assert re.search(rf"INFO corkboard\.access {request_id} GET {path} {status} \d+\.\dms user={user}$", line), line
+        end = rf"GET {path} {status} \d+\.\dms user={user} from=127\.0\.0\.1$"
+        assert re.search(rf"INFO corkboard\.access {request_id} {end}", line), line
+
+
+def test_a_refused_sign_in_is_logged_with_where_it_came_from(logged, people):
+    elsewhere = {"REMOTE_ADDR": "203.0.113.9"}
+    for name in ("member", "nobody", *(f"name{number}" for number in range(corkboard.ADDRESS_TRIES))):
+        typed = {"username": name, "password": "wrong"}
+        logged.test_client().submit("/login", typed, environ_overrides=elsewhere)
+    log = log_of(logged)
+    assert f"sign-in refused for person {people.member.id}, from 203.0.113.9\n" in log
+    assert "sign-in refused for an unknown name, from 203.0.113.9\n" in log
+    assert "too often: address, from 203.0.113.9\n" in log
+    assert "POST /login 429" in log
+
+
+@pytest.mark.parametrize(("said", "kept"), [
+    ("2001:DB8:0::1", "2001:db8::1"), ("::ffff:203.0.113.9", "203.0.113.9"), ("a user=1", "unknown"), ("", "127.0.0.1"),
+])  # fmt: skip
+def test_only_an_address_is_logged_as_one(tmp_path, said, kept):
+    app = made(tmp_path, TRUSTED_PROXY="127.0.0.1", SITE_URL="http://localhost")
+    app.test_client().get("/visitor", headers={"X-Forwarded-For": said})
+    assert log_of(app).endswith(f"user=- from={kept}\n")
+    close(app)
 
 
 def test_as_json_each_line_is_an_object(logged, people, monkeypatch):
@@ -562,8 +637,8 @@ def test_as_json_each_line_is_an_object(logged, people, monkeypatch):
     request_line = next(entry for entry in entries if entry["logger"] == "corkboard.access")
     assert answer.headers["X-Request-ID"] in request_line["message"]
     assert request_line["level"] == "INFO"
-    told = {name: request_line[name] for name in ("request", "method", "path", "status", "user")}
-    asked = {"method": "GET", "path": "/nowhere", "status": 404, "user": "-"}
+    told = {name: request_line[name] for name in ("request", "method", "path", "status", "user", "address")}
+    asked = {"method": "GET", "path": "/nowhere", "status": 404, "user": "-", "address": "127.0.0.1"}
     assert told == {"request": answer.headers["X-Request-ID"], **asked}
     assert request_line["ms"] > 0
     assert re.match(r"\d{4}-\d\d-\d\dT.*\+00:00$", request_line["at"])

@@ -343,6 +343,29 @@ def test_ids_of_any_size_are_not_there(world: World, number: Any) -> None:
     assert before["posts"] == dump()["posts"]
 
 
+@pytest.mark.parametrize("spell", ["0{}", "+{}", "{}_0", "{}.0", " {}", "{} ", "{}%0A", "{}/", "arabic", "wide"])
+def test_an_id_is_spelt_in_one_way(world: World, spell: str) -> None:
+    scripts = {"arabic": "٠١٢٣٤٥٦٧٨٩", "wide": "０１２３４５６７８９"}
+
+    def spelt(number: int) -> str:
+        digits = scripts.get(spell)
+        return "".join(digits[int(digit)] for digit in str(number)) if digits else spell.format(number)
+
+    browser, post, topic = world.browser("admin"), world.posts["members"], world.topics["open"]
+    assert browser.get(f"/posts/{post}").status_code == 200
+    for path in (f"/posts/{spelt(post)}", f"/admin/topics/{spelt(topic)}", f"/posts/{post}/history/{spelt(1)}"):
+        assert browser.get(path).status_code == 404, path
+    if "%" not in spell and "/" not in spell:
+        typed = {"user": spelt(world.people["member"])}
+        assert browser.submit(f"/admin/topics/{topic}/members", typed).status_code == 404
+        assert browser.get("/api/v1/posts", query_string={"topic_id": spelt(topic)}).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/topics/open%20", "/topics/Open", "/people/member%00", "/topics/open/"])
+def test_a_name_in_an_address_is_spelt_in_one_way(world: World, path: str) -> None:
+    assert world.browser("admin").get(path).status_code == 404
+
+
 def test_made_up_addresses_are_answered_calmly(world: World) -> None:
     browsers = world.browser("admin"), world.browser()
 

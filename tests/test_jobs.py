@@ -51,6 +51,14 @@ def test_a_job_runs_when_it_is_due_and_not_again_before_that(app):
     assert row().result == "Nothing to do."
 
 
+def test_a_job_does_not_wait_for_a_time_that_was_due_before_the_clock_was_set_back(app, monkeypatch):
+    with monkeypatch.context() as clock:
+        clock.setattr("app.utcnow", lambda: utcnow() + timedelta(days=2))
+        assert corkboard.run_job(job()) == "3 things done."
+    assert corkboard.run_job(job()) == "3 things done."
+    assert corkboard.run_job(job()) is None
+
+
 def test_several_processes_never_run_one_twice(app):
     ran = []
     outcomes = together(app, *[lambda: corkboard.run_job(job(lambda: ran.append(1) or 1))] * 6)

@@ -511,7 +511,7 @@ def test_a_person_who_is_not_there_cannot_be_managed(people, sign_in):
     with pytest.raises(NotVisible):
         User.set_role(people.admin, 7777, Role.READER)
     with pytest.raises(NotVisible):
-        User.set_password(people.admin, 7777, "x")
+        User.reset_password(people.admin, 7777, "x")
 
 
 SECTIONS = {

@@ -478,7 +478,7 @@ def test_a_topic_that_one_does_not_see_cannot_be_written_in(people, topics, sign
 
 
 def test_the_form_begins_with_the_topic_one_came_from(people, topics, sign_in):
-    page = sign_in(people.member).get("/posts/new?topic=management").text
+    page = sign_in(people.member).get(f"/posts/new?topic={topics.private.slug}").text
     assert re.search(rf'<option [^>]*selected value="{topics.private.id}">', page)
 
 
@@ -826,7 +826,7 @@ def test_to_a_stranger_every_address_of_a_private_topic_is_404(secret, people, t
     stranger = sign_in(people.stranger)
     post, page, comment = secret.post.id, secret.page.id, secret.comment.id
     for path in (f"/posts/{post}", f"/posts/{page}", f"/posts/{post}/edit", f"/comments/{comment}",
-                 f"/comments/{comment}/edit", "/topics/management"):  # fmt: skip
+                 f"/comments/{comment}/edit", f"/topics/{topics.private.slug}"):  # fmt: skip
         assert stranger.get(path).status_code == 404, path
     for path in (f"/posts/{post}/edit", f"/posts/{post}/delete", f"/posts/{post}/restore",
                  f"/posts/{post}/comments", f"/comments/{comment}/edit", f"/comments/{comment}/delete",

@@ -117,6 +117,7 @@ MACHINERY = r"_get_current_object|\bctypes\b|\bgc\.|\bsched_|\bepoll\b"
 CACHES = {
     "cached_part": "_draw_part",
     "icon": "icon",
+    "names of this computer": "machine_names",
     "words for times": "_ago",
     "static files": "static_hash",
 }  # what may outlive a request
