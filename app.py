@@ -1334,7 +1334,7 @@ class User(db.Model):
             self.name_key = sort_key(self.name, NAME_MAX)
             self.lookup = self._lookup()
             self._check_taken("username", "This username is taken.")
-            self._check_taken("email", "Somebody else has this email address.")
+            self._check_taken("email", "Someone else is using this email address.")
 
     def _lookup(self) -> str:
         """Return the text in which the list of people is searched."""
@@ -1353,13 +1353,13 @@ class User(db.Model):
     def _check_absence(self) -> None:
         """Raise `ValidationError` unless the absence ends after it begins, and the stand-in is an active person."""
         if self.away_from and not self.away_until:
-            raise ValidationError("away_until", "Enter the last day.")
+            raise ValidationError("away_until", "Enter your last day away.")
         if self.away_from and self.away_until and self.away_until < self.away_from:
-            raise ValidationError("away_until", "This is before the first day away.")
+            raise ValidationError("away_until", "The last day is before the first.")
         others = User.active().where(User.id == self.stand_in_id, User.id != self.id)
         with db.session.no_autoflush:
             if self.stand_in_id and db.session.scalar(others) is None:
-                raise ValidationError("stand_in_id", "Choose another active person.")
+                raise ValidationError("stand_in_id", "Choose someone else, whose account is active.")
 
 
 # -- Sign-ins ----------------------------------------------------------------------------------------------------------
@@ -1517,7 +1517,7 @@ class ApiToken(db.Model):
         """
         user = User.acting(actor.id)
         if scope == "admin" and not user.is_admin:
-            raise ValidationError("scope", "Only administrators can let a program do that.")
+            raise ValidationError("scope", "Only administrators can give a program this access.")
         db.session.execute(sa.delete(cls).filter_by(user_id=user.id, form_id=form_id))
         raw = f"ck_{secrets.token_urlsafe(32)}"
         token = cls(
@@ -2112,7 +2112,7 @@ class Post(SoftDelete, db.Model):
             raise ValidationError("scheduled_for", "That time has passed. Leave it empty to publish now.")
         ends_early = data.expires_at is not None and data.expires_at <= max(now, start)
         if ends_early and (is_unpublished or data.expires_at != self.expires_at):
-            raise ValidationError("expires_at", "Choose a day after the one on which it is published.")
+            raise ValidationError("expires_at", "Choose a day after it is published.")
 
     def _assign(self, editor: User, data: PostData, html: str, how: str, changes: set[str]) -> None:
         """Set what the form says, except when the post is published."""
@@ -2226,10 +2226,10 @@ class Post(SoftDelete, db.Model):
         """
         post = cls.get_for_change(actor, post_id, Role.EDITOR)
         if pinned and post.kind != "news":
-            raise ValidationError("pinned", "Only news can be pinned.")
+            raise ValidationError("pinned", "Only posts can be pinned, not handbook pages.")
         now = utcnow()
         if pinned and until is not None and until <= now:
-            raise ValidationError("until", "Choose a day that is not over.")
+            raise ValidationError("until", "Choose today or a later day.")
         if (pinned, until) != (post.is_pinned(now), post.pinned_until):
             post.pinned_at, post.pinned_until = (now, until) if pinned else (None, None)
             Activity.record(actor, "post.pinned" if pinned else "post.unpinned", post)
@@ -2312,9 +2312,9 @@ class PageReview:
     def _check_owner(owner_id: int, topic_id: int) -> None:
         owner = db.session.get(User, owner_id)
         if owner is None or not owner.is_active:
-            raise ValidationError("owner", "Choose somebody who is active.")
+            raise ValidationError("owner", "Choose someone whose account is active.")
         if db.session.scalar(Topic.visible_to(owner).where(Topic.id == topic_id)) is None:
-            raise ValidationError("owner", f"{owner.name} can't see that topic. Choose somebody who can.")
+            raise ValidationError("owner", f"{owner.name} can't see that topic. Choose someone who can.")
 
 
 def months_after(day: date, months: int) -> date:
@@ -2501,7 +2501,7 @@ class Acknowledgement(db.Model):
         post = Post.get_visible(user, post_id)
         required = sa.select(User.id).join(Post, Post.id == post.id).where(User.id == user.id, cls.required_readers())
         if db.session.scalar(required, {"now": utcnow()}) is None:
-            raise ValidationError("revision", "You aren't asked to confirm that you have read this.")
+            raise ValidationError("revision", "You haven't been asked to confirm this.")
         read = min(revision or post.revision, post.revision)
         if read < (post.must_read_revision or 0):
             raise ValidationError("revision", "This was changed while you read it. Please read it again, then confirm.")
@@ -2554,7 +2554,7 @@ class Acknowledgement(db.Model):
         pending = sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id).where(cls.pending())
         count = db.session.scalar(pending, {"now": now}) or 0
         if not count:
-            raise ValidationError("remind", "There is nobody to remind.")
+            raise ValidationError("remind", "There's nobody left to remind.")
         if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
             raise ValidationError("remind", "They were reminded less than a day ago. Give them until tomorrow.")
         post.reminded_at = now
@@ -3222,8 +3222,8 @@ ACTIVITY_WORDS = {
     "person.password_reset": "set a new password for",
     "person.rescued": "became an administrator again, with a new password, on the command line",
     "person.picture": "changed their picture",
-    "person.appearance": "changed how the site looks to them",
-    "person.notifications": "chose what to be notified of",
+    "person.appearance": "changed their appearance settings",
+    "person.notifications": "changed their notification settings",
     "person.read_all": "marked all notifications as read",
     "post.unscheduled": "could not publish",
     "post.turned": "moved between News and Handbook:",
@@ -3235,7 +3235,7 @@ ACTIVITY_WORDS = {
     "post.acknowledged": "confirmed",
     "comment.created": "commented on",
     "reaction.added": "reacted to",
-    "reaction.removed": "took back a reaction to",
+    "reaction.removed": "removed a reaction from",
     "attachment.attached": "added",
     "attachment.forgotten": "cleared away",
     "topic.closed": "made this topic private:",
@@ -3243,7 +3243,7 @@ ACTIVITY_WORDS = {
     "topic.member_added": "added a member to the topic",
     "topic.member_removed": "removed a member from the topic",
     "mail.again": "sent an email again",
-    "activity.pruned": "deleted old entries of this record",
+    "activity.pruned": "deleted old activity entries",
     "job.run": "ran a job",
 }
 
@@ -3373,7 +3373,7 @@ KINDS = {
 # The kinds of emails.
 MAIL_KINDS = KINDS | {
     "reminder": "A reminder to read something",
-    "unpublished": "A scheduled post of yours can't be published",
+    "unpublished": "Your scheduled post can't be published",
     "daily": "The daily summary",
     "weekly": "The weekly summary",
 }
@@ -3802,7 +3802,7 @@ class Setting(db.Model):
         """Return a new one-time token for setting up the site. Raises `ValidationError` when people exist already."""
         cls.lock()
         if User.exists():
-            words = f"The site is set up already. To rescue an account: {FLASK} create-admin"
+            words = f"The site is already set up. To get back into an account: {FLASK} create-admin"
             raise ValidationError("token", words)
         token = secrets.token_urlsafe(24)
         database.upsert(cls, [{"name": "setup_token", "value": hash_token(token)}])
@@ -4099,7 +4099,7 @@ class Bin:
             db.session.execute(
                 sa.delete(model).where(model.id.in_(found)), execution_options={"synchronize_session": False}
             )
-            Activity.record(actor, "bin.emptied", ("bin", 0), f"{plural(len(found), 'thing')} deleted permanently")
+            Activity.record(actor, "bin.emptied", ("bin", 0), f"{plural(len(found), 'item')} deleted permanently")
         return len(found)
 
 
@@ -4495,7 +4495,7 @@ def weak_password(password: str) -> str | None:
     if not PASSWORD_MIN <= len(normal) <= PASSWORD_MAX:
         return f"Use {PASSWORD_MIN} to {PASSWORD_MAX} characters."
     if normal.casefold() in COMMON_PASSWORDS:
-        return "This password is one of the first that anyone would guess. Try a few random words."
+        return "This password is too easy to guess. Try a few random words."
     return None
 
 
@@ -4748,7 +4748,7 @@ def _requires(view: View, role: Role) -> View:
             abort(403)
         token, needed = current_token(), needed_scope(role)
         if token and SCOPES.index(token.scope) < SCOPES.index(needed):
-            abort(403, f"This token may not do that: it needs the scope {needed}.")
+            abort(403, f"This token isn't allowed to do that: it needs the scope {needed}.")
         if request.method == "POST" and not is_limited_elsewhere():
             refuse_fast_writing(current_user.id)
         return view(*args, **kwargs)
@@ -5001,7 +5001,7 @@ class AppearanceForm(SiteForm):
     timezone = SelectField("Time zone")
     shortcuts = BooleanField(
         "Keyboard shortcuts",
-        description="/ to search, n to write a post, ? for all keys. Turn them off if they get in your way.",
+        description="/ to search, n to write a post, ? for all shortcuts. Turn them off if they get in your way.",
     )
 
 
@@ -5027,9 +5027,9 @@ class PasswordForm(SiteForm):
 
 
 class TokenForm(SiteForm):
-    name = string_field("Name", NAME_MAX, shortest=1, description="What it is for, e.g. the display in the canteen")
+    name = string_field("Name", NAME_MAX, shortest=1, description="What it's for, e.g. the display in the canteen")
     scope = RadioField(
-        "What it may do",
+        "What it can do",
         choices=[
             SelectChoice("read", "Read what you can read"),
             SelectChoice("write", "Read and write as you can"),
@@ -5115,11 +5115,11 @@ class MustReadForm(SiteForm):
     roles = SelectMultipleField("By role", coerce=int)
     people = SelectMultipleField("By name", coerce=int)
     due = day_field("Read by", "Leave empty for no date")
-    again = BooleanField("Ask everyone to read it again as it is now")
+    again = BooleanField("Ask everyone to read the current version")
 
     def validate_audience(self, field: Field) -> None:
         if field.data == "all" and (self.roles.data or self.people.data):
-            raise validators.ValidationError("Everyone, or only those chosen below? Choose one of the two.")
+            raise validators.ValidationError("Choose either everyone, or only those chosen below.")
 
     def chosen_roles(self) -> list[Role]:
         return list(Role) if self.audience.data == "all" else [Role(number) for number in self.roles.data or ()]
@@ -5174,7 +5174,7 @@ class PersonForm(SiteForm):
 class NewPersonForm(PersonForm):
     username = username_field()
     role = role_field()
-    password = new_password(required=False, description="Leave empty to generate one, which you can then pass on")
+    password = new_password(required=False, description="Leave empty to generate one that you can pass on")
 
 
 class RoleForm(SiteForm):
@@ -5811,7 +5811,7 @@ def profile() -> ResponseReturnValue:
 def appearance() -> ResponseReturnValue:
     """Choose the colours, the time zone, and whether keyboard shortcuts work."""
     form = AppearanceForm(obj=current_user)
-    default = f"The site's: {current_app.config['TIMEZONE']}"
+    default = f"Site default: {current_app.config['TIMEZONE']}"
     form.timezone.choices = choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
     if form.validate_on_submit():
         User.edit_appearance(current_user, **form.data)
@@ -6137,7 +6137,7 @@ def to_the_minute(moment: datetime | None) -> datetime | None:
 def saved_message(post: Post, was_published: bool, notified: bool) -> str:
     """Return the message that says how a post was saved."""
     if was_published:
-        return "Saved. Everyone who can see it is notified." if notified else "Saved."
+        return "Saved. Everyone who can see it will be notified." if notified else "Saved."
     if post.scheduled_for:
         return f"Scheduled for {moment_in_words(post.scheduled_for)}."
     return "Published." if post.published_at else "Saved as a draft. Only you can see it."
@@ -6181,9 +6181,9 @@ def pin(post_id: int) -> ResponseReturnValue:
     """Pin a post to the top of Home, or unpin it."""
     pinned, form = request.form.get("pinned") == "1", PinForm()
     if not form.validate_on_submit():
-        raise ValidationError("until", "Choose a day that is not over.")
+        raise ValidationError("until", "Choose today or a later day.")
     Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned and form.until.data else None)
-    return redirect_with_flash(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "No longer pinned.")
+    return redirect_with_flash(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "Unpinned.")
 
 
 @posts.post("/posts/<int:post_id>/comments")
@@ -6319,7 +6319,7 @@ def how_moved(old: Revision, new: Revision) -> list[str]:
     if len(names) == 2:
         words.append(f"Moved from {names[old.topic_id]} to {names[new.topic_id]}.")
     if old.kind != new.kind:
-        words.append("Turned into a handbook page." if new.kind == "page" else "Turned into news.")
+        words.append("Turned into a handbook page." if new.kind == "page" else "Turned into a post.")
     return words
 
 
@@ -6347,7 +6347,7 @@ def restore_version(post_id: int, number: int) -> ResponseReturnValue:
         offer_choices(form, post)
         return conflict_page(form, post)
     if saved.revision == before:
-        return redirect_with_flash(f"/posts/{post_id}", "That is what it says already.")
+        return redirect_with_flash(f"/posts/{post_id}", "That version is the same as the current one.")
     undo = f"/posts/{post_id}/history/{before}/restore?version={saved.version}"
     return redirect_with_flash(f"/posts/{post_id}", f"Version {number} restored, as version {saved.revision}.", undo)
 
@@ -6489,7 +6489,7 @@ def must_read(post_id: int) -> ResponseReturnValue:
             Acknowledgement.require(
                 current_user, post_id, form.chosen_roles(), form.chosen_people(), form.due.data, form.again.data
             )
-            return redirect_with_flash(f"/posts/{post_id}/report", "They are asked to read it.")
+            return redirect_with_flash(f"/posts/{post_id}/report", "They've been asked to read it.")
     return form_page("posts/must_read.html", form, post=post)
 
 
@@ -6546,7 +6546,7 @@ REPORT_WORDS = {"read": "has read it", "pending": "has not read it", "past": "no
 @login_required
 def report_csv(post_id: int) -> ResponseReturnValue:
     """Download the report as a table for a spreadsheet. Times are in the person's time zone."""
-    rows = [("Name", "Username", "Department", "State", "Version", "When", "Earlier versions")]
+    rows = [("Name", "Username", "Department", "Status", "Version", "When", "Earlier versions")]
     for line in Acknowledgement.report(reported_post(post_id)).lines:
         given = [(str(one.revision), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
         version, when = given[-1] if given else ("", "")
@@ -7239,7 +7239,7 @@ def show_mail() -> ResponseReturnValue:
     if form.validate_on_submit():
         with form.errors_from_model():
             send_test(current_user)
-            return redirect_with_flash("/admin/mail", f"The mail server took a test for {current_user.email}.")
+            return redirect_with_flash("/admin/mail", f"The mail server accepted a test email to {current_user.email}.")
     mails = sa.select(OutgoingMail).options(joinedload(OutgoingMail.user))
     page = paginate(mails, (OutgoingMail.id.desc(),), request.args.get("before"))
     return form_page("admin/mail.html", form, page=page, kinds=MAIL_KINDS)
@@ -7306,7 +7306,7 @@ def empty_bin_now() -> ResponseReturnValue:
     form = SiteForm()
     if form.validate_on_submit():
         removed = Bin.empty(current_user, utcnow())
-        return redirect_with_flash("/admin/bin", f"{plural(removed, 'thing').capitalize()} deleted permanently.")
+        return redirect_with_flash("/admin/bin", f"{plural(removed, 'item').capitalize()} deleted permanently.")
     return form_page("admin/empty_bin.html", form)
 
 
@@ -7363,10 +7363,10 @@ def host_finding() -> Finding:
     return Finding(True, "host", host)
 
 
-@transactional
 def check_writing() -> None:
-    """Write a row that `Throttle.take` deletes again. Raises the engine's error where nothing can be written."""
+    """Write a row and take it back. Raises the engine's error where nothing can be written."""
     database.upsert(Throttle, [{"key": "check", "whole_at": utcnow()}])
+    db.session.rollback()
 
 
 def database_finding() -> Finding:
@@ -7385,7 +7385,7 @@ def database_finding() -> Finding:
 def mail_finding() -> Finding:
     """Check whether emails wait for an hour, or failed in the last day."""
     if not mail_is_on():
-        return Finding(True, "email", "not set up: you hand over invitations and new passwords yourself")
+        return Finding(True, "email", "not set up: you pass on invitations and new passwords yourself")
     now = utcnow()
     unsent = count_of(OutgoingMail, OutgoingMail.created_at.between(now - MAIL_TRIED_FOR - 24 * HOUR, now - HOUR))
     words = f"{plural(unsent, 'email')} not sent" if unsent else "sent without delay"
@@ -7396,7 +7396,7 @@ def jobs_finding() -> Finding:
     """Check whether anything runs the jobs, and whether they succeed."""
     if age(JobRun.last_seen()) > JOBS_LATE:
         words = "nothing has run the jobs for five minutes, so scheduled posts aren't published"
-        remedy = f"They begin soon after a start. Beside a server other than wsgi.py, run: {FLASK} jobs run"
+        remedy = f"They begin soon after a start. With a server other than wsgi.py, also run: {FLASK} jobs run"
         return Finding(False, "jobs", words, remedy, "/admin/jobs")
     runs = JobRun.known()
     failing = ", ".join(job.name for job in JOBS if job.name in runs and runs[job.name].failures)
@@ -7605,7 +7605,7 @@ docs = Blueprint("docs", __name__, url_prefix="/api", static_folder=swagger_ui_p
 API_LIMIT = "300 per minute"  # for each person
 API_ABOUT = """Everything that people read and write on this site, for programs.
 
-Make a token under Account, Tokens, and send it with each request: `Authorization: Bearer ck_…`. It may do what its
+Create a token under Account, Tokens, and send it with each request: `Authorization: Bearer ck_…`. It may do what its
 scope and its person's role allow: `read` only reads, `write` also changes things, `admin` also reads the activity. The
 browser in which you are signed in may ask, too, with the `X-CSRFToken` of its page.
 
@@ -7883,7 +7883,7 @@ def change_post(given: Given, post_id: int) -> Post:
 @if_match
 @api.response(204)
 def remove_post(post_id: int) -> None:
-    """Delete a post; it waits in the recycle bin."""
+    """Delete a post; it stays in the recycle bin."""
     check_match(seen(Post, post_id))
     Post.delete(current_user, post_id)
 
@@ -7946,7 +7946,7 @@ def change_comment(given: Given, comment_id: int) -> Comment:
 @role_required(Role.MEMBER)
 @api.response(204)
 def remove_comment(comment_id: int) -> None:
-    """Delete a comment; it waits in the recycle bin."""
+    """Delete a comment; it stays in the recycle bin."""
     Comment.delete(current_user, comment_id)
 
 
@@ -7975,7 +7975,7 @@ def get_topics() -> Sequence[Topic]:
 @api.arguments(NewTopicSchema, example={"name": "Canteen", "description": "What there is to eat"})
 @api.response(201, TopicSchema)
 def create_topic(given: Given) -> Topic:
-    """Make a topic. A private one is seen only by its members: at first only by you."""
+    """Create a topic. A private one is seen only by its members: at first only by you."""
     return seen(Topic, Topic.create(current_user, form_id=new_form_id(), **given).id)
 
 
@@ -7993,7 +7993,7 @@ def change_topic(given: Given, topic_id: int) -> Topic:
 @role_required(Role.EDITOR)
 @api.response(204)
 def remove_topic(topic_id: int) -> None:
-    """Delete a topic with everything in it; it waits in the recycle bin."""
+    """Delete a topic with everything in it; it stays in the recycle bin."""
     Topic.delete(current_user, topic_id)
 
 
@@ -8069,7 +8069,7 @@ class UploadSchema(ma.Schema):
 @api.arguments(AttachmentsQuerySchema, location="query")
 @api.response(200, AttachmentSchema(many=True))
 def get_attachments(query: Given) -> ResponseReturnValue:
-    """The files of posts and comments, and one's own that belong to nothing yet; newest first."""
+    """The files of posts and comments, and your own that belong to nothing yet; newest first."""
     return listed(Attachment.visible_to(current_user), (Attachment.id.desc(),), query | {"person_id": None})
 
 
@@ -8096,7 +8096,7 @@ def get_content(file_id: int) -> ResponseReturnValue:
 @login_required
 @api.response(204)
 def remove_attachment(file_id: int) -> None:
-    """Remove a file; it waits in the recycle bin."""
+    """Remove a file; it stays in the recycle bin."""
     Attachment.delete(current_user, file_id)
 
 
@@ -8133,7 +8133,7 @@ def get_acknowledgements(post_id: int) -> Sequence[Any]:
 @api.arguments(AcknowledgeSchema, example={"revision": 1})
 @api.response(204)
 def create_acknowledgement(given: Given, post_id: int) -> None:
-    """Confirm that one has read a revision of a post. A second time, nothing happens."""
+    """Confirm that you have read a revision of a post. A second time, nothing happens."""
     Acknowledgement.acknowledge(current_user, post_id, **given)
 
 
@@ -8224,7 +8224,7 @@ class ActivitySchema(ThingSchema):
 @api.arguments(PlaceSchema, location="query")
 @api.response(200, ActivitySchema(many=True))
 def get_activity(query: Given) -> ResponseReturnValue:
-    """What everybody did, newest first, without the words of what one may not see."""
+    """What everyone did, newest first, without the names of what you may not see."""
     return listed(sa.select(Activity), LATEST_FIRST, query)
 
 
@@ -8645,7 +8645,7 @@ KEYS = (
     Key("k", "Previous item or comment"),
     Key("n", "Write something new", Role.MEMBER),
     Key("e", "Edit what you're looking at", Role.MEMBER),
-    Key("?", "Show these keys"),
+    Key("?", "Show these shortcuts"),
     Key("Esc", "Close or cancel"),
 )
 WRITING_KEYS = (
@@ -8928,7 +8928,7 @@ def rebuild_search_index() -> None:
 
 @commands.command("rerender")
 def rerender_command() -> None:
-    """Render the texts again that an older version of Corkboard rendered."""
+    """Render again the texts that an older version of Corkboard rendered."""
     database.check_ready()
     count = rerender_texts()
     click.echo(f"{plural(count, 'text')} rendered." if count else "Nothing to render.")
@@ -8963,7 +8963,7 @@ BACKUP_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False
 @commands.command("verify-backup")
 @BACKUP_FILE
 def verify_backup_command(file: Path) -> None:
-    """Try out whether FILE can be restored; exits with 1 if it cannot. Nothing on the site changes."""
+    """Check whether FILE can be restored; exits with 1 if it can't. Nothing on the site changes."""
     database.check_ready()
     Backup.verify(file)
     click.echo(f"{file} can be restored: everything in it is there.")
@@ -8973,7 +8973,7 @@ def verify_backup_command(file: Path) -> None:
 @BACKUP_FILE
 @click.option("--replace", is_flag=True, help="Replace the people and everything else that is there.")
 def restore_command(file: Path, replace: bool) -> None:
-    """Put the site that is in FILE into the database of DATABASE_URL and the data folder.
+    """Restore the site in FILE to the database of DATABASE_URL and the data folder.
 
     Everybody has to sign in again. With --replace, a backup of what it replaces is made first.
     """
@@ -9241,7 +9241,7 @@ MAIL_ERRORS = (OSError, ValueError, MessageError)  # smtplib's exceptions are OS
 # What went wrong, in words for administrators. The first exception that matches counts.
 MAIL_TROUBLE: tuple[tuple[type[Exception], str], ...] = (
     (smtplib.SMTPAuthenticationError, "{MAIL_SERVER} refused MAIL_USERNAME and MAIL_PASSWORD."),
-    (smtplib.SMTPException, "{MAIL_SERVER} didn't take an email from {MAIL_FROM}."),
+    (smtplib.SMTPException, "{MAIL_SERVER} didn't accept an email from {MAIL_FROM}."),
     (ssl.SSLError, "The encryption of {MAIL_SERVER} isn't trusted. Check MAIL_PORT and MAIL_CA_FILE."),
     (OSError, "{MAIL_SERVER} doesn't answer on port {MAIL_PORT}. Check MAIL_SERVER and MAIL_PORT."),
     (Exception, "This isn't an address that email can be sent to."),
@@ -9396,7 +9396,7 @@ JOBS = (
     Job("weekly-mail", 7 * 24 * HOUR, "Prepares the weekly summaries.",
         functools.partial(OutgoingMail.queue, "weekly"), "email", "prepared", at=7),
     Job("reviews", HOUR, "Tells owners which pages are overdue for review.", notify_overdue_reviews, "page", "overdue"),
-    Job("empty-bin", 6 * HOUR, "Deletes old things from the recycle bin.", empty_bin, "thing", "deleted permanently"),
+    Job("empty-bin", 6 * HOUR, "Deletes old items from the recycle bin.", empty_bin, "thing", "deleted permanently"),
     Job("clean-up", 24 * HOUR, "Deletes unused files, which wait in the trash for 30 days, and old records.", clean_up,
         "thing", "deleted"),
     Job("activity", 24 * HOUR, "Deletes old entries of the activity.", prune_activity, "entry", "deleted", "entries"),
@@ -9512,8 +9512,8 @@ ERROR_WORDS = {
     403: ("No access", "You don't have permission to do this. If you think you should, ask an administrator."),
     404: ("Page not found", "It doesn't exist, or you don't have access. It may have been moved or deleted."),
     405: ("This address doesn't accept that", "Go back and use the button on the page."),
-    409: ("Changed in the meantime", "Somebody else changed this at the same time. Go back, reload and try again."),
-    412: ("Changed in the meantime", "It changed since the version that If-Match names. Read it again."),
+    409: ("Changed in the meantime", "Someone else changed this at the same time. Go back, reload and try again."),
+    412: ("Changed in the meantime", "It has changed since the version that If-Match names. Read it again."),
     413: ("Too large", "The file is larger than this site accepts."),
     415: ("Not accepted", "This site doesn't accept that kind of content."),
     422: ("Please check", "Something you sent isn't right. Go back and correct it."),

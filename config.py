@@ -76,7 +76,7 @@ class ConfigError(click.ClickException):
     def __init__(self, findings: Iterable[Finding]):
         self.findings = list(findings)
         lines = [str(finding) for finding in self.findings if not finding.ok]
-        super().__init__("\n".join(["Corkboard does not start with these settings.", *lines]))
+        super().__init__("\n".join(["Corkboard can't start with these settings.", *lines]))
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(self.format_message(), file=file, err=file is None)
@@ -179,8 +179,8 @@ class Config:
             self._found(True, name, "set")
             return
         known, short = key.lower() in KNOWN_SECRET_KEYS, len(key) < SECRET_KEY_MIN_LENGTH
-        text = "a key that everybody knows" if known else f"shorter than {SECRET_KEY_MIN_LENGTH} characters"
-        remedy = "Leave it out, and Corkboard makes one and keeps it. Or take the output of: "
+        text = "a key that is publicly known" if known else f"shorter than {SECRET_KEY_MIN_LENGTH} characters"
+        remedy = "Leave it out, and Corkboard generates one and keeps it. Or use the output of: "
         remedy += 'python -c "import secrets; print(secrets.token_hex(32))"'
         self._found(not (known or short), name, text if known or short else "set", remedy)
 
@@ -218,7 +218,7 @@ class Config:
         for wrong, text, remedy in (
             (not self._given("MAIL_FROM"), "set without MAIL_FROM", "Set MAIL_FROM to the sender's address."),
             (halved, "set without one of MAIL_USERNAME and MAIL_PASSWORD", "Set both, or neither."),
-            (unsafe, "would be sent MAIL_PASSWORD unencrypted", "Take out MAIL_USE_TLS=no, or the password."),
+            (unsafe, "would be sent MAIL_PASSWORD unencrypted", "Remove MAIL_USE_TLS=no, or the password."),
         ):
             if wrong:
                 self._found(False, "MAIL_SERVER", text, remedy)
@@ -243,13 +243,13 @@ class Config:
     def _check_production(self) -> None:
         asked = [name for name in ("FLASK_DEBUG", "APP_DEBUG") if self._given(name).lower() not in OFF]
         text = f"asked for by {' and '.join(asked)}" if asked else "off"
-        self._found(not asked, "debug mode", text, "Take it out, or set APP_ENV=development on your own machine.")
+        self._found(not asked, "debug mode", text, "Remove it, or set APP_ENV=development on your own machine.")
 
         text, remedy = sqlite_trouble(self.DATABASE_URL)
         self._found(not text, "place of the database", text or "fit for it", remedy)
 
         missing = bool(self.TRUSTED_PROXY and not self.SITE_URL)
-        text = "SITE_URL is missing, and TRUSTED_PROXY is set" if missing else "in agreement with the settings"
+        text = "SITE_URL is missing, and TRUSTED_PROXY is set" if missing else "matches the settings"
         remedy = "Set SITE_URL to the address that people type, such as https://intranet.example.com."
         self._found(not missing, "address of the site", text, remedy)
 
@@ -487,7 +487,7 @@ def folder_trouble(folder: Path) -> str:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         places = [folder, *folder.glob("*.log")]
     except OSError as error:
-        return f"{folder} cannot be made ({reason(error)})"
+        return f"{folder} cannot be created ({reason(error)})"
     shut = [path for path in places if not os.access(path, os.R_OK | os.W_OK)]
     return f"{shut[0]} cannot be written to" if shut else ""
 

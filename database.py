@@ -619,7 +619,7 @@ def check_site() -> None:
 
 
 MISMATCH_ADVICE = (
-    "Let DATABASE_URL and DATA_DIR name what belongs together, or put the right database back in its place. To begin a "
+    "Point DATABASE_URL and DATA_DIR at the same site, or put the right database back. To begin a "
     "new site, set DATA_DIR to an empty folder. If the two do belong together, delete the file site_id in the folder."
 )
 

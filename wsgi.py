@@ -101,7 +101,7 @@ def lock_data_folder(folder: Path) -> IO[str]:
     try:
         file = open(path, "a+", encoding="ascii")  # noqa: SIM115
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written to ({error.strerror}). Who owns it?") from error
+        raise click.ClickException(f"{path} cannot be written to ({error.strerror}). Check who owns it.") from error
     if not lock(file):
         file.seek(0)
         pid = file.read(20).strip()

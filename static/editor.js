@@ -110,7 +110,7 @@
     form.setAttribute("action", `/posts/${id}/edit`);
     form.dataset.autosave = `/posts/${id}/autosave`;
     history.replaceState(null, "", `/posts/${id}/edit`);
-    tellAutosaved(`Saved ${new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}`);
+    tellAutosaved(`Saved ${new Date().toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}`);
     keepDraft(form); // what was typed in the meantime
     if (toAutosave(form).some(isTyped)) scheduleAutosave(form);
   }
@@ -156,7 +156,7 @@
     if (!isShown) return $("textarea", form).focus();
     const answer = await post(form.dataset.editor, new URLSearchParams({ body: $("textarea", form).value, topic: topicOf(form) }));
     if (answer?.ok) panel.innerHTML = (await answer.text()).trim() || "<p>Nothing to show yet.</p>";
-    else panel.textContent = "The preview isn't available just now. What you wrote is still there.";
+    else panel.textContent = "The preview isn't available right now. What you wrote is still here.";
     if (button) panel.focus();
   }
 

@@ -694,8 +694,8 @@ VALUES = {"role": "40", "kind": "page", "registration": "open", "registration_ro
 SMUGGLED = {name: VALUES.get(name, "1") for name in {*COLUMNS, "pinned", "is_admin", "admin", "access"}}
 DATES = {"scheduled_for": "", "expires_at": ""}
 GENUINE = {  # what the filling leaves empty
-    "topics.manage": {"private", "followed_by_default"}, "topics.edit": {"followed_by_default"}, "posts.new": DATES, "posts.edit": DATES, "posts.begin_draft": DATES,
-    "posts.autosave": DATES,
+    "topics.manage": {"private", "followed_by_default"}, "topics.edit": {"followed_by_default"}, "posts.new": DATES,
+    "posts.edit": DATES, "posts.begin_draft": DATES, "posts.autosave": DATES,
 }  # fmt: skip
 RANDOM = {"form_id", "token_hash", "prefix", "password_hash", "key", "object_id", "stored"}
 

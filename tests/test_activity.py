@@ -204,7 +204,7 @@ def test_what_was_open_is_told_when_it_is_long_gone(people, topics, sign_in):
     entries = told(sign_in(people.admin))
     assert "Member published Old news" in entries
     assert "Member deleted Old news" in entries
-    assert "Corkboard emptied the recycle bin (1 thing deleted permanently)" in entries
+    assert "Corkboard emptied the recycle bin (1 item deleted permanently)" in entries
 
 
 def test_a_post_that_moves_into_a_private_topic_is_named_no_more(people, topics, secret, sign_in):
@@ -258,7 +258,7 @@ def test_the_activity_is_filtered_by_who_what_and_when(people, week, sign_in):
     assert posts_told(admin, "?kind=topic") == []
     assert told(admin, "?kind=x") == []
     assert told(admin, "?since=1999-01-01&until=1999-01-02") == []
-    assert "Nothing found." in admin.get("/admin/activity?until=1999-01-02").text
+    assert "No results." in admin.get("/admin/activity?until=1999-01-02").text
 
 
 def test_who_failed_to_sign_in_as_somebody_is_found_with_them(app, people, sign_in):
@@ -358,7 +358,7 @@ def test_old_entries_are_deleted_by_a_job_that_records_it(app, people, topics, s
     left = db.session.scalars(sa.select(Activity.id).order_by(Activity.id)).all()
     assert left[: len(ids) - 3] == ids[3:]
     recorded = told(sign_in(people.admin), "?kind=activity")
-    assert recorded == ["Corkboard deleted old entries of this record (3 entries)"]
+    assert recorded == ["Corkboard deleted old activity entries (3 entries)"]
     assert corkboard.run_job(job, early=True) == "Nothing to do."
 
 

@@ -134,7 +134,7 @@ def test_a_form_sent_twice_makes_one_token_and_the_newer_one_counts(app, people,
 def test_only_an_administrator_makes_a_token_that_may_administer(people, sign_in):
     refused = make_token(sign_in(people.editor), scope="admin")
     assert refused.status_code == 422
-    assert "Only administrators can let a program do that." in refused.text
+    assert "Only administrators can give a program this access." in refused.text
     assert make_token(sign_in(people.admin), scope="admin").status_code == 200
 
 
@@ -214,7 +214,7 @@ def test_a_token_that_may_read_changes_nothing(people, topics, program):
     theirs = program(people.member, "read")
     assert theirs.get(f"/posts/{post.id}").status_code == 200
     refused = theirs.post(f"/posts/{post.id}/comments", {"body": "No."})
-    assert problem(refused, 403)["detail"] == "This token may not do that: it needs the scope write."
+    assert problem(refused, 403)["detail"] == "This token isn't allowed to do that: it needs the scope write."
     problem(theirs.delete(f"/posts/{post.id}", headers={"If-Match": "*"}), 403)
     problem(theirs.post("/notifications/read"), 403)
 
@@ -222,7 +222,7 @@ def test_a_token_that_may_read_changes_nothing(people, topics, program):
 @pytest.mark.parametrize("scope", ["read", "write"])
 def test_the_activity_takes_a_token_that_may_administer(people, program, scope):
     refused = program(people.admin, scope).get("/activity")
-    assert problem(refused, 403)["detail"] == "This token may not do that: it needs the scope admin."
+    assert problem(refused, 403)["detail"] == "This token isn't allowed to do that: it needs the scope admin."
 
 
 def test_a_script_of_a_page_asks_as_the_person_who_is_signed_in(people, topics, sign_in):
@@ -297,7 +297,7 @@ def test_an_outsider_can_own_no_page_and_the_field_is_named(people, topics, prog
         "owner_id": people.stranger.id,
     }  # fmt: skip
     refused = problem(program(people.editor).post("/posts", said), 422)
-    assert refused["errors"] == {"owner_id": ["Stranger can't see that topic. Choose somebody who can."]}
+    assert refused["errors"] == {"owner_id": ["Stranger can't see that topic. Choose someone who can."]}
 
 
 def test_a_draft_stays_with_its_author_until_it_is_published(people, topics, program):
@@ -623,7 +623,7 @@ def test_who_must_read_a_post_confirms_it_and_the_author_sees_that(people, topic
     assert lines == {"reader": "read", "member": "pending", "admin": "pending", "stranger": "pending"}
     plain = add_post(people.editor, topics.open)
     refused = theirs.post(f"/posts/{plain.id}/acknowledgements", {"revision": 1})
-    assert problem(refused, 422)["errors"] == {"revision": ["You aren't asked to confirm that you have read this."]}
+    assert problem(refused, 422)["errors"] == {"revision": ["You haven't been asked to confirm this."]}
 
 
 def test_notifications_say_what_happened_and_are_read(people, topics, program):

@@ -41,7 +41,7 @@ def test_what_is_deleted_is_in_the_bin_with_who_and_when_and_comes_back(people, 
     assert browser.submit(f"/posts/{post.id}/restore").status_code == 303
     assert browser.submit(f"/comments/{comment.id}/restore").status_code == 303
     assert "The old plan" not in shown(browser)
-    assert "There is nothing of this kind in the bin" in shown(browser, "comment")
+    assert "There is nothing of this type in the bin" in shown(browser, "comment")
     assert "The old plan" in browser.get("/").text
 
 
@@ -269,7 +269,7 @@ def test_a_deleted_file_is_listed_with_who_and_when_and_comes_back(people, topic
     assert member.get(address).status_code == 404
     assert editor.submit(f"/files/{file.id}/restore").status_code == 303
     assert member.get(address, buffered=True).data == b"Seven tables, forty chairs"
-    assert "There is nothing of this kind in the bin" in shown(editor, "file")
+    assert "There is nothing of this type in the bin" in shown(editor, "file")
 
 
 def test_a_file_that_is_removed_for_good_leaves_the_disk_with_the_next_cleaning(people, topics, sign_in):
@@ -279,7 +279,7 @@ def test_a_file_that_is_removed_for_good_leaves_the_disk_with_the_next_cleaning(
     gone, kept = deleted_file(member, topics.open, "gone.txt"), uploaded(member, b"Kept", "kept.txt")
     bound(member, topics.open, kept.id)
     assert (
-        "1 thing deleted permanently"
+        "1 item deleted permanently"
         in sign_in(people.admin).submit("/admin/bin/empty", follow_redirects=True).text.lower()
     )
     assert value(sa.select(Attachment.id).where(Attachment.id == gone.id)) is None
@@ -328,7 +328,7 @@ def test_a_picture_of_a_person_that_was_taken_away_is_in_no_bin(people, sign_in)
     assert value(sa.select(Attachment.deleted_at).where(Attachment.id == shown_once)) is not None
     for viewer in (people.member, people.editor, people.admin):
         assert (
-            "There is nothing of this kind" in sign_in(viewer).get("/admin/bin?kind=file").text
+            "There is nothing of this type" in sign_in(viewer).get("/admin/bin?kind=file").text
             or viewer is people.member
         )
-    assert "There is nothing of this kind in the bin" in shown(sign_in(people.admin), "file")
+    assert "There is nothing of this type in the bin" in shown(sign_in(people.admin), "file")

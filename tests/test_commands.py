@@ -411,7 +411,7 @@ REFUSED = [
     (["anna", "--password-stdin"], "short", "Use 8 to 256 characters"),
     (["anna", "--password-stdin"], "", "Use 8 to 256 characters"),
     (["anna", "--password-stdin"], "x" * 257, "Use 8 to 256 characters"),
-    (["anna", "--password-stdin"], "PASSWORD1", "first that anyone would guess"),
+    (["anna", "--password-stdin"], "PASSWORD1", "too easy to guess"),
     (["MEMBER", "--password-stdin"], GOOD, "add --reset"),
     (["member@example.com", "--password-stdin"], GOOD, "add --reset"),
     (["nobody", "--reset", "--password-stdin"], GOOD, "nobody called nobody"),
@@ -422,7 +422,7 @@ REFUSED = [
     (["x" * 33, "--password-stdin"], GOOD, "Username: Use 2 to 32 characters."),
     (["anna", "--email", "nonsense", "--password-stdin"], GOOD, "Email address: Enter an email address"),
     (["anna", "--email", "a@" + "x" * 300 + ".com", "--password-stdin"], GOOD, "Email address: Use at most 254"),
-    (["anna", "--email", "MEMBER@example.com", "--password-stdin"], GOOD, "Somebody else has this email address."),
+    (["anna", "--email", "MEMBER@example.com", "--password-stdin"], GOOD, "Someone else is using this email address."),
     (["anna", "--name", "x" * 81, "--password-stdin"], GOOD, "Name: Use at most 80 characters."),
 ]
 

@@ -213,7 +213,7 @@ def test_a_comparison_says_where_a_post_was_moved_and_what_it_was_turned_into(pe
     assert "<b>" not in browser.get(f"/posts/{post.id}/history/compare?old=1&new=2").text.partition("<h1>")[2]
     assert "Turned into a handbook page. Added" in compared(browser, post, 2, 3)
     assert "Moved" not in compared(browser, post, 2, 3)
-    assert "Moved from Workshop <b> to Everyone. Turned into news." in compared(browser, post, 3, 4)
+    assert "Moved from Workshop <b> to Everyone. Turned into a post." in compared(browser, post, 3, 4)
     back = compared(browser, post, 1, 4)
     assert "Moved" not in back
     assert "Turned" not in back
@@ -597,11 +597,11 @@ def test_an_owner_who_is_taken_out_of_the_topic_has_no_part_in_the_page_any_more
     page = add_post(people.editor, topics.private, kind="page", owner_id=people.reader.id, review_every=3)
     due_on(page, date(2020, 1, 1))
     browser = sign_in(people.reader)
-    assert "1 page of yours" in browser.get("/").text
+    assert "1 page you own" in browser.get("/").text
     with db.engine.begin() as connection:
         connection.execute(sa.delete(TopicMember).where(TopicMember.user_id == people.reader.id))
     due_on(page, date(2020, 1, 1))
-    assert "of yours" not in browser.get("/").text
+    assert "you own" not in browser.get("/").text
     assert browser.submit(f"/posts/{page.id}/still-accurate").status_code == 404
     assert "No page is due" in browser.get("/handbook/review").text
 
@@ -664,17 +664,17 @@ def test_a_page_whose_owner_is_gone_says_so_and_is_listed(people, topics, sign_i
 
 def test_an_owner_reads_on_home_how_many_pages_wait_without_another_statement(people, topics, sign_in, clock):
     browser = browser_on(clock, sign_in, people.member)
-    assert "of yours" not in browser.get("/").text
+    assert "you own" not in browser.get("/").text
     first = page_of(people, topics, "First", owner=people.member, every=3)
     page_of(people, topics, "Second", owner=people.member, every=6)
-    assert "of yours" not in browser.get("/").text
+    assert "you own" not in browser.get("/").text
     clock.now += 100 * DAY
-    assert "1 page of yours is due for review" in words_of(browser.get("/").text)
+    assert "1 page you own is due for review" in words_of(browser.get("/").text)
     clock.now += 200 * DAY
-    assert "2 pages of yours are due for review" in words_of(browser.get("/").text)
-    assert "of yours" not in browser_on(clock, sign_in, people.editor).get("/").text
+    assert "2 pages you own are due for review" in words_of(browser.get("/").text)
+    assert "you own" not in browser_on(clock, sign_in, people.editor).get("/").text
     PageReview.verify(people.member, first.id, clock.now.date())
-    assert "1 page of yours is due for review" in words_of(browser.get("/").text)
+    assert "1 page you own is due for review" in words_of(browser.get("/").text)
 
 
 @pytest.mark.parametrize("place", ["x", "WyJ4IiwxXQ", "WzEsMV0", "WyIyMDI2LTAxLTAxIiwgIngiXQ"])

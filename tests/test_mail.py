@@ -105,7 +105,7 @@ def test_an_announcement_comes_at_once_and_in_full(people, topics, office):
     ):
         assert part in shown
     assert f'href="https://board.example.com/posts/{post.id}"' in shown
-    assert "You get this because of your setting “Something new in a topic you follow”." in shown
+    assert "You're getting this because of your setting “Something new in a topic you follow”." in shown
     assert send() == 0
 
 
@@ -523,7 +523,7 @@ def test_a_server_that_asks_for_a_password_gets_it(people, office, setting):
         setting(MAIL_PASSWORD="wrong")
         assert trouble(people).startswith("127.0.0.1 refused MAIL_USERNAME and MAIL_PASSWORD. (535")
         setting(MAIL_USERNAME="", MAIL_PASSWORD="")
-        assert trouble(people).startswith("127.0.0.1 didn't take an email from Our board <board@example.com>. (530")
+        assert trouble(people).startswith("127.0.0.1 didn't accept an email from Our board <board@example.com>. (530")
 
 
 def test_an_encrypted_connection_needs_a_certificate_that_is_trusted(people, office, setting, tmp_path, monkeypatch):
@@ -672,7 +672,7 @@ def app_metrics(browser) -> dict[str, str]:
 def test_the_test_button_says_in_plain_words_how_it_went(people, office, sign_in):
     browser = sign_in(people.admin)
     answer = browser.submit("/admin/mail", follow_redirects=True)
-    assert "The mail server took a test for admin@example.com." in answer.text
+    assert "The mail server accepted a test email to admin@example.com." in answer.text
     assert office.subjects("admin") == ["A test from Corkboard"]
     assert office.to("admin")[0]["List-Unsubscribe"] is None
     office.unknown.add("admin@example.com")

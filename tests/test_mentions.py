@@ -219,13 +219,13 @@ def test_a_topic_that_one_does_not_see_tells_nothing_of_its_members(people, topi
 
 def test_a_preview_says_who_will_not_be_told(people, topics, sign_in):
     browser, body = sign_in(people.member), "@stranger, @editor, @nobody and `@stranger`"
-    told = "Stranger cannot see this topic and will not be told."
+    told = "Stranger can't see this topic and won't be notified."
     assert told in browser.submit("/posts/preview", {"body": body, "topic": topics.private.id}).text
     assert "cannot see" not in browser.submit("/posts/preview", {"body": body, "topic": topics.open.id}).text
     assert "cannot see" not in browser.submit("/posts/preview", {"body": body}).text
     whole = {"title": "T", "body": body, "topic": topics.private.id, "kind": "news", "preview": "1"}
     page = browser.submit("/posts/new", whole).text
-    assert page.count("cannot see this topic") == page.count(told) == 1
+    assert page.count("can't see this topic") == page.count(told) == 1
 
 
 def test_every_text_field_knows_which_topic_it_writes_for(people, topics, sign_in):

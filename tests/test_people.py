@@ -282,8 +282,8 @@ def test_which_day_it_is_goes_by_where_the_person_is(people, sign_in, noon, thei
 
 
 @pytest.mark.parametrize(("typed", "said"), [
-    ({"away_from": "2026-08-15", "away_until": "2026-08-14"}, "This is before the first day away."),
-    ({"away_from": "2026-08-15", "away_until": ""}, "Enter the last day."),
+    ({"away_from": "2026-08-15", "away_until": "2026-08-14"}, "The last day is before the first."),
+    ({"away_from": "2026-08-15", "away_until": ""}, "Enter your last day away."),
 ])  # fmt: skip
 def test_an_absence_that_ends_before_it_begins_is_refused(people, sign_in, typed, said):
     browser = sign_in(people.member)
@@ -365,7 +365,7 @@ def test_a_mail_address_is_taken_however_it_is_written(people, sign_in):
         assert refused.value.field == "email"
         answer = browser.submit("/account", PROFILE | {"email": email})
         assert answer.status_code == 422
-        assert "Somebody else has this email address." in answer.text
+        assert "Someone else is using this email address." in answer.text
 
 
 def test_nobodys_username_is_anothers_mail_address(people):
@@ -449,7 +449,7 @@ def test_an_administrator_corrects_a_name_and_an_email_address(people, sign_in):
     assert names_in(browser.get("/people?q=mia").text) == ["Mia Lee"]
     answer = browser.submit(address, {"name": "Mia <b>", "email": "EDITOR@example.com"})
     assert answer.status_code == 422
-    assert "Somebody else has this email address." in answer.text
+    assert "Someone else is using this email address." in answer.text
     assert 'value="Mia &lt;b&gt;"' in answer.text
 
 

@@ -580,7 +580,7 @@ def test_editors_pin_news_and_nobody_else_does(people, topics, sign_in):
     assert again(post).pinned_at
     answer = sign_in(people.editor).submit(f"/posts/{page.id}/pin", {"pinned": "1"})
     assert answer.status_code == 422
-    assert "Only news can be pinned." in answer.text
+    assert "Only posts can be pinned, not handbook pages." in answer.text
     sign_in(people.editor).submit(f"/posts/{post.id}/pin", {"pinned": "0"})
     assert again(post).pinned_at is None
 
@@ -676,7 +676,7 @@ def test_a_preview_of_a_comment_saves_nothing_and_keeps_what_was_typed(people, t
         assert page.status_code == 200, address
         for words in ("nothing is saved yet", "<strong>bold</strong>", ">\r\n**bold** @stranger</textarea>"):
             assert words in page.text, (address, words)
-        assert "Stranger cannot see this topic" in page.text, address
+        assert "Stranger can't see this topic" in page.text, address
     assert 'value="' + "5" * 32 + '"' in browser.submit(f"/posts/{post.id}/comments", typed).text, "the form's own id"
     assert (count(Comment), again(comment).edited_at) == (1, None)
     empty = browser.submit(f"/posts/{post.id}/comments", {"body": " ", "preview": "1"})

@@ -253,7 +253,7 @@ ana = browser_of("ana")
 assert "Sent through" in ana.get("/admin/mail").text
 ana.submit("/admin/mail")
 page = ana.get("/admin/mail").text
-assert "The mail server took a test for ana@example.com." in page, page
+assert "The mail server accepted a test email to ana@example.com." in page, page
 """
 
 

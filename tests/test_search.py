@@ -545,7 +545,7 @@ def test_the_words_are_marked_where_they_stand(app, people, topics, browser):
 
 def test_without_results_the_page_says_what_to_try(app, people, topics, browser):
     assert "No results." in browser.get("/search?q=zyzzyva").text
-    assert "Remove filters" in browser.get("/search?q=zyzzyva&kind=page").text
+    assert "Clear filters" in browser.get("/search?q=zyzzyva&kind=page").text
     assert "four letters of a word are enough" in browser.get("/search").text
 
 

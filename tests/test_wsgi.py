@@ -757,7 +757,7 @@ def test_unsound_settings_are_told_without_a_traceback(start):
     process = start(ready=False, THREADS="many", SECRET_KEY="dev")
     assert process.wait() == 1
     assert "FAILED  THREADS: 'many' cannot be used\n        Use a whole number from 2 to 64." in process.text
-    assert "FAILED  SECRET_KEY: a key that everybody knows" in process.text
+    assert "FAILED  SECRET_KEY: a key that is publicly known" in process.text
     assert "Traceback" not in process.text
 
 

@@ -52,7 +52,7 @@ def test_an_admin_finds_who_changed_what(site: Site, visit: Visit, admin: str, s
     expect(page).to_have_url(re.compile("person="))
     page.get_by_label("Search", exact=True).last.fill("nothing is called like this")
     page.get_by_role("button", name="Filter").click()
-    expect(page.get_by_text("Nothing found.")).to_be_visible()
+    expect(page.get_by_text("No results.")).to_be_visible()
     page.get_by_role("link", name="Clear filters").click()
     expect(page).to_have_url(re.compile(r"/admin/activity$"))
 

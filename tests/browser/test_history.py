@@ -110,7 +110,7 @@ def test_an_overdue_page_is_told_to_its_owner_who_says_that_it_is_still_accurate
     faults = faults_of(page, "the handbook with an overdue page")
     page.goto("/")
     faults += faults_of(page, "Home of an owner")
-    page.get_by_role("link", name=re.compile("of yours (is|are) due for review")).click()
+    page.get_by_role("link", name=re.compile("you own (is|are) due for review")).click()
     faults += faults_of(page, "what waits")
     page.get_by_role("link", name=str(title)).click()
     expect(page.get_by_text("Review overdue.")).to_be_visible()

@@ -168,7 +168,7 @@ def test_keys_do_nothing_for_those_who_switched_them_off(site: Site, visit: Visi
 
 def test_the_whole_site_can_be_reached_by_the_tab_key_alone(page: Page) -> None:
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     assert page.evaluate(FOCUSED) == "content"
 

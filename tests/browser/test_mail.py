@@ -61,7 +61,7 @@ def test_an_administrator_tries_the_server(mailing_site: Site, visit: Visit, off
     page.goto("/admin")
     page.get_by_role("navigation", name="Administration").get_by_role("link", name="Email").click()
     page.get_by_role("button", name="Send me a test").click()
-    expect(page.get_by_text("The mail server took a test for ana@example.com.")).to_be_visible()
+    expect(page.get_by_text("The mail server accepted a test email to ana@example.com.")).to_be_visible()
     assert office.subjects("ana") == ["A test from Corkboard"]
     office.unknown.add("ana@example.com")
     page.get_by_role("button", name="Send me a test").click()

@@ -110,7 +110,7 @@ def test_a_private_topic_offers_its_people_first_and_the_preview_says_who_is_not
     assert "can't see this topic" in options.nth(7).inner_text()
     field.press_sequentially("dev ")
     page.get_by_role("tab", name="Preview").click()
-    expect(page.get_by_text("Devendra Pillai cannot see this topic and will not be told.")).to_be_visible()
+    expect(page.get_by_text("Devendra Pillai can't see this topic and won't be notified.")).to_be_visible()
     assert faults_of(page, "a preview that warns") == []
 
 
