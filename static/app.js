@@ -5,7 +5,6 @@
 //   data-chooses="#id"   ticking a box in here ticks that one too
 //   data-missing, data-length, data-mismatch   the message for a field that is empty, too short or long, or malformed
 //   data-same-as="id"    this field repeats that one; data-differs has the message for when it does not
-//   data-copy="…"        this button copies that text
 //   data-people          people to choose from: a search filters their checkboxes, and each one chosen has a chip
 //   data-reveal="id"     this button shows and hides that password
 //   data-react           this link opens the list of reactions
@@ -47,20 +46,6 @@
     $("p", message).textContent = words;
     showMessages([message]);
   }
-
-  // == Copying: in the old way, because a page without HTTPS may not use the new one ==
-  on("click", (event) => {
-    const button = event.target.closest("[data-copy]");
-    if (!button) return;
-    const field = Object.assign(document.createElement("textarea"), { value: button.dataset.copy, className: "visually-hidden" });
-    button.after(field);
-    field.select();
-    const isCopied = document.execCommand("copy");
-    field.remove();
-    button.focus();
-    announce(isCopied ? "Copied." : "Your browser doesn't allow that. Select the text, and copy it.");
-    if (isCopied) button.firstChild.textContent = "Copied";
-  });
 
   // == Drafts that were sent: editor.js stores them, but the page after the form may have no editor ==
   function settleDrafts(isAccepted) {

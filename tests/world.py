@@ -347,5 +347,5 @@ def texts_to_copy(answer) -> dict[str, str]:
     """What an error page shows of a form that was sent, by its labels. Each text has a button that copies it."""
     labels = dict(re.findall(r'<label class="label" for="(sent-\d+)">([^<]+)</label>', answer.text))
     texts = re.findall(r'<textarea class="form-control"\s+id="(sent-\d+)"[^>]*>\n([^<]*)</textarea>', answer.text)
-    assert re.findall('data-copy="([^"]+)"', answer.text) == [*labels] == [place for place, _text in texts]
+    assert re.findall('data-copy-from="(sent-[^"]+)"', answer.text) == [*labels] == [place for place, _text in texts]
     return {labels[place]: html.unescape(text) for place, text in texts}
