@@ -355,7 +355,7 @@ def test_a_new_setup_link_ends_the_one_before(app, run):
 def test_a_site_that_is_set_up_has_no_setup_link(people, run):
     result = run("setup-link")
     assert result.code == 1
-    assert result.said.startswith("Error: The site is set up already.")
+    assert result.said.startswith("Error: The site is already set up.")
     assert result.said.count("\n") == 1
 
 
@@ -415,7 +415,7 @@ REFUSED = [
     (["MEMBER", "--password-stdin"], GOOD, "add --reset"),
     (["member@example.com", "--password-stdin"], GOOD, "add --reset"),
     (["nobody", "--reset", "--password-stdin"], GOOD, "nobody called nobody"),
-    (["member", "--reset", "--email", "READER@example.com", "--password-stdin"], GOOD, "Somebody else has this"),
+    (["member", "--reset", "--email", "READER@example.com", "--password-stdin"], GOOD, "Someone else is using this"),
     (["member", "--reset", "--email", "nonsense", "--password-stdin"], GOOD, "Email address: Enter an email address"),
     (["a", "--password-stdin"], GOOD, "Username: Use 2 to 32 characters."),
     (["a b", "--password-stdin"], GOOD, "Username: Use letters (a to z), digits"),

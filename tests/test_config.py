@@ -386,7 +386,7 @@ def test_a_log_folder_that_cannot_be_made_is_told(read, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "logs").touch()
     (finding,) = failed(read())
-    assert (finding.name, "cannot be made" in finding.text) == ("log folder", True)
+    assert (finding.name, "cannot be created" in finding.text) == ("log folder", True)
 
 
 def test_a_data_folder_that_cannot_be_made_is_told(tmp_path):

@@ -275,8 +275,8 @@ def test_a_body_that_finds_no_room_on_the_disk_is_an_error_page_like_any_other(s
 
     monkeypatch.setattr(served.request_class, "_load_form_data", full)
     answer = served.test_client().post("/broken/500", data={"body": "Words"}, headers=OURS)
-    assert answer.status_code == 500
-    assert "Something went wrong" in answer.text
+    assert answer.status_code == 507
+    assert "disk is full" in answer.text
 
 
 def test_too_many_tries_are_told_how_long_to_wait(app):

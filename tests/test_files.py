@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -818,7 +819,8 @@ def test_pictures_that_follow_each_other_are_a_gallery_and_a_picture_among_words
 
 def test_many_beginnings_of_pictures_are_read_in_time():
     begun = time.process_time()
-    render_markdown("![" * 5_000 + "![a](/files/1/" * 1_000)
+    with contextlib.suppress(corkboard.ValidationError):  # "too complex"
+        render_markdown("![" * 5_000 + "![a](/files/1/" * 1_000)
     assert time.process_time() - begun < 5
 
 

@@ -350,7 +350,7 @@ def test_a_version_comes_back_as_the_newest_and_that_can_be_undone(told, people,
 def test_restoring_what_stands_already_makes_no_version(told, people, sign_in):
     browser = sign_in(people.member)
     answer = browser.submit(f"/posts/{told.id}/history/3/restore", {"version": told.version})
-    assert "says already" in browser.get(answer.location).text
+    assert "the same as the current one" in browser.get(answer.location).text
     assert again(told).revision == 3
 
 

@@ -202,7 +202,7 @@ def test_an_editor_asks_by_the_form_and_ends_it(people, topics, sign_in):
     assert len(re.findall(r'type="checkbox"[^>]*checked', page)) == 2
     assert browser.submit(address, {"audience": "some"}).status_code == 422
     both = browser.submit(address, {"audience": "all", "people": [people.stranger.id]})
-    assert (both.status_code, "Choose one of the two." in both.text) == (422, True)
+    assert (both.status_code, "Choose either everyone, or only those chosen below." in both.text) == (422, True)
     Acknowledgement.acknowledge(people.reader, post.id, 1)
     assert browser.submit(f"{address}/end").status_code == 303
     assert (owing(post), count(Acknowledgement)) == (set(), 1)

@@ -622,7 +622,7 @@ def test_a_pin_that_is_over_is_told_beside_its_day_and_a_page_is_never_pinned(pe
     browser = sign_in(people.editor)
     answer = browser.submit("/posts/new", written(topics.open, pinned="y", until="2026-03-01"))
     assert answer.status_code == 422
-    assert re.search(r'id="until-error">.*?Choose a day that is not over', answer.text, re.DOTALL)
+    assert re.search(r'id="until-error">.*?Choose today or a later day', answer.text, re.DOTALL)
     assert count(Post) == 0
     browser.submit("/posts/new", written(topics.open, kind="page", **ATTENTION))
     db.session.rollback()
@@ -699,7 +699,7 @@ def test_nothing_is_born_expired(people, topics, sign_in, clock):
     )
     moved = browser.submit(address, form_of(again(post), scheduled_for="2026-04-01T09:00", expires_at=leaves))
     assert moved.status_code == 422
-    assert "Choose a day after the one" in moved.text
+    assert "Choose a day after it is published." in moved.text
     assert again(post).scheduled_for == datetime(2026, 3, 3, 9)
     draft = a_draft(people.member, topics.open)
     kept = form_of(draft, expires_at=leaves, draft="1")
@@ -768,7 +768,7 @@ def test_a_change_is_saved_quietly_or_told_again(people, topics, sign_in):
     browser.submit(f"/posts/{post.id}/edit", form_of(post, body="One"))
     assert recorded(post.id) == ["post.published", "post.edited"]
     told = browser.submit(f"/posts/{post.id}/edit", form_of(again(post), body="Two", notify="1"))
-    assert "Everyone who can see it is notified." in browser.get(told.location).text
+    assert "Everyone who can see it will be notified." in browser.get(told.location).text
     assert recorded(post.id)[2:] == ["post.edited", "post.shared_again"]
 
 

@@ -38,9 +38,10 @@ def current_chip(page: str) -> str:
 
 def test_the_topics_one_sees_stand_above_the_news_and_above_a_topics_own_posts(people, topics, sign_in):
     garden = add_topic(people.editor, "Garden")
-    links = ["/", "/topics/everyone", "/topics/management", "/topics/garden", "/topics"]
+    private = f"/topics/{topics.private.slug}"
+    links = ["/", "/topics/everyone", private, "/topics/garden", "/topics"]
     member, stranger = sign_in(people.member), sign_in(people.stranger)
-    for address, current in (("/", "/"), (f"/topics/{garden.slug}", "/topics/garden"), ("/topics/management",) * 2):
+    for address, current in (("/", "/"), (f"/topics/{garden.slug}", "/topics/garden"), (private, private)):
         page = member.get(address).text
         assert (chips(page), current_chip(page)) == (links, current)
     for address in ("/", "/topics/everyone"):
