@@ -5096,6 +5096,10 @@ class PostForm(SiteForm):
             field.validators = [Length(max=longest, message=f"Use at most {longest:,} characters.")]
 
 
+def forgiving_day_field() -> DateField:
+    return DateField(validators=[Optional()], filters=[lambda day: day if is_plausible(day) else None])
+
+
 class AutosaveForm(PostForm):
     """The form as autosave saves it. A day that is half typed counts as none.
 
@@ -5103,7 +5107,7 @@ class AutosaveForm(PostForm):
     """
 
     scheduled_for = None
-    expires_at = DateField(validators=[Optional()], filters=[lambda day: day if is_plausible(day) else None])
+    expires_at, until, due = forgiving_day_field(), forgiving_day_field(), forgiving_day_field()
 
 
 class MustReadForm(SiteForm):

@@ -250,7 +250,7 @@ def test_a_locked_file_and_a_missing_table_are_one_line(site_with, tmp_path, mon
     ({"host": "no-such-host.invalid"}, r"Can't connect to .* on 'no-such-host.invalid' .*\. Is the server running"),
 ])  # fmt: skip
 def test_what_a_server_refuses_is_one_line_in_its_own_words_with_what_to_change(site_with, mysql_url, change, words):
-    url = sa.make_url(mysql_url.replace("mysql://", "mysql+pymysql://", 1)).set(**change)
+    url = sa.make_url(mysql_url).set(**change)
     app = site_with(url.render_as_string(hide_password=False))
     for command in (["init-db"], ["setup-link"], ["create-admin", "anna", "--password-stdin"]):
         (line,) = said_by(app, *command)

@@ -295,7 +295,7 @@ def test_every_field_of_the_form_is_kept_by_itself_except_when_it_appears(people
 def test_a_day_that_is_half_typed_keeps_nothing_else_from_being_kept(people, topics, sign_in, day):
     browser, form = sign_in(people.member), written(topics.open, **BEGUN)
     draft = browser.submit("/posts/autosave", form | {"expires_at": "2030-03-04"}).json
-    later = form | {"version": draft["version"], "body": "It goes on", "expires_at": day}
+    later = form | {"version": draft["version"], "body": "It goes on", "expires_at": day, "until": day, "due": day}
     assert browser.submit(f"/posts/{draft['id']}/autosave", later).status_code == 200
     post = again(db.session.get(Post, draft["id"]))
     assert (post.body, post.expires_at) == ("It goes on", None)
