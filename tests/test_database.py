@@ -1153,7 +1153,8 @@ def test_a_page_that_is_looked_at_writes_only_that_it_was(app, people, topics, t
     browsers = [app.test_client(), *(sign_in(getattr(people, who)) for who in ("reader", "editor", "admin"))]
     harmless = ("SELECT", "WITH", "PRAGMA", "SHOW", "DESCRIBE")  # the last three ask for the schema, once
     harmless += ("INSERT INTO READ_MARKS", "UPDATE NOTIFICATIONS SET READ_AT")
-    harmless += ("INSERT INTO THROTTLES", "DELETE FROM THROTTLES")  # by which /readyz and Administration see that something can be written
+    # By these, /readyz and Administration see that something can be written.
+    harmless += ("INSERT INTO THROTTLES", "DELETE FROM THROTTLES")
     for browser in browsers:
         browser.get("/")  # notes the visit
         for address in addresses:
