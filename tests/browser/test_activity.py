@@ -48,7 +48,7 @@ def test_an_admin_finds_who_changed_what(site: Site, visit: Visit, admin: str, s
     changed = entries(page, "changed the settings").first
     changed.locator("summary").click()
     expect(changed.locator(".before-after")).to_contain_text("Good morning")
-    changed.get_by_role("link", name=re.compile("All by")).click()
+    changed.get_by_role("link", name=re.compile("Everything by")).click()
     expect(page).to_have_url(re.compile("person="))
     page.get_by_label("Search", exact=True).last.fill("nothing is called like this")
     page.get_by_role("button", name="Filter").click()

@@ -65,7 +65,7 @@ def test_n_writes_something_new(page: Page) -> None:
 
 def test_question_mark_shows_the_keys_and_escape_closes_them(page: Page) -> None:
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("n")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
@@ -74,7 +74,7 @@ def test_question_mark_shows_the_keys_and_escape_closes_them(page: Page) -> None
 
 def test_the_help_lists_every_key_that_does_something_and_no_other(page: Page) -> None:
     page.keyboard.press("?")
-    shown = page.get_by_role("dialog", name="Keys").locator("dl").first.locator("dt")
+    shown = page.get_by_role("dialog", name="Keyboard shortcuts").locator("dl").first.locator("dt")
     assert [words.strip() for words in shown.all_text_contents()] == [key.keys for key in KEYS]
     page.keyboard.press("Escape")
     script = (Path(app.__file__).parent / "static" / "app.js").read_text(encoding="utf-8")
@@ -154,7 +154,7 @@ def test_keys_with_a_modifier_belong_to_the_browser(page: Page) -> None:
 def test_keys_do_nothing_for_those_who_switched_them_off(site: Site, visit: Visit) -> None:
     page = visit(site, "ines")
     page.goto("/account/appearance")
-    page.get_by_label("Keyboard shortcuts").uncheck()
+    page.get_by_role("checkbox", name="Keyboard shortcuts").uncheck()
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("Saved.")).to_be_visible()
     page.goto("/handbook")
