@@ -1,7 +1,8 @@
 """Corkboard: the intranet of one small team, in one file.
 
  1. Constants and extensions  limits, security headers, roles, exceptions, Markdown, differences of texts
- 2. Models                    SoftDelete, User, SignIn, VisitCount, ApiToken, Topic, TopicMember, Post, Revision,
+ 2. Models                    SoftDelete, User, SignIn, VisitCount, Invitation, InvitationTopic, ResetLink,
+                              RecoveryCode, ApiToken, Topic, TopicMember, Group, GroupMember, Post, Revision,
                               MustReadRole, MustReadPerson, Acknowledgement, Comment, Attachment, Reaction, Activity,
                               Follow, ReadMark, NotificationChoice, Notification, OutgoingMail, Setting, SearchEntry,
                               Throttle, JobRun
@@ -76,6 +77,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import click
 import marshmallow as ma
 import nh3
+import segno
 import sqlalchemy as sa
 from diff_match_patch import diff_match_patch
 from flask import (
@@ -1047,6 +1049,12 @@ class User(db.Model):
     deactivated_at: Mapped[datetime | None] = mapped_column(Timestamp)
     previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    must_change_password: Mapped[bool] = mapped_column(default=False)  # somebody else made the present one
+    totp_secret: Mapped[str | None] = mapped_column(sa.String(64))  # None without two-step sign-in (RFC 6238)
+    totp_step: Mapped[int] = mapped_column(default=0)  # of the last code that was accepted: no code works twice
+    identity: Mapped[str | None] = mapped_column(sa.String(64), unique=True)  # hash of issuer and subject (OpenID)
+    awaits_approval: Mapped[bool] = mapped_column(default=False)  # until then, `deactivated_at` is set as well
+    erased_at: Mapped[datetime | None] = mapped_column(Timestamp)
     picture_id: ClassVar[Any]  # a column property, defined in "Hot reads"
     stand_in: Mapped[User | None] = relationship(remote_side=id)
 
@@ -1471,6 +1479,51 @@ class VisitCount(db.Model):
         return {row.day: row.visitors for row in counted}
 
 
+# -- Ways in: invitations, links for a new password, recovery codes ----------------------------------------------------
+
+
+class Invitation(db.Model):
+    """A link with which people join the site. It was sent to one address, or is handed over. Only a hash is kept."""
+
+    __tablename__ = "invitations"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"), index=True)
+    form_id: Mapped[str] = mapped_column(sa.String(32))
+    name: Mapped[str] = mapped_column(sa.String(NAME_MAX), default="")  # what it is for, such as "Saturday team"
+    email: Mapped[str | None] = mapped_column(sa.String(EMAIL_MAX))
+    role: Mapped[Role] = mapped_column(RoleType)
+    token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    uses: Mapped[int] = mapped_column(default=0)
+    uses_most: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
+    expires_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
+
+
+class InvitationTopic(db.Model):
+    """A topic that the people who accept an invitation join or follow."""
+
+    __tablename__ = "invitation_topics"
+    invitation_id: Mapped[int] = mapped_column(sa.ForeignKey("invitations.id", ondelete="CASCADE"), primary_key=True)
+    topic_id: Mapped[int] = mapped_column(sa.ForeignKey("topics.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class ResetLink(db.Model):
+    """A link with which one person chooses a new password, once. Only a hash is kept."""
+
+    __tablename__ = "reset_links"
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    expires_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
+
+
+class RecoveryCode(db.Model):
+    """A code that signs a person in once without their phone. Only a hash is kept."""
+
+    __tablename__ = "recovery_codes"
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    code_hash: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+
+
 # -- Tokens of programs ------------------------------------------------------------------------------------------------
 
 SCOPES = ("read", "write", "admin")  # each may do what the ones before it may
@@ -1826,6 +1879,29 @@ class TopicMember(db.Model):
 
     __tablename__ = "topic_members"
     topic_id: Mapped[int] = mapped_column(sa.ForeignKey("topics.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+# -- Groups ------------------------------------------------------------------------------------------------------------
+
+
+class Group(db.Model):
+    """Several people who can be called by one name: in mentions, for a must-read, and for a private topic."""
+
+    __tablename__ = "people_groups"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    form_id: Mapped[str] = mapped_column(sa.String(32))
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"), index=True)
+    name: Mapped[str] = mapped_column(sa.String(USERNAME_MAX))  # as after an @
+    name_key: Mapped[str] = mapped_column(sa.String(USERNAME_MAX), unique=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
+
+
+class GroupMember(db.Model):
+    """Membership of a person in a group."""
+
+    __tablename__ = "group_members"
+    group_id: Mapped[int] = mapped_column(sa.ForeignKey("people_groups.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
 
 
@@ -2246,6 +2322,8 @@ sa.Index("ix_posts_bin", Post.deleted_at, Post.id, sqlite_where=Post.deleted_at.
 sa.Index("ix_posts_owner", Post.owner_id, Post.review_by)
 sa.Index("ix_posts_review", Post.kind, Post.deleted_at, Post.review_by, Post.id)
 sa.Index("ix_posts_must_read", Post.must_read_since)
+sa.Index("uq_invitations_author_id_form_id", Invitation.author_id, Invitation.form_id, unique=True)
+sa.Index("uq_people_groups_author_id_form_id", Group.author_id, Group.form_id, unique=True)
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
 
 
@@ -5386,6 +5464,12 @@ def names_of(statement: sa.Select[Any]) -> list[tuple[int, str]]:
 
 def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
     return [SelectChoice(str(value), label) for value, label in pairs]
+
+
+def qr_code(text: str) -> Markup:
+    """Return a QR code as SVG, black on white in both themes: scanners read no other."""
+    code = segno.make(text, micro=False)
+    return Markup(code.svg_inline(scale=4, border=4, dark="#000", light="#fff", omitsize=True))
 
 
 # -- Reactions, as a page shows them -----------------------------------------------------------------------------------
@@ -8689,7 +8773,7 @@ def register_template_helpers(app: Flask) -> None:
     helpers = (icon, asset, cached_part, page_header, difference, depth_first)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local)
-    app.jinja_env.filters.update(for_mail=for_mail)
+    app.jinja_env.filters.update(for_mail=for_mail, qr_code=qr_code)
     app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
     app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
     app.jinja_env.globals.update(FLASK=FLASK, KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)

@@ -234,7 +234,7 @@ def test_what_the_code_imports_is_required():
     modules = {
         "alembic": "alembic", "flask": "Flask", "flask_bootstrap": "Bootstrap-Flask", "flask_migrate": "Flask-Migrate",
         "flask_sqlalchemy": "Flask-SQLAlchemy", "flask_wtf": "Flask-WTF", "markdown_it": "markdown-it-py",
-        "mdit_py_plugins": "mdit-py-plugins",
+        "mdit_py_plugins": "mdit-py-plugins", "segno": "segno", "pyotp": "pyotp", "jwt": "PyJWT",
         "nh3": "nh3", "PIL": "Pillow", "prometheus_client": "prometheus-client", "diff_match_patch": "diff-match-patch",
         "flask_limiter": "Flask-Limiter", "flask_smorest": "flask-smorest", "marshmallow": "marshmallow",
         "swagger_ui_bundle": "swagger-ui-bundle", "webargs": "flask-smorest",
