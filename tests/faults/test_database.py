@@ -26,7 +26,7 @@ RECOVERY_SECONDS = 5
 
 @pytest.mark.parametrize("end", [MariaDB.stop, MariaDB.kill], ids=["stopped", "killed"])
 def test_mariadb_restarted_under_load(mariadb: MariaDB, mariadb_site: Site, end: Callable[[MariaDB], None]):
-    with Load(mariadb_site, "ada", PASSWORD) as load:
+    with Load(lambda: Client(mariadb_site.port), "ada", PASSWORD) as load:
         until(lambda: load.wrong or min(load.progress()) >= 3, "nobody can read or comment")
         end(mariadb)
         try:
