@@ -8954,6 +8954,32 @@ def upgrade_site() -> None:
     click.echo(f"The database is upgraded. As it was before, it is in {path}.")
 
 
+STOP_SECONDS = 60  # for the requests in hand, and for the jobs
+
+
+@commands.command("stop")
+def stop_command() -> None:
+    """Stop the site that wsgi.py serves from this data folder, and wait until it has stopped."""
+    path = database.stop_file(current_app)
+    path.touch()
+    try:
+        wait_for_stop(time.monotonic() + STOP_SECONDS)
+    finally:
+        path.unlink(missing_ok=True)
+    click.echo("Corkboard is stopped.")
+
+
+def wait_for_stop(give_up: float) -> None:
+    while True:
+        try:
+            database.lock_data_folder(alone=True).close()
+            return
+        except click.ClickException:
+            if time.monotonic() > give_up:
+                raise
+        time.sleep(0.2)
+
+
 @commands.command("create-admin")
 @click.argument("username")
 @click.option("--email", default="", help="Email address.")

@@ -616,6 +616,11 @@ def lock_data_folder(alone: bool) -> IO[str]:
     return file
 
 
+def stop_file(app: Flask) -> Path:
+    """The file by which `python -m flask stop` asks what serves this data folder to stop."""
+    return app.config["DATA_DIR"] / "stop"
+
+
 def _lock(file: IO[str], alone: bool) -> bool:
     """Lock the file without waiting. Returns False if another process has locked it."""
     try:

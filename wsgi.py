@@ -3,6 +3,7 @@
 Contents: 1 the start, 2 the address, 3 ambiguous requests, 4 serving and stopping, 5 jobs.
 """
 
+import _thread
 import errno
 import logging
 import re
@@ -11,7 +12,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -178,6 +181,7 @@ def serve(app: Flask, listener: socket.socket) -> None:
     server.channel_class = Channel
     jobs = JobRunner(app)
     stop_on_signals(listener)
+    stop_on_request(database.stop_file(app))
     try:
         jobs.start()
         server.run()  # which ends by waiting five seconds for its threads
@@ -196,6 +200,18 @@ def stop_on_signals(listener: socket.socket) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
+
+
+def stop_on_request(path: Path) -> None:
+    """Stop as at a signal once `python -m flask stop` has written its file. A service of Windows gets no signal."""
+
+    def watch() -> None:
+        while not path.exists():
+            time.sleep(0.5)
+        _thread.interrupt_main(signal.SIGTERM)  # which the main thread notices within a second
+
+    path.unlink(missing_ok=True)
+    threading.Thread(target=watch, name="stop", daemon=True).start()
 
 
 def options(settings: dict[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,9 @@ def ensure_schema(app):
 def moving_advice():
     return os.environ.get("ADVICE", "")
 
+def stop_file(app):
+    return app.config["DATA_DIR"] / "stop"
+
 def finish_served_stop(app):
     if "NOTE_JOBS" in os.environ:
         app.note("finished")
@@ -762,3 +765,14 @@ def test_corkboard_itself_starts_answers_and_stops(start):
     process.signal()
     assert process.wait() == 0
     assert "Traceback" not in process.text
+
+
+def test_the_stop_command_lets_the_site_end_as_a_signal_does(start):
+    process = start(folder=PROJECT)
+    command = [sys.executable, "-m", "flask", "stop"]
+    environ = {**os.environ, "DATA_DIR": str(process.data)}
+    done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=90, check=True)
+    assert done.stdout == "Corkboard is stopped.\n"
+    assert process.wait() == 0
+    assert not (process.data / "corkboard.db-wal").exists()
+    assert not (process.data / "stop").exists()

@@ -56,7 +56,9 @@ def node(folder: Path, number: int, ports: list[int]) -> MariaDB:
     ):
         assert written in text, written
         text = text.replace(written, ours)
-    (folder / "galera.cnf").write_text(f"{text}wsrep_sst_receive_address = 127.0.0.1:{free_port()}\n", encoding="utf-8")
+    # The nodes begin with the same files, see `begin`: rsync as root cannot write to a folder of the test's.
+    text = text.replace("wsrep_sst_method = rsync", "wsrep_sst_method = skip")
+    (folder / "galera.cnf").write_text(text, encoding="utf-8")
     return MariaDB(folder, folder / "galera.cnf")
 
 
@@ -67,6 +69,23 @@ def balanced(text: str, nodes: list[MariaDB], port: int) -> str:
         assert f"10.0.0.{number}:3306" in text
         text = text.replace(f"10.0.0.{number}:3306", f"127.0.0.1:{each.port}")
     return text
+
+
+def begin(nodes: list[MariaDB]) -> None:
+    """Start the cluster. All nodes begin with the files of the first, so that none has to be sent them."""
+    first, *others = nodes
+    first.start("--wsrep-new-cluster")
+    with first.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE corkboard")
+    first.stop()
+    for each in others:
+        shutil.rmtree(each.folder / "data")
+        shutil.copytree(first.folder / "data", each.folder / "data")
+        state = each.folder / "data" / "grastate.dat"
+        state.write_text(state.read_text().replace("safe_to_bootstrap: 1", "safe_to_bootstrap: 0"))
+    first.start("--wsrep-new-cluster")
+    for each in others:
+        each.start()
 
 
 @contextlib.contextmanager
@@ -89,11 +108,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with contextlib.ExitStack() as running:
         ports = [free_port() for _ in range(3)]
         nodes = [node(tmp_path / f"node{number}", number, ports) for number in range(3)]
-        for number, each in enumerate(nodes):
-            each.start(*(["--wsrep-new-cluster"] if number == 0 else []))
+        begin(nodes)
+        for each in nodes:
             running.callback(each.kill)
-        with nodes[0].connect() as connection, connection.cursor() as cursor:
-            cursor.execute("CREATE DATABASE corkboard")
         redis = free_port()
         running.enter_context(process(REDIS, "--port", redis, "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path))
         yield from served(running, tmp_path, nodes, f"redis://127.0.0.1:{redis}/0")
