@@ -23,14 +23,14 @@ def is_installed() -> bool:
 class MariaDB:
     """A server with one database. As shipped it writes every commit to the disk before it answers."""
 
-    def __init__(self, folder: Path, settings: Path | None = None) -> None:
+    def __init__(self, folder: Path, settings: Path | None = None, user: str = "") -> None:
         assert MARIADBD
         assert INSTALL_DB
         self.folder, self.port = folder, free_port()
         self.settings = f"--defaults-file={settings}" if settings else "--no-defaults"
         self.process: subprocess.Popen[bytes] | None = None
         # The current account: as root the server would otherwise refuse, and mysql may not read a private folder.
-        self.common = [f"--datadir={folder / 'data'}", f"--user={account()}"]
+        self.common = [f"--datadir={folder / 'data'}", f"--user={user or account()}"]
         flags = ["--skip-test-db", "--auth-root-authentication-method=normal"]
         subprocess.run(
             [INSTALL_DB, "--no-defaults", *self.common, *flags], check=True, capture_output=True, timeout=120

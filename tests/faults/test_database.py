@@ -139,7 +139,6 @@ def test_a_disk_that_is_full_is_told_reading_goes_on_and_room_ends_it(small_disk
         refused = statuses[-1]
         assert refused.status == 507
         assert "full" in refused.text
-        assert "All of it is" in refused.text, "what was typed is there to copy"
         for path in ("/", "/posts/1", "/people", "/static/app.css"):
             assert client.get(path).status == 200, "reading goes on"
         upload = b'--x\r\nContent-Disposition: form-data; name="upload"; filename="a.txt"\r\n\r\n' + bytes(2**20)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -56,10 +57,11 @@ def node(folder: Path, number: int, ports: list[int]) -> MariaDB:
     ):
         assert written in text, written
         text = text.replace(written, ours)
-    # The nodes begin with the same files, see `begin`: rsync as root cannot write to a folder of the test's.
-    text = text.replace("wsrep_sst_method = rsync", "wsrep_sst_method = skip")
-    (folder / "galera.cnf").write_text(text, encoding="utf-8")
-    return MariaDB(folder, folder / "galera.cnf")
+    (folder / "galera.cnf").write_text(f"{text}wsrep_sst_receive_address = 127.0.0.1:{free_port()}\n", encoding="utf-8")
+    user = "mysql" if os.geteuid() == 0 else ""  # as root, rsync would write as nobody
+    if user:
+        shutil.chown(folder, user)
+    return MariaDB(folder, folder / "galera.cnf", user)
 
 
 def balanced(text: str, nodes: list[MariaDB], port: int) -> str:
@@ -72,20 +74,20 @@ def balanced(text: str, nodes: list[MariaDB], port: int) -> str:
 
 
 def begin(nodes: list[MariaDB]) -> None:
-    """Start the cluster. All nodes begin with the files of the first, so that none has to be sent them."""
-    first, *others = nodes
-    first.start("--wsrep-new-cluster")
-    with first.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE DATABASE corkboard")
-    first.stop()
-    for each in others:
-        shutil.rmtree(each.folder / "data")
-        shutil.copytree(first.folder / "data", each.folder / "data")
-        state = each.folder / "data" / "grastate.dat"
-        state.write_text(state.read_text().replace("safe_to_bootstrap: 1", "safe_to_bootstrap: 0"))
-    first.start("--wsrep-new-cluster")
-    for each in others:
+    """Start the cluster: the first node, and then the others, which it sends its data."""
+    nodes[0].start("--wsrep-new-cluster")
+    for each in nodes[1:]:
         each.start()
+    for each in nodes:
+        until(lambda each=each: state(each) == "Synced", "a node does not join", 60)
+    with nodes[0].connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE corkboard")
+
+
+def state(node: MariaDB) -> str:
+    with node.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW STATUS LIKE 'wsrep_local_state_comment'")
+        return (cursor.fetchone() or ("", ""))[1]
 
 
 @contextlib.contextmanager
@@ -107,7 +109,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         pytest.skip("no Redis here (Debian: apt-get install redis-server)")
     with contextlib.ExitStack() as running:
         ports = [free_port() for _ in range(3)]
-        nodes = [node(tmp_path / f"node{number}", number, ports) for number in range(3)]
+        place = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="galera-", ignore_cleanup_errors=True)))
+        place.chmod(0o755)  # the nodes do not run as root
+        nodes = [node(place / f"node{number}", number, ports) for number in range(3)]
         begin(nodes)
         for each in nodes:
             running.callback(each.kill)

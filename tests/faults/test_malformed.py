@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
 from serving import Client, Site
 from test_wsgi import UNCLEAR
 
+# ruff: noqa: E501 (a case a line would be longer than the rest of the file)
 pytestmark = pytest.mark.faults
 
 HOST = b"Host: 127.0.0.1\r\n"
@@ -63,11 +65,9 @@ def test_what_is_no_request_is_refused_and_harms_nothing(sqlite_site: Site) -> N
     failed = {}
     for case in CASES:
         answer = said_to(sqlite_site.port, case)
-        if answer and not answer.startswith(
-            (b"HTTP/1.1 2", b"HTTP/1.0 2", b"HTTP/1.1 3", b"HTTP/1.0 3", b"HTTP/1.1 4", b"HTTP/1.0 4")
-        ):
+        if answer and not re.match(rb"HTTP/1\.[01] ([234]\d\d|501|505) ", answer):
             failed[case[:80]] = answer[:80]
-    assert failed in ({}, {case: b for case, b in failed.items() if b.split()[1:2] in ([b"501"], [b"505"])})
+    assert failed == {}
     client = Client(sqlite_site.port)
     assert client.get("/login").status == 200
     client.close()
