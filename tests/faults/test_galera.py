@@ -7,6 +7,7 @@ nobody sees an error. On one computer each "machine" is a port.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
