@@ -8927,6 +8927,64 @@ def init_db_command() -> None:
     click.echo("The database is ready.")
 
 
+@commands.command("upgrade")
+def upgrade_command() -> None:
+    """Bring the database up to this version, after a backup. If that fails, everything is put back.
+
+    Stop the site first. An empty database gets its tables.
+    """
+    database.check_site()
+    if database.is_current():
+        rerender_texts()
+        click.echo("The database is up to date.")
+    else:
+        with database.lock_data_folder(alone=True):
+            upgrade_site()
+    for finding in site_findings():
+        if not finding.ok and finding.name != "jobs":  # which no stopped site runs
+            click.echo(finding)
+
+
+def upgrade_site() -> None:
+    """Upgrade the database of a site that is stopped, and say where the backup of it is."""
+    if database.is_empty():
+        database.upgrade_schema()
+        database.give_site_id()
+        click.echo("The database is ready.")
+        return
+    path = new_backup_path("-before-upgrade")
+    database.upgrade_or_put_back(path, rerender_texts)
+    Backup.record(None, "backup.made", path.name)
+    database.give_site_id()
+    click.echo(f"The database is upgraded. As it was before, it is in {path}.")
+
+
+STOP_SECONDS = 60  # for the requests in hand, and for the jobs
+
+
+@commands.command("stop")
+def stop_command() -> None:
+    """Stop the site that wsgi.py serves from this data folder, and wait until it has stopped."""
+    path = database.stop_file(current_app)
+    path.touch()
+    try:
+        wait_for_stop(time.monotonic() + STOP_SECONDS)
+    finally:
+        path.unlink(missing_ok=True)
+    click.echo("Corkboard is stopped.")
+
+
+def wait_for_stop(give_up: float) -> None:
+    while True:
+        try:
+            database.lock_data_folder(alone=True).close()
+            return
+        except click.ClickException:
+            if time.monotonic() > give_up:
+                raise
+        time.sleep(0.2)
+
+
 @commands.command("create-admin")
 @click.argument("username")
 @click.option("--email", default="", help="Email address.")

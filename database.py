@@ -438,6 +438,10 @@ class SchemaError(click.ClickException):
     """The schema is missing, or older or newer than the code. The message names the command to run."""
 
 
+class UpgradeError(click.ClickException):
+    """An upgrade failed. The message says why, and whether everything is as it was."""
+
+
 # The revisions from before the first release. Their tables were different.
 DEVELOPMENT_REVISIONS = {"0001", "0002", "0003", "0004", "0005", "0006"}
 
@@ -462,8 +466,7 @@ def check_schema() -> None:
     if not current:
         raise SchemaError(f"The database is empty. Create its tables with: {FLASK} init-db")
     _check_known(current, known)
-    words = "The database is older than this version. Make a copy of it, then run"
-    raise SchemaError(f"{words}: {FLASK} init-db")
+    raise SchemaError(f"The database is older than this version. Run: {FLASK} upgrade")
 
 
 def check_ready() -> None:
@@ -503,6 +506,18 @@ def schema_problem() -> str | None:
     return None
 
 
+def is_empty() -> bool:
+    """Whether no tables were ever made."""
+    return not _current_heads()
+
+
+def is_current() -> bool:
+    """Whether the schema is the one that this code needs. Raises `SchemaError` where it can never become that."""
+    heads, known = _script_heads()
+    _check_known(current := _current_heads(), known)
+    return current == heads
+
+
 def upgrade_schema() -> None:
     """Create the tables, or upgrade them. Only one process may do so at a time.
 
@@ -511,6 +526,44 @@ def upgrade_schema() -> None:
     _check_known(_current_heads(), _script_heads()[1])
     upgrade()
     database_state().schema_ok = False
+
+
+def upgrade_or_put_back(path: Path, finish: Callable[[], object]) -> None:
+    """Write a backup, upgrade the schema and check it. `finish` does what else an upgrade needs.
+
+    Raises `BackupError` where no backup can be made. Where anything fails later, the backup is put back, and
+    `UpgradeError` says so.
+    """
+    write_backup(path)
+    before = _current_heads()
+    try:
+        upgrade_schema()
+        check_schema()
+        check_columns()
+        finish()
+    except BaseException as error:  # Flask-Migrate ends with SystemExit
+        log.error("the upgrade failed", exc_info=error)
+        cause = getattr(error, "message", "") or str(getattr(error, "orig", error))
+        raise UpgradeError(f"The upgrade failed ({cause[:300]}). {_go_back(path, before)}") from error
+
+
+def check_columns() -> None:
+    """Raise the engine's error where a table or a column of the models is missing."""
+    with db.engine.connect() as connection:
+        for table in db.metadata.sorted_tables:
+            connection.execute(sa.select(table).limit(1))
+
+
+def _go_back(path: Path, before: set[str]) -> str:
+    """Put back a backup that was made before a failed upgrade. Returns what to say about it."""
+    try:
+        db.session.rollback()
+        if not (is_sqlite() and _current_heads() == before):  # SQLite takes back an unfinished migration by itself
+            put_back(path)
+    except Exception as error:
+        log.exception("the backup could not be put back")
+        return f"It could not be put back ({error}): restore {path} into an empty database by the earlier version."
+    return f"Everything is as it was before: start the earlier version again. There is a backup too: {path}"
 
 
 def ensure_schema(app: Flask) -> None:
@@ -530,6 +583,66 @@ def finish_served_stop(app: Flask) -> None:
     """After serving: leave a complete database file behind, so that a copy of it alone is a whole copy."""
     with app.app_context():
         checkpoint()
+
+
+# -- Who uses the data folder ------------------------------------------------------------------------------------------
+
+# On Windows nobody else can read a locked byte, so these lie far behind the process id, which others read. A process
+# that shares the folder locks one of them, and a process that wants it alone locks them all.
+LOCKED_BYTE, LOCKED_BYTES = 1 << 20, 1 << 16
+
+
+def lock_data_folder(alone: bool) -> IO[str]:
+    """Lock `serve.lock` and return the open file. The system releases the lock when the process ends.
+
+    Raises a `ClickException` if another process uses the folder or, where this one need not be `alone`, has it alone.
+    """
+    path = data_folder() / "serve.lock"
+    try:
+        file = open(path, "a+", encoding="ascii")  # noqa: SIM115
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written to ({error.strerror}). Check who owns it.") from error
+    if not _lock(file, alone):
+        file.seek(0)
+        pid = file.read(20).strip()
+        file.close()
+        raise click.ClickException(
+            f"Corkboard already uses the data folder {path.parent} ({f'process {pid}' if pid else 'another process'}). "
+            "Stop it first; for a second site, set DATA_DIR to another folder."
+        )
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def stop_file(app: Flask) -> Path:
+    """The file by which `python -m flask stop` asks what serves this data folder to stop."""
+    return app.config["DATA_DIR"] / "stop"
+
+
+def _lock(file: IO[str], alone: bool) -> bool:
+    """Lock the file without waiting. Returns False if another process has locked it."""
+    try:
+        import fcntl
+    except ImportError:
+        return _lock_on_windows(file, alone)
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock_on_windows(file: IO[str], alone: bool) -> bool:
+    import msvcrt
+
+    os.lseek(file.fileno(), LOCKED_BYTE + (0 if alone else os.getpid() % LOCKED_BYTES), os.SEEK_SET)
+    try:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, LOCKED_BYTES if alone else 1)  # pyright: ignore[reportAttributeAccessIssue]
+    except OSError:
+        return False
+    return True
 
 
 # ======================================================================================================================
@@ -932,10 +1045,11 @@ def write_backup(path: Path) -> None:
 def _write_parts(archive: zipfile.ZipFile, rows: Path) -> None:
     """Write the tables as they are at one moment, the files that they name, and the manifest."""
     manifest: Manifest = {"format": BACKUP_FORMAT, "tables": {}, "parts": {}}
+    known = _tables_of(_current_heads())
     with _snapshot() as connection:
         manifest["revision"] = MigrationContext.configure(connection).get_current_revision()
         manifest["counters"] = _counters(connection)
-        with progress("Writing tables", db.metadata.sorted_tables) as tables:
+        with progress("Writing tables", known.tables.values()) as tables:
             for table in tables:
                 if table.name not in NOT_BACKED_UP:
                     manifest["tables"][table.name] = _dump(connection, table, rows)
@@ -943,6 +1057,28 @@ def _write_parts(archive: zipfile.ZipFile, rows: Path) -> None:
         stored = {*connection.scalars(sa.select(db.metadata.tables["attachments"].c.stored))}
     _write_files(archive, manifest, stored)
     archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
+
+
+def _tables_of(heads: set[str]) -> sa.MetaData:
+    """The tables of the models or, where the database is older, those that its revision has."""
+    if heads == _script_heads()[0]:
+        return db.metadata
+    with scratch_lock, _scratch_app() as scratch, scratch.app_context():
+        upgrade(revision=next(iter(heads)))
+        with db.engine.connect() as connection:
+            return _made_tables(connection)
+
+
+def _made_tables(connection: sa.Connection) -> sa.MetaData:
+    """The tables that a scratch database has, with types that both engines know."""
+    known = sa.MetaData()
+
+    def generalise(_inspector: Any, _table: sa.Table, column: Any) -> None:
+        column["type"] = column["type"].as_generic()
+
+    event.listen(known, "column_reflect", generalise)
+    known.reflect(connection, only=lambda name, _: name != "alembic_version" and not is_search_index(name))
+    return known
 
 
 @contextlib.contextmanager
@@ -1018,7 +1154,9 @@ def opened_backup(file: IO[bytes], compare: bool = False) -> Iterator[tuple[Flas
         try:
             with zipfile.ZipFile(file) as archive, scratch.app_context():
                 manifest = _read_manifest(archive)
+                _check_room(manifest)
                 _load_tables(archive, manifest, compare)
+                upgrade()
                 files = [name for name in manifest["parts"] if name.startswith("files/")]
                 with progress("Reading files", files) as names:
                     for name in names:
@@ -1073,11 +1211,14 @@ def _read_manifest(archive: zipfile.ZipFile) -> Manifest:
     told = sorted((name, part["bytes"]) for name, part in manifest["parts"].items())
     if told != sorted((entry.filename, entry.file_size) for entry in entries if entry.filename != MANIFEST):
         raise BackupError("This backup is damaged: its parts are not the ones that its manifest names.")
+    return manifest
+
+
+def _check_room(manifest: Manifest) -> None:
     # Unpacked and loaded, a table takes three times its size for a while.
-    needed = sum(size * (3 if name.startswith("tables") else 1) for name, size in told)
+    needed = sum(part["bytes"] * (3 if name.startswith("tables") else 1) for name, part in manifest["parts"].items())
     if needed > (free := shutil.disk_usage(data_folder()).free):
         raise BackupError(f"There is no room to restore this backup: it takes {needed:,} bytes, and {free:,} are free.")
-    return manifest
 
 
 def _unpack(archive: zipfile.ZipFile, manifest: Manifest, name: str, path: Path) -> None:
@@ -1088,11 +1229,10 @@ def _unpack(archive: zipfile.ZipFile, manifest: Manifest, name: str, path: Path)
 
 
 def _load_tables(archive: zipfile.ZipFile, manifest: Manifest, compare: bool) -> None:
-    """Load the tables of a backup at the backup's schema, and bring that up to date."""
+    """Load the tables of a backup at the backup's schema."""
     upgrade(revision=manifest["revision"])
     with db.engine.connect() as connection:
-        known = sa.MetaData()
-        known.reflect(connection, only=lambda name, _: name != "alembic_version" and not is_search_index(name))
+        known = _made_tables(connection)
         if not known.tables.keys() - NOT_BACKED_UP <= manifest["tables"].keys() <= known.tables.keys():
             raise BackupError("This backup is damaged: its tables are not the ones of its schema.")
         connection.exec_driver_sql("DROP TRIGGER search_inserted")  # for the index is made faster at the end
@@ -1111,7 +1251,6 @@ def _load_tables(archive: zipfile.ZipFile, manifest: Manifest, compare: bool) ->
         if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
             raise BackupError(f"This backup is damaged: rows of {broken[0]} lack their {broken[2]}.")
         connection.commit()
-    upgrade()
 
 
 def _load_rows(connection: sa.Connection, table: sa.Table, path: Path) -> int:
@@ -1176,6 +1315,28 @@ def replace_site(scratch: Flask, manifest: Manifest, replace: bool) -> None:
     keep_site_id(database_site_id())
 
 
+def put_back(path: Path) -> None:
+    """Put the rows of a backup in the place of those that are there, in the backup's own schema. Files stay."""
+    with scratch_lock, _scratch_app() as scratch, zipfile.ZipFile(path) as archive:
+        with scratch.app_context():
+            manifest = _read_manifest(archive)
+            _load_tables(archive, manifest, compare=False)
+        if not is_sqlite():
+            _make_tables_again(manifest)
+        (_copy_to_sqlite if is_sqlite() else _copy_to_mysql)(scratch, manifest["counters"], replace=True)
+
+
+def _make_tables_again(manifest: Manifest) -> None:
+    """Drop the tables, and make those of a backup's schema."""
+    names = {*db.metadata.tables, *manifest["tables"], "alembic_version"}
+    with db.engine.connect() as connection:
+        connection.detach()
+        connection.exec_driver_sql("SET SESSION foreign_key_checks = 0")
+        for name in names.intersection(sa.inspect(connection).get_table_names()):
+            connection.exec_driver_sql(f"DROP TABLE `{name}`")
+    upgrade(revision=manifest["revision"])
+
+
 def _copy_to_sqlite(scratch: Flask, counters: Mapping[str, int], replace: bool) -> None:
     """Copy the pages of the scratch database in one transaction. Until its end, people read what was there before."""
     with db.engine.connect() as connection:
@@ -1204,7 +1365,7 @@ def _copy_to_mysql(scratch: Flask, counters: Mapping[str, int], replace: bool) -
         target.exec_driver_sql("SET SESSION foreign_key_checks = 0, unique_checks = 0")
         target.execute(db.metadata.tables["settings"].delete())  # until the end, nobody else sets it up
         _refuse_people(replace)
-        for table in db.metadata.sorted_tables:
+        for table in _made_tables(source).tables.values():
             target.execute(table.delete())
             rows = source.execute(sa.select(table).execution_options(yield_per=ROWS_AT_ONCE))
             for some in rows.mappings().partitions():

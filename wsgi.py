@@ -1,22 +1,22 @@
 """`app` for any WSGI server. Run as a script (`python wsgi.py`), this file serves Corkboard through Waitress.
 
-Contents: 1 the start, 2 one server for each data folder, 3 the address, 4 ambiguous requests, 5 serving and stopping,
-6 jobs.
+Contents: 1 the start, 2 the address, 3 ambiguous requests, 4 serving and stopping, 5 jobs.
 """
 
+import _thread
 import errno
 import logging
-import os
 import re
 import select
 import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 import click
 from flask import Flask
@@ -48,16 +48,14 @@ def main() -> int:
 
 def start() -> None:
     app = create_app()
-    lock_file = lock_data_folder(app.config["DATA_DIR"]) if is_on_sqlite(app) else None
-    try:
+    with app.app_context():
+        lock_file = database.lock_data_folder(alone=database.is_sqlite())  # on MySQL, several processes can serve
+    with lock_file:
         database.ensure_schema(app)
         with listen(app.config["HOST"], app.config["PORT"]) as listener:
             print_lines(*greeting(app))
             serve(app, listener)
         database.finish_served_stop(app)
-    finally:
-        if lock_file:
-            lock_file.close()
 
 
 def greeting(app: Flask) -> list[str]:
@@ -81,66 +79,7 @@ def print_lines(*lines: str) -> None:
         print(*lines, sep="\n", flush=True)
 
 
-# == 2. One server for each data folder ================================================================================
-
-# On Windows nobody else can read a locked byte, so the lock lies far behind the process id, which others read.
-LOCKED_BYTE = 1 << 20
-
-
-def is_on_sqlite(app: Flask) -> bool:
-    url = app.config["DATABASE_URL"]
-    return url.startswith("sqlite") and ":memory:" not in url
-
-
-def lock_data_folder(folder: Path) -> IO[str]:
-    """Lock `serve.lock` and return the open file. The system releases the lock when the process ends.
-
-    Raises a `ClickException` if another process holds it.
-    """
-    path = folder / "serve.lock"
-    try:
-        file = open(path, "a+", encoding="ascii")  # noqa: SIM115
-    except OSError as error:
-        raise click.ClickException(f"{path} cannot be written to ({error.strerror}). Check who owns it.") from error
-    if not lock(file):
-        file.seek(0)
-        pid = file.read(20).strip()
-        file.close()
-        raise click.ClickException(
-            f"Corkboard already serves the data folder {folder} ({f'process {pid}' if pid else 'another process'}). "
-            "Use that one, or stop it first; for a second site set DATA_DIR to another folder."
-        )
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def lock(file: IO[str]) -> bool:
-    """Lock the file without waiting. Returns False if another process has locked it."""
-    try:
-        import fcntl
-    except ImportError:
-        return lock_on_windows(file)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def lock_on_windows(file: IO[str]) -> bool:
-    import msvcrt
-
-    os.lseek(file.fileno(), LOCKED_BYTE, os.SEEK_SET)
-    try:
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
-    except OSError:
-        return False
-    return True
-
-
-# == 3. The address ====================================================================================================
+# == 2. The address ====================================================================================================
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -182,7 +121,7 @@ def address_trouble(error: OSError, host: str, port: int) -> str:
     return f"This computer has no address {host}. Set HOST=127.0.0.1, or HOST=0.0.0.0 to open it to the network."
 
 
-# == 4. Ambiguous requests =============================================================================================
+# == 3. Ambiguous requests =============================================================================================
 
 TRANSFER_ENCODING = re.compile(rb"^transfer-encoding:[ \t]*([^\r]*)", re.IGNORECASE | re.MULTILINE)
 CHUNK_LINE_MAX, TRAILER_MAX = 1024, 16 * 1024  # bytes; Waitress itself has no limit
@@ -227,7 +166,7 @@ class Channel(HTTPChannel):
     parser_class = RequestParser
 
 
-# == 5. Serving and stopping ===========================================================================================
+# == 4. Serving and stopping ===========================================================================================
 
 GRACE_SECONDS = 25  # for requests that a thread is working on
 OPEN_FILES = 4096
@@ -242,6 +181,7 @@ def serve(app: Flask, listener: socket.socket) -> None:
     server.channel_class = Channel
     jobs = JobRunner(app)
     stop_on_signals(listener)
+    stop_on_request(database.stop_file(app))
     try:
         jobs.start()
         server.run()  # which ends by waiting five seconds for its threads
@@ -260,6 +200,18 @@ def stop_on_signals(listener: socket.socket) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
+
+
+def stop_on_request(path: Path) -> None:
+    """Stop as at a signal once `python -m flask stop` has written its file. A service of Windows gets no signal."""
+
+    def watch() -> None:
+        while not path.exists():
+            time.sleep(0.5)
+        _thread.interrupt_main(signal.SIGTERM)  # which the main thread notices within a second
+
+    path.unlink(missing_ok=True)
+    threading.Thread(target=watch, name="stop", daemon=True).start()
 
 
 def options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -292,7 +244,7 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
-# == 6. Jobs ===========================================================================================================
+# == 5. Jobs ===========================================================================================================
 
 JOB_GRACE_SECONDS = 5
 

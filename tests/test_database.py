@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import re
 import secrets
@@ -11,8 +13,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import zipfile
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -588,14 +592,14 @@ CHANGES = ("CREATE", "ALTER", "DROP", "INSERT", "UPDATE")
 
 
 @contextmanager
-def power_cut(at: int):
+def power_cut(at: int, lasting: bool = True):
     """Raise `PowerCut` in place of the statement with that number, of those that change something."""
     seen = []
 
     def cut(_connection, _cursor, statement, *_more):
         if statement.lstrip().startswith(CHANGES):
             seen.append(statement)
-            if len(seen) > at:
+            if len(seen) == at + 1 or (lasting and len(seen) > at):
                 raise PowerCut
 
     event.listen(db.engine, "before_cursor_execute", cut)
@@ -617,7 +621,7 @@ def test_an_upgrade_that_was_interrupted_can_be_run_again(bare):
         without_schema()
         with pytest.raises(PowerCut), power_cut(interrupted_at):
             database.upgrade_schema()
-        with pytest.raises(database.SchemaError, match="python -m flask init-db"):
+        with pytest.raises(database.SchemaError, match="python -m flask"):
             database.check_schema()
         database.upgrade_schema()
         database.check_schema()
@@ -626,13 +630,16 @@ def test_an_upgrade_that_was_interrupted_can_be_run_again(bare):
         assert settings_as_made() == rows
 
 
-def as_made_by_the_first_version() -> None:
-    """Take the schema back to the first revision, whose tables on SQLite had no AUTOINCREMENT."""
+REVISIONS = sorted(database._script_heads()[1] - database._script_heads()[0])  # those from which one upgrades
+
+
+def go_back_to(revision: str) -> None:
+    """Take the schema back to a revision. The tables of the first one had no AUTOINCREMENT on SQLite."""
     from flask_migrate import downgrade
 
     db.session.rollback()  # what it has read of a table keeps MySQL from changing that
-    downgrade(directory=str(database.MIGRATIONS), revision="0001_initial")
-    if database.is_sqlite():
+    downgrade(directory=str(database.MIGRATIONS), revision=revision)
+    if database.is_sqlite() and revision == REVISIONS[0]:
         with db.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA writable_schema = ON")
             connection.exec_driver_sql("UPDATE sqlite_master SET sql = REPLACE(sql, ' AUTOINCREMENT', '')")
@@ -648,21 +655,30 @@ def record_as_the_first_version(action: str) -> None:
         ))  # fmt: skip
 
 
-def test_a_database_of_the_first_version_keeps_its_rows_wherever_its_upgrade_is_cut(bare, people, team):
-    for interrupted_at in range(200):
-        as_made_by_the_first_version()
-        record_as_the_first_version("post.drafted")
-        record_as_the_first_version("reaction.added")
+def check_each_cut(revision: str, to: str = "head", stride: int = 1) -> int:
+    """Cut the upgrade of a filled database at each `stride`-th statement, and finish it. Returns how often."""
+    from flask_migrate import upgrade
+
+    for cuts in range(1000):
+        go_back_to(revision)
         before = rows_as_counted()
         try:
-            with power_cut(interrupted_at * 7):
-                database.upgrade_schema()
+            with power_cut(cuts * stride):
+                upgrade(directory=str(database.MIGRATIONS), revision=to)
             break
         except (PowerCut, click.ClickException):
             database.upgrade_schema()
         assert before.items() <= rows_as_counted().items()
         assert differences() == []
-    assert interrupted_at > 1
+    database.upgrade_schema()
+    return cuts
+
+
+def test_a_database_of_the_first_version_keeps_its_rows_wherever_its_upgrade_is_cut(bare, people, team):
+    go_back_to(REVISIONS[0])
+    record_as_the_first_version("post.drafted")
+    record_as_the_first_version("reaction.added")
+    assert check_each_cut(REVISIONS[0], stride=7) > 1
     with db.engine.connect() as connection:
         told = connection.execute(
             sa.text("SELECT DISTINCT action, detail FROM activities WHERE detail = 'secret'")
@@ -673,6 +689,116 @@ def test_a_database_of_the_first_version_keeps_its_rows_wherever_its_upgrade_is_
             names = "SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'"
             made = {*connection.exec_driver_sql(names).scalars()}
         assert made == {table.name for table in db.metadata.tables.values() if "id" in table.columns}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("revision", "to"), [*pairwise([*REVISIONS, "head"])])
+def test_an_upgrade_can_be_cut_at_every_statement_of_each_revision(bare, people, team, revision, to):
+    assert check_each_cut(revision, to) > 1
+
+
+def run_upgrade(app) -> SimpleNamespace:
+    result = app.test_cli_runner().invoke(args=["upgrade"])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    db.session.rollback()
+    lines = [line for line in result.output.splitlines() if line.startswith(("The database", "Error"))]
+    return SimpleNamespace(code=result.exit_code, lines=lines)
+
+
+def backups_before_upgrades() -> list[Path]:
+    return sorted((database.data_folder() / "backups").glob("*-before-upgrade.zip"))
+
+
+def everything() -> dict[str, list]:
+    """All rows of all tables that a backup keeps, as they are in the database."""
+    tables = sa.MetaData()
+    with db.engine.connect() as connection:
+        tables.reflect(connection, only=lambda name, _: not database.is_search_index(name))
+        return {
+            name: sorted(map(repr, connection.execute(sa.select(table))))
+            for name, table in tables.tables.items() if name not in database.NOT_BACKED_UP
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_the_command_upgrades_each_version_after_a_backup_of_it(bare, people, team, empty_folder, revision):
+    go_back_to(revision)
+    before = rows_as_counted()
+    done = run_upgrade(bare)
+    (backup,) = backups_before_upgrades()
+    assert (done.code, done.lines) == (0, [f"The database is upgraded. As it was before, it is in {backup}."])
+    assert differences() == []
+    after = rows_as_counted()
+    assert {name: count for name, count in before.items() if after[name] < count and name != "activities"} == {}
+    assert bare.test_cli_runner().invoke(args=["verify-backup", str(backup)]).exit_code == 0
+    with zipfile.ZipFile(backup) as archive:
+        assert json.loads(archive.read("manifest.json"))["revision"] == revision
+
+
+@pytest.mark.parametrize("at", [0, 5, 17])
+@pytest.mark.parametrize("revision", [REVISIONS[0], REVISIONS[-1]])
+def test_an_upgrade_that_fails_puts_everything_back(bare, people, team, empty_folder, revision, at):
+    go_back_to(revision)
+    before = everything()
+    with power_cut(at, lasting=False):
+        failed = run_upgrade(bare)
+    (line,) = failed.lines
+    assert failed.code == 1
+    assert line.startswith("Error: The upgrade failed (")
+    assert "Everything is as it was before" in line
+    assert str(*backups_before_upgrades()) in line
+    assert everything() == before
+    database.upgrade_schema()
+    assert differences() == []
+
+
+def test_an_upgrade_that_leaves_something_out_puts_everything_back(bare, people, team, empty_folder, monkeypatch):
+    go_back_to(REVISIONS[-1])
+    before = everything()
+    column = sa.Column("shoe_size", sa.Integer)
+    users = db.metadata.tables["users"]
+    users.append_column(column)
+    try:
+        failed = run_upgrade(bare)
+    finally:
+        users._columns.remove(column)
+    assert failed.code == 1
+    assert "shoe_size" in failed.lines[0]
+    assert "Everything is as it was before" in failed.lines[0]
+    assert everything() == before
+
+
+def test_where_the_way_back_fails_too_the_backup_is_named(bare, people, team, empty_folder, monkeypatch):
+    def refuse(*_):
+        raise OSError("no room")
+
+    go_back_to(REVISIONS[-1])
+    monkeypatch.setattr(database, "check_columns", refuse)
+    monkeypatch.setattr(database, "put_back", refuse)
+    failed = run_upgrade(bare)
+    assert failed.code == 1
+    assert f"It could not be put back (no room): restore {backups_before_upgrades()[0]}" in failed.lines[0]
+
+
+def test_no_upgrade_while_the_site_is_served(bare, people, team, empty_folder):
+    go_back_to(REVISIONS[-1])
+    before = everything()
+    with database.lock_data_folder(alone=False):
+        refused = run_upgrade(bare)
+    assert refused.code == 1
+    assert "Corkboard already uses the data folder" in refused.lines[0]
+    assert f"(process {os.getpid()}). Stop it first" in refused.lines[0]
+    assert everything() == before
+    assert backups_before_upgrades() == []
+
+
+def test_what_is_up_to_date_is_left_alone_and_an_empty_database_is_filled(bare, people, empty_folder):
+    with database.lock_data_folder(alone=True):
+        assert run_upgrade(bare).lines == ["The database is up to date."]
+    without_schema()
+    assert run_upgrade(bare).lines == ["The database is ready."]
+    database.check_ready()
+    assert backups_before_upgrades() == []
 
 
 def test_of_a_site_that_is_upgraded_the_oldest_open_topic_is_followed_by_default(bare, people, topics):
@@ -952,6 +1078,51 @@ def test_people_who_were_left_in_sqlite_are_told_with_how_to_move(bare):
     path.unlink()
 
 
+# -- Who uses the data folder ------------------------------------------------------------------------------------------
+
+
+def test_one_process_has_the_folder_alone_and_several_may_share_it(app):
+    with database.lock_data_folder(alone=True):
+        for alone in (True, False):
+            with pytest.raises(click.ClickException, match=f"process {os.getpid()}"):
+                database.lock_data_folder(alone)
+    with (
+        database.lock_data_folder(alone=False),
+        database.lock_data_folder(alone=False),
+        pytest.raises(click.ClickException, match="Stop it first"),
+    ):
+        database.lock_data_folder(alone=True)
+    database.lock_data_folder(alone=True).close()
+
+
+@only_sqlite
+def test_on_windows_bytes_far_behind_the_number_are_locked(app, monkeypatch):
+    positions, taken = [], False
+
+    def locking(descriptor, mode, length):
+        if taken:
+            raise PermissionError(errno.EACCES, "locked")
+        positions.append((os.lseek(descriptor, 0, os.SEEK_CUR), mode, length))
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
+    first, many = database.LOCKED_BYTE, database.LOCKED_BYTES
+    with database.lock_data_folder(alone=True), database.lock_data_folder(alone=False):
+        assert positions == [(first, 2, many), (first + os.getpid() % many, 2, 1)]
+        taken = True
+        with pytest.raises(click.ClickException, match=f"process {os.getpid()}"):
+            database.lock_data_folder(alone=True)
+    assert (database.data_folder() / "serve.lock").read_text() == f"{os.getpid()}\n"
+
+
+@only_sqlite
+def test_a_lock_that_cannot_be_written_is_told(app, monkeypatch, tmp_path):
+    (tmp_path / "serve.lock").mkdir()
+    monkeypatch.setitem(app.config, "DATA_DIR", tmp_path)
+    with pytest.raises(click.ClickException, match="cannot be written to"):
+        database.lock_data_folder(alone=True)
+
+
 def set_revision(revision: str | None) -> None:
     db.session.rollback()
     with db.engine.begin() as connection:
@@ -983,7 +1154,7 @@ def test_on_a_schema_that_does_not_fit_the_site_names_the_command_and_commands_w
         answer = browser.get(path)
         assert answer.status_code == 503
         assert words in answer.text
-        assert "python -m flask init-db" in answer.text
+        assert f"python -m flask {'upgrade' if kind == 'older' else 'init-db'}" in answer.text
         assert answer.headers["Retry-After"] == "30"
     assert browser.get("/healthz").status_code == 200
     with browser.get("/static/app.css") as style:
@@ -1024,7 +1195,7 @@ def test_init_db_leaves_a_database_alone_that_it_does_not_know(bare, monkeypatch
 def test_a_served_start_never_changes_a_schema_unasked(bare, monkeypatch, kind):
     before = columns_as_made()
     ruin(kind, monkeypatch)
-    with pytest.raises(database.SchemaError, match="python -m flask init-db"):
+    with pytest.raises(database.SchemaError, match=r"python -m flask (init-db|upgrade)"):
         database.ensure_schema(bare)
     assert columns_as_made() == before
 

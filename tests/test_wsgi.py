@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import click
 import pytest
@@ -89,15 +89,25 @@ def run_jobs(app, stopping):
 """
 
 SMALL_DATABASE = """
+import contextlib
 import os
 import click
 
+def is_sqlite():
+    return True
+
+def lock_data_folder(alone):
+    return contextlib.nullcontext()
+
 def ensure_schema(app):
     if os.environ.get("OLD_SCHEMA"):
-        raise click.ClickException("The database is older. Run: python -m flask init-db")
+        raise click.ClickException("The database is older. Run: python -m flask upgrade")
 
 def moving_advice():
     return os.environ.get("ADVICE", "")
+
+def stop_file(app):
+    return app.config["DATA_DIR"] / "stop"
 
 def finish_served_stop(app):
     if "NOTE_JOBS" in os.environ:
@@ -560,44 +570,6 @@ def test_localhost_is_the_address_that_browsers_try_first(wsgi):
 # == One server for each data folder ===================================================================================
 
 
-def test_the_folder_is_held_until_the_file_is_closed(wsgi, tmp_path):
-    with wsgi.lock_data_folder(tmp_path), pytest.raises(click.ClickException, match=f"process {os.getpid()}"):
-        wsgi.lock_data_folder(tmp_path)
-    wsgi.lock_data_folder(tmp_path).close()
-
-
-def test_on_windows_a_byte_far_behind_the_number_is_locked(wsgi, tmp_path, monkeypatch):
-    positions, taken = [], False
-
-    def locking(descriptor, mode, length):
-        if taken:
-            raise PermissionError(errno.EACCES, "locked")
-        positions.append((os.lseek(descriptor, 0, os.SEEK_CUR), mode, length))
-
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
-    with wsgi.lock_data_folder(tmp_path):
-        assert positions == [(wsgi.LOCKED_BYTE, 2, 1)]
-        taken = True
-        with pytest.raises(click.ClickException, match=f"process {os.getpid()}"):
-            wsgi.lock_data_folder(tmp_path)
-    assert (tmp_path / "serve.lock").read_text() == f"{os.getpid()}\n"
-
-
-def test_a_lock_that_cannot_be_written_is_told(wsgi, tmp_path):
-    (tmp_path / "serve.lock").mkdir()
-    with pytest.raises(click.ClickException, match="cannot be written to"):
-        wsgi.lock_data_folder(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [("sqlite:////data/corkboard.db", True), ("sqlite:///:memory:", False), ("mysql+pymysql://a:b@host/name", False)],
-)
-def test_only_a_sqlite_file_needs_the_lock(wsgi, url, expected):
-    assert wsgi.is_on_sqlite(SimpleNamespace(config={"DATABASE_URL": url})) is expected
-
-
 # == `python wsgi.py`, started as a process ============================================================================
 
 
@@ -744,14 +716,14 @@ def test_a_taken_port_is_one_clear_line(start):
 
 
 def test_a_second_start_on_the_same_data_is_refused_until_the_first_is_gone(start):
-    first = start()
-    second = start(ready=False)
+    first = start(folder=PROJECT)
+    second = start(ready=False, folder=PROJECT)
     assert second.wait() == 1
     assert f"(process {first.popen.pid})" in second.text
     assert "Traceback" not in second.text
     first.popen.kill()
     first.wait()
-    assert start().popen.poll() is None
+    assert start(folder=PROJECT).popen.poll() is None
 
 
 def test_unsound_settings_are_told_without_a_traceback(start):
@@ -765,7 +737,7 @@ def test_unsound_settings_are_told_without_a_traceback(start):
 def test_an_old_schema_is_told_with_the_command_to_run(start):
     process = start(ready=False, OLD_SCHEMA="1")
     assert process.wait() == 1
-    assert process.text == "Error: The database is older. Run: python -m flask init-db\n"
+    assert process.text == "Error: The database is older. Run: python -m flask upgrade\n"
 
 
 def test_people_who_were_left_in_another_database_are_told(start):
@@ -794,3 +766,14 @@ def test_corkboard_itself_starts_answers_and_stops(start):
     process.signal()
     assert process.wait() == 0
     assert "Traceback" not in process.text
+
+
+def test_the_stop_command_lets_the_site_end_as_a_signal_does(start):
+    process = start(folder=PROJECT)
+    command = [sys.executable, "-m", "flask", "stop"]
+    environ = {**os.environ, "DATA_DIR": str(process.data)}
+    done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=90, check=True)
+    assert done.stdout == "Corkboard is stopped.\n"
+    assert process.wait() == 0
+    assert not (process.data / "corkboard.db-wal").exists()
+    assert not (process.data / "stop").exists()

@@ -141,27 +141,9 @@ def downgrade() -> None:
         batch_op.drop_column("totp_secret")
         batch_op.drop_column("must_change_password")
 
-    with op.batch_alter_table("invitation_topics") as batch_op:
-        batch_op.drop_index(batch_op.f("ix_invitation_topics_topic_id"))
-
     op.drop_table("invitation_topics")
-    with op.batch_alter_table("group_members") as batch_op:
-        batch_op.drop_index(batch_op.f("ix_group_members_user_id"))
-
     op.drop_table("group_members")
-    with op.batch_alter_table("reset_links") as batch_op:
-        batch_op.drop_index(batch_op.f("ix_reset_links_expires_at"))
-
     op.drop_table("reset_links")
     op.drop_table("recovery_codes")
-    with op.batch_alter_table("people_groups") as batch_op:
-        batch_op.drop_index("uq_people_groups_author_id_form_id")
-        batch_op.drop_index(batch_op.f("ix_people_groups_author_id"))
-
     op.drop_table("people_groups")
-    with op.batch_alter_table("invitations") as batch_op:
-        batch_op.drop_index("uq_invitations_author_id_form_id")
-        batch_op.drop_index(batch_op.f("ix_invitations_expires_at"))
-        batch_op.drop_index(batch_op.f("ix_invitations_author_id"))
-
     op.drop_table("invitations")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import PASSWORD, add_person, add_post, add_topic, made_app
-from serving import Site
+from serving import Client, Site
 
 from app import Role, g, utcnow
 
@@ -46,7 +46,7 @@ def site(request: pytest.FixtureRequest) -> Site:
 
 @pytest.fixture
 def load(site: Site) -> Iterator[Load]:
-    with Load(site, "ada", PASSWORD) as load:
+    with Load(lambda: Client(site.port), "ada", PASSWORD) as load:
         yield load
 
 

@@ -7,8 +7,9 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
-from serving import LOST, Answer, Client, Site
+from serving import LOST, Answer, Client
 
 WRITERS = 6
 PATIENCE = 60  # seconds for one comment or page, however often it is tried
@@ -21,7 +22,7 @@ class Load:
     `acknowledged` has the comment id of each form id that was answered; `wrong` whatever no answer may be.
     """
 
-    def __init__(self, site: Site, username: str, password: str) -> None:
+    def __init__(self, connect: Callable[[], Client], username: str, password: str) -> None:
         self.acknowledged: dict[str, int] = {}
         self.lost = Counter[str]()  # requests without an answer
         self.unavailable = Counter[str]()  # answers with 503
@@ -29,7 +30,7 @@ class Load:
         self.written = [0] * WRITERS
         self.read = 0
         self.stopping = threading.Event()
-        clients = [Client(site.port).sign_in(username, password) for _ in range(WRITERS + 1)]
+        clients = [connect().sign_in(username, password) for _ in range(WRITERS + 1)]
         posts = sorted({int(number) for number in re.findall(r'href="/posts/(\d+)"', clients[0].get("/").text)})
         self.threads = [threading.Thread(target=self._read, args=(clients[-1], posts[0]))]
         for number, client in enumerate(clients[:-1]):

@@ -23,15 +23,18 @@ def is_installed() -> bool:
 class MariaDB:
     """A server with one database. As shipped it writes every commit to the disk before it answers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Path | None = None, user: str = "") -> None:
         assert MARIADBD
         assert INSTALL_DB
         self.folder, self.port = folder, free_port()
+        self.settings = f"--defaults-file={settings}" if settings else "--no-defaults"
         self.process: subprocess.Popen[bytes] | None = None
         # The current account: as root the server would otherwise refuse, and mysql may not read a private folder.
-        self.common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={account()}"]
+        self.common = [f"--datadir={folder / 'data'}", f"--user={user or account()}"]
         flags = ["--skip-test-db", "--auth-root-authentication-method=normal"]
-        subprocess.run([INSTALL_DB, *self.common, *flags], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [INSTALL_DB, "--no-defaults", *self.common, *flags], check=True, capture_output=True, timeout=120
+        )
 
     @property
     def url(self) -> str:
@@ -46,7 +49,7 @@ class MariaDB:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> None:
+    def start(self, *once: str) -> None:
         """Start, and wait until it answers."""
         where = [f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
         # A short path of its own: the system's limit for a socket is 107 characters.
@@ -54,9 +57,8 @@ class MariaDB:
         small = ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M"]
         assert MARIADBD
         with open(self.folder / "log.txt", "ab") as log:
-            self.process = subprocess.Popen(
-                [MARIADBD, *self.common, *where, *files, *small], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            command = [MARIADBD, self.settings, *self.common, *where, *files, *small, *once]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(self._answers, "MariaDB does not answer", seconds=60)
 
     def _answers(self) -> bool:

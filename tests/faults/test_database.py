@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import PASSWORD
 from serving import Client, Site, until
 
-from .conftest import check_comments
+from .conftest import check_comments, prepared
 from .load import Load
 from .mariadb import MariaDB
 
@@ -26,7 +29,7 @@ RECOVERY_SECONDS = 5
 
 @pytest.mark.parametrize("end", [MariaDB.stop, MariaDB.kill], ids=["stopped", "killed"])
 def test_mariadb_restarted_under_load(mariadb: MariaDB, mariadb_site: Site, end: Callable[[MariaDB], None]):
-    with Load(mariadb_site, "ada", PASSWORD) as load:
+    with Load(lambda: Client(mariadb_site.port), "ada", PASSWORD) as load:
         until(lambda: load.wrong or min(load.progress()) >= 3, "nobody can read or comment")
         end(mariadb)
         try:
@@ -104,4 +107,47 @@ def test_no_room_on_the_disk(sqlite_site: Site):
         assert answer.status == 303
         check_comments(sqlite_site, {"2" * 32: int(answer.headers["Location"].rpartition("-")[2])})
     finally:
+        client.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB. Only an administrator of Linux can make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
+def test_a_disk_that_is_full_is_told_reading_goes_on_and_room_ends_it(small_disk: Path) -> None:
+    data = small_disk / "data"
+    with prepared(data, f"sqlite:///{(data / 'corkboard.db').as_posix()}") as site:
+        client = Client(site.port).sign_in("ada", PASSWORD)
+        ballast = small_disk / "ballast"
+        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        long, statuses = "All of it is *here*. " * 400, []
+        for number in range(100):  # the log of the database has some room left
+            statuses.append(client.post("/posts/1/comments", body=long, form_id=f"{number:032}"))
+            if statuses[-1].status != 303:
+                break
+        refused = statuses[-1]
+        assert refused.status == 507
+        assert "full" in refused.text
+        for path in ("/", "/posts/1", "/people", "/static/app.css"):
+            assert client.get(path).status == 200, "reading goes on"
+        upload = b'--x\r\nContent-Disposition: form-data; name="upload"; filename="a.txt"\r\n\r\n' + bytes(2**20)
+        kind = {"Content-Type": "multipart/form-data; boundary=x", "X-CSRFToken": client.csrf_token}
+        answer = client._ask("POST", "/files", upload + b"\r\n--x--\r\n", kind)  # type: ignore[arg-type]
+        assert answer.status in (503, 507)
+        assert client.get("/readyz").status == 503
+        ballast.unlink()
+        again = client.post("/posts/1/comments", body=long, form_id=f"{len(statuses) - 1:032}")
+        assert again.status == 303
+        until(lambda: client.get("/readyz").status == 200, "the site does not recover", 10)
         client.close()
