@@ -56,6 +56,7 @@ import time
 import tomllib
 import unicodedata
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -1019,6 +1020,8 @@ class SoftDelete:
 
 # The columns that people fill in about themselves, and by which others find them.
 PROFILE_FIELDS = ("title", "department", "phone", "location")
+FORMER_COLLEAGUE = "Former colleague"  # the name of everyone who was erased
+VERSION_SUFFIXES = ("", ".medium", ".thumb")  # of a file on the disk: see `store_versions`
 
 
 class User(db.Model):
@@ -1185,6 +1188,7 @@ class User(db.Model):
         """
         if actor is not None:
             cls.acting(actor.id, Role.ADMIN)
+        Setting.lock()
         user = cls(password_hash=password_hash, role=role)
         user._fill_in(**profile)
         db.session.add(user)
@@ -1222,6 +1226,26 @@ class User(db.Model):
         Activity.record(actor, "person.edited", user)
 
     @classmethod
+    def change_username(cls, actor: User, user_id: int, username: str) -> None:
+        """Give a person another username: people their own, administrators anyone. Mentions of the old one are words.
+
+        Raises `ValidationError` for a name in use.
+        """
+        cls._change_username(actor, user_id, username)
+        rerender_texts()
+
+    @classmethod
+    @transactional
+    def _change_username(cls, actor: User, user_id: int, username: str) -> None:
+        Setting.lock()
+        user = cls.acting(actor.id) if user_id == actor.id else cls._get_for_change(actor, user_id)
+        before = user.username
+        user._fill_in(username=username)
+        if username != before:
+            outdate_mentions(before)
+            Activity.record(actor, "person.username", user, username, {"username": (before, username)})
+
+    @classmethod
     @transactional
     def set_role(cls, actor: User, user_id: int, role: Role) -> None:
         """Give another person a role, which applies from their next request. Raises `ValidationError` for the actor."""
@@ -1254,6 +1278,43 @@ class User(db.Model):
         if user.deactivated_at is not None:
             user.deactivated_at = None
             Activity.record(actor, "person.reactivated", user)
+
+    @classmethod
+    @transactional
+    def record_export(cls, actor: User, user_id: int) -> None:
+        """Record that a person's data is exported: by themselves, or by an administrator."""
+        cls.acting(actor.id, Role.READER if user_id == actor.id else Role.ADMIN)
+        Activity.record(actor, "person.exported", db.session.get_one(cls, user_id))
+
+    @classmethod
+    def erase(cls, actor: User, user_id: int) -> None:
+        """Erase another person: what they wrote stays as that of a former colleague, and nothing else does.
+
+        Raises `ValidationError` for the actor.
+        """
+        for stored in cls._erase(actor, user_id):
+            for suffix in VERSION_SUFFIXES:
+                stored_path(stored, suffix).unlink(missing_ok=True)
+        rerender_texts()
+
+    @classmethod
+    @transactional
+    def _erase(cls, actor: User, user_id: int) -> Sequence[str]:
+        """Erase a person in the database. Returns the names of their files on the disk, which belong to no post."""
+        user = cls._get_for_change(actor, user_id)
+        if user_id == actor.id:
+            raise ValidationError("username", "You can't erase yourself. Ask another administrator.")
+        outdate_mentions(user.username)
+        Activity.forget(user)
+        files = Attachment.delete_of(user)
+        for model in (
+            SignIn, ApiToken, ResetLink, RecoveryCode, TopicMember, GroupMember, MustReadPerson, Follow, ReadMark,
+            NotificationChoice, Notification, OutgoingMail,
+        ):  # fmt: skip
+            db.session.execute(sa.delete(model).where(model.user_id == user.id))
+        user._blank()
+        Activity.record(actor, "person.erased", user)
+        return files
 
     @classmethod
     @transactional
@@ -1321,9 +1382,17 @@ class User(db.Model):
         Setting.lock()
         cls.acting(actor.id, Role.ADMIN)
         user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
-        if user is None:
+        if user is None or user.erased_at:
             raise NotVisible
         return user
+
+    def _blank(self) -> None:
+        """Make this person a former colleague, of whom nothing is known and who can never sign in again."""
+        now, blank = utcnow(), dict.fromkeys((*PROFILE_FIELDS, "password_hash", "timezone"), "")
+        gone = "email away_from away_until stand_in_id totp_secret identity previous_visit_at last_active_at".split()  # noqa: SIM905
+        self.role, self.awaits_approval = Role.READER, False
+        self.erased_at, self.deactivated_at = now, self.deactivated_at or now
+        self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}", **blank, **dict.fromkeys(gone))
 
     def _set_password(self, password_hash: str) -> None:
         """Set the password, and end what was signed in by the old one."""
@@ -2968,6 +3037,17 @@ class Attachment(SoftDelete, db.Model):
             Activity.record(user, "attachment.attached", file)
 
     @classmethod
+    def delete_of(cls, user: User) -> Sequence[str]:
+        """Delete a person's pictures, unused files and unpublished posts. Returns the files' names on the disk."""
+        unpublished = sa.and_(Post.author_id == user.id, Post.published_at.is_(None))
+        loose = sa.and_(cls.uploader_id == user.id, sa.or_(cls.is_unused(), cls.post.has(unpublished)))
+        theirs = sa.or_(cls.person_id == user.id, loose)
+        stored = db.session.scalars(sa.select(cls.stored).where(theirs)).all()
+        for statement in (sa.delete(cls).where(theirs), sa.delete(Post).where(unpublished)):
+            db.session.execute(statement, execution_options={"synchronize_session": False})
+        return stored
+
+    @classmethod
     def prune(cls) -> int:
         """Move old files that no row names to the trash, and those back from it that a row names. Returns how many.
 
@@ -3054,6 +3134,14 @@ def render_body(writer: User, body: str) -> str:
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
     """Select the posts, or comments, that an older version of the renderer rendered."""
     return sa.select(model).where(model.renderer < RENDERER_VERSION)
+
+
+def outdate_mentions(name: str) -> None:
+    """Let `rerender_texts` render the texts again that link to a person or group, as part of an action."""
+    for model in (Post, Comment):
+        links = sa.func.lower(model.html).contains(f'href="/people/{fold(name)}"', autoescape=True)
+        outdated = sa.update(model).where(links).values(renderer=0)
+        db.session.execute(outdated, execution_options={"synchronize_session": False})
 
 
 def count_outdated_texts() -> int:
@@ -3250,6 +3338,21 @@ class Activity(db.Model):
         db.session.flush()
         return activity
 
+    @classmethod
+    def forget(cls, user: User) -> None:
+        """Blank a person's names and addresses in the record, as part of an action."""
+        about = sa.and_(cls.object_type == "user", cls.object_id == user.id)
+        by_them = sa.or_(cls.actor_id == user.id, sa.and_(about, cls.actor_id.is_(None)))
+        bare = sa.func.replace(cls.lookup, cls.address, "")  # first: MySQL sets one column after the other
+        named = sa.and_(cls.action.in_(("topic.member_added", "topic.member_removed")), cls.detail == user.name)
+        blank = {"detail": "", "lookup": ""}
+        for statement in (
+            sa.update(cls).where(by_them).ordered_values((cls.lookup, bare), (cls.address, "")),
+            sa.update(cls).where(about).values(name=FORMER_COLLEAGUE, changes="{}", **blank),
+            sa.update(cls).where(named).values(**blank),
+        ):
+            db.session.execute(statement, execution_options={"synchronize_session": False})
+
     @staticmethod
     def _name_of(thing: Any) -> tuple[str, bool]:
         """What a thing is called, and whether it is in a private topic. A name that not everybody may know is empty."""
@@ -3299,6 +3402,9 @@ ACTIVITY_WORDS = {
     "person.password": "changed their password",
     "person.password_reset": "set a new password for",
     "person.rescued": "became an administrator again, with a new password, on the command line",
+    "person.username": "changed the username of",
+    "person.exported": "exported the data of",
+    "person.erased": "erased a person, now",
     "person.picture": "changed their picture",
     "person.appearance": "changed their appearance settings",
     "person.notifications": "changed their notification settings",
@@ -4527,6 +4633,9 @@ ALL_PEOPLE = sa.select(
     *(User.role, User.deactivated_at, User.last_active_at),
 )
 PEOPLE = ALL_PEOPLE.where(User.is_active)
+TOPICS_SEEN = (
+    sa.select(sa.func.count(Topic.id)).where(Topic.visible(User)).correlate(User).scalar_subquery().label("topics_seen")
+)
 
 
 # ======================================================================================================================
@@ -5259,6 +5368,14 @@ class RoleForm(SiteForm):
     role = role_field()
 
 
+class UsernameForm(SiteForm):
+    username = username_field()
+
+
+class EraseForm(SiteForm):
+    username = string_field("Type the username to confirm", USERNAME_MAX, shortest=1, render_kw={"autocomplete": "off"})
+
+
 class SiteNameForm(SiteForm):
     name = string_field("Site name", NAME_MAX, shortest=1)
     welcome = textarea_field("Welcome message", WELCOME_MAX, required=False, description="Shown on the sign-in page")
@@ -5654,6 +5771,87 @@ def write_file(content: IO[bytes], path: Path) -> None:
         os.fsync(file.fileno())
 
 
+# -- Exports: all that is a person's own -------------------------------------------------------------------------------
+
+# The files of an export: the model of each, the column that says whose a row is, and the columns that it has.
+EXPORTED: dict[str, tuple[Any, str, str]] = {
+    "posts": (Post, "author_id", "id topic_id kind title body published_at edited_at deleted_at"),
+    "comments": (Comment, "author_id", "id post_id body created_at edited_at deleted_at"),
+    "reactions": (Reaction, "user_id", "post_id comment_id kind at"),
+    "confirmations": (Acknowledgement, "user_id", "post_id revision at"),
+    "follows": (Follow, "user_id", "topic_id post_id state"),
+    "sign-ins": (SignIn, "user_id", "device address created_at last_used_at ended_at"),
+    "activity": (Activity, "actor_id", "at action object_type object_id address"),
+    "files": (Attachment, "uploader_id", "id name size post_id comment_id created_at"),
+    "profile": (User, "id", "username name email title department phone location away_from away_until theme timezone"),
+}
+ZIP_PART = 64 * 1024  # bytes that are sent at once
+
+
+def send_export(person: User) -> Response:
+    """Record the export of a person's data, and send it."""
+    User.record_export(current_user, person.id)
+    return zip_response(f"{person.username}.zip", export_of(person))
+
+
+def export_of(person: User) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Yield the name and the content of each file in a person's export: Markdown in JSON, and what they uploaded.
+
+    What others wrote is not in it, nor the name of anything that this person does not see.
+    """
+    yield "topics.json", json_rows(Topic.visible_to(person).with_only_columns(Topic.id, Topic.name))
+    for name, (model, owner, columns) in EXPORTED.items():
+        own = sa.select(*(getattr(model, column) for column in columns.split())).filter_by(**{owner: person.id})
+        yield f"{name}.json", json_rows(own.order_by(model.id))
+    for file in db.session.scalars(sa.select(Attachment).filter_by(uploader_id=person.id)).all():
+        yield f"files/{file.id}-{file.name}", file_parts(stored_path(file.stored))
+
+
+def json_rows(statement: sa.Select[Any]) -> Iterator[bytes]:
+    """Yield the rows of a statement as a JSON list, one in each line."""
+    before = "["
+    for row in db.session.execute(statement.execution_options(yield_per=500)).mappings():
+        yield f"{before}\n{json.dumps(dict(row), default=str, ensure_ascii=False)}".encode()
+        before = ","
+    yield b"\n]\n" if before == "," else b"[]\n"
+
+
+def file_parts(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file; nothing if it is missing on the disk."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        while part := file.read(ZIP_PART):
+            yield part
+
+
+class ZipBuffer(bytearray):
+    """What `zipfile` has written and nobody has sent yet."""
+
+    def write(self, part: bytes) -> int:
+        self += part
+        return len(part)
+
+    def flush(self) -> None:
+        """Do nothing: `zipfile` calls this."""
+
+
+def zip_response(name: str, entries: Iterable[tuple[str, Iterable[bytes]]]) -> Response:
+    """Return a ZIP archive of some files, by name and content, as a download. It is made while it is sent."""
+
+    def parts() -> Iterator[bytes]:
+        buffer: Any = ZipBuffer()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, content in entries:
+                with archive.open(path, "w", force_zip64=True) as file:
+                    for part in content:
+                        file.write(part)
+                        yield bytes(buffer)
+                        buffer.clear()
+        yield bytes(buffer)
+
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(stream_with_context(parts()), headers=headers, mimetype="application/zip")
+
+
 # -- Pictures: encoded again, so that only what they show is kept ------------------------------------------------------
 
 with contextlib.suppress(ImportError):  # an optional package: see requirements.txt
@@ -5888,6 +6086,25 @@ def profile() -> ResponseReturnValue:
                 Attachment.set_avatar(current_user, picture)
             return redirect_with_flash("/account", "Profile saved.")
     return form_page("account/profile.html", form, profile_fields=PROFILE_FIELDS)
+
+
+@account.route("/username", methods=["GET", "POST"])
+@login_required
+def username() -> ResponseReturnValue:
+    """Change one's own username."""
+    form = UsernameForm(obj=current_user)
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            User.change_username(current_user, current_user.id, form.username.data)
+            return redirect_with_flash("/account", f"Your username is {form.username.data} now.")
+    return form_page("account/username.html", form)
+
+
+@account.post("/export")
+@login_required
+def export() -> ResponseReturnValue:
+    """Download all that is one's own."""
+    return send_export(current_user)
 
 
 @account.route("/appearance", methods=["GET", "POST"])
@@ -7169,9 +7386,32 @@ def run_job_by_hand(job: str) -> ResponseReturnValue:
 @admin.get("/people", endpoint="people")
 @role_required(Role.ADMIN)
 def manage_people() -> ResponseReturnValue:
-    """Show everybody with their role and state, even the deactivated."""
-    query = tidy(request.args.get("q"))[:NAME_MAX]
-    return render_template("admin/people.html", page=people_page(ALL_PEOPLE, query), q=query)
+    """Show everybody with their role, topics and state, even the deactivated, or those whom the filters let through."""
+    topics = names_of(Topic.visible_to(current_user))
+    asked = {name: value for name, value in request.args.items() if value and name != "before"}
+    return render_template(
+        "admin/people.html",
+        page=people_page(asked_people(dict(topics)), tidy(asked.get("q"))[:NAME_MAX]),
+        asked=asked,
+        query=urlencode(asked),
+        roles=[(int(role), role.label) for role in Role],
+        topics=topics,
+    )
+
+
+def asked_people(topics: Mapping[int, str]) -> Statement:
+    """Select the people whom the filters let through. Those that say nothing are ignored, and so are other topics."""
+    given, wanted = request.args, list[sa.ColumnElement[bool]]()
+    state, topic, days = given.get("state"), given.get("topic", type=as_id), given.get("unseen")
+    if state in ("active", "deactivated"):
+        wanted.append(User.is_active if state == "active" else ~User.is_active)
+    if role := given.get("role", type=lambda value: Role(int(value))):
+        wanted.append(User.role == role)
+    if topic in topics:
+        wanted.append(User.sees(topic))
+    if days in ("30", "90"):
+        wanted.append(sa.or_(User.last_active_at.is_(None), User.last_active_at < g.now - timedelta(days=int(days))))
+    return ALL_PEOPLE.add_columns(User.erased_at, TOPICS_SEEN).where(*wanted)
 
 
 @admin.route("/people/new", methods=["GET", "POST"])
@@ -7218,7 +7458,44 @@ def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
     """Return the page that manages a person. `form` is the one of its forms that was sent."""
     person_form = form if isinstance(form, PersonForm) else PersonForm(formdata=None, obj=person)
     role_form = form if isinstance(form, RoleForm) else RoleForm(formdata=None, obj=person)
-    return form_page("admin/edit_person.html", form, person=person, person_form=person_form, role_form=role_form)
+    username_form = form if isinstance(form, UsernameForm) else UsernameForm(formdata=None, obj=person)
+    forms = {"person_form": person_form, "role_form": role_form, "username_form": username_form}
+    return form_page("admin/edit_person.html", form, person=person, **forms)
+
+
+@admin.post("/people/<int:user_id>/username")
+@role_required(Role.ADMIN)
+def change_username(user_id: int) -> ResponseReturnValue:
+    """Change a person's username."""
+    person, form = _person(user_id), UsernameForm()
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            User.change_username(current_user, user_id, form.username.data)
+            return redirect_with_flash(f"/admin/people/{user_id}", f"The username is {form.username.data} now.")
+    return _person_page(person, form)
+
+
+@admin.post("/people/<int:user_id>/export")
+@role_required(Role.ADMIN)
+def export_person(user_id: int) -> ResponseReturnValue:
+    """Download all that is a person's own. That is recorded."""
+    return send_export(_person(user_id))
+
+
+@admin.route("/people/<int:user_id>/erase", methods=["GET", "POST"])
+@role_required(Role.ADMIN)
+def erase_person(user_id: int) -> ResponseReturnValue:
+    """Erase a person for ever. The page says first what that means, and asks for the username."""
+    person, form = _person(user_id), EraseForm()
+    if person.erased_at:
+        abort(404)
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            if fold(form.username.data) != person.username_key:
+                raise ValidationError("username", f"This isn't the username. Type: {person.username}")
+            User.erase(current_user, user_id)
+            return redirect_with_flash("/admin/people", "Erased. What they wrote stays under “Former colleague”.")
+    return form_page("admin/erase_person.html", form, person=person)
 
 
 @admin.post("/people/<int:user_id>/role")

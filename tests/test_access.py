@@ -868,13 +868,13 @@ def test_nobody_changes_their_own_role_deactivates_themselves_or_passes_over_the
 
 
 @pytest.mark.parametrize(
-    "put_out", [User.deactivate, lambda actor, user_id: User.set_role(actor, user_id, Role.EDITOR)]
+    "put_out", [User.deactivate, User.erase, lambda actor, user_id: User.set_role(actor, user_id, Role.EDITOR)]
 )
 def test_two_administrators_who_put_each_other_out_at_once_leave_one(world, put_out):
     first, second = world.users["admin"], world.users["editor"]
     for _round in range(5):
         for person in (first, second):
-            set_columns(User, person.id, role=Role.ADMIN, deactivated_at=None)
+            set_columns(User, person.id, role=Role.ADMIN, deactivated_at=None, erased_at=None)
         outcomes = at_once(
             world.app, lambda: put_out(first, second.id), lambda: User.set_role(second, first.id, Role.EDITOR)
         )
