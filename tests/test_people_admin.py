@@ -24,7 +24,6 @@ from app import (
     Post,
     Reaction,
     Role,
-    SearchEntry,
     SignIn,
     StoredFile,
     Topic,
@@ -82,15 +81,14 @@ def test_the_list_says_how_many_topics_somebody_sees_and_goes_on_for_pages(peopl
         re.findall(r'Username">([^<]+)</td>.*?data-label="Topics">(\d+)<', browser.get("/admin/people").text, re.S)
     )
     assert (rows["member"], rows["stranger"]) == ("2", "1")
+    everybody = listed(browser, "?state=active")
     monkeypatch.setattr(corkboard, "PEOPLE_PER_PAGE", 2)
     seen, address = [], "?state=active"
     while address:
-        page = browser.get(f"/admin/people{address}").text
         seen += listed(browser, address)
-        onward = re.search(r'rel="next"\s+href="/admin/people([^"]+)"', page)
+        onward = re.search(r'rel="next"\s+href="/admin/people([^"]+)"', browser.get(f"/admin/people{address}").text)
         address = onward[1].replace("&amp;", "&") if onward else ""
-        assert not onward or "state=active" in address
-    assert len(seen) == len({*seen}) == len(listed(browser, "?state=active&role=")) or len(seen) == 6
+    assert seen == everybody
 
 
 def test_a_private_topic_that_an_administrator_does_not_see_is_no_filter(people, sign_in):
@@ -267,23 +265,10 @@ def test_what_an_erased_person_wrote_stays_under_former_colleague(people, topics
     assert erased.username == f"former-{erased.id}"
     assert erased.erased_at
     assert erased.deactivated_at
-    assert not any(
-        getattr(erased, column)
-        for column in [
-            "email",
-            "title",
-            "phone",
-            "location",
-            "password_hash",
-            "totp_secret",
-            "identity",
-            "last_active_at",
-        ]
-    )
+    columns = ("email", "title", "phone", "location", "password_hash", "totp_secret", "identity", "last_active_at")
+    assert not any(getattr(erased, column) for column in columns)
     assert "baker" not in erased.lookup
     assert reader.get("/people/member").status_code == 404
-    hits = [hit.Post.title for hit in SearchEntry.find(people.reader, corkboard.SearchQuery([])).hits]
-    assert hits == []
     assert "The old news" in reader.get("/search?q=old+news").text.replace("<mark>", "").replace("</mark>", "")
 
 
@@ -296,7 +281,7 @@ def test_an_erased_person_never_comes_back(people, sign_in):
     for what in ("reactivate", "role", "password", "username", "erase"):
         answer = browser.submit(f"/admin/people/{people.member.id}/{what}", {"role": "40", "username": "member"})
         assert answer.status_code == 404
-    assert browser.submit("/login", {"username": "member", "password": corkboard.PASSWORD_MAX}).status_code != 500
+    assert browser.submit("/login", {"username": "member", "password": ""}).status_code in (303, 422)
     assert fresh(User, people.member.id).deactivated_at
 
 
@@ -312,7 +297,7 @@ def test_files_in_no_text_are_gone_from_the_disk_at_once_and_those_in_posts_stay
     assert not any(stored_path(stored).exists() for stored in (loose.stored, picture.stored, drafted.stored))
     assert stored_path(kept.stored).exists()
     assert fresh(Post, draft.id) is None
-    assert sign_in(people.reader).get(file.url).status_code == 200
+    assert sign_in(people.reader).get(file.url, buffered=True).status_code == 200
     assert fresh(Post, post.id) is not None
 
 
@@ -323,6 +308,7 @@ def test_what_belonged_to_the_account_is_gone(app, people, topics, sign_in):
     Follow.choose(people.member, "following", post_id=post.id)
     assert corkboard.count_of(Notification, Notification.user_id == people.member.id)
     erase(sign_in(people.admin), people.member)
+    db.session.rollback()
     for model in (SignIn, ApiToken, Follow, Notification, corkboard.TopicMember):
         assert not corkboard.count_of(model, model.user_id == people.member.id), model
     assert "mention" not in fresh(Post, post.id).html
