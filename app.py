@@ -416,9 +416,10 @@ _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>',
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
-_MENTION_LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"')
+_MENTION_LINK = re.compile(r'<a class="mention" href="/(?:people/)?([^"]+)"')
+EVERYONE = "everyone"  # the name after an @ by which editors call everybody
 AT_SIGNS = "@＠﹫"  # the second is what Chinese and Japanese keyboards type
-_MENTION = re.compile("(?<![@＠﹫])[@＠﹫]([A-Za-z0-9][A-Za-z0-9._-]{0,30}[A-Za-z0-9])(?![@＠﹫])")
+_MENTION = re.compile("(?<![@＠﹫])[@＠﹫]([A-Za-z0-9][A-Za-z0-9._-]{0,66}[A-Za-z0-9])(?![@＠﹫])")
 _JOINERS = "._-+/\\=&#%"  # what joins the words of an address
 
 # The boxes of task lists, unchecked and checked.
@@ -662,10 +663,13 @@ def _render_link(renderer: Any, tokens: Sequence[Token], place: int, options: An
 
 
 def _render_mention(_renderer: Any, tokens: Sequence[Token], place: int, _options: Any, env: Any) -> str:
-    """Render a username as it was typed, as a link if such a person exists."""
+    """Render a name as it was typed, as a link if such a person exists, or if it calls several people."""
     typed = tokens[place].content
-    is_known = fold(typed[1:]) in env["people"]
-    return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if is_known else typed
+    name = fold(typed[1:])
+    if name in env["people"]:
+        return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>'
+    path, title = env["calls"].get(name, ("", ""))
+    return f'<a class="mention" href="/{path}" title="{title}">{typed}</a>' if path else typed
 
 
 def _names_in(tokens: Iterable[Token]) -> set[str]:
@@ -674,7 +678,7 @@ def _names_in(tokens: Iterable[Token]) -> set[str]:
 
 
 def mentioned_names(html: str) -> set[str]:
-    """Return the folded usernames of the people whom a rendered text mentions."""
+    """Return the folded names that a rendered text mentions: of people and groups, and of topics as in topics/news."""
     return {fold(name) for name in _MENTION_LINK.findall(html)}
 
 
@@ -698,17 +702,21 @@ def render_markdown(
     source: str,
     sizes: Mapping[int, tuple[int, int]] | None = None,
     people: Callable[[set[str]], Iterable[str]] = lambda _names: (),
+    calls: Callable[[set[str]], Mapping[str, tuple[str, str]]] = lambda _names: {},
 ) -> str:
     """Return the sanitized HTML of a Markdown source.
 
     `sizes` maps the ids of pictures to their width and height. `people` takes folded usernames, and returns those that
-    exist. Raises `ValidationError` for a text that is too complex.
+    exist. `calls` takes the other names, and returns those of several people, each with a path and a title. Raises
+    `ValidationError` for a text that is too complex.
     """
     # Footnotes of several texts on one page need different ids.
     env: dict[str, Any] = {"docId": secrets.token_hex(4)}
     tokens = MARKDOWN.parse(source, env)
     names = _names_in(tokens)
     env |= {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
+    others = names - env["people"]
+    env["calls"] = calls(others) if others else {}
     rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, env)
     return _PICTURES.sub(_as_gallery, SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered)))
 
@@ -1226,24 +1234,18 @@ class User(db.Model):
         Activity.record(actor, "person.edited", user)
 
     @classmethod
+    @transactional
     def change_username(cls, actor: User, user_id: int, username: str) -> None:
-        """Give a person another username: people their own, administrators anyone. Mentions of the old one are words.
+        """Give a person another username: people their own, administrators anyone. Afterwards, call `rerender_texts`.
 
         Raises `ValidationError` for a name in use.
         """
-        cls._change_username(actor, user_id, username)
-        rerender_texts()
-
-    @classmethod
-    @transactional
-    def _change_username(cls, actor: User, user_id: int, username: str) -> None:
         Setting.lock()
         user = cls.acting(actor.id) if user_id == actor.id else cls._get_for_change(actor, user_id)
         before = user.username
         user._fill_in(username=username)
-        if username != before:
-            outdate_mentions(before)
-            Activity.record(actor, "person.username", user, username, {"username": (before, username)})
+        outdate_mentions(before)
+        Activity.record(actor, "person.username", user, username, {"username": (before, username)})
 
     @classmethod
     @transactional
@@ -1410,6 +1412,8 @@ class User(db.Model):
             self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
             self.name_key = sort_key(self.name, NAME_MAX)
             self.lookup = self._lookup()
+            if "username" in profile and Group.has_name(self.username_key):
+                raise ValidationError("username", "This name is a group's. Choose another one.")
             self._check_taken("username", "This username is taken.")
             self._check_taken("email", "Someone else is using this email address.")
 
@@ -1964,6 +1968,83 @@ class Group(db.Model):
     name: Mapped[str] = mapped_column(sa.String(USERNAME_MAX))  # as after an @
     name_key: Mapped[str] = mapped_column(sa.String(USERNAME_MAX), unique=True)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
+    people: Mapped[list[User]] = relationship(  # the active ones
+        secondary="group_members", secondaryjoin="and_(GroupMember.user_id == User.id, User.deactivated_at == None)",
+        order_by=User.name_key, lazy="selectin",
+    )  # fmt: skip
+
+    # -- queries
+
+    @property
+    def size(self) -> str:
+        """How many people it has, in words."""
+        return plural(len(self.people), "person", "people")
+
+    @property
+    def member_ids(self) -> list[int]:
+        return [user.id for user in self.people]
+
+    @classmethod
+    def listed(cls, *which: sa.ColumnElement[bool]) -> Sequence[Group]:
+        """Return the groups, or those for which all of `which` holds, by name."""
+        return db.session.scalars(sa.select(cls).where(*which).order_by(cls.name_key)).all()
+
+    @classmethod
+    def people_in(cls, group_ids: Iterable[int]) -> set[int]:
+        """Return the ids of the people in some groups."""
+        return {user_id for group in cls.listed(cls.id.in_(group_ids)) for user_id in group.member_ids}
+
+    @classmethod
+    def has_name(cls, key: str, but: int | None = None) -> bool:
+        """Whether a folded name calls a group, other than the one with the id `but`, or everyone."""
+        return key == EVERYONE or any(group.id != but for group in cls.listed(cls.name_key == key))
+
+    # -- actions
+
+    @classmethod
+    @transactional
+    def save(cls, actor: User, group_id: int | None, *, form_id: str, name: str, member_ids: Iterable[int]) -> None:
+        """Make a group, or change its name and people. Afterwards, call `rerender_texts`.
+
+        A form that is sent again changes the group that it made. Raises `ValidationError` for a name in use.
+        """
+        group = cls._get_for_change(actor, group_id) if group_id else cls._of_form(actor, form_id)
+        key, is_new = fold(name), group.id is None
+        if cls.has_name(key, group.id) or db.session.scalar(sa.select(User.id).filter_by(username_key=key)):
+            raise ValidationError("name", "A person or a group already has this name.")
+        if not is_new:
+            outdate_mentions(group.name)
+        group.name, group.name_key = name, key
+        group.people = [*db.session.scalars(User.active().where(User.id.in_(member_ids)))]
+        db.session.add(group)
+        db.session.flush()
+        Activity.record(actor, "group.created" if is_new else "group.edited", group)
+
+    @classmethod
+    @transactional
+    def delete(cls, actor: User, group_id: int) -> None:
+        """Delete a group. Its people stay. Afterwards, call `rerender_texts`."""
+        group = cls._get_for_change(actor, group_id)
+        outdate_mentions(group.name)
+        Activity.record(actor, "group.deleted", group)
+        db.session.delete(group)
+
+    @classmethod
+    def _of_form(cls, actor: User, form_id: str) -> Group:
+        """Return the group that a form has made, or a new one. Groups change one at a time: see `_get_for_change`."""
+        Setting.lock()
+        form = {"author_id": User.acting(actor.id, Role.ADMIN).id, "form_id": form_id}
+        return db.session.scalar(sa.select(cls).filter_by(**form)) or cls(**form)
+
+    @classmethod
+    def _get_for_change(cls, actor: User, group_id: int) -> Group:
+        """Lock and return a group. The lock keeps others from taking a name: people and groups share them."""
+        Setting.lock()
+        User.acting(actor.id, Role.ADMIN)
+        group = db.session.get(cls, group_id)
+        if group is None:
+            raise NotVisible
+        return group
 
 
 class GroupMember(db.Model):
@@ -3128,7 +3209,53 @@ def link_pages(body: str, user: User) -> str:
 
 def render_body(writer: User, body: str) -> str:
     """Return what somebody wrote as HTML: its pictures have their sizes, and it links to the people it mentions."""
-    return render_markdown(body, Attachment.sizes(writer, body), User.usernames_among)
+    calls = functools.partial(names_called, writer)
+    return render_markdown(body, Attachment.sizes(writer, body), User.usernames_among, calls)
+
+
+def names_called(writer: User, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return those of some folded names by which a person can call several people, each with its path and a title.
+
+    They are topics that the person sees, groups, and for editors `EVERYONE`. A name of two of these is the last one's.
+    """
+    topics = {topic.slug: topic for topic in db.session.scalars(Topic.visible_to(writer).where(Topic.slug.in_(names)))}
+    paths = {slug: f"topics/{slug}" for slug in topics if slug != EVERYONE}
+    paths |= {group.name_key: f"people/{group.name_key}" for group in Group.listed(Group.name_key.in_(names))}
+    if EVERYONE in names and writer.is_editor:
+        paths[EVERYONE] = f"people/{EVERYONE}"
+    hidden = {slug for slug, topic in topics.items() if topic.private}  # others might see how many members it has
+    return {name: (path, "" if name in hidden else people_called(path)) for name, path in paths.items()}
+
+
+def people_called(path: str) -> str:
+    """Return how many people the name with a path calls, in words."""
+    return plural(count_of(User, User.is_active, is_called({path.removeprefix("people/")})), "person", "people")
+
+
+def is_called(names: set[str]) -> sa.ColumnElement[bool]:
+    """Whether names, as `mentioned_names` returns them, call a `User`: by name, with a group or topic, or everyone."""
+    if EVERYONE in names:
+        return sa.true()
+    grouped = sa.select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id)
+    grouped = grouped.where(Group.name_key.in_(names))
+    chosen = sa.select(Follow.state).where(Follow.topic_id == Topic.id, Follow.user_id == User.id)
+    follows = (
+        sa.func.coalesce(
+            chosen.correlate(Topic, User).scalar_subquery(), sa.case((Topic.followed_by_default, "following"))
+        )
+        == "following"
+    )
+    topic = sa.exists().where(Topic.visible(User), sa.or_(Topic.private, follows))
+    topic = topic.where((sa.literal("topics/") + Topic.slug).in_(names)).correlate(User)
+    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), topic)
+
+
+def names_suggested(user: User, typed: str) -> dict[str, tuple[str, str]]:
+    """Return what calls several people and begins with what was typed after an @, as `names_called` does."""
+    slugs = db.session.scalars(Topic.visible_to(user).with_only_columns(Topic.slug))
+    names = {EVERYONE, *slugs, *(group.name_key for group in Group.listed())}
+    fitting = sorted(name for name in names if typed and name.startswith(fold(typed)))[: SUGGESTED_MOST // 2]
+    return dict(sorted(names_called(user, {*fitting} - User.usernames_among(fitting)).items()))
 
 
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
@@ -3384,12 +3511,14 @@ def post_of(thing: Any) -> Post | None:
 
 LATEST_FIRST = (Activity.at.desc(), Activity.id.desc())
 ACTIVITY_PLACES = {"post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people"}
+ACTIVITY_PLACES["group"] = "/admin/groups"
 UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name"}
 
 # What is said of an action is its second word and a noun ("deleted the topic"), unless it has words of its own.
 ACTIVITY_NOUNS = {
     "comment": "a comment on",
     "topic": "the topic",
+    "group": "the group",
     "token": "the access token",
     "settings": "the settings",
     "bin": "the recycle bin",
@@ -3808,10 +3937,10 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
     OutgoingMail.queue("mail", Notification.post_id == post.id, Notification.activity_id == activity.id)
 
 
-def notify_mentioned(activity: Activity, names: Iterable[str], thing: Post | Comment) -> None:
-    """Notify the people with these folded usernames that a text mentions them."""
+def notify_mentioned(activity: Activity, names: set[str], thing: Post | Comment, among: Any = sa.true()) -> None:  # noqa: B008
+    """Notify the people whom a text mentions by these names, which are those of `mentioned_names`."""
     if names:
-        notify("mention", activity, thing, who=User.username_key.in_(names))
+        notify("mention", activity, thing, who=sa.and_(is_called(names), among))
 
 
 def notify_required(activity: Activity, post: Post, kind: str = "must_read") -> None:
@@ -3836,9 +3965,8 @@ def notify_of_comment(activity: Activity, comment: Comment) -> None:
 def notify_again(activity: Activity, post: Post) -> None:
     """Notify everybody who sees a post that it changed; those it newly mentions, that it mentions them."""
     about_post = (Notification.post_id == post.id, Notification.comment_id.is_(None))
-    told = sa.select(User.username_key).join(Notification, Notification.user_id == User.id)
-    told = told.where(Notification.kind == "mention", *about_post)
-    notify_mentioned(activity, mentioned_names(post.html).difference(db.session.scalars(told)), post)
+    told = sa.select(Notification.user_id).where(Notification.kind == "mention", *about_post)
+    notify_mentioned(activity, mentioned_names(post.html), post, among=User.id.not_in(told))
     notify("shared_again", activity, post, who=sa.true())
 
 
@@ -5081,10 +5209,12 @@ def confirm_password() -> Any:
     return PasswordField("Confirm password", validators=matches, render_kw={"autocomplete": "new-password"})
 
 
+NAME_LETTERS = "Use letters (a to z), digits, dots, hyphens and underscores. Start and end with a letter or digit."
+
+
 def username_field() -> Any:
-    letters = "Use letters (a to z), digits, dots, hyphens and underscores. Start and end with a letter or digit."
     return string_field(
-        "Username", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=letters), shortest=USERNAME_MIN,
+        "Username", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=NAME_LETTERS), shortest=USERNAME_MIN,
         description="Used to sign in and in your profile link, e.g. ana.lima",
         render_kw=USERNAME_INPUT | {"pattern": USERNAME_PATTERN},
     )  # fmt: skip
@@ -5293,6 +5423,16 @@ class AutosaveForm(PostForm):
     expires_at = DateField(validators=[Optional()], filters=[lambda day: day if is_plausible(day) else None])
 
 
+def groups_field() -> Any:
+    """Return a field of groups, each of which stands for its people."""
+    words = "A group is a shortcut: it adds the people who are in it now, and no later changes."
+
+    def offers() -> list[SelectChoice]:
+        return choices((group.id, f"Add the {group.size} of {group.name}") for group in Group.listed())
+
+    return SelectMultipleField("Groups", coerce=int, choices=offers, description=words)
+
+
 class MustReadForm(SiteForm):
     audience = RadioField(
         "Who should read it",
@@ -5300,19 +5440,20 @@ class MustReadForm(SiteForm):
         default="all",
     )
     roles = SelectMultipleField("By role", coerce=int)
+    groups = groups_field()
     people = SelectMultipleField("By name", coerce=int)
     due = day_field("Read by", "Leave empty for no date")
     again = BooleanField("Ask everyone to read the current version")
 
     def validate_audience(self, field: Field) -> None:
-        if field.data == "all" and (self.roles.data or self.people.data):
+        if field.data == "all" and (self.roles.data or self.people.data or self.groups.data):
             raise validators.ValidationError("Choose either everyone, or only those chosen below.")
 
     def chosen_roles(self) -> list[Role]:
         return list(Role) if self.audience.data == "all" else [Role(number) for number in self.roles.data or ()]
 
-    def chosen_people(self) -> list[int]:
-        return self.people.data or []
+    def chosen_people(self) -> set[int]:
+        return {*(self.people.data or ()), *Group.people_in(self.groups.data or ())}
 
 
 class PinForm(SiteForm):
@@ -5341,11 +5482,22 @@ class TopicForm(SiteForm):
 
 class NewTopicForm(TopicForm):
     private = BooleanField("Private", description="Only its members see it: you, and the people you choose.")
+    groups = groups_field()
     members = SelectMultipleField("Who else can see it", coerce=int)
     form_id = form_id_field()
 
 
+class GroupForm(SiteForm):
+    name = string_field(
+        "Name", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=NAME_LETTERS), shortest=USERNAME_MIN,
+        description="What people type after an @, e.g. kitchen", render_kw={"autocomplete": "off"},
+    )  # fmt: skip
+    member_ids = SelectMultipleField("Who is in it", coerce=int)
+    form_id = form_id_field()
+
+
 class MembersForm(SiteForm):
+    groups = groups_field()
     user = SelectMultipleField("Add people", coerce=int)
 
 
@@ -6096,6 +6248,7 @@ def username() -> ResponseReturnValue:
     if form.validate_on_submit():
         with form.errors_from_model():
             User.change_username(current_user, current_user.id, form.username.data)
+            rerender_texts()
             return redirect_with_flash("/account", f"Your username is {form.username.data} now.")
     return form_page("account/username.html", form)
 
@@ -6926,7 +7079,8 @@ def manage() -> ResponseReturnValue:
     form = NewTopicForm()
     form.members.choices = choices(names_of(User.active().where(User.id != current_user.id)))
     if form.validate_on_submit():
-        values = form_values(form, "name", "description", "private", "followed_by_default", "members")
+        values = form_values(form, "name", "description", "private", "followed_by_default")
+        values["members"] = {*(form.members.data or ()), *Group.people_in(form.groups.data or ())}
         with form.errors_from_model():
             topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
             onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
@@ -6979,7 +7133,8 @@ def make_open(topic_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def add_member(topic_id: int) -> ResponseReturnValue:
     """Add people to a private topic."""
-    added = Topic.add_members(current_user, topic_id, request.form.getlist("user", type=as_id))
+    grouped = Group.people_in(request.form.getlist("groups", type=as_id))
+    added = Topic.add_members(current_user, topic_id, {*request.form.getlist("user", type=as_id), *grouped})
     names = ", ".join(user.name for user in added) or "Nobody else"
     return redirect_with_flash(f"/admin/topics/{topic_id}", f"{names} can see this topic now.")
 
@@ -7062,10 +7217,19 @@ def list_people() -> ResponseReturnValue:
 @people.get("/people/<username>", endpoint="show")
 @login_required
 def show_person(username: str) -> ResponseReturnValue:
-    """Show a person and what they have written."""
-    person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
+    """Show a person and what they have written, or the people of a group."""
+    person = db.session.scalar(User.visible_to(current_user).where(User.username_key == fold(username)))
+    if person is None:
+        return show_group(fold(username))
     page = paginate(AUTHOR_POSTS, NEWEST_FIRST, request.args.get("before"), author_id=person.id)
     return render_template("people/show.html", person=person, page=page)
+
+
+def show_group(key: str) -> ResponseReturnValue:
+    """Show the people of a group."""
+    if key == EVERYONE:
+        return redirect("/people")
+    return render_template("people/group.html", group=db.one_or_404(sa.select(Group).filter_by(name_key=key)))
 
 
 @people.get("/mentions")
@@ -7076,7 +7240,8 @@ def suggest() -> ResponseReturnValue:
     if topic_id:
         db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
     typed = tidy(request.args.get("q"))[:NAME_MAX]
-    return render_template("people/_suggest.html", people=User.suggested(current_user, typed, topic_id))
+    calls = names_suggested(current_user, typed)
+    return render_template("people/_suggest.html", people=User.suggested(current_user, typed, topic_id), calls=calls)
 
 
 # -- files: what people upload -----------------------------------------------------------------------------------------
@@ -7471,6 +7636,7 @@ def change_username(user_id: int) -> ResponseReturnValue:
     if form.validate_on_submit():
         with form.errors_from_model():
             User.change_username(current_user, user_id, form.username.data)
+            rerender_texts()
             return redirect_with_flash(f"/admin/people/{user_id}", f"The username is {form.username.data} now.")
     return _person_page(person, form)
 
@@ -7539,6 +7705,32 @@ def reset_password(user_id: int) -> ResponseReturnValue:
 def show_password(person: User, password: str) -> str:
     """Show a new password once, with what it is for, to hand over."""
     return render_template("admin/new_password.html", person=person, password=password, reach=reach())
+
+
+@admin.route("/groups", methods=["GET", "POST"])
+@admin.route("/groups/<int:group_id>", methods=["GET", "POST"])
+@role_required(Role.ADMIN)
+def groups(group_id: int | None = None) -> ResponseReturnValue:
+    """Show the groups and a form for a new one, or a group's name and people."""
+    group = db.get_or_404(Group, group_id) if group_id else None
+    form = GroupForm(obj=group)
+    form.member_ids.choices = choices(names_of(User.active()))
+    if form.validate_on_submit():
+        values = form_values(form, "name", "member_ids") | {"form_id": checked_form_id(form.form_id)}
+        with form.errors_from_model():
+            Group.save(current_user, group_id, **values)
+            rerender_texts()
+            return redirect_with_flash("/admin/groups", f"Group @{form.name.data} saved.")
+    return form_page("admin/groups.html", form, group=group, groups=Group.listed())
+
+
+@admin.post("/groups/<int:group_id>/delete")
+@role_required(Role.ADMIN)
+def delete_group(group_id: int) -> ResponseReturnValue:
+    """Delete a group."""
+    Group.delete(current_user, group_id)
+    rerender_texts()
+    return redirect_with_flash("/admin/groups", "Group deleted.")
 
 
 @admin.get("/settings")
@@ -7840,6 +8032,7 @@ ACTIVITY_KINDS = {
     "reaction": "Reactions",
     "attachment": "Files",
     "topic": "Topics",
+    "group": "Groups",
     "token": "Access tokens",
     "mail": "Email",
     "settings": "Settings",

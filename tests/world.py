@@ -37,6 +37,7 @@ from app import (
     ApiToken,
     Attachment,
     Comment,
+    Group,
     OutgoingMail,
     Post,
     Role,
@@ -97,6 +98,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.edit_person": {"name": "Somebody", "email": ""},
     "admin.set_role": {"role": "30"},
     "admin.change_username": {"username": "ada"},
+    "admin.groups": {"name": "bakery", "member_ids": "{stranger}"},
     "admin.erase_person": {"username": "keeper"},
     "admin.save_site_name": {"name": "Ours", "welcome": "Hello"},
     "admin.save_sign_up": {"registration": "open", "registration_domains": "", "registration_role": "member"},
@@ -125,6 +127,7 @@ class World:
         self.app = app
         self._people()
         self._topics()
+        self._groups()
         self._posts_and_comments()
         self._backup()
         self._files()
@@ -176,6 +179,11 @@ class World:
         Topic.merge(editor, self.topics["merged"], self.topics["open"])
         Topic.merge(editor, self.topics["merged_private"], self.topics["private"])
         self.topic = made
+
+    def _groups(self) -> None:
+        inside = [self.people["member"], self.people["stranger"]]
+        Group.save(self.users["admin"], None, form_id="a" * 32, name="kitchen", member_ids=inside)
+        self.groups = {"kitchen": value(sa.select(Group.id)), "missing": MISSING}
 
     def _posts_and_comments(self) -> None:
         self.posts, self.comments = {"missing": MISSING}, {"missing": MISSING}
