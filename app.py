@@ -2008,7 +2008,10 @@ class Group(db.Model):
 
         A form that is sent again changes the group that it made. Raises `ValidationError` for a name in use.
         """
-        group = cls._get_for_change(actor, group_id) if group_id else cls._of_form(actor, form_id)
+        Setting.lock()  # people and groups share their names
+        form = {"author_id": User.acting(actor.id, Role.ADMIN).id, "form_id": form_id}
+        which = {"id": group_id} if group_id else form
+        group = db.session.scalar(sa.select(cls).filter_by(**which)) or cls(**form)
         key, is_new = fold(name), group.id is None
         if cls.has_name(key, group.id) or db.session.scalar(sa.select(User.id).filter_by(username_key=key)):
             raise ValidationError("name", "A person or a group already has this name.")
@@ -2023,28 +2026,14 @@ class Group(db.Model):
     @classmethod
     @transactional
     def delete(cls, actor: User, group_id: int) -> None:
-        """Delete a group. Its people stay. Afterwards, call `rerender_texts`."""
-        group = cls._get_for_change(actor, group_id)
+        """Delete a group. Its people stay. Afterwards, call `rerender_texts`. Raises `NotVisible` if there is none."""
+        User.acting(actor.id, Role.ADMIN)
+        group = db.session.get(cls, group_id, with_for_update=True)
+        if group is None:
+            raise NotVisible
         outdate_mentions(group.name)
         Activity.record(actor, "group.deleted", group)
         db.session.delete(group)
-
-    @classmethod
-    def _of_form(cls, actor: User, form_id: str) -> Group:
-        """Return the group that a form has made, or a new one. Groups change one at a time: see `_get_for_change`."""
-        Setting.lock()
-        form = {"author_id": User.acting(actor.id, Role.ADMIN).id, "form_id": form_id}
-        return db.session.scalar(sa.select(cls).filter_by(**form)) or cls(**form)
-
-    @classmethod
-    def _get_for_change(cls, actor: User, group_id: int) -> Group:
-        """Lock and return a group. The lock keeps others from taking a name: people and groups share them."""
-        Setting.lock()
-        User.acting(actor.id, Role.ADMIN)
-        group = db.session.get(cls, group_id)
-        if group is None:
-            raise NotVisible
-        return group
 
 
 class GroupMember(db.Model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -39,7 +40,7 @@ def told(thing: Post | Comment, kind: str = "mention") -> list[str]:
     return list(db.session.scalars(names.where(about, Notification.kind == kind)))
 
 
-def fresh(model, row_id: int):
+def fresh(model: Any, row_id: int) -> Any:
     db.session.rollback()
     return db.session.get(model, row_id, populate_existing=True)
 

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -44,7 +45,7 @@ def upload(name: str = "notes.txt", content: bytes = b"Words") -> StoredFile:
     return store_upload(corkboard.FileStorage(io.BytesIO(content), name))
 
 
-def fresh(model, row_id: int):
+def fresh(model: Any, row_id: int) -> Any:
     db.session.rollback()
     return db.session.get(model, row_id, populate_existing=True)
 
