@@ -5948,7 +5948,7 @@ def export_of(person: User) -> Iterator[tuple[str, Iterable[bytes]]]:
         yield f"files/{file.id}-{file.name}", file_parts(stored_path(file.stored))
 
 
-def json_rows(statement: sa.Select[Any]) -> Iterator[bytes]:
+def json_rows(statement: Statement) -> Iterator[bytes]:
     """Yield the rows of a statement as a JSON list, one in each line."""
     before = "["
     for row in db.session.execute(statement.execution_options(yield_per=500)).mappings():
@@ -7555,7 +7555,7 @@ def manage_people() -> ResponseReturnValue:
 
 def asked_people(topics: Mapping[int, str]) -> Statement:
     """Select the people whom the filters let through. Those that say nothing are ignored, and so are other topics."""
-    given, wanted = request.args, list[sa.ColumnElement[bool]]()
+    given, wanted = request.args, list[Any]()
     state, topic, days = given.get("state"), given.get("topic", type=as_id), given.get("unseen")
     if state in ("active", "deactivated"):
         wanted.append(User.is_active if state == "active" else ~User.is_active)
@@ -7705,9 +7705,9 @@ def groups(group_id: int | None = None) -> ResponseReturnValue:
     form = GroupForm(obj=group)
     form.member_ids.choices = choices(names_of(User.active()))
     if form.validate_on_submit():
-        values = form_values(form, "name", "member_ids") | {"form_id": checked_form_id(form.form_id)}
+        values = form_values(form, "name", "member_ids")
         with form.errors_from_model():
-            Group.save(current_user, group_id, **values)
+            Group.save(current_user, group_id, form_id=checked_form_id(form.form_id), **values)
             rerender_texts()
             return redirect_with_flash("/admin/groups", f"Group @{form.name.data} saved.")
     return form_page("admin/groups.html", form, group=group, groups=Group.listed())

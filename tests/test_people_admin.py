@@ -164,7 +164,7 @@ def test_mentions_of_an_old_username_become_words(people, topics, sign_in):
     post = add_post(people.editor, topics.open, body="Ask @Member, or [see](/people/member).")
     comment = add_comment(people.editor, post, "So says @member.")
     assert 'class="mention" href="/people/Member"' in post.html
-    User.change_username(people.admin, people.member.id, "ana")
+    sign_in(people.member).submit("/account/username", {"username": "ana"})
     assert "mention" not in fresh(Post, post.id).html
     assert "@Member" in fresh(Post, post.id).html
     assert "mention" not in fresh(Comment, comment.id).html
@@ -292,14 +292,16 @@ def test_files_in_no_text_are_gone_from_the_disk_at_once_and_those_in_posts_stay
     Attachment.set_avatar(people.member, picture)
     file = Attachment.create(people.member, kept)
     post = add_post(people.member, topics.open, body=f"[The plan]({file.url})")
-    drafted = Attachment.create(people.member, upload("draft.txt"))
-    draft = add_post(people.member, topics.open, "A draft", how="draft", body=f"[It]({drafted.url})")
+    in_draft = upload("draft.txt")
+    drafted = Attachment.create(people.member, in_draft)
+    draft_id = add_post(people.member, topics.open, "A draft", how="draft", body=f"[It]({drafted.url})").id
+    post_id, address = post.id, file.url
     erase(sign_in(people.admin), people.member)
-    assert not any(stored_path(stored).exists() for stored in (loose.stored, picture.stored, drafted.stored))
+    assert not any(stored_path(stored).exists() for stored in (loose.stored, picture.stored, in_draft.stored))
     assert stored_path(kept.stored).exists()
-    assert fresh(Post, draft.id) is None
-    assert sign_in(people.reader).get(file.url, buffered=True).status_code == 200
-    assert fresh(Post, post.id) is not None
+    assert fresh(Post, draft_id) is None
+    assert sign_in(people.reader).get(address, buffered=True).status_code == 200
+    assert fresh(Post, post_id) is not None
 
 
 def test_what_belonged_to_the_account_is_gone(app, people, topics, sign_in):
