@@ -5924,7 +5924,7 @@ EXPORTED: dict[str, tuple[Any, str, str]] = {
     "sign-ins": (SignIn, "user_id", "device address created_at last_used_at ended_at"),
     "activity": (Activity, "actor_id", "at action object_type object_id address"),
     "files": (Attachment, "uploader_id", "id name size post_id comment_id created_at"),
-    "profile": (User, "id", "username name email title department phone location away_from away_until theme timezone"),
+    "profile": (User, "id", f"username name email {' '.join(PROFILE_FIELDS)} away_from away_until theme timezone"),
 }
 ZIP_PART = 64 * 1024  # bytes that are sent at once
 
@@ -9602,6 +9602,9 @@ class Demo:
         for username, picture in self.company["pictures"].items():
             Attachment.set_avatar(self.people[username], stored_demo_file(picture, store_avatar))
         self.owner = next(iter(self.people.values()))
+        for name, usernames in self.company["groups"].items():
+            member_ids = [self.people[username].id for username in usernames]
+            Group.save(self.owner, None, form_id=secrets.token_hex(16), name=name, member_ids=member_ids)
         for topic in self.company["topics"]:
             self.topics[topic["name"]] = self.add_topic(**topic)
         if is_new_site:
