@@ -1314,6 +1314,7 @@ class User(db.Model):
             NotificationChoice, Notification, OutgoingMail,
         ):  # fmt: skip
             db.session.execute(sa.delete(model).where(model.user_id == user.id))
+        db.session.execute(sa.delete(Invitation).where(sa.func.lower(Invitation.email) == user.email_key))
         user._blank()
         Activity.record(actor, "person.erased", user)
         return files

@@ -310,8 +310,12 @@ def test_what_belonged_to_the_account_is_gone(app, people, topics, sign_in):
     post = add_post(people.editor, topics.open, body="For @member")
     Follow.choose(people.member, "following", post_id=post.id)
     assert corkboard.count_of(Notification, Notification.user_id == people.member.id)
+    values = {"form_id": "i" * 32, "role": Role.MEMBER, "token_hash": "t" * 64, "expires_at": utcnow()}
+    db.session.add(corkboard.Invitation(author_id=people.admin.id, email="Member@example.com", **values))
+    db.session.commit()
     erase(sign_in(people.admin), people.member)
     db.session.rollback()
+    assert not corkboard.count_of(corkboard.Invitation)
     for model in (SignIn, ApiToken, Follow, Notification, corkboard.TopicMember):
         assert not corkboard.count_of(model, model.user_id == people.member.id), model
     assert "mention" not in fresh(Post, post.id).html
