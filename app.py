@@ -56,6 +56,7 @@ import time
 import tomllib
 import unicodedata
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -415,9 +416,10 @@ _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>',
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
-_MENTION_LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"')
+_MENTION_LINK = re.compile(r'<a class="mention" href="/(?:people/)?([^"]+)"')
+EVERYONE = "everyone"  # the name after an @ by which editors call everybody
 AT_SIGNS = "@＠﹫"  # the second is what Chinese and Japanese keyboards type
-_MENTION = re.compile("(?<![@＠﹫])[@＠﹫]([A-Za-z0-9][A-Za-z0-9._-]{0,30}[A-Za-z0-9])(?![@＠﹫])")
+_MENTION = re.compile("(?<![@＠﹫])[@＠﹫]([A-Za-z0-9][A-Za-z0-9._-]{0,66}[A-Za-z0-9])(?![@＠﹫])")
 _JOINERS = "._-+/\\=&#%"  # what joins the words of an address
 
 # The boxes of task lists, unchecked and checked.
@@ -661,10 +663,13 @@ def _render_link(renderer: Any, tokens: Sequence[Token], place: int, options: An
 
 
 def _render_mention(_renderer: Any, tokens: Sequence[Token], place: int, _options: Any, env: Any) -> str:
-    """Render a username as it was typed, as a link if such a person exists."""
+    """Render a name as it was typed, as a link if such a person exists, or if it calls several people."""
     typed = tokens[place].content
-    is_known = fold(typed[1:]) in env["people"]
-    return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if is_known else typed
+    name = fold(typed[1:])
+    if name in env["people"]:
+        return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>'
+    path, title = env["calls"].get(name, ("", ""))
+    return f'<a class="mention" href="/{path}" title="{title}">{typed}</a>' if path else typed
 
 
 def _names_in(tokens: Iterable[Token]) -> set[str]:
@@ -673,7 +678,7 @@ def _names_in(tokens: Iterable[Token]) -> set[str]:
 
 
 def mentioned_names(html: str) -> set[str]:
-    """Return the folded usernames of the people whom a rendered text mentions."""
+    """Return the folded names that a rendered text mentions: of people and groups, and of topics as in topics/news."""
     return {fold(name) for name in _MENTION_LINK.findall(html)}
 
 
@@ -697,17 +702,21 @@ def render_markdown(
     source: str,
     sizes: Mapping[int, tuple[int, int]] | None = None,
     people: Callable[[set[str]], Iterable[str]] = lambda _names: (),
+    calls: Callable[[set[str]], Mapping[str, tuple[str, str]]] = lambda _names: {},
 ) -> str:
     """Return the sanitized HTML of a Markdown source.
 
     `sizes` maps the ids of pictures to their width and height. `people` takes folded usernames, and returns those that
-    exist. Raises `ValidationError` for a text that is too complex.
+    exist. `calls` takes the other names, and returns those of several people, each with a path and a title. Raises
+    `ValidationError` for a text that is too complex.
     """
     # Footnotes of several texts on one page need different ids.
     env: dict[str, Any] = {"docId": secrets.token_hex(4)}
     tokens = MARKDOWN.parse(source, env)
     names = _names_in(tokens)
     env |= {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
+    others = names - env["people"]
+    env["calls"] = calls(others) if others else {}
     rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, env)
     return _PICTURES.sub(_as_gallery, SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered)))
 
@@ -1019,6 +1028,8 @@ class SoftDelete:
 
 # The columns that people fill in about themselves, and by which others find them.
 PROFILE_FIELDS = ("title", "department", "phone", "location")
+FORMER_COLLEAGUE = "Former colleague"  # the name of everyone who was erased
+VERSION_SUFFIXES = ("", ".medium", ".thumb")  # of a file on the disk: see `store_versions`
 
 
 class User(db.Model):
@@ -1185,6 +1196,7 @@ class User(db.Model):
         """
         if actor is not None:
             cls.acting(actor.id, Role.ADMIN)
+        Setting.lock()
         user = cls(password_hash=password_hash, role=role)
         user._fill_in(**profile)
         db.session.add(user)
@@ -1223,6 +1235,20 @@ class User(db.Model):
 
     @classmethod
     @transactional
+    def change_username(cls, actor: User, user_id: int, username: str) -> None:
+        """Give a person another username: people their own, administrators anyone. Afterwards, call `rerender_texts`.
+
+        Raises `ValidationError` for a name in use.
+        """
+        Setting.lock()
+        user = cls.acting(actor.id) if user_id == actor.id else cls._get_for_change(actor, user_id)
+        before = user.username
+        user._fill_in(username=username)
+        outdate_mentions(before)
+        Activity.record(actor, "person.username", user, username, {"username": (before, username)})
+
+    @classmethod
+    @transactional
     def set_role(cls, actor: User, user_id: int, role: Role) -> None:
         """Give another person a role, which applies from their next request. Raises `ValidationError` for the actor."""
         user = cls._get_for_change(actor, user_id)
@@ -1254,6 +1280,44 @@ class User(db.Model):
         if user.deactivated_at is not None:
             user.deactivated_at = None
             Activity.record(actor, "person.reactivated", user)
+
+    @classmethod
+    @transactional
+    def record_export(cls, actor: User, user_id: int) -> None:
+        """Record that a person's data is exported: by themselves, or by an administrator."""
+        cls.acting(actor.id, Role.READER if user_id == actor.id else Role.ADMIN)
+        Activity.record(actor, "person.exported", db.session.get_one(cls, user_id))
+
+    @classmethod
+    def erase(cls, actor: User, user_id: int) -> None:
+        """Erase another person: what they wrote stays as that of a former colleague, and nothing else does.
+
+        Raises `ValidationError` for the actor.
+        """
+        for stored in cls._erase(actor, user_id):
+            for suffix in VERSION_SUFFIXES:
+                stored_path(stored, suffix).unlink(missing_ok=True)
+        rerender_texts()
+
+    @classmethod
+    @transactional
+    def _erase(cls, actor: User, user_id: int) -> Sequence[str]:
+        """Erase a person in the database. Returns the names of their files on the disk, which belong to no post."""
+        user = cls._get_for_change(actor, user_id)
+        if user_id == actor.id:
+            raise ValidationError("username", "You can't erase yourself. Ask another administrator.")
+        outdate_mentions(user.username)
+        Activity.forget(user)
+        files = Attachment.delete_of(user)
+        for model in (
+            SignIn, ApiToken, ResetLink, RecoveryCode, TopicMember, GroupMember, MustReadPerson, Follow, ReadMark,
+            NotificationChoice, Notification, OutgoingMail,
+        ):  # fmt: skip
+            db.session.execute(sa.delete(model).where(model.user_id == user.id))
+        db.session.execute(sa.delete(Invitation).where(sa.func.lower(Invitation.email) == user.email_key))
+        user._blank()
+        Activity.record(actor, "person.erased", user)
+        return files
 
     @classmethod
     @transactional
@@ -1321,9 +1385,17 @@ class User(db.Model):
         Setting.lock()
         cls.acting(actor.id, Role.ADMIN)
         user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
-        if user is None:
+        if user is None or user.erased_at:
             raise NotVisible
         return user
+
+    def _blank(self) -> None:
+        """Make this person a former colleague, of whom nothing is known and who can never sign in again."""
+        now, blank = utcnow(), dict.fromkeys((*PROFILE_FIELDS, "password_hash", "timezone"), "")
+        gone = "email away_from away_until stand_in_id totp_secret identity previous_visit_at last_active_at".split()  # noqa: SIM905
+        self.role, self.awaits_approval = Role.READER, False
+        self.erased_at, self.deactivated_at = now, self.deactivated_at or now
+        self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}", **blank, **dict.fromkeys(gone))
 
     def _set_password(self, password_hash: str) -> None:
         """Set the password, and end what was signed in by the old one."""
@@ -1341,6 +1413,8 @@ class User(db.Model):
             self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
             self.name_key = sort_key(self.name, NAME_MAX)
             self.lookup = self._lookup()
+            if "username" in profile and Group.has_name(self.username_key):
+                raise ValidationError("username", "This name is a group's. Choose another one.")
             self._check_taken("username", "This username is taken.")
             self._check_taken("email", "Someone else is using this email address.")
 
@@ -1895,6 +1969,72 @@ class Group(db.Model):
     name: Mapped[str] = mapped_column(sa.String(USERNAME_MAX))  # as after an @
     name_key: Mapped[str] = mapped_column(sa.String(USERNAME_MAX), unique=True)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
+    people: Mapped[list[User]] = relationship(  # the active ones
+        secondary="group_members", secondaryjoin="and_(GroupMember.user_id == User.id, User.deactivated_at == None)",
+        order_by=User.name_key, lazy="selectin",
+    )  # fmt: skip
+
+    # -- queries
+
+    @property
+    def size(self) -> str:
+        """How many people it has, in words."""
+        return plural(len(self.people), "person", "people")
+
+    @property
+    def member_ids(self) -> list[int]:
+        return [user.id for user in self.people]
+
+    @classmethod
+    def listed(cls, *which: sa.ColumnElement[bool]) -> Sequence[Group]:
+        """Return the groups, or those for which all of `which` holds, by name."""
+        return db.session.scalars(sa.select(cls).where(*which).order_by(cls.name_key)).all()
+
+    @classmethod
+    def people_in(cls, group_ids: Iterable[int]) -> set[int]:
+        """Return the ids of the people in some groups."""
+        return {user_id for group in cls.listed(cls.id.in_(group_ids)) for user_id in group.member_ids}
+
+    @classmethod
+    def has_name(cls, key: str, but: int | None = None) -> bool:
+        """Whether a folded name calls a group, other than the one with the id `but`, or everyone."""
+        return key == EVERYONE or any(group.id != but for group in cls.listed(cls.name_key == key))
+
+    # -- actions
+
+    @classmethod
+    @transactional
+    def save(cls, actor: User, group_id: int | None, *, form_id: str, name: str, member_ids: Iterable[int]) -> None:
+        """Make a group, or change its name and people. Afterwards, call `rerender_texts`.
+
+        A form that is sent again changes the group that it made. Raises `ValidationError` for a name in use.
+        """
+        Setting.lock()  # people and groups share their names
+        form = {"author_id": User.acting(actor.id, Role.ADMIN).id, "form_id": form_id}
+        which = {"id": group_id} if group_id else form
+        group = db.session.scalar(sa.select(cls).filter_by(**which)) or cls(**form)
+        key, is_new = fold(name), group.id is None
+        if cls.has_name(key, group.id) or db.session.scalar(sa.select(User.id).filter_by(username_key=key)):
+            raise ValidationError("name", "A person or a group already has this name.")
+        if not is_new:
+            outdate_mentions(group.name)
+        group.name, group.name_key = name, key
+        group.people = [*db.session.scalars(User.active().where(User.id.in_(member_ids)))]
+        db.session.add(group)
+        db.session.flush()
+        Activity.record(actor, "group.created" if is_new else "group.edited", group)
+
+    @classmethod
+    @transactional
+    def delete(cls, actor: User, group_id: int) -> None:
+        """Delete a group. Its people stay. Afterwards, call `rerender_texts`. Raises `NotVisible` if there is none."""
+        User.acting(actor.id, Role.ADMIN)
+        group = db.session.get(cls, group_id, with_for_update=True)
+        if group is None:
+            raise NotVisible
+        outdate_mentions(group.name)
+        Activity.record(actor, "group.deleted", group)
+        db.session.delete(group)
 
 
 class GroupMember(db.Model):
@@ -2968,6 +3108,17 @@ class Attachment(SoftDelete, db.Model):
             Activity.record(user, "attachment.attached", file)
 
     @classmethod
+    def delete_of(cls, user: User) -> Sequence[str]:
+        """Delete a person's pictures, unused files and unpublished posts. Returns the files' names on the disk."""
+        unpublished = sa.and_(Post.author_id == user.id, Post.published_at.is_(None))
+        loose = sa.and_(cls.uploader_id == user.id, sa.or_(cls.is_unused(), cls.post.has(unpublished)))
+        theirs = sa.or_(cls.person_id == user.id, loose)
+        stored = db.session.scalars(sa.select(cls.stored).where(theirs)).all()
+        for statement in (sa.delete(cls).where(theirs), sa.delete(Post).where(unpublished)):
+            db.session.execute(statement, execution_options={"synchronize_session": False})
+        return stored
+
+    @classmethod
     def prune(cls) -> int:
         """Move old files that no row names to the trash, and those back from it that a row names. Returns how many.
 
@@ -3048,12 +3199,66 @@ def link_pages(body: str, user: User) -> str:
 
 def render_body(writer: User, body: str) -> str:
     """Return what somebody wrote as HTML: its pictures have their sizes, and it links to the people it mentions."""
-    return render_markdown(body, Attachment.sizes(writer, body), User.usernames_among)
+    calls = functools.partial(names_called, writer)
+    return render_markdown(body, Attachment.sizes(writer, body), User.usernames_among, calls)
+
+
+def names_called(writer: User, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return those of some folded names by which a person can call several people, each with its path and a title.
+
+    They are topics that the person sees, groups, and for editors `EVERYONE`. A name of two of these is the last one's.
+    """
+    topics = {topic.slug: topic for topic in db.session.scalars(Topic.visible_to(writer).where(Topic.slug.in_(names)))}
+    paths = {slug: f"topics/{slug}" for slug in topics if slug != EVERYONE}
+    paths |= {group.name_key: f"people/{group.name_key}" for group in Group.listed(Group.name_key.in_(names))}
+    if EVERYONE in names and writer.is_editor:
+        paths[EVERYONE] = f"people/{EVERYONE}"
+    hidden = {slug for slug, topic in topics.items() if topic.private}  # others might see how many members it has
+    return {name: (path, "" if name in hidden else people_called(path)) for name, path in paths.items()}
+
+
+def people_called(path: str) -> str:
+    """Return how many people the name with a path calls, in words."""
+    return plural(count_of(User, User.is_active, is_called({path.removeprefix("people/")})), "person", "people")
+
+
+def is_called(names: set[str]) -> sa.ColumnElement[bool]:
+    """Whether names, as `mentioned_names` returns them, call a `User`: by name, with a group or topic, or everyone."""
+    if EVERYONE in names:
+        return sa.true()
+    grouped = sa.select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id)
+    grouped = grouped.where(Group.name_key.in_(names))
+    chosen = sa.select(Follow.state).where(Follow.topic_id == Topic.id, Follow.user_id == User.id)
+    follows = (
+        sa.func.coalesce(
+            chosen.correlate(Topic, User).scalar_subquery(), sa.case((Topic.followed_by_default, "following"))
+        )
+        == "following"
+    )
+    topic = sa.exists().where(Topic.visible(User), sa.or_(Topic.private, follows))
+    topic = topic.where((sa.literal("topics/") + Topic.slug).in_(names)).correlate(User)
+    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), topic)
+
+
+def names_suggested(user: User, typed: str) -> dict[str, tuple[str, str]]:
+    """Return what calls several people and begins with what was typed after an @, as `names_called` does."""
+    slugs = db.session.scalars(Topic.visible_to(user).with_only_columns(Topic.slug))
+    names = {EVERYONE, *slugs, *(group.name_key for group in Group.listed())}
+    fitting = sorted(name for name in names if typed and name.startswith(fold(typed)))[: SUGGESTED_MOST // 2]
+    return dict(sorted(names_called(user, {*fitting} - User.usernames_among(fitting)).items()))
 
 
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
     """Select the posts, or comments, that an older version of the renderer rendered."""
     return sa.select(model).where(model.renderer < RENDERER_VERSION)
+
+
+def outdate_mentions(name: str) -> None:
+    """Let `rerender_texts` render the texts again that link to a person or group, as part of an action."""
+    for model in (Post, Comment):
+        links = sa.func.lower(model.html).contains(f'href="/people/{fold(name)}"', autoescape=True)
+        outdated = sa.update(model).where(links).values(renderer=0)
+        db.session.execute(outdated, execution_options={"synchronize_session": False})
 
 
 def count_outdated_texts() -> int:
@@ -3250,6 +3455,21 @@ class Activity(db.Model):
         db.session.flush()
         return activity
 
+    @classmethod
+    def forget(cls, user: User) -> None:
+        """Blank a person's names and addresses in the record, as part of an action."""
+        about = sa.and_(cls.object_type == "user", cls.object_id == user.id)
+        by_them = sa.or_(cls.actor_id == user.id, sa.and_(about, cls.actor_id.is_(None)))
+        bare = sa.func.replace(cls.lookup, cls.address, "")  # first: MySQL sets one column after the other
+        named = sa.and_(cls.action.in_(("topic.member_added", "topic.member_removed")), cls.detail == user.name)
+        blank = {"detail": "", "lookup": ""}
+        for statement in (
+            sa.update(cls).where(by_them).ordered_values((cls.lookup, bare), (cls.address, "")),
+            sa.update(cls).where(about).values(name=FORMER_COLLEAGUE, changes="{}", **blank),
+            sa.update(cls).where(named).values(**blank),
+        ):
+            db.session.execute(statement, execution_options={"synchronize_session": False})
+
     @staticmethod
     def _name_of(thing: Any) -> tuple[str, bool]:
         """What a thing is called, and whether it is in a private topic. A name that not everybody may know is empty."""
@@ -3281,12 +3501,14 @@ def post_of(thing: Any) -> Post | None:
 
 LATEST_FIRST = (Activity.at.desc(), Activity.id.desc())
 ACTIVITY_PLACES = {"post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people"}
+ACTIVITY_PLACES["group"] = "/admin/groups"
 UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name"}
 
 # What is said of an action is its second word and a noun ("deleted the topic"), unless it has words of its own.
 ACTIVITY_NOUNS = {
     "comment": "a comment on",
     "topic": "the topic",
+    "group": "the group",
     "token": "the access token",
     "settings": "the settings",
     "bin": "the recycle bin",
@@ -3299,6 +3521,9 @@ ACTIVITY_WORDS = {
     "person.password": "changed their password",
     "person.password_reset": "set a new password for",
     "person.rescued": "became an administrator again, with a new password, on the command line",
+    "person.username": "changed the username of",
+    "person.exported": "exported the data of",
+    "person.erased": "erased a person, now",
     "person.picture": "changed their picture",
     "person.appearance": "changed their appearance settings",
     "person.notifications": "changed their notification settings",
@@ -3702,10 +3927,10 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
     OutgoingMail.queue("mail", Notification.post_id == post.id, Notification.activity_id == activity.id)
 
 
-def notify_mentioned(activity: Activity, names: Iterable[str], thing: Post | Comment) -> None:
-    """Notify the people with these folded usernames that a text mentions them."""
+def notify_mentioned(activity: Activity, names: set[str], thing: Post | Comment, among: Any = sa.true()) -> None:  # noqa: B008
+    """Notify the people whom a text mentions by these names, which are those of `mentioned_names`."""
     if names:
-        notify("mention", activity, thing, who=User.username_key.in_(names))
+        notify("mention", activity, thing, who=sa.and_(is_called(names), among))
 
 
 def notify_required(activity: Activity, post: Post, kind: str = "must_read") -> None:
@@ -3730,9 +3955,8 @@ def notify_of_comment(activity: Activity, comment: Comment) -> None:
 def notify_again(activity: Activity, post: Post) -> None:
     """Notify everybody who sees a post that it changed; those it newly mentions, that it mentions them."""
     about_post = (Notification.post_id == post.id, Notification.comment_id.is_(None))
-    told = sa.select(User.username_key).join(Notification, Notification.user_id == User.id)
-    told = told.where(Notification.kind == "mention", *about_post)
-    notify_mentioned(activity, mentioned_names(post.html).difference(db.session.scalars(told)), post)
+    told = sa.select(Notification.user_id).where(Notification.kind == "mention", *about_post)
+    notify_mentioned(activity, mentioned_names(post.html), post, among=User.id.not_in(told))
     notify("shared_again", activity, post, who=sa.true())
 
 
@@ -4527,6 +4751,9 @@ ALL_PEOPLE = sa.select(
     *(User.role, User.deactivated_at, User.last_active_at),
 )
 PEOPLE = ALL_PEOPLE.where(User.is_active)
+TOPICS_SEEN = (
+    sa.select(sa.func.count(Topic.id)).where(Topic.visible(User)).correlate(User).scalar_subquery().label("topics_seen")
+)
 
 
 # ======================================================================================================================
@@ -4972,10 +5199,12 @@ def confirm_password() -> Any:
     return PasswordField("Confirm password", validators=matches, render_kw={"autocomplete": "new-password"})
 
 
+NAME_LETTERS = "Use letters (a to z), digits, dots, hyphens and underscores. Start and end with a letter or digit."
+
+
 def username_field() -> Any:
-    letters = "Use letters (a to z), digits, dots, hyphens and underscores. Start and end with a letter or digit."
     return string_field(
-        "Username", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=letters), shortest=USERNAME_MIN,
+        "Username", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=NAME_LETTERS), shortest=USERNAME_MIN,
         description="Used to sign in and in your profile link, e.g. ana.lima",
         render_kw=USERNAME_INPUT | {"pattern": USERNAME_PATTERN},
     )  # fmt: skip
@@ -5188,6 +5417,16 @@ class AutosaveForm(PostForm):
     expires_at, until, due = forgiving_day_field(), forgiving_day_field(), forgiving_day_field()
 
 
+def groups_field() -> Any:
+    """Return a field of groups, each of which stands for its people."""
+    words = "A group is a shortcut: it adds the people who are in it now, and no later changes."
+
+    def offers() -> list[SelectChoice]:
+        return choices((group.id, f"Add the {group.size} of {group.name}") for group in Group.listed())
+
+    return SelectMultipleField("Groups", coerce=int, choices=offers, description=words)
+
+
 class MustReadForm(SiteForm):
     audience = RadioField(
         "Who should read it",
@@ -5195,19 +5434,20 @@ class MustReadForm(SiteForm):
         default="all",
     )
     roles = SelectMultipleField("By role", coerce=int)
+    groups = groups_field()
     people = SelectMultipleField("By name", coerce=int)
     due = day_field("Read by", "Leave empty for no date")
     again = BooleanField("Ask everyone to read the current version")
 
     def validate_audience(self, field: Field) -> None:
-        if field.data == "all" and (self.roles.data or self.people.data):
+        if field.data == "all" and (self.roles.data or self.people.data or self.groups.data):
             raise validators.ValidationError("Choose either everyone, or only those chosen below.")
 
     def chosen_roles(self) -> list[Role]:
         return list(Role) if self.audience.data == "all" else [Role(number) for number in self.roles.data or ()]
 
-    def chosen_people(self) -> list[int]:
-        return self.people.data or []
+    def chosen_people(self) -> set[int]:
+        return {*(self.people.data or ()), *Group.people_in(self.groups.data or ())}
 
 
 class PinForm(SiteForm):
@@ -5236,11 +5476,22 @@ class TopicForm(SiteForm):
 
 class NewTopicForm(TopicForm):
     private = BooleanField("Private", description="Only its members see it: you, and the people you choose.")
+    groups = groups_field()
     members = SelectMultipleField("Who else can see it", coerce=int)
     form_id = form_id_field()
 
 
+class GroupForm(SiteForm):
+    name = string_field(
+        "Name", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=NAME_LETTERS), shortest=USERNAME_MIN,
+        description="What people type after an @, e.g. kitchen", render_kw={"autocomplete": "off"},
+    )  # fmt: skip
+    member_ids = SelectMultipleField("Who is in it", coerce=int)
+    form_id = form_id_field()
+
+
 class MembersForm(SiteForm):
+    groups = groups_field()
     user = SelectMultipleField("Add people", coerce=int)
 
 
@@ -5261,6 +5512,14 @@ class NewPersonForm(PersonForm):
 
 class RoleForm(SiteForm):
     role = role_field()
+
+
+class UsernameForm(SiteForm):
+    username = username_field()
+
+
+class EraseForm(SiteForm):
+    username = string_field("Type the username to confirm", USERNAME_MAX, shortest=1, render_kw={"autocomplete": "off"})
 
 
 class SiteNameForm(SiteForm):
@@ -5658,6 +5917,87 @@ def write_file(content: IO[bytes], path: Path) -> None:
         os.fsync(file.fileno())
 
 
+# -- Exports: all that is a person's own -------------------------------------------------------------------------------
+
+# The files of an export: the model of each, the column that says whose a row is, and the columns that it has.
+EXPORTED: dict[str, tuple[Any, str, str]] = {
+    "posts": (Post, "author_id", "id topic_id kind title body published_at edited_at deleted_at"),
+    "comments": (Comment, "author_id", "id post_id body created_at edited_at deleted_at"),
+    "reactions": (Reaction, "user_id", "post_id comment_id kind at"),
+    "confirmations": (Acknowledgement, "user_id", "post_id revision at"),
+    "follows": (Follow, "user_id", "topic_id post_id state"),
+    "sign-ins": (SignIn, "user_id", "device address created_at last_used_at ended_at"),
+    "activity": (Activity, "actor_id", "at action object_type object_id address"),
+    "files": (Attachment, "uploader_id", "id name size post_id comment_id created_at"),
+    "profile": (User, "id", f"username name email {' '.join(PROFILE_FIELDS)} away_from away_until theme timezone"),
+}
+ZIP_PART = 64 * 1024  # bytes that are sent at once
+
+
+def send_export(person: User) -> Response:
+    """Record the export of a person's data, and send it."""
+    User.record_export(current_user, person.id)
+    return zip_response(f"{person.username}.zip", export_of(person))
+
+
+def export_of(person: User) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Yield the name and the content of each file in a person's export: Markdown in JSON, and what they uploaded.
+
+    What others wrote is not in it, nor the name of anything that this person does not see.
+    """
+    yield "topics.json", json_rows(Topic.visible_to(person).with_only_columns(Topic.id, Topic.name))
+    for name, (model, owner, columns) in EXPORTED.items():
+        own = sa.select(*(getattr(model, column) for column in columns.split())).filter_by(**{owner: person.id})
+        yield f"{name}.json", json_rows(own.order_by(model.id))
+    for file in db.session.scalars(sa.select(Attachment).filter_by(uploader_id=person.id)).all():
+        yield f"files/{file.id}-{file.name}", file_parts(stored_path(file.stored))
+
+
+def json_rows(statement: Statement) -> Iterator[bytes]:
+    """Yield the rows of a statement as a JSON list, one in each line."""
+    before = "["
+    for row in db.session.execute(statement.execution_options(yield_per=500)).mappings():
+        yield f"{before}\n{json.dumps(dict(row), default=str, ensure_ascii=False)}".encode()
+        before = ","
+    yield b"\n]\n" if before == "," else b"[]\n"
+
+
+def file_parts(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file; nothing if it is missing on the disk."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        while part := file.read(ZIP_PART):
+            yield part
+
+
+class ZipBuffer(bytearray):
+    """What `zipfile` has written and nobody has sent yet."""
+
+    def write(self, part: bytes) -> int:
+        self += part
+        return len(part)
+
+    def flush(self) -> None:
+        """Do nothing: `zipfile` calls this."""
+
+
+def zip_response(name: str, entries: Iterable[tuple[str, Iterable[bytes]]]) -> Response:
+    """Return a ZIP archive of some files, by name and content, as a download. It is made while it is sent."""
+
+    def parts() -> Iterator[bytes]:
+        buffer: Any = ZipBuffer()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, content in entries:
+                with archive.open(path, "w", force_zip64=True) as file:
+                    for part in content:
+                        file.write(part)
+                        yield bytes(buffer)
+                        buffer.clear()
+        yield bytes(buffer)
+
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(stream_with_context(parts()), headers=headers, mimetype="application/zip")
+
+
 # -- Pictures: encoded again, so that only what they show is kept ------------------------------------------------------
 
 with contextlib.suppress(ImportError):  # an optional package: see requirements.txt
@@ -5892,6 +6232,26 @@ def profile() -> ResponseReturnValue:
                 Attachment.set_avatar(current_user, picture)
             return redirect_with_flash("/account", "Profile saved.")
     return form_page("account/profile.html", form, profile_fields=PROFILE_FIELDS)
+
+
+@account.route("/username", methods=["GET", "POST"])
+@login_required
+def username() -> ResponseReturnValue:
+    """Change one's own username."""
+    form = UsernameForm(obj=current_user)
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            User.change_username(current_user, current_user.id, form.username.data)
+            rerender_texts()
+            return redirect_with_flash("/account", f"Your username is {form.username.data} now.")
+    return form_page("account/username.html", form)
+
+
+@account.post("/export")
+@login_required
+def export() -> ResponseReturnValue:
+    """Download all that is one's own."""
+    return send_export(current_user)
 
 
 @account.route("/appearance", methods=["GET", "POST"])
@@ -6713,7 +7073,8 @@ def manage() -> ResponseReturnValue:
     form = NewTopicForm()
     form.members.choices = choices(names_of(User.active().where(User.id != current_user.id)))
     if form.validate_on_submit():
-        values = form_values(form, "name", "description", "private", "followed_by_default", "members")
+        values = form_values(form, "name", "description", "private", "followed_by_default")
+        values["members"] = {*(form.members.data or ()), *Group.people_in(form.groups.data or ())}
         with form.errors_from_model():
             topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
             onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
@@ -6766,7 +7127,8 @@ def make_open(topic_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def add_member(topic_id: int) -> ResponseReturnValue:
     """Add people to a private topic."""
-    added = Topic.add_members(current_user, topic_id, request.form.getlist("user", type=as_id))
+    grouped = Group.people_in(request.form.getlist("groups", type=as_id))
+    added = Topic.add_members(current_user, topic_id, {*request.form.getlist("user", type=as_id), *grouped})
     names = ", ".join(user.name for user in added) or "Nobody else"
     return redirect_with_flash(f"/admin/topics/{topic_id}", f"{names} can see this topic now.")
 
@@ -6849,10 +7211,19 @@ def list_people() -> ResponseReturnValue:
 @people.get("/people/<username>", endpoint="show")
 @login_required
 def show_person(username: str) -> ResponseReturnValue:
-    """Show a person and what they have written."""
-    person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
+    """Show a person and what they have written, or the people of a group."""
+    person = db.session.scalar(User.visible_to(current_user).where(User.username_key == fold(username)))
+    if person is None:
+        return show_group(fold(username))
     page = paginate(AUTHOR_POSTS, NEWEST_FIRST, request.args.get("before"), author_id=person.id)
     return render_template("people/show.html", person=person, page=page)
+
+
+def show_group(key: str) -> ResponseReturnValue:
+    """Show the people of a group."""
+    if key == EVERYONE:
+        return redirect("/people")
+    return render_template("people/group.html", group=db.one_or_404(sa.select(Group).filter_by(name_key=key)))
 
 
 @people.get("/mentions")
@@ -6863,7 +7234,8 @@ def suggest() -> ResponseReturnValue:
     if topic_id:
         db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
     typed = tidy(request.args.get("q"))[:NAME_MAX]
-    return render_template("people/_suggest.html", people=User.suggested(current_user, typed, topic_id))
+    calls = names_suggested(current_user, typed)
+    return render_template("people/_suggest.html", people=User.suggested(current_user, typed, topic_id), calls=calls)
 
 
 # -- files: what people upload -----------------------------------------------------------------------------------------
@@ -7173,9 +7545,32 @@ def run_job_by_hand(job: str) -> ResponseReturnValue:
 @admin.get("/people", endpoint="people")
 @role_required(Role.ADMIN)
 def manage_people() -> ResponseReturnValue:
-    """Show everybody with their role and state, even the deactivated."""
-    query = tidy(request.args.get("q"))[:NAME_MAX]
-    return render_template("admin/people.html", page=people_page(ALL_PEOPLE, query), q=query)
+    """Show everybody with their role, topics and state, even the deactivated, or those whom the filters let through."""
+    topics = names_of(Topic.visible_to(current_user))
+    asked = {name: value for name, value in request.args.items() if value and name != "before"}
+    return render_template(
+        "admin/people.html",
+        page=people_page(asked_people(dict(topics)), tidy(asked.get("q"))[:NAME_MAX]),
+        asked=asked,
+        query=urlencode(asked),
+        roles=[(int(role), role.label) for role in Role],
+        topics=topics,
+    )
+
+
+def asked_people(topics: Mapping[int, str]) -> Statement:
+    """Select the people whom the filters let through. Those that say nothing are ignored, and so are other topics."""
+    given, wanted = request.args, list[Any]()
+    state, topic, days = given.get("state"), given.get("topic", type=as_id), given.get("unseen")
+    if state in ("active", "deactivated"):
+        wanted.append(User.is_active if state == "active" else ~User.is_active)
+    if role := given.get("role", type=lambda value: Role(int(value))):
+        wanted.append(User.role == role)
+    if topic in topics:
+        wanted.append(User.sees(topic))
+    if days in ("30", "90"):
+        wanted.append(sa.or_(User.last_active_at.is_(None), User.last_active_at < g.now - timedelta(days=int(days))))
+    return ALL_PEOPLE.add_columns(User.erased_at, TOPICS_SEEN).where(*wanted)
 
 
 @admin.route("/people/new", methods=["GET", "POST"])
@@ -7222,7 +7617,45 @@ def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
     """Return the page that manages a person. `form` is the one of its forms that was sent."""
     person_form = form if isinstance(form, PersonForm) else PersonForm(formdata=None, obj=person)
     role_form = form if isinstance(form, RoleForm) else RoleForm(formdata=None, obj=person)
-    return form_page("admin/edit_person.html", form, person=person, person_form=person_form, role_form=role_form)
+    username_form = form if isinstance(form, UsernameForm) else UsernameForm(formdata=None, obj=person)
+    forms = {"person_form": person_form, "role_form": role_form, "username_form": username_form}
+    return form_page("admin/edit_person.html", form, person=person, **forms)
+
+
+@admin.post("/people/<int:user_id>/username")
+@role_required(Role.ADMIN)
+def change_username(user_id: int) -> ResponseReturnValue:
+    """Change a person's username."""
+    person, form = _person(user_id), UsernameForm()
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            User.change_username(current_user, user_id, form.username.data)
+            rerender_texts()
+            return redirect_with_flash(f"/admin/people/{user_id}", f"The username is {form.username.data} now.")
+    return _person_page(person, form)
+
+
+@admin.post("/people/<int:user_id>/export")
+@role_required(Role.ADMIN)
+def export_person(user_id: int) -> ResponseReturnValue:
+    """Download all that is a person's own. That is recorded."""
+    return send_export(_person(user_id))
+
+
+@admin.route("/people/<int:user_id>/erase", methods=["GET", "POST"])
+@role_required(Role.ADMIN)
+def erase_person(user_id: int) -> ResponseReturnValue:
+    """Erase a person for ever. The page says first what that means, and asks for the username."""
+    person, form = _person(user_id), EraseForm()
+    if person.erased_at:
+        abort(404)
+    if form.validate_on_submit():
+        with form.errors_from_model():
+            if fold(form.username.data) != person.username_key:
+                raise ValidationError("username", f"This isn't the username. Type: {person.username}")
+            User.erase(current_user, user_id)
+            return redirect_with_flash("/admin/people", "Erased. What they wrote stays under “Former colleague”.")
+    return form_page("admin/erase_person.html", form, person=person)
 
 
 @admin.post("/people/<int:user_id>/role")
@@ -7266,6 +7699,32 @@ def reset_password(user_id: int) -> ResponseReturnValue:
 def show_password(person: User, password: str) -> str:
     """Show a new password once, with what it is for, to hand over."""
     return render_template("admin/new_password.html", person=person, password=password, reach=reach())
+
+
+@admin.route("/groups", methods=["GET", "POST"])
+@admin.route("/groups/<int:group_id>", methods=["GET", "POST"])
+@role_required(Role.ADMIN)
+def groups(group_id: int | None = None) -> ResponseReturnValue:
+    """Show the groups and a form for a new one, or a group's name and people."""
+    group = db.get_or_404(Group, group_id) if group_id else None
+    form = GroupForm(obj=group)
+    form.member_ids.choices = choices(names_of(User.active()))
+    if form.validate_on_submit():
+        values = form_values(form, "name", "member_ids")
+        with form.errors_from_model():
+            Group.save(current_user, group_id, form_id=checked_form_id(form.form_id), **values)
+            rerender_texts()
+            return redirect_with_flash("/admin/groups", f"Group @{form.name.data} saved.")
+    return form_page("admin/groups.html", form, group=group, groups=Group.listed())
+
+
+@admin.post("/groups/<int:group_id>/delete")
+@role_required(Role.ADMIN)
+def delete_group(group_id: int) -> ResponseReturnValue:
+    """Delete a group."""
+    Group.delete(current_user, group_id)
+    rerender_texts()
+    return redirect_with_flash("/admin/groups", "Group deleted.")
 
 
 @admin.get("/settings")
@@ -7568,6 +8027,7 @@ ACTIVITY_KINDS = {
     "reaction": "Reactions",
     "attachment": "Files",
     "topic": "Topics",
+    "group": "Groups",
     "token": "Access tokens",
     "mail": "Email",
     "settings": "Settings",
@@ -9206,6 +9666,9 @@ class Demo:
         for username, picture in self.company["pictures"].items():
             Attachment.set_avatar(self.people[username], stored_demo_file(picture, store_avatar))
         self.owner = next(iter(self.people.values()))
+        for name, usernames in self.company["groups"].items():
+            member_ids = [self.people[username].id for username in usernames]
+            Group.save(self.owner, None, form_id=secrets.token_hex(16), name=name, member_ids=member_ids)
         for topic in self.company["topics"]:
             self.topics[topic["name"]] = self.add_topic(**topic)
         if is_new_site:

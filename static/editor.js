@@ -880,7 +880,7 @@
   // == Names: people are offered while one types after an @, pages of the handbook after [[ ==
   const WORD_BEFORE = /[\p{Lu}\p{Ll}\p{Lt}\p{Nd}@＠﹫][./\\=&#%+_-]*$/u; // then an @ is within a word or an address
   const NAME_BEFORE = /[@＠﹫][\w.-]+[./\\=&#%+_-]$/; // as in @ana/@bo
-  const NAME_BEGUN = /[@＠﹫]([\p{L}\p{N}._-]{0,32})$/u;
+  const NAME_BEGUN = /[@＠﹫]([\p{L}\p{N}._-]{0,68})$/u;
   const TITLE_BEGUN = /\[\[([^[\]|\n]{1,100})$/;
   let offers = null; // the open list, its field, and where the @ or the brackets are
   let refusedAt = -1; // where the @ is whose list was closed

@@ -332,12 +332,14 @@ def test_no_cell_is_a_formula(people, sign_in, title):
 # -- Nobody can change it ----------------------------------------------------------------------------------------------
 
 
-def test_only_the_job_takes_anything_away_and_nothing_changes_an_entry():
+def test_only_the_job_takes_anything_away_and_only_erasing_a_person_blanks_an_entry():
     source = Path(corkboard.__file__).read_text(encoding="utf-8")
     assert not re.search(r"(update|delete)\(Activity\b|session\.delete\(activity|upsert\(Activity", source)
     model = source[source.index("class Activity(") : source.index("LATEST_FIRST =")]
-    assert re.findall(r"sa\.(?:update|delete)\((\w+)\)", model) == ["cls"]
-    assert "sa.delete(cls)" in model[model.index("def prune(") :]
+    forget, prune = model.index("def forget("), model.index("def prune(")
+    assert len(re.findall(r"sa\.(?:update|delete)\(", model)) == 4
+    assert model[forget:prune].count("sa.update(cls)") == 3
+    assert "sa.delete(cls)" in model[prune:]
 
 
 def test_no_address_changes_the_activity(app, people, sign_in):

@@ -120,6 +120,9 @@ auth.register         POST   -                                      404       40
 
 account.profile       GET    -                                      in        200    200    200    200   200
 account.profile       POST   -                                      in        303    303    303    303   303
+account.username      GET    -                                      in        200    200    200    200   200
+account.username      POST   -                                      in        303    303    303    303   303
+account.export        POST   -                                      in        200    200    200    200   200
 account.appearance    GET    -                                      in        200    200    200    200   200
 account.appearance    POST   -                                      in        303    303    303    303   303
 account.notifications GET    -                                      in        200    200    200    200   200
@@ -308,6 +311,7 @@ people.index          GET    -                                      in        20
 people.suggest        GET    -                                      in        200    200    200    200   200
 people.show           GET    own,other                              in        200    200    200    200   200
 people.show           GET    gone                                   in        404    404    404    200   404
+people.show           GET    kitchen                                in        200    200    200    200   200
 people.show           GET    missing                                in        404    404    404    404   404
 
 files.upload          POST   -                                      in        403    200    200    200   200
@@ -370,6 +374,21 @@ admin.reactivate      POST   missing                                in        40
 admin.reset_password  POST   other,gone                             in        403    403    403    200   403
 admin.reset_password  POST   own                                    in        403    403    403    422   403
 admin.reset_password  POST   missing                                in        403    403    403    404   403
+admin.change_username POST   own,other,gone                         in        403    403    403    303   403
+admin.change_username POST   missing                                in        403    403    403    404   403
+admin.export_person   POST   own,other,gone                         in        403    403    403    200   403
+admin.export_person   POST   missing                                in        403    403    403    404   403
+admin.erase_person    GET    other,gone                             in        403    403    403    200   403
+admin.erase_person    GET    missing                                in        403    403    403    404   403
+admin.erase_person    POST   other                                  in        403    403    403    303   403
+admin.erase_person    POST   own,gone                               in        403    403    403    422   403
+admin.erase_person    POST   missing                                in        403    403    403    404   403
+admin.groups          GET    -,kitchen                              in        403    403    403    200   403
+admin.groups          GET    missing                                in        403    403    403    404   403
+admin.groups          POST   -,kitchen                              in        403    403    403    303   403
+admin.groups          POST   missing                                in        403    403    403    404   403
+admin.delete_group    POST   kitchen                                in        403    403    403    303   403
+admin.delete_group    POST   missing                                in        403    403    403    404   403
 admin.bin             GET    -                                      in        403    403    200    200   403
 admin.show_binned     GET    deleted                                in        403    403    200    200   403
 admin.show_binned     GET    members,private,secret,draft,binned,missing in   403    403    404    404   403
@@ -457,6 +476,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "topic_id": world.topics.get(named),
         "slug": world.slugs.get(named),
         "user_id": world.people.get(named, world.people["reader"]),
+        "group_id": world.groups.get(named),
         "username": named,
         "number": 1,
         "file_id": world.files.get(named),

@@ -37,6 +37,7 @@ from app import (
     ApiToken,
     Attachment,
     Comment,
+    Group,
     OutgoingMail,
     Post,
     Role,
@@ -66,6 +67,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     },
     "account.profile": {"name": "Somebody", "email": "", "title": "Baker", "department": "", "phone": "",
                         "location": "Hall B", "away_from": "", "away_until": "", "stand_in_id": ""},
+    "account.username": {"username": "ada{unique}"},
     "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "account.tokens": {"name": "A display", "scope": "read", "days": "30"},
@@ -95,6 +97,9 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.new_person": {"name": "Ida", "username": "ida", "email": "", "role": "20", "password": PASSWORD},
     "admin.edit_person": {"name": "Somebody", "email": ""},
     "admin.set_role": {"role": "30"},
+    "admin.change_username": {"username": "ada{unique}"},
+    "admin.groups": {"name": "bakery{unique}", "member_ids": "{stranger}"},
+    "admin.erase_person": {"username": "keeper"},
     "admin.save_site_name": {"name": "Ours", "welcome": "Hello"},
     "admin.save_sign_up": {"registration": "open", "registration_domains": "", "registration_role": "member"},
     "admin.save_bin_days": {"bin_days": "90"},
@@ -122,6 +127,7 @@ class World:
         self.app = app
         self._people()
         self._topics()
+        self._groups()
         self._posts_and_comments()
         self._backup()
         self._files()
@@ -173,6 +179,11 @@ class World:
         Topic.merge(editor, self.topics["merged"], self.topics["open"])
         Topic.merge(editor, self.topics["merged_private"], self.topics["private"])
         self.topic = made
+
+    def _groups(self) -> None:
+        inside = [self.people["member"], self.people["stranger"]]
+        Group.save(self.users["admin"], None, form_id="a" * 32, name="kitchen", member_ids=inside)
+        self.groups = {"kitchen": value(sa.select(Group.id)), "missing": MISSING}
 
     def _posts_and_comments(self) -> None:
         self.posts, self.comments = {"missing": MISSING}, {"missing": MISSING}
