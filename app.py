@@ -125,6 +125,7 @@ from mdit_py_plugins.footnote.index import footnote_def
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
+from pyotp.utils import strings_equal
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -264,9 +265,8 @@ HASHES_AT_ONCE = 2  # each needs 32 MB of memory
 HASH_WAIT_SECONDS = 10.0
 
 RESET_FOR = timedelta(minutes=30)  # how long a link for a new password works
-RECOVERY_CODES = 10
 CODE_SECONDS = 30  # each code of an authenticator app is shown so long (RFC 6238)
-CODE_WAIT = timedelta(minutes=10)  # between the password and the code, at most
+CODE_WAIT = 600  # seconds between the password and the code, at most
 
 # The most common passwords of eight or more characters, and some that people are likely to choose for this site.
 COMMON_PASSWORDS = frozenset(
@@ -1299,42 +1299,26 @@ class User(db.Model):
         if not cls.use_code(user.id, code):
             raise ValidationError("code", WRONG_CODE)
         Activity.record(user, "person.second_factor_on", user)
-        return RecoveryCode.renew(user.id)
+        return RecoveryCode.renew(user)
 
     @classmethod
     @transactional
     def use_code(cls, user_id: int, code: str) -> bool:
         """Whether a code is the present one of the person's app, or a recovery code of theirs. No code works twice."""
         user, typed = db.session.get_one(cls, user_id), plain_code(code)
-        step = matching_step(user.totp_secret or "", typed)
-        unused = sa.update(cls).where(cls.id == user_id, cls.totp_secret == user.totp_secret, cls.totp_step < step)
+        if not user.totp_secret:
+            return False
+        step = matching_step(user.totp_secret, typed)
+        unused = sa.update(cls).where(cls.id == user_id, cls.totp_step < step)
         accepted: Any = db.session.execute(unused.values(totp_step=step))
         return accepted.rowcount == 1 or RecoveryCode.use(user, typed)
 
     @classmethod
     @transactional
-    def renew_recovery_codes(cls, actor: User) -> list[str]:
-        """Replace the actor's recovery codes. Returns the new ones. Raises `Forbidden` without a second factor."""
-        user = cls.acting(actor.id)
-        if not user.totp_secret:
-            raise Forbidden
-        Activity.record(user, "person.recovery_codes", user)
-        return RecoveryCode.renew(user.id)
-
-    @classmethod
-    @transactional
-    def turn_off_second_factor(cls, actor: User) -> None:
-        """Turn the actor's own second factor off. The caller has asked for their password, or a code."""
-        cls.acting(actor.id)._forget_second_factor(actor, "person.second_factor_off")
-
-    @classmethod
-    @transactional
-    def reset_second_factor(cls, actor: User, user_id: int) -> None:
-        """Turn another person's second factor off, and tell them. Raises `ValidationError` for the actor."""
-        user = cls._get_for_change(actor, user_id)
-        if user_id == actor.id:
-            raise ValidationError("code", "Turn off your own under Account. It asks for your password, or a code.")
-        user._forget_second_factor(actor, "person.second_factor_reset")
+    def turn_off_second_factor(cls, actor: User, user_id: int) -> None:
+        """Turn the second factor off, and tell the person: the actor's own, or as an administrator somebody's."""
+        user = cls.acting(actor.id) if user_id == actor.id else cls._get_for_change(actor, user_id)
+        user._forget_second_factor(actor)
 
     @classmethod
     @transactional
@@ -1354,7 +1338,7 @@ class User(db.Model):
         changes = {"role": (user.role.label, Role.ADMIN.label)}
         user.role, user.deactivated_at = Role.ADMIN, None
         user._set_password(password_hash)
-        user._forget_second_factor(user, "person.second_factor_off")
+        user._forget_second_factor(user)
         Activity.record(user, "person.rescued", user, changes=changes)
 
     @classmethod
@@ -1393,12 +1377,12 @@ class User(db.Model):
         ApiToken.revoke_all(self.id)
         db.session.execute(sa.delete(ResetLink).filter_by(user_id=self.id))
 
-    def _forget_second_factor(self, actor: User, action: str) -> None:
-        """Turn the second factor off, if it is on, with its recovery codes. Record that as an action."""
+    def _forget_second_factor(self, actor: User) -> None:
+        """Turn the second factor off, if it is on, with its recovery codes."""
         if self.totp_secret:
             self.totp_secret = None
             db.session.execute(sa.delete(RecoveryCode).filter_by(user_id=self.id))
-            Activity.record(actor, action, self)
+            Activity.record(actor, f"person.second_factor_{'off' if actor.id == self.id else 'reset'}", self)
             OutgoingMail.tell(self, "code_off")
 
     def _fill_in(self, **profile: Any) -> None:
@@ -1588,10 +1572,10 @@ class ResetLink(db.Model):
     # -- queries
 
     @classmethod
-    def find(cls, token: str) -> User | None:
-        """Return the active person to whom a link belongs. None if it has expired or was used."""
-        theirs = sa.select(User).join(cls, cls.user_id == User.id).where(cls.token_hash == hash_token(token))
-        return db.session.scalar(theirs.where(cls.expires_at > utcnow(), User.is_active))
+    def owner(cls, token: str) -> sa.Select[User]:
+        """Select the active person to whom a link belongs, unless it has expired or was used."""
+        works = sa.and_(cls.token_hash == hash_token(token), cls.expires_at > utcnow())
+        return sa.select(User).join(cls, cls.user_id == User.id).where(works, User.is_active)
 
     # -- actions
 
@@ -1602,13 +1586,11 @@ class ResetLink(db.Model):
 
         Nothing shows whether there is one: the statements are the same, and take as long.
         """
-        key, now = fold(name), utcnow()
-        columns = {"user_id": User.id, "kind": sa.literal("reset"), "created_at": sa.literal(now, Timestamp)}
-        columns |= {"due_at": sa.literal(now, Timestamp), "answer": sa.literal("")}
-        able = sa.select(*columns.values()).where(User.is_active, User.email.is_not(None))
-        who = able.where(sa.or_(User.username_key == key, User.email_key == key))
-        db.session.execute(sa.insert(OutgoingMail).from_select([*columns], who))
-        Activity.record(None, "person.link_asked", User.by_username(name) or ("user", 0))
+        user, now = User.by_username(name), sa.literal(utcnow(), Timestamp)
+        able = sa.and_(User.id == (user.id if user else 0), User.is_active, User.email.is_not(None))
+        mail = sa.select(User.id, sa.literal("reset"), now, now).where(able)
+        db.session.execute(sa.insert(OutgoingMail).from_select(["user_id", "kind", "created_at", "due_at"], mail))
+        Activity.record(None, "person.link_asked", user or ("user", 0))
 
     @classmethod
     @transactional
@@ -1633,11 +1615,9 @@ class ResetLink(db.Model):
     @transactional
     def use(cls, token: str, password_hash: str) -> None:
         """Set the password of the person to whom a link belongs, and tell them. Raises `NotVisible` without one."""
-        user = cls.find(token)
-        used: Any = db.session.execute(sa.delete(cls).filter_by(token_hash=hash_token(token)))
-        if user is None or not used.rowcount:
+        user = db.session.scalar(cls.owner(token).with_for_update())
+        if user is None:
             raise NotVisible
-        user = db.session.get_one(User, user.id, with_for_update=True, populate_existing=True)
         user._set_password(password_hash)
         Activity.record(user, "person.password_by_link", user)
         OutgoingMail.tell(user, "password")
@@ -1653,11 +1633,15 @@ class RecoveryCode(db.Model):
     # -- actions
 
     @classmethod
-    def renew(cls, user_id: int) -> list[str]:
-        """Replace a person's codes, as part of an action. Returns the new ones."""
-        codes = [random_words(3) for _ in range(RECOVERY_CODES)]
-        db.session.execute(sa.delete(cls).filter_by(user_id=user_id))
-        db.session.add_all(cls(user_id=user_id, code_hash=hash_token(plain_code(code))) for code in codes)
+    @transactional
+    def renew(cls, actor: User) -> list[str]:
+        """Replace the actor's codes. Returns the new ones. Raises `Forbidden` if their second factor is not on."""
+        user, codes = User.acting(actor.id), [random_words(3) for _ in range(10)]
+        if not user.totp_secret:
+            raise Forbidden
+        db.session.execute(sa.delete(cls).filter_by(user_id=user.id))
+        db.session.add_all(cls(user_id=user.id, code_hash=hash_token(plain_code(code))) for code in codes)
+        Activity.record(user, "person.recovery_codes", user)
         return codes
 
     @classmethod
@@ -1669,7 +1653,9 @@ class RecoveryCode(db.Model):
         return used.rowcount == 1
 
 
-WRONG_CODE = "This code isn't right, or was used before. Check that your phone's clock is set automatically, then try the next code."
+WRONG_CODE = (
+    "This code isn't right, or was used before. Check that your phone's clock is set automatically, then try the next one."
+)
 
 
 def plain_code(typed: str) -> str:
@@ -1679,13 +1665,9 @@ def plain_code(typed: str) -> str:
 
 def matching_step(secret: str, code: str) -> int:
     """Return the step of time in which an app shows a code: the present one, or one beside it. 0 if none does."""
-    now = calendar.timegm(utcnow().timetuple()) // CODE_SECONDS
-    steps = (step for step in (now, now - 1, now + 1) if hmac.compare_digest(totp_at(secret, step), code))
+    now, app = int(time.time()) // CODE_SECONDS, pyotp.TOTP(secret)
+    steps = (step for step in (now, now - 1, now + 1) if strings_equal(app.generate_otp(step), code))
     return next(steps, 0)
-
-
-def totp_at(secret: str, step: int) -> str:
-    return pyotp.TOTP(secret).generate_otp(step)
 
 
 def random_words(count: int) -> str:
@@ -4993,9 +4975,9 @@ def pending_user() -> User | None:
     It is bound to the password: when that changes, or the person is deactivated, there is nobody.
     """
     user_id, hashed, at, _remember = session.get("pending", (0, "", 0, False))
-    user = db.session.scalar(sa.select(User).where(User.id == user_id, User.is_active, User.totp_secret.is_not(None)))
-    is_valid = user and time.time() < at + CODE_WAIT.total_seconds()
-    return user if is_valid and hmac.compare_digest(hash_token(user.password_hash), hashed) else None
+    user = db.session.scalar(sa.select(User).where(User.id == user_id, User.is_active))
+    is_valid = user and hashed == hash_token(user.password_hash) and time.time() < at + CODE_WAIT
+    return user if is_valid else None
 
 
 def sign_out() -> None:
@@ -5067,10 +5049,7 @@ def _requires(view: View, role: Role) -> View:
     return guarded
 
 
-FIRST_STEPS = {
-    "account.password": ("Choose a new password", "Sign in to the site, and choose a password of your own first."),
-    "account.set_up_code": ("Set up two-step sign-in", "Sign in to the site, and set up two-step sign-in first."),
-}
+NOT_YET = "Open the site in a browser first. It leads you through what comes before anything else."
 
 
 def first_step(user: User) -> str:
@@ -5085,7 +5064,7 @@ def lead_to(step: str) -> ResponseReturnValue:
     """Answer somebody who has to take a step first: lead them there, or show the text that they sent."""
     if request.method == "GET" and request.blueprint not in ("api", "feeds"):
         return redirect(url_for(step))
-    return error_page(403, *FIRST_STEPS[step])
+    return error_page(403, "One step first", NOT_YET)
 
 
 def is_limited_elsewhere() -> bool:
@@ -5285,34 +5264,26 @@ class RestoreForm(SiteForm):
     upload = FileField("Backup", render_kw={"accept": ".zip", "required": True})
 
 
-class LoginForm(SiteForm):
+class NameForm(SiteForm):
     username = string_field("Username or email", EMAIL_MAX, shortest=1, render_kw=USERNAME_INPUT)
+
+
+class LoginForm(NameForm):
     password = known_password("Password")
     remember = BooleanField("Keep me signed in on this device for 30 days")
 
 
-class AskForm(SiteForm):
-    username = string_field("Username or email", EMAIL_MAX, shortest=1, render_kw=USERNAME_INPUT)
-
-
-class ChoosePasswordForm(SiteForm):
-    password = new_password("New password")
-    confirm = confirm_password()
-
-
 class CodeForm(SiteForm):
-    code = string_field(
-        "Six-digit code", NAME_MAX, shortest=1, description=f"The code changes every {CODE_SECONDS} seconds.",
-        render_kw={"autocomplete": "one-time-code", "inputmode": "numeric"},
-    )  # fmt: skip
-
-
-class RecoveryForm(SiteForm):
-    code = string_field("Recovery code", NAME_MAX, shortest=1, render_kw={"autocomplete": "off"})
+    code = string_field("Code", NAME_MAX, shortest=1)
 
 
 class ProofForm(SiteForm):
     proof = known_password("Password or code")
+
+
+class NewPasswordForm(SiteForm):
+    password = new_password("New password")
+    confirm = confirm_password()
 
 
 class RegisterForm(SiteForm):
@@ -5376,10 +5347,8 @@ class NotificationsForm(SiteForm):
     review = way_field("review")
 
 
-class PasswordForm(SiteForm):
+class PasswordForm(NewPasswordForm):
     current = known_password("Current password")
-    password = new_password("New password")
-    confirm = confirm_password()
 
     def validate_password(self, field: Field) -> None:
         if field.data == self.current.data:
@@ -6142,7 +6111,7 @@ def login() -> ResponseReturnValue:
 @public
 def login_code() -> ResponseReturnValue:
     """Give the second factor after the password: a code from one's app, or a recovery code."""
-    user, form = pending_user(), RecoveryForm() if "recovery" in request.args else CodeForm()
+    user, form = pending_user(), CodeForm()
     if user is None:
         return redirect(url_for("auth.login", next=request.args.get("next")))
     if form.validate_on_submit():
@@ -6161,7 +6130,7 @@ def login_code() -> ResponseReturnValue:
 @public
 def reset() -> ResponseReturnValue:
     """Ask for an email with a link for a new password. The answer is the same for names that nobody has."""
-    form = AskForm()
+    form = NameForm()
     if mail_is_on() and form.validate_on_submit():
         refuse_too_often(f"reset:{client_network()}", ADDRESS_TRIES, ADDRESS_TRY_EVERY)
         refuse_too_often(f"reset:{fold(form.username.data)}", 3, timedelta(minutes=10))
@@ -6181,7 +6150,7 @@ LINK_ENDED = (
 @public
 def reset_by_link(token: str) -> ResponseReturnValue:
     """Choose a new password with a link. It does not sign anybody in."""
-    user, form = ResetLink.find(token), ChoosePasswordForm()
+    user, form = db.session.scalar(ResetLink.owner(token)), NewPasswordForm()
     if user is None:
         return error_page(410, *LINK_ENDED)
     if form.validate_on_submit():
@@ -6288,17 +6257,23 @@ def time_zones() -> list[str]:
 @login_required
 def password() -> ResponseReturnValue:
     """Change one's own password. All other devices are signed out."""
-    form, key = PasswordForm(), f"password:{current_user.id}"
-    if form.validate_on_submit():
-        refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
-        if password_fits(current_user.password_hash, form.current.data):
-            place = "/" if current_user.must_change_password else "/account/password"
-            User.change_password(current_user, hash_password(form.password.data))
-            Throttle.forget(key)
-            sign_in(current_user.id, session.permanent)
-            return redirect_with_flash(place, "Password changed. All other devices have been signed out.")
-        form.add_error(ValidationError("current", "This isn't your current password."))
+    form, place = PasswordForm(), "/" if current_user.must_change_password else "/account/password"
+    if form.validate_on_submit() and is_proved(form, "current"):
+        User.change_password(current_user, hash_password(form.password.data))
+        sign_in(current_user.id, session.permanent)
+        return redirect_with_flash(place, "Password changed. All other devices have been signed out.")
     return form_page("account/password.html", form)
+
+
+def is_proved(form: SiteForm, name: str, by_code: bool = False) -> bool:
+    """Whether a field has the person's own password, or else a code. Raises 429 with Retry-After after many tries."""
+    key, given = f"password:{current_user.id}", form[name].data
+    refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
+    if password_fits(current_user.password_hash, given) or (by_code and User.use_code(current_user.id, given)):
+        Throttle.forget(key)
+        return True
+    form.add_error(ValidationError(name, "This isn't right. Try again."))
+    return False
 
 
 @account.route("/security", methods=["GET", "POST"])
@@ -6306,26 +6281,13 @@ def password() -> ResponseReturnValue:
 def security() -> ResponseReturnValue:
     """Show how one signs in. Or, with one's password or a code, turn two-step sign-in off or make recovery codes."""
     form = ProofForm()
-    if form.validate_on_submit() and _is_proved(form):
+    if form.validate_on_submit() and is_proved(form, "proof", by_code=True):
         if "off" in request.form:
-            User.turn_off_second_factor(current_user)
+            User.turn_off_second_factor(current_user, current_user.id)
             return redirect_with_flash("/account/security", "Two-step sign-in is off.")
-        return render_template("account/recovery_codes.html", codes=User.renew_recovery_codes(current_user))
+        return render_template("account/recovery_codes.html", codes=RecoveryCode.renew(current_user))
     left = count_of(RecoveryCode, RecoveryCode.user_id == current_user.id)
     return form_page("account/security.html", form, codes_left=left, events=Activity.about_sign_in(current_user))
-
-
-def _is_proved(form: ProofForm) -> bool:
-    """Whether the person has given their password, or a code. Raises 429 with Retry-After after many tries."""
-    key, given = f"password:{current_user.id}", form.proof.data
-    refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
-    is_code = len(plain_code(given)) == 6  # shorter than any password
-    proved = User.use_code(current_user.id, given) if is_code else password_fits(current_user.password_hash, given)
-    if proved:
-        Throttle.forget(key)
-    else:
-        form.add_error(ValidationError("proof", "This is neither your password nor your present code."))
-    return proved
 
 
 @account.route("/security/set-up", methods=["GET", "POST"])
@@ -7667,7 +7629,9 @@ def make_link(user_id: int) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def reset_second_factor(user_id: int) -> ResponseReturnValue:
     """Turn off somebody's two-step sign-in, for the day their phone is lost."""
-    User.reset_second_factor(current_user, user_id)
+    if user_id == current_user.id:
+        abort(403, "Turn off your own under Account, Security. It asks for your password, or a code.")
+    User.turn_off_second_factor(current_user, user_id)
     return redirect_with_flash(f"/admin/people/{user_id}", "Two-step sign-in is off for them.")
 
 
@@ -8794,8 +8758,8 @@ def show_calendar() -> ResponseReturnValue:
 def feed_reader() -> User:
     """The person whose token is in the address. Aborts with 404 where it is none."""
     token = ApiToken.find(request.args.get("token", "")) or abort(404)
-    if step := first_step(token.user):
-        abort(403, FIRST_STEPS[step][1])
+    if first_step(token.user):
+        abort(403, NOT_YET)
     g.api_token, g.user_id = token, token.user_id
     return token.user
 
