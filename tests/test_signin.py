@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 import time
@@ -226,7 +227,15 @@ def test_an_administrator_hands_over_a_link_that_is_shown_once_with_a_qr_code(wo
 
 # -- A password that somebody else made --------------------------------------------------------------------------------
 
-ELSEWHERE_ON_THE_SITE = ("/", "/handbook", "/people", "/account", "/account/tokens", "/account/security/set-up", "/search")
+ELSEWHERE_ON_THE_SITE = (
+    "/",
+    "/handbook",
+    "/people",
+    "/account",
+    "/account/tokens",
+    "/account/security/set-up",
+    "/search",
+)
 
 
 def test_a_password_that_an_administrator_made_is_changed_before_anything_else(world):
@@ -580,7 +589,5 @@ def test_of_10_000_guesses_at_most_20_are_looked_at_and_the_owner_gets_in(world,
 def guess(world: World, place: str, name: str) -> None:
     """Guess a password of a name from an address, without the page around it."""
     corkboard.request.environ["REMOTE_ADDR"] = f"203.0.113.{place}"
-    try:
+    with contextlib.suppress(corkboard.TooManyRequests):
         assert corkboard.authenticate(name, "wrong") is None
-    except corkboard.TooManyRequests:
-        pass

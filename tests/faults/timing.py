@@ -78,7 +78,10 @@ def difference(app: Flask, ask: Callable[[str], tuple[str, dict[str, str]]], thi
             times[kind].append(submit(app.test_client(), address, *ask(f"{kind}{number}")))
     known, unknown = (statistics.median(took) for took in times.values())
     apart = abs(known - unknown) / max(known, unknown)
-    print(f"{ask.__name__:<9} {1000 * known:8.2f} ms known {1000 * unknown:8.2f} ms unknown {apart:7.2%} apart", flush=True)
+    print(
+        f"{ask.__name__:<9} {1000 * known:8.2f} ms known {1000 * unknown:8.2f} ms unknown {apart:7.2%} apart",
+        flush=True,
+    )
     return apart
 
 
