@@ -1653,7 +1653,7 @@ class RecoveryCode(db.Model):
         return used.rowcount == 1
 
 
-WRONG_CODE = "This code isn't right, or was used before. Check that your phone's clock is set automatically, then try the next one."
+WRONG_CODE = "This code isn't right, or was used. Check that your phone's clock is set automatically, and try the next."
 
 
 def plain_code(typed: str) -> str:

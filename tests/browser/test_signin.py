@@ -22,7 +22,7 @@ def test_a_link_from_an_administrator_then_a_second_factor_and_a_recovery_code(
     admin, username = (
         next(iter(site.passwords)),
         [*site.passwords][-1 - scripts],
-    )  # the last ones: no other test has them
+    )
     person = visit(site, size=size, java_script_enabled=scripts)
     link = hand_over_link(visit(site, admin, java_script_enabled=scripts), site, username)
     person.goto(link)

@@ -1,9 +1,8 @@
 """Does the time of an answer tell who has an account?
 
-It asks in pairs, for a name that somebody has and for one that
-nobody has, and compares the medians: `python -m tests.faults.timing [PAIRS]`.
-
-It takes about five minutes, because passwords are hashed at their real cost. It ends with 1 if a difference is over 5 %.
+It asks in pairs, for a name that somebody has and for one that nobody has, and compares the medians:
+`python -m tests.faults.timing [PAIRS]`. That takes minutes, because passwords are hashed at their real cost. It ends
+with 1 if a difference is over 5 %.
 """
 
 from __future__ import annotations
