@@ -125,6 +125,7 @@ from mdit_py_plugins.footnote.index import footnote_def
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
+from pyotp.totp import TOTP
 from pyotp.utils import strings_equal
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -1663,7 +1664,7 @@ def plain_code(typed: str) -> str:
 
 def matching_step(secret: str, code: str) -> int:
     """Return the step of time in which an app shows a code: the present one, or one beside it. 0 if none does."""
-    now, app = int(time.time()) // CODE_SECONDS, pyotp.TOTP(secret)
+    now, app = int(time.time()) // CODE_SECONDS, TOTP(secret)
     steps = (step for step in (now, now - 1, now + 1) if strings_equal(app.generate_otp(step), code))
     return next(steps, 0)
 
@@ -6302,7 +6303,7 @@ def set_up_code() -> ResponseReturnValue:
             del session["totp_secret"]
             flash("Two-step sign-in is on.", "success")
             return render_template("account/recovery_codes.html", codes=codes)
-    address = pyotp.TOTP(secret).provisioning_uri(name=current_user.username, issuer_name=current_site().name)
+    address = TOTP(secret).provisioning_uri(name=current_user.username, issuer_name=current_site().name)
     return form_page("account/set_up_code.html", form, secret=secret, address=address)
 
 
