@@ -78,6 +78,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import click
 import marshmallow as ma
 import nh3
+import pyotp
 import segno
 import sqlalchemy as sa
 from diff_match_patch import diff_match_patch
@@ -125,6 +126,8 @@ from mdit_py_plugins.footnote.index import footnote_def
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
+from pyotp.totp import TOTP
+from pyotp.utils import strings_equal
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -262,6 +265,10 @@ VISIT_NOTED_EVERY = timedelta(minutes=5)  # the precision of "last used"
 SCRYPT = "scrypt:32768:8:3"  # OWASP Password Storage Cheat Sheet; werkzeug's default is weaker
 HASHES_AT_ONCE = 2  # each needs 32 MB of memory
 HASH_WAIT_SECONDS = 10.0
+
+RESET_FOR = timedelta(minutes=30)  # how long a link for a new password works
+CODE_SECONDS = 30  # each code of an authenticator app is shown so long (RFC 6238)
+CODE_WAIT = 600  # seconds between the password and the code, at most
 
 # The most common passwords of eight or more characters, and some that people are likely to choose for this site.
 COMMON_PASSWORDS = frozenset(
@@ -1192,12 +1199,13 @@ class User(db.Model):
     def create(cls, actor: User | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
         """Create a person, and return them. `actor` is None if they sign up themselves, or set up the site.
 
+        The password of somebody whom an actor creates has to be changed at the first sign-in.
         Raises `ValidationError` if somebody else has the username or email address.
         """
         if actor is not None:
             cls.acting(actor.id, Role.ADMIN)
         Setting.lock()
-        user = cls(password_hash=password_hash, role=role)
+        user = cls(password_hash=password_hash, role=role, must_change_password=actor is not None)
         user._fill_in(**profile)
         db.session.add(user)
         db.session.flush()
@@ -1338,7 +1346,44 @@ class User(db.Model):
         if user_id == actor.id:
             raise ValidationError("password", "Change your own password under Account. It asks for the current one.")
         user._set_password(password_hash)
+        user.must_change_password = True
         Activity.record(actor, "person.password_reset", user)
+        OutgoingMail.tell(user, "password")
+
+    @classmethod
+    @transactional
+    def turn_on_second_factor(cls, actor: User, secret: str, code: str) -> list[str]:
+        """Turn on the actor's second factor. Returns their recovery codes, which are shown once.
+
+        Raises `ValidationError` for a wrong code, and `Forbidden` if it is on already.
+        """
+        user = cls.acting(actor.id)
+        if user.totp_secret:
+            raise Forbidden
+        user.totp_secret, user.totp_step = secret, 0
+        if not cls.use_code(user.id, code):
+            raise ValidationError("code", WRONG_CODE)
+        Activity.record(user, "person.second_factor_on", user)
+        return RecoveryCode.renew(user)
+
+    @classmethod
+    @transactional
+    def use_code(cls, user_id: int, code: str) -> bool:
+        """Whether a code is the present one of the person's app, or a recovery code of theirs. No code works twice."""
+        user, typed = db.session.get_one(cls, user_id), plain_code(code)
+        if not user.totp_secret:
+            return False
+        step = matching_step(user.totp_secret, typed)
+        unused = sa.update(cls).where(cls.id == user_id, cls.totp_step < step)
+        accepted: Any = db.session.execute(unused.values(totp_step=step))
+        return accepted.rowcount == 1 or RecoveryCode.use(user, typed)
+
+    @classmethod
+    @transactional
+    def turn_off_second_factor(cls, actor: User, user_id: int) -> None:
+        """Turn the second factor off, and tell the person: the actor's own, or as an administrator somebody's."""
+        user = cls.acting(actor.id) if user_id == actor.id else cls._get_for_change(actor, user_id)
+        user._forget_second_factor(actor)
 
     @classmethod
     @transactional
@@ -1358,6 +1403,7 @@ class User(db.Model):
         changes = {"role": (user.role.label, Role.ADMIN.label)}
         user.role, user.deactivated_at = Role.ADMIN, None
         user._set_password(password_hash)
+        user._forget_second_factor(user)
         Activity.record(user, "person.rescued", user, changes=changes)
 
     @classmethod
@@ -1398,10 +1444,19 @@ class User(db.Model):
         self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}", **blank, **dict.fromkeys(gone))
 
     def _set_password(self, password_hash: str) -> None:
-        """Set the password, and end what was signed in by the old one."""
-        self.password_hash = password_hash
+        """Set the password, and end what was signed in by the old one, and the link for a new one."""
+        self.password_hash, self.must_change_password = password_hash, False
         SignIn.end_all(self.id)
         ApiToken.revoke_all(self.id)
+        db.session.execute(sa.delete(ResetLink).filter_by(user_id=self.id))
+
+    def _forget_second_factor(self, actor: User) -> None:
+        """Turn the second factor off, if it is on, with its recovery codes."""
+        if self.totp_secret:
+            self.totp_secret = None
+            db.session.execute(sa.delete(RecoveryCode).filter_by(user_id=self.id))
+            Activity.record(actor, f"person.second_factor_{'off' if actor.id == self.id else 'reset'}", self)
+            OutgoingMail.tell(self, "code_off")
 
     def _fill_in(self, **profile: Any) -> None:
         """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
@@ -1589,6 +1644,59 @@ class ResetLink(db.Model):
     token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
     expires_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
 
+    # -- queries
+
+    @classmethod
+    def owner(cls, token: str) -> sa.Select[User]:
+        """Select the active person to whom a link belongs, unless it has expired or was used."""
+        works = sa.and_(cls.token_hash == hash_token(token), cls.expires_at > utcnow())
+        return sa.select(User).join(cls, cls.user_id == User.id).where(works, User.is_active)
+
+    # -- actions
+
+    @classmethod
+    @transactional
+    def ask(cls, name: str) -> None:
+        """Queue an email with a link to the person who has this username or email address.
+
+        Nothing shows whether there is one: the statements are the same, and take as long.
+        """
+        user, now = User.by_username(name), sa.literal(utcnow(), Timestamp)
+        able = sa.and_(User.id == (user.id if user else 0), User.is_active, User.email.is_not(None))
+        mail = sa.select(User.id, sa.literal("reset"), now, now).where(able)
+        db.session.execute(sa.insert(OutgoingMail).from_select(["user_id", "kind", "created_at", "due_at"], mail))
+        Activity.record(None, "person.link_asked", user or ("user", 0))
+
+    @classmethod
+    @transactional
+    def create(cls, user_id: int) -> str:
+        """Make a person's link, in place of the one before. Returns its token."""
+        token = secrets.token_urlsafe(32)
+        row = {"user_id": user_id, "token_hash": hash_token(token), "expires_at": utcnow() + RESET_FOR}
+        database.upsert(cls, [row])
+        return token
+
+    @classmethod
+    @transactional
+    def hand_over(cls, actor: User, user_id: int) -> str:
+        """Make a link for another person. Returns its token. Raises `ValidationError` for the actor."""
+        user = User._get_for_change(actor, user_id)
+        if user_id == actor.id:
+            raise ValidationError("password", "Change your own password under Account. It asks for the current one.")
+        Activity.record(actor, "person.link", user)
+        return cls.create(user_id)
+
+    @classmethod
+    @transactional
+    def use(cls, token: str, password_hash: str) -> None:
+        """Set the password of the person to whom a link belongs, and tell them. Raises `NotVisible` without one."""
+        user = db.session.scalar(cls.owner(token).with_for_update())
+        if user is None:
+            raise NotVisible
+        user._set_password(password_hash)
+        Activity.record(user, "person.password_by_link", user)
+        OutgoingMail.tell(user, "password")
+
 
 class RecoveryCode(db.Model):
     """A code that signs a person in once without their phone. Only a hash is kept."""
@@ -1596,6 +1704,49 @@ class RecoveryCode(db.Model):
     __tablename__ = "recovery_codes"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     code_hash: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+
+    # -- actions
+
+    @classmethod
+    @transactional
+    def renew(cls, actor: User) -> list[str]:
+        """Replace the actor's codes. Returns the new ones. Raises `Forbidden` if their second factor is not on."""
+        user, codes = User.acting(actor.id), [random_words(3) for _ in range(10)]
+        if not user.totp_secret:
+            raise Forbidden
+        db.session.execute(sa.delete(cls).filter_by(user_id=user.id))
+        db.session.add_all(cls(user_id=user.id, code_hash=hash_token(plain_code(code))) for code in codes)
+        Activity.record(user, "person.recovery_codes", user)
+        return codes
+
+    @classmethod
+    def use(cls, user: User, typed: str) -> bool:
+        """Whether a code is one of a person's, as part of an action. It works no more."""
+        used: Any = db.session.execute(sa.delete(cls).filter_by(user_id=user.id, code_hash=hash_token(typed)))
+        if used.rowcount:
+            Activity.record(user, "person.recovery_code", user)
+        return used.rowcount == 1
+
+
+WRONG_CODE = "This code isn't right, or was used. Check that your phone's clock is set automatically, and try the next."
+
+
+def plain_code(typed: str) -> str:
+    """Return a code without the spaces and hyphens with which people read and type it."""
+    return re.sub(r"[\s-]", "", fold(typed))
+
+
+def matching_step(secret: str, code: str) -> int:
+    """Return the step of time in which an app shows a code: the present one, or one beside it. 0 if none does."""
+    now, app = int(time.time()) // CODE_SECONDS, TOTP(secret)
+    steps = (step for step in (now, now - 1, now + 1) if strings_equal(app.generate_otp(step), code))
+    return next(steps, 0)
+
+
+def random_words(count: int) -> str:
+    """Return random groups of four letters and digits that are easy to read out, of 20 bits each."""
+    alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
+    return "-".join("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(count))
 
 
 # -- Tokens of programs ------------------------------------------------------------------------------------------------
@@ -3390,13 +3541,19 @@ class Activity(db.Model):
         by_them = cls.actor.has(User.lookup.contains(word, autoescape=True))
         return sa.or_(cls.lookup.contains(word, autoescape=True), by_them)
 
+    @classmethod
+    def about_sign_in(cls, user: User) -> Sequence[Activity]:
+        """Return the newest entries about how a person signs in, for their own eyes."""
+        theirs = sa.select(cls).where(cls.object_type == "user", cls.object_id == user.id, cls.at > utcnow() - TOLD_FOR)
+        return db.session.scalars(theirs.where(cls.action.in_(ABOUT_SIGN_IN)).order_by(*LATEST_FIRST).limit(10)).all()
+
     # -- in words
 
     @property
     def who(self) -> str:
         if self.actor:
             return self.actor.name
-        return "Someone" if self.action == "person.sign_in_failed" else "Corkboard"
+        return "Someone" if self.action in ("person.sign_in_failed", "person.link_asked") else "Corkboard"
 
     @property
     def verb(self) -> str:
@@ -3500,6 +3657,11 @@ def post_of(thing: Any) -> Post | None:
 
 
 LATEST_FIRST = (Activity.at.desc(), Activity.id.desc())
+ABOUT_SIGN_IN = (
+    *("person.password", "person.password_reset", "person.password_by_link", "person.link", "person.link_asked"),
+    *("person.second_factor_on", "person.second_factor_off", "person.second_factor_reset", "person.rescued"),
+    *("person.recovery_codes", "person.recovery_code"),
+)
 ACTIVITY_PLACES = {"post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people"}
 ACTIVITY_PLACES["group"] = "/admin/groups"
 UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name"}
@@ -3520,6 +3682,14 @@ ACTIVITY_WORDS = {
     "person.role": "changed the role of",
     "person.password": "changed their password",
     "person.password_reset": "set a new password for",
+    "person.password_by_link": "chose a new password with a link",
+    "person.link": "made a link for a new password for",
+    "person.link_asked": "asked for a link for a new password for",
+    "person.second_factor_on": "turned on two-step sign-in",
+    "person.second_factor_off": "turned off two-step sign-in",
+    "person.second_factor_reset": "turned off two-step sign-in for",
+    "person.recovery_codes": "made new recovery codes",
+    "person.recovery_code": "used a recovery code",
     "person.rescued": "became an administrator again, with a new password, on the command line",
     "person.username": "changed the username of",
     "person.exported": "exported the data of",
@@ -3680,6 +3850,13 @@ MAIL_KINDS = KINDS | {
     "daily": "The daily summary",
     "weekly": "The weekly summary",
 }
+# The kinds of emails about a person's own account: nobody can switch them off. The words say what each is about.
+ACCOUNT_MAILS = {
+    "reset": "Choose a new password",
+    "password": "Your password was changed",
+    "code_off": "Two-step sign-in was turned off",
+}
+MAIL_KINDS |= ACCOUNT_MAILS
 
 
 def mail_is_on() -> bool:
@@ -3992,7 +4169,20 @@ class OutgoingMail(db.Model):
         told = told.where(Notification.visible()).order_by(Notification.id)
         return db.session.scalars(told, {"viewer": self.user_id, "now": utcnow()}).all()
 
+    # -- predicates
+
+    @property
+    def is_about_account(self) -> bool:
+        """Whether this email is about the account of its person, who can still get it."""
+        return self.kind in ACCOUNT_MAILS and self.user.is_active and bool(self.user.email)
+
     # -- actions
+
+    @classmethod
+    def tell(cls, user: User, kind: str) -> None:
+        """Queue an email about a person's own account, as part of an action."""
+        if mail_is_on() and user.email:
+            db.session.add(cls(user_id=user.id, kind=kind, created_at=utcnow(), due_at=utcnow()))
 
     @classmethod
     @transactional
@@ -4017,7 +4207,8 @@ class OutgoingMail(db.Model):
         """
         first = sa.select(cls).where(cls.due_at <= utcnow()).order_by(cls.due_at, cls.id).limit(1).with_for_update()
         while mail := db.session.scalar(first):
-            if told := mail.news():
+            told = mail.news()
+            if told or mail.is_about_account:
                 mail.due_at = utcnow() + MAIL_LEASE
                 return mail, told
             db.session.delete(mail)
@@ -4063,6 +4254,7 @@ class Site(NamedTuple):
     registration_role: str = "member"
     bin_days: str = "30"
     activity_days: str = "730"
+    second_factor_role: str = ""  # the lowest role that has to use a second factor; "" for nobody
 
     @property
     def domains(self) -> list[str]:
@@ -4804,8 +4996,10 @@ def weak_password(password: str) -> str | None:
     return None
 
 
-ACCOUNT_TRIES, ACCOUNT_TRY_EVERY = 10, timedelta(seconds=30)
-ADDRESS_TRIES, ADDRESS_TRY_EVERY = 40, timedelta(seconds=10)
+# Of any number of guesses, 20 are looked at in 15 minutes.
+ACCOUNT_TRIES, ACCOUNT_TRY_EVERY = 10, timedelta(seconds=90)
+ADDRESS_TRIES, ADDRESS_TRY_EVERY = 10, timedelta(seconds=90)
+CODE_TRIES, CODE_TRY_EVERY = 5, timedelta(minutes=5)  # a guess has a chance of three in a million
 WRITES, WRITE_SECONDS = 60, 1.0  # more than anyone does by hand, and less than a program would
 
 
@@ -4995,6 +5189,23 @@ def renew_session(token: str | None, remember: bool = False) -> None:
         session["token"] = token
 
 
+def await_code(user: User, remember: bool) -> None:
+    """Remember in the session who has given the right password, for as long as they may take to give a code."""
+    sign_out()
+    session["pending"] = [user.id, hash_token(user.password_hash), int(time.time()), remember]
+
+
+def pending_user() -> User | None:
+    """Return the person who has given the right password, and not yet a code. None if that was too long ago.
+
+    It is bound to the password: when that changes, or the person is deactivated, there is nobody.
+    """
+    user_id, hashed, at, _remember = session.get("pending", (0, "", 0, False))
+    user = db.session.scalar(sa.select(User).where(User.id == user_id, User.is_active))
+    is_valid = user and hashed == hash_token(user.password_hash) and time.time() < at + CODE_WAIT
+    return user if is_valid else None
+
+
 def sign_out() -> None:
     """End this browser's session."""
     before = current_sign_in()
@@ -5049,6 +5260,9 @@ def _requires(view: View, role: Role) -> View:
     def guarded(*args: Any, **kwargs: Any) -> ResponseReturnValue:
         if not current_user:
             return ask_to_sign_in()
+        step = first_step(current_user)
+        if step and request.endpoint not in (step, "auth.logout"):
+            return lead_to(step)
         if current_user.role < role:
             abort(403)
         token, needed = current_token(), needed_scope(role)
@@ -5059,6 +5273,24 @@ def _requires(view: View, role: Role) -> View:
         return view(*args, **kwargs)
 
     return guarded
+
+
+NOT_YET = "Open the site in a browser first. It leads you through what comes before anything else."
+
+
+def first_step(user: User) -> str:
+    """Return the view that a person has to go through before any other: a new password, the second factor, or ""."""
+    if user.must_change_password:
+        return "account.password"
+    lowest = "" if user.totp_secret else current_site().second_factor_role
+    return "account.set_up_code" if lowest and user.role >= Role[lowest.upper()] else ""
+
+
+def lead_to(step: str) -> ResponseReturnValue:
+    """Answer somebody who has to take a step first: lead them there, or show the text that they sent."""
+    if request.method == "GET" and request.blueprint not in ("api", "feeds"):
+        return redirect(url_for(step))
+    return error_page(403, "One step first", NOT_YET)
 
 
 def is_limited_elsewhere() -> bool:
@@ -5260,10 +5492,26 @@ class RestoreForm(SiteForm):
     upload = FileField("Backup", render_kw={"accept": ".zip", "required": True})
 
 
-class LoginForm(SiteForm):
+class NameForm(SiteForm):
     username = string_field("Username or email", EMAIL_MAX, shortest=1, render_kw=USERNAME_INPUT)
+
+
+class LoginForm(NameForm):
     password = known_password("Password")
     remember = BooleanField("Keep me signed in on this device for 30 days")
+
+
+class CodeForm(SiteForm):
+    code = string_field("Code", NAME_MAX, shortest=1)
+
+
+class ProofForm(SiteForm):
+    proof = known_password("Password or code")
+
+
+class NewPasswordForm(SiteForm):
+    password = new_password("New password")
+    confirm = confirm_password()
 
 
 class RegisterForm(SiteForm):
@@ -5327,10 +5575,12 @@ class NotificationsForm(SiteForm):
     review = way_field("review")
 
 
-class PasswordForm(SiteForm):
+class PasswordForm(NewPasswordForm):
     current = known_password("Current password")
-    password = new_password("New password")
-    confirm = confirm_password()
+
+    def validate_password(self, field: Field) -> None:
+        if field.data == self.current.data:
+            raise validators.ValidationError("Choose another password than the current one.")
 
 
 class TokenForm(SiteForm):
@@ -5564,6 +5814,19 @@ class ActivityForm(SiteForm):
             SelectChoice("730", "2 years"),
             SelectChoice("1825", "5 years"),
             SelectChoice("0", "Forever"),
+        ],
+    )
+
+
+class SecondFactorForm(SiteForm):
+    second_factor_role = SelectField(
+        "Required for",
+        choices=[
+            SelectChoice("", "Nobody: everyone decides for themselves"),
+            SelectChoice("admin", "Administrators"),
+            SelectChoice("editor", "Editors and administrators"),
+            SelectChoice("member", "Members, editors and administrators"),
+            SelectChoice("reader", "Everyone"),
         ],
     )
 
@@ -6179,9 +6442,64 @@ def login() -> ResponseReturnValue:
         if user is None:
             form.form_errors.append("Wrong username or password.")
             return login_page(form, 422)
+        if user.totp_secret:
+            await_code(user, form.remember.data)
+            return redirect(url_for("auth.login_code", next=request.args.get("next")), 303)
         sign_in(user.id, form.remember.data)
         return redirect(onward(), 303)
     return login_page(form, 422 if request.method == "POST" else 200)
+
+
+@auth.route("/login/code", methods=["GET", "POST"])
+@public
+def login_code() -> ResponseReturnValue:
+    """Give the second factor after the password: a code from one's app, or a recovery code."""
+    user, form = pending_user(), CodeForm()
+    if user is None:
+        return redirect(url_for("auth.login", next=request.args.get("next")))
+    if form.validate_on_submit():
+        key = f"code-{_account_key(user, '')}"
+        refuse_too_often(key, CODE_TRIES, CODE_TRY_EVERY)
+        if User.use_code(user.id, form.code.data):
+            Throttle.forget(key)
+            sign_in(user.id, session["pending"][-1])
+            return redirect(onward(), 303)
+        SignIn.record_failure(user)
+        form.add_error(ValidationError("code", WRONG_CODE))
+    return form_page("auth/login_code.html", form, user=user)
+
+
+@auth.route("/reset", methods=["GET", "POST"])
+@public
+def reset() -> ResponseReturnValue:
+    """Ask for an email with a link for a new password. The answer is the same for names that nobody has."""
+    form = NameForm()
+    if mail_is_on() and form.validate_on_submit():
+        refuse_too_often(f"reset:{client_network()}", ADDRESS_TRIES, ADDRESS_TRY_EVERY)
+        refuse_too_often(f"reset:{fold(form.username.data)}", 3, timedelta(minutes=10))
+        ResetLink.ask(form.username.data)
+        return redirect_with_flash("/login", RESET_SENT)
+    return form_page("auth/reset.html", form, mail_is_on=mail_is_on())
+
+
+RESET_SENT = "If this account exists and has an email address, a link is on its way. It works once, for 30 minutes."
+LINK_ENDED = (
+    "This link has ended",
+    "Each link works once, for 30 minutes. On the sign-in page, follow “Forgot your password?” for a new one.",
+)
+
+
+@auth.route("/reset/<token>", methods=["GET", "POST"])
+@public
+def reset_by_link(token: str) -> ResponseReturnValue:
+    """Choose a new password with a link. It does not sign anybody in."""
+    user, form = db.session.scalar(ResetLink.owner(token)), NewPasswordForm()
+    if user is None:
+        return error_page(410, *LINK_ENDED)
+    if form.validate_on_submit():
+        ResetLink.use(token, hash_password(form.password.data))
+        return redirect_with_flash("/login", "Password changed. Sign in with it now.")
+    return form_page("auth/reset_by_link.html", form, user=user)
 
 
 @auth.post("/logout")
@@ -6302,16 +6620,55 @@ def time_zones() -> list[str]:
 @login_required
 def password() -> ResponseReturnValue:
     """Change one's own password. All other devices are signed out."""
-    form, key = PasswordForm(), f"password:{current_user.id}"
-    if form.validate_on_submit():
-        refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
-        if password_fits(current_user.password_hash, form.current.data):
-            User.change_password(current_user, hash_password(form.password.data))
-            Throttle.forget(key)
-            sign_in(current_user.id, session.permanent)
-            return redirect_with_flash("/account/password", "Password changed. All other devices have been signed out.")
-        form.add_error(ValidationError("current", "This isn't your current password."))
+    form, place = PasswordForm(), "/" if current_user.must_change_password else "/account/password"
+    if form.validate_on_submit() and is_proved(form, "current"):
+        User.change_password(current_user, hash_password(form.password.data))
+        sign_in(current_user.id, session.permanent)
+        return redirect_with_flash(place, "Password changed. All other devices have been signed out.")
     return form_page("account/password.html", form)
+
+
+def is_proved(form: SiteForm, name: str, by_code: bool = False) -> bool:
+    """Whether a field has the person's own password, or else a code. Raises 429 with Retry-After after many tries."""
+    key, given = f"password:{current_user.id}", form[name].data
+    refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
+    if password_fits(current_user.password_hash, given) or (by_code and User.use_code(current_user.id, given)):
+        Throttle.forget(key)
+        return True
+    form.add_error(ValidationError(name, "This isn't right. Try again."))
+    return False
+
+
+@account.route("/security", methods=["GET", "POST"])
+@login_required
+def security() -> ResponseReturnValue:
+    """Show how one signs in. Or, with one's password or a code, turn two-step sign-in off or make recovery codes."""
+    form = ProofForm()
+    if form.validate_on_submit() and is_proved(form, "proof", by_code=True):
+        if "off" in request.form:
+            User.turn_off_second_factor(current_user, current_user.id)
+            return redirect_with_flash("/account/security", "Two-step sign-in is off.")
+        return render_template("account/recovery_codes.html", codes=RecoveryCode.renew(current_user))
+    left = count_of(RecoveryCode, RecoveryCode.user_id == current_user.id)
+    return form_page("account/security.html", form, codes_left=left, events=Activity.about_sign_in(current_user))
+
+
+@account.route("/security/set-up", methods=["GET", "POST"])
+@login_required
+def set_up_code() -> ResponseReturnValue:
+    """Set up two-step sign-in. The secret is kept in the session until a code shows that the app has it."""
+    if current_user.totp_secret:
+        return redirect("/account/security")
+    form, secret = CodeForm(), session.setdefault("totp_secret", pyotp.random_base32())
+    if form.validate_on_submit():
+        refuse_too_often(f"set-up:{current_user.id}", ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
+        with form.errors_from_model():
+            codes = User.turn_on_second_factor(current_user, secret, form.code.data)
+            del session["totp_secret"]
+            flash("Two-step sign-in is on.", "success")
+            return render_template("account/recovery_codes.html", codes=codes)
+    address = TOTP(secret).provisioning_uri(name=current_user.username, issuer_name=current_site().name)
+    return form_page("account/set_up_code.html", form, secret=secret, address=address)
 
 
 @account.get("/sessions")
@@ -7592,8 +7949,7 @@ def new_person() -> ResponseReturnValue:
 
 def generate_password() -> str:
     """Return a random password of 79 bits that is easy to read out."""
-    alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
-    return "-".join("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(4))
+    return random_words(4)
 
 
 @admin.route("/people/<int:user_id>", methods=["GET", "POST"])
@@ -7696,6 +8052,25 @@ def reset_password(user_id: int) -> ResponseReturnValue:
     return show_password(person, generated)
 
 
+@admin.post("/people/<int:user_id>/link")
+@role_required(Role.ADMIN)
+def make_link(user_id: int) -> ResponseReturnValue:
+    """Make a link with which somebody chooses a new password, and show it once."""
+    person, token = _person(user_id), ResetLink.hand_over(current_user, user_id)
+    link = f"{site_address(current_app.config)}/reset/{token}"
+    return render_template("admin/reset_link.html", person=person, link=link, reach=reach())
+
+
+@admin.post("/people/<int:user_id>/second-factor")
+@role_required(Role.ADMIN)
+def reset_second_factor(user_id: int) -> ResponseReturnValue:
+    """Turn off somebody's two-step sign-in, for the day their phone is lost."""
+    if user_id == current_user.id:
+        abort(403, "Turn off your own under Account, Security. It asks for your password, or a code.")
+    User.turn_off_second_factor(current_user, user_id)
+    return redirect_with_flash(f"/admin/people/{user_id}", "Two-step sign-in is off for them.")
+
+
 def show_password(person: User, password: str) -> str:
     """Show a new password once, with what it is for, to hand over."""
     return render_template("admin/new_password.html", person=person, password=password, reach=reach())
@@ -7730,7 +8105,7 @@ def delete_group(group_id: int) -> ResponseReturnValue:
 @admin.get("/settings")
 @role_required(Role.ADMIN)
 def settings() -> ResponseReturnValue:
-    """Show the settings: four forms, each of which is saved by itself."""
+    """Show the settings: five forms, each of which is saved by itself."""
     return _settings_page(SiteForm())
 
 
@@ -7738,7 +8113,7 @@ def _settings_page(form: SiteForm) -> ResponseReturnValue:
     """Return the page of the settings. `form` is the one of its forms that was sent."""
     forms = {
         kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
-        for kind in (SiteNameForm, SignUpForm, BinForm, ActivityForm)
+        for kind in (SiteNameForm, SignUpForm, SecondFactorForm, BinForm, ActivityForm)
     }
     return form_page("admin/settings.html", form, forms=forms)
 
@@ -7762,6 +8137,13 @@ def save_site_name() -> ResponseReturnValue:
 def save_sign_up() -> ResponseReturnValue:
     """Save who can sign up."""
     return _save_settings(SignUpForm())
+
+
+@admin.post("/settings/second-factor")
+@role_required(Role.ADMIN)
+def save_second_factor() -> ResponseReturnValue:
+    """Save who has to use two-step sign-in."""
+    return _save_settings(SecondFactorForm())
 
 
 @admin.post("/settings/bin")
@@ -8840,6 +9222,8 @@ def show_calendar() -> ResponseReturnValue:
 def feed_reader() -> User:
     """The person whose token is in the address. Aborts with 404 where it is none."""
     token = ApiToken.find(request.args.get("token", "")) or abort(404)
+    if first_step(token.user):
+        abort(403, NOT_YET)
     g.api_token, g.user_id = token, token.user_id
     return token.user
 
@@ -9171,7 +9555,7 @@ def page_header(kind: str = "") -> Markup:
 
     A post and its history belong to Home or, by their `kind`, to the handbook.
     """
-    if not current_user:
+    if not current_user or first_step(current_user):
         return cached_part("_header.html", site_name=current_site().name, id=None)
     person = {name: getattr(current_user, name) for name in ("id", "username", "name", "role", "picture_id")}
     place = kind or request.path.split("/")[1]  # "people" on the page of a person, too
@@ -9230,7 +9614,7 @@ def register_template_helpers(app: Flask) -> None:
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
     filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
-    helpers = (icon, asset, cached_part, page_header, difference, depth_first)
+    helpers = (icon, asset, cached_part, page_header, difference, depth_first, first_step)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local)
     app.jinja_env.filters.update(for_mail=for_mail, qr_code=qr_code)
@@ -9793,6 +10177,9 @@ def unsubscribe_signer() -> URLSafeSerializer:
 def write_mail(mail: OutgoingMail, told: Sequence[Notification]) -> EmailMessage:
     """Return an email about these notifications. Raises as `compose` does."""
     domain, base, g.now = sender_domain(), site_address(current_app.config), utcnow()
+    if mail.kind in ACCOUNT_MAILS:
+        link = f"{base}/reset/{ResetLink.create(mail.user_id)}" if mail.kind == "reset" else ""
+        return compose(mail.user, "mail/account.html", {}, kind=mail.kind, about=MAIL_KINDS[mail.kind], link=link)
     stop = f"{base}/account/unsubscribe/{unsubscribe_signer().dumps([mail.user_id, mail.kind])}"
     headers = {
         "Message-ID": f"<mail-{mail.id}@{domain}>",

@@ -114,6 +114,14 @@ auth.restore_backup   GET    -                                      404       40
 auth.restore_backup   POST   -                                      404       404    404    404    404   404
 auth.login            GET    -                                      200       302    302    302    302   302
 auth.login            POST   -                                      303       303    303    303    303   303
+auth.login_code       GET    -                                      302       302    302    302    302   302
+auth.login_code       POST   -                                      302       302    302    302    302   302
+auth.reset            GET    -                                      200       200    200    200    200   200
+auth.reset            POST   -                                      200       200    200    200    200   200
+auth.reset_by_link    GET    keepers                                200       200    200    200    200   200
+auth.reset_by_link    GET    missing                                410       410    410    410    410   410
+auth.reset_by_link    POST   keepers                                303       303    303    303    303   303
+auth.reset_by_link    POST   missing                                410       410    410    410    410   410
 auth.logout           POST   -                                      in        303    303    303    303   303
 auth.register         GET    -                                      404       404    404    404    404   404
 auth.register         POST   -                                      404       404    404    404    404   404
@@ -129,6 +137,10 @@ account.notifications GET    -                                      in        20
 account.notifications POST   -                                      in        303    303    303    303   303
 account.password      GET    -                                      in        200    200    200    200   200
 account.password      POST   -                                      in        303    303    303    303   303
+account.security      GET    -                                      in        200    200    200    200   200
+account.security      POST   -                                      in        422    422    422    422   422
+account.set_up_code   GET    -                                      in        200    200    200    200   200
+account.set_up_code   POST   -                                      in        422    422    422    422   422
 account.sessions      GET    -                                      in        200    200    200    200   200
 account.end_others    POST   -                                      in        303    303    303    303   303
 account.end_session   POST   own                                    in        303    303    303    303   303
@@ -371,6 +383,12 @@ admin.deactivate      POST   own                                    in        40
 admin.deactivate      POST   missing                                in        403    403    403    404   403
 admin.reactivate      POST   other,gone,own                         in        403    403    403    303   403
 admin.reactivate      POST   missing                                in        403    403    403    404   403
+admin.make_link       POST   other,gone                             in        403    403    403    200   403
+admin.make_link       POST   own                                    in        403    403    403    422   403
+admin.make_link       POST   missing                                in        403    403    403    404   403
+admin.reset_second_factor POST other,gone                           in        403    403    403    303   403
+admin.reset_second_factor POST own                                  in        403    403    403    403   403
+admin.reset_second_factor POST missing                              in        403    403    403    404   403
 admin.reset_password  POST   other,gone                             in        403    403    403    200   403
 admin.reset_password  POST   own                                    in        403    403    403    422   403
 admin.reset_password  POST   missing                                in        403    403    403    404   403
@@ -403,6 +421,7 @@ admin.send_again      POST   missing                                in        40
 admin.settings        GET    -                                      in        403    403    403    200   403
 admin.save_site_name  POST   -                                      in        403    403    403    303   403
 admin.save_sign_up    POST   -                                      in        403    403    403    303   403
+admin.save_second_factor POST -                                     in        403    403    403    303   403
 admin.save_bin_days   POST   -                                      in        403    403    403    303   403
 admin.save_activity_days POST -                                     in        403    403    403    303   403
 admin.activity        GET    -                                      in        403    403    403    200   403
@@ -481,7 +500,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "number": 1,
         "file_id": world.files.get(named),
         "mail_id": world.mails.get(named),
-        "token": world.stop_links.get(named),
+        "token": (world.reset_links if endpoint == "auth.reset_by_link" else world.stop_links).get(named),
         "name": "a file.png",
         "job": named,
         "size": "medium",

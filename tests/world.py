@@ -65,6 +65,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "auth.register": {
         "name": "Ida", "username": "ida", "email": "ida@example.com", "password": PASSWORD, "confirm": PASSWORD,
     },
+    "auth.reset": {"username": "keeper"},
+    "auth.reset_by_link": {"password": "eight green bottles", "confirm": "eight green bottles"},
     "account.profile": {"name": "Somebody", "email": "", "title": "Baker", "department": "", "phone": "",
                         "location": "Hall B", "away_from": "", "away_until": "", "stand_in_id": ""},
     "account.username": {"username": "ada{unique}"},
@@ -102,6 +104,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.erase_person": {"username": "keeper"},
     "admin.save_site_name": {"name": "Ours", "welcome": "Hello"},
     "admin.save_sign_up": {"registration": "open", "registration_domains": "", "registration_role": "member"},
+    "admin.save_second_factor": {"second_factor_role": "admin"},
     "admin.save_bin_days": {"bin_days": "90"},
     "admin.save_activity_days": {"activity_days": "365"},
 }  # fmt: skip
@@ -273,6 +276,8 @@ class World:
         self.mails = {"failed": made.inserted_primary_key[0], "missing": MISSING}
         token = corkboard.unsubscribe_signer().dumps([reader, "post"])
         self.stop_links = {"reader": token, "missing": f"{token}x"}
+        link = corkboard.ResetLink.create(self.people["keeper"])
+        self.reset_links = {"keepers": link, "missing": f"{link}x"}
 
     # -- what tests do with it
 

@@ -39,6 +39,7 @@ def test_from_the_setup_link_to_the_first_comment(
     ben = visit(site, size=size, theme=theme, java_script_enabled=scripts)
     ben.goto("/")
     sign_in(ben, "ben", password)
+    choose_password(ben, password, "eight green bottles")
     ben.get_by_role("link", name="The crane is back").click()
     comment(ben, "Good. I bring the *certificate*.", scripts)
 
@@ -117,6 +118,16 @@ def sign_in(page: Page, username: str, password: str) -> None:
     page.get_by_label("Username or email").fill(username)
     page.get_by_label("Password", exact=True).fill(password)
     page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+def choose_password(page: Page, given: str, own: str) -> None:
+    """Replace a password that an administrator made, which comes before anything else."""
+    expect(page.get_by_role("heading", name="Choose your own password")).to_be_visible()
+    page.get_by_label("Current password", exact=True).fill(given)
+    page.get_by_label("New password", exact=True).fill(own)
+    page.get_by_label("Confirm password", exact=True).fill(own)
+    page.get_by_role("button", name="Change password").click()
+    expect(page.get_by_text("Password changed.")).to_be_visible()
 
 
 def comment(page: Page, words: str, scripts: bool) -> None:
