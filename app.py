@@ -1207,9 +1207,18 @@ class User(db.Model):
 
         Raises `ValidationError` if somebody else has one of the usernames or email addresses.
         """
+        cls.acting(actor.id, Role.ADMIN)
+        taken, users = taken_names(), list[Self]()
         for profile in people:
-            values: dict[str, Any] = {"password_hash": no_password(), "must_change_password": True, **profile}
-            user = cls.create(actor, **values)
+            user = cls(password_hash=no_password(), must_change_password=True)
+            user._set_profile(**profile)
+            if taken.keys() & {f"username {user.username_key}", f"email {user.email_key}"}:
+                raise ValidationError("text", f"Someone here has the name of {user.username} by now.")
+            users.append(user)
+        db.session.add_all(users)  # in few statements
+        db.session.flush()
+        for user in users:
+            Activity.record(actor, "person.added", user, user.username)
             if by_email:
                 OutgoingMail.tell(user, "welcome")
 
@@ -1382,15 +1391,19 @@ class User(db.Model):
     def _fill_in(self, **profile: Any) -> None:
         """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
         with db.session.no_autoflush:
-            for column, value in profile.items():
-                setattr(self, column, value)
-            self.email = self.email or None
-            self.username_key = fold(self.username)
-            self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
-            self.name_key = sort_key(self.name, NAME_MAX)
-            self.lookup = self._lookup()
+            self._set_profile(**profile)
             self._check_taken("username", "This username is taken.")
             self._check_taken("email", "Someone else is using this email address.")
+
+    def _set_profile(self, **profile: Any) -> None:
+        """Set columns, and the keys made from them."""
+        for column, value in profile.items():
+            setattr(self, column, value)
+        self.email = self.email or None
+        self.username_key = fold(self.username)
+        self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
+        self.name_key = sort_key(self.name, NAME_MAX)
+        self.lookup = self._lookup()
 
     def _lookup(self) -> str:
         """Return the text in which the list of people is searched."""
@@ -1632,6 +1645,13 @@ class Invitation(db.Model):
         for topic in invitation.topics_seen_by(invitation.author):
             topic.take_in(user)
         return user
+
+    @classmethod
+    @transactional
+    def forget_ended(cls) -> int:
+        """Delete invitations that expired long ago. Returns how many they were."""
+        result: Any = db.session.execute(sa.delete(cls).where(cls.expires_at < utcnow() - UNUSED_AGE))
+        return result.rowcount
 
     # -- parts of actions
 
@@ -5719,14 +5739,14 @@ def read_list(text: str) -> list[ListedLine]:
     text = text.removeprefix("\ufeff")
     heading = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
-    taken, lines = taken_names(), list[ListedLine]()
+    form, taken, lines = ListedForm(), taken_names(), list[ListedLine]()
     try:
         columns = [fold(cell) for cell in next(reader, ())]
         if "name" not in columns:
             words = f"The first line has to name the columns: name, and as you like {', '.join(LISTED[1:])}."
             raise ValidationError("text", words)
         for row in filter(any, reader):
-            lines.append(judge_line(reader.line_num, row, columns, taken))
+            lines.append(judge_line(reader.line_num, dict(zip(columns, row, strict=False)), taken, form))
             if len(lines) > IMPORT_MOST:
                 raise ValidationError("text", f"Import at most {IMPORT_MOST:,} people at once.")
     except csv.Error as error:
@@ -5741,23 +5761,19 @@ def taken_names() -> dict[str, int]:
     return {f"{column} {key}": 0 for row in people for column, key in zip(columns, row, strict=True) if key}
 
 
-def judge_line(number: int, row: Sequence[str], columns: Sequence[str], taken: dict[str, int]) -> ListedLine:
+def judge_line(number: int, cells: Mapping[str, str], taken: dict[str, int], form: ListedForm) -> ListedLine:
     """Return a line of a list. `taken` has what lines before it have, with their numbers; with 0 what people here have.
 
     Somebody is known by their email address, without one by their username, and without that by their name.
     """
-    cells = {column: tidy(cell).removeprefix("'") for column, cell in zip(columns, row, strict=False)}
-    values = {column: cells.get(column, "") for column in LISTED}
-    folded = {"email": fold(values["email"]), "username": fold(values["username"]), "name": sort_key(values["name"])}
-    keys = [f"{column} {key}" for column, key in folded.items() if key]
-    if keys and taken.get(keys[0]) == 0:
+    values = {column: tidy(cells.get(column)).removeprefix("'") for column in LISTED}
+    keys = [f"{column} {fold(values[column])}" for column in ("email", "username") if values[column]]
+    if taken.get((keys or [f"name {sort_key(values['name'])}"])[0]) == 0:
         return ListedLine(number, values, {}, True)
     values["username"] = values["username"] or free_username(values["name"], taken)
-    form = ListedForm(MultiDict(values))
+    form.process(MultiDict(values))
     form.validate()
     errors = {column: " ".join(words) for column, words in form.errors.items()}
-    if any(row[len(columns) :]):
-        errors["name"] = "This line has more cells than the first. Put quotes around a cell with a comma in it."
     for column in ("email", "username"):
         key = f"{column} {fold(values[column])}"
         if values[column] and key in taken:
@@ -9910,6 +9926,7 @@ def clean_up() -> int:
         Attachment.prune()
         + empty_trash()
         + SignIn.forget_ended()
+        + Invitation.forget_ended()
         + delete_old_notifications()
         + delete_old_read_marks()
     )
