@@ -7586,7 +7586,7 @@ def import_people() -> ResponseReturnValue:
         if upload:
             form.text.data = decode_list(upload.read(IMPORT_MAX))
         with form.errors_from_model():
-            lines = None if "change" in request.form else read_list(form.text.data)
+            lines = None if "change" in request.form else read_list(form.text.data or "")
             added = [line.values for line in lines or () if not (line.is_known or line.errors)]
             if "add" in request.form and added and not any(line.errors for line in lines or ()):
                 roles = [{**values, "role": Role[(values["role"] or "member").upper()]} for values in added]
