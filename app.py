@@ -7214,9 +7214,7 @@ def show_card(username: str) -> ResponseReturnValue:
     """Send a person's contact details for an address book (vCard 3.0, RFC 2426)."""
     person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
     headers = {"Content-Disposition": f'attachment; filename="{person.username}.vcf"'}
-    return Response(
-        fold_lines(render_template("people/card.vcf", person=person)), headers=headers, mimetype="text/vcard"
-    )
+    return Response(fold_lines(feed_text("people/card.vcf", person=person)), headers=headers, mimetype="text/vcard")
 
 
 @people.get("/mentions")
