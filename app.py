@@ -7603,9 +7603,11 @@ def invitations() -> ResponseReturnValue:
     form.topic_ids.choices = choices(
         (topic.id, f"{topic.name} (private)" if topic.private else topic.name) for topic in seen
     )
+    if not mail_is_on():
+        del form.email
     if form.validate_on_submit():
         values = form_values(form, "name", "role", "days", "topic_ids")
-        email = form.email.data if mail_is_on() else ""
+        email = form.email.data if form.email else ""
         values |= {"email": email or None, "uses_most": 1 if email else form.uses_most.data}
         with form.errors_from_model():
             return hand_over(*Invitation.create(current_user, form_id=checked_form_id(form.form_id), **values))
