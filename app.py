@@ -146,7 +146,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.sql.operators import desc_op
 from swagger_ui_bundle import swagger_ui_path
 from webargs.flaskparser import FlaskParser
-from werkzeug.datastructures import FileStorage
+from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, TooManyRequests
 from werkzeug.http import generate_etag
 from werkzeug.local import LocalProxy
@@ -160,6 +160,7 @@ from wtforms import (
     EmailField,
     Field,
     FileField,
+    Form,
     HiddenField,
     MultipleFileField,
     PasswordField,
@@ -217,6 +218,7 @@ TOPIC_MAX = 60
 DESCRIPTION_MAX = 300
 EXCERPT_MAX = 280
 WELCOME_MAX = 500
+IMPORT_MAX, IMPORT_MOST = 2_000_000, 5000  # characters and lines of a list of people
 
 USERNAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9])?"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
@@ -1200,6 +1202,7 @@ class User(db.Model):
         """Create a person, and return them. `actor` is None if they sign up themselves, or set up the site.
 
         The password of somebody whom an actor creates has to be changed at the first sign-in.
+        Who has to wait for approval is not active until then, and administrators are told by email.
         Raises `ValidationError` if somebody else has the username or email address.
         """
         if actor is not None:
@@ -1209,7 +1212,53 @@ class User(db.Model):
         user._fill_in(**profile)
         db.session.add(user)
         db.session.flush()
-        Activity.record(actor or user, "person.added" if actor else "person.joined", user, user.username)
+        if user.awaits_approval:
+            user.deactivated_at = utcnow()
+            for admin_user in db.session.scalars(cls.active().where(cls.role == Role.ADMIN)).all():
+                OutgoingMail.tell(admin_user, "waiting")
+        joined = "person.asked" if user.awaits_approval else "person.joined"
+        Activity.record(actor or user, "person.added" if actor else joined, user, user.username)
+        return user
+
+    @classmethod
+    @transactional
+    def create_listed(cls, actor: User, people: Iterable[Mapping[str, Any]], by_email: bool) -> None:
+        """Create all people of a list, or none. They have no password yet, and may get an email about that.
+
+        Raises `ValidationError` if somebody else has one of the usernames or email addresses.
+        """
+        cls.acting(actor.id, Role.ADMIN)
+        taken, users = taken_names(), list[Self]()
+        for profile in people:
+            user = cls(password_hash=no_password(), must_change_password=True)
+            user._set_profile(**profile)
+            if taken.keys() & {f"username {user.username_key}", f"email {user.email_key}"}:
+                raise ValidationError("text", f"Someone here has the name of {user.username} by now.")
+            users.append(user)
+        db.session.add_all(users)  # in few statements
+        db.session.flush()
+        for user in users:
+            Activity.record(actor, "person.added", user, user.username)
+            if by_email:
+                OutgoingMail.tell(user, "welcome")
+
+    @classmethod
+    @transactional
+    def approve(cls, actor: User, user_id: int) -> User:
+        """Let a person in who waits for approval, and tell them. Returns them. Raises `NotVisible` if nobody waits."""
+        user = cls._get_waiting(actor, user_id)
+        user.awaits_approval, user.deactivated_at = False, None
+        Activity.record(actor, "person.approved", user)
+        OutgoingMail.tell(user, "approved")
+        return user
+
+    @classmethod
+    @transactional
+    def decline(cls, actor: User, user_id: int) -> User:
+        """Delete a person who waits for approval, and has written nothing. Returns and raises as `approve` does."""
+        user = cls._get_waiting(actor, user_id)
+        Activity.record(actor, "person.declined", user)
+        db.session.delete(user)
         return user
 
     @classmethod
@@ -1286,7 +1335,7 @@ class User(db.Model):
         """Let a deactivated person sign in again."""
         user = cls._get_for_change(actor, user_id)
         if user.deactivated_at is not None:
-            user.deactivated_at = None
+            user.deactivated_at, user.awaits_approval = None, False
             Activity.record(actor, "person.reactivated", user)
 
     @classmethod
@@ -1443,6 +1492,14 @@ class User(db.Model):
         self.erased_at, self.deactivated_at = now, self.deactivated_at or now
         self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}", **blank, **dict.fromkeys(gone))
 
+    @classmethod
+    def _get_waiting(cls, actor: User, user_id: int) -> User:
+        """Lock and return a person who waits for approval. Raises as `_get_for_change` does."""
+        user = cls._get_for_change(actor, user_id)
+        if not user.awaits_approval:
+            raise NotVisible
+        return user
+
     def _set_password(self, password_hash: str) -> None:
         """Set the password, and end what was signed in by the old one, and the link for a new one."""
         self.password_hash, self.must_change_password = password_hash, False
@@ -1461,17 +1518,21 @@ class User(db.Model):
     def _fill_in(self, **profile: Any) -> None:
         """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
         with db.session.no_autoflush:
-            for column, value in profile.items():
-                setattr(self, column, value)
-            self.email = self.email or None
-            self.username_key = fold(self.username)
-            self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
-            self.name_key = sort_key(self.name, NAME_MAX)
-            self.lookup = self._lookup()
+            self._set_profile(**profile)
             if "username" in profile and Group.has_name(self.username_key):
                 raise ValidationError("username", "This name is a group's. Choose another one.")
             self._check_taken("username", "This username is taken.")
             self._check_taken("email", "Someone else is using this email address.")
+
+    def _set_profile(self, **profile: Any) -> None:
+        """Set columns, and the keys made from them."""
+        for column, value in profile.items():
+            setattr(self, column, value)
+        self.email = self.email or None
+        self.username_key = fold(self.username)
+        self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
+        self.name_key = sort_key(self.name, NAME_MAX)
+        self.lookup = self._lookup()
 
     def _lookup(self) -> str:
         """Return the text in which the list of people is searched."""
@@ -1626,6 +1687,107 @@ class Invitation(db.Model):
     uses_most: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
+    author: Mapped[User] = relationship()
+    topics: Mapped[list[Topic]] = relationship(secondary="invitation_topics", order_by="Topic.position")
+
+    # -- queries
+
+    @classmethod
+    def open(cls) -> sa.Select[Self]:
+        """Select the invitations that work: not expired or used up, by somebody who is still an administrator."""
+        is_unused = sa.and_(cls.expires_at > utcnow(), cls.uses < cls.uses_most)
+        return sa.select(cls).join(cls.author).where(is_unused, User.is_active, User.role == Role.ADMIN)
+
+    @classmethod
+    def of_link(cls, token: str) -> Invitation | None:
+        """Return the open invitation with this token, or None."""
+        return db.session.scalar(cls.open().where(cls.token_hash == hash_token(token)))
+
+    def topics_seen_by(self, user: User) -> Sequence[Topic]:
+        """Return those of its topics that a person sees."""
+        ids = [topic.id for topic in self.topics]
+        return db.session.scalars(Topic.visible_to(user).where(Topic.id.in_(ids))).all()
+
+    # -- actions
+
+    @classmethod
+    @transactional
+    def create(
+        cls, actor: User, *, form_id: str, topic_ids: Iterable[int], days: int, **values: Any
+    ) -> tuple[Invitation, str]:  # fmt: skip
+        """Create an invitation. Returns it with its token, which is kept nowhere.
+
+        `values` are columns. A form that is sent again gets a new token for its first invitation.
+        """
+        author = User.acting(actor.id, Role.ADMIN)
+        same_form = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id)
+        if (existing := db.session.scalar(same_form)) is not None:
+            return existing, existing._renew()
+        invitation = cls(author_id=author.id, form_id=form_id, expires_at=utcnow() + timedelta(days=days), **values)
+        token = invitation._renew()
+        invitation.topics = [*db.session.scalars(Topic.visible_to(author).where(Topic.id.in_(topic_ids)))]
+        db.session.add(invitation)
+        db.session.flush()
+        Activity.record(author, "invitation.created", invitation, invitation.role.label)
+        return invitation, token
+
+    @classmethod
+    @transactional
+    def renew(cls, actor: User, invitation_id: int) -> tuple[Invitation, str]:
+        """Give an open invitation of the actor's a new token, and return both. The link before works no more.
+
+        Nobody else may: they could let people into a private topic that they do not see.
+        """
+        own = cls.open().where(cls.id == invitation_id, cls.author_id == User.acting(actor.id, Role.ADMIN).id)
+        invitation = db.session.scalar(own)
+        if invitation is None:
+            raise NotVisible
+        Activity.record(actor, "invitation.renewed", invitation)
+        return invitation, invitation._renew()
+
+    @classmethod
+    @transactional
+    def withdraw(cls, actor: User, invitation_id: int) -> None:
+        """Delete an invitation. Raises `NotVisible` if there is none."""
+        User.acting(actor.id, Role.ADMIN)
+        invitation = db.session.get(cls, invitation_id, with_for_update=True, populate_existing=True)
+        if invitation is None:
+            raise NotVisible
+        Activity.record(actor, "invitation.withdrawn", invitation)
+        db.session.delete(invitation)
+
+    @classmethod
+    @transactional
+    def accept(cls, token: str, **profile: Any) -> User:
+        """Create a person by an invitation, with its role and topics. Returns them.
+
+        They follow its open topics, and are members of its private ones. Raises `NotVisible` for an invitation that
+        works no more, and `ValidationError` if somebody else has the username or email address.
+        """
+        db.session.execute(sa.select(cls.id).where(cls.token_hash == hash_token(token)).with_for_update())
+        invitation = cls.of_link(token)
+        if invitation is None:
+            raise NotVisible
+        invitation.uses += 1
+        user = User.create(None, role=invitation.role, **profile)
+        Activity.record(user, "invitation.accepted", invitation)
+        for topic in invitation.topics_seen_by(invitation.author):
+            topic.take_in(user)
+        return user
+
+    @classmethod
+    @transactional
+    def forget_ended(cls) -> int:
+        """Delete invitations that expired long ago. Returns how many they were."""
+        result: Any = db.session.execute(sa.delete(cls).where(cls.expires_at < utcnow() - UNUSED_AGE))
+        return result.rowcount
+
+    # -- parts of actions
+
+    def _renew(self) -> str:
+        token = secrets.token_urlsafe(24)
+        self.token_hash = hash_token(token)
+        return token
 
 
 class InvitationTopic(db.Model):
@@ -2065,6 +2227,13 @@ class Topic(SoftDelete, db.Model):
             cls.create(actor, form_id=form_id, name="Everyone", description=description, followed_by_default=True)
 
     # -- parts of actions
+
+    def take_in(self, user: User) -> None:
+        """Make an invited person a member, or if the topic is open let them follow it."""
+        if not self.private:
+            Follow.choose(user, "following", topic_id=self.id)
+        elif self._add_member(user.id):
+            Activity.record(user, "topic.joined", self)
 
     def _add_member(self, user_id: int) -> bool:
         """Make a person a member. Returns False if they are one already."""
@@ -3664,7 +3833,7 @@ ABOUT_SIGN_IN = (
 )
 ACTIVITY_PLACES = {"post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people"}
 ACTIVITY_PLACES["group"] = "/admin/groups"
-UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name"}
+UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name", "invitation": "for one person"}
 
 # What is said of an action is its second word and a noun ("deleted the topic"), unless it has words of its own.
 ACTIVITY_NOUNS = {
@@ -3672,12 +3841,16 @@ ACTIVITY_NOUNS = {
     "topic": "the topic",
     "group": "the group",
     "token": "the access token",
+    "invitation": "the invitation",
     "settings": "the settings",
     "bin": "the recycle bin",
     "backup": "a backup",
 }
 ACTIVITY_WORDS = {
     "person.sign_in_failed": "failed to sign in as",
+    "person.asked": "asked to join",
+    "person.approved": "let in",
+    "person.declined": "declined",
     "person.profile": "changed their profile",
     "person.role": "changed the role of",
     "person.password": "changed their password",
@@ -3855,6 +4028,9 @@ ACCOUNT_MAILS = {
     "reset": "Choose a new password",
     "password": "Your password was changed",
     "code_off": "Two-step sign-in was turned off",
+    "waiting": "Someone wants to join",
+    "approved": "You can sign in now",
+    "welcome": "You have an account",
 }
 MAIL_KINDS |= ACCOUNT_MAILS
 
@@ -4975,6 +5151,11 @@ def hash_password(password: str) -> str:
         return generate_password_hash(normal_password(password), method=SCRYPT)
 
 
+def no_password() -> str:
+    """Return a hash that fits no password, and that takes as long to compare as any other."""
+    return f"{SCRYPT}$nobody$"
+
+
 def password_fits(stored: str, password: str) -> bool:
     """Whether a password belongs to a stored hash. The comparison takes the same time whatever differs."""
     with turn_to_hash():
@@ -5004,7 +5185,7 @@ WRITES, WRITE_SECONDS = 60, 1.0  # more than anyone does by hand, and less than 
 
 
 def authenticate(name: str, password: str) -> User | None:
-    """Return the person with this username (or email address) and password.
+    """Return the person with this username (or email address) and password, who may have to wait for approval.
 
     Returns None for an unknown name, a wrong password and a deactivated account, after the same time. Raises 429 with
     Retry-After when there were too many tries on this account or from this address.
@@ -5014,7 +5195,7 @@ def authenticate(name: str, password: str) -> User | None:
     refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)  # first: a refused one writes nothing of an account
     refuse_too_often(account, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
     # Without an account, a hash that fits no password is compared, so that the answer takes as long.
-    stored = user.password_hash if user and user.is_active else f"{SCRYPT}$nobody$"
+    stored = user.password_hash if user and (user.is_active or user.awaits_approval) else no_password()
     if not password_fits(stored, password) or user is None:
         who = f"person {user.id}" if user else "an unknown name"
         log.info("sign-in refused for %s, from %s", who, client_address())
@@ -5514,13 +5695,15 @@ class NewPasswordForm(SiteForm):
     confirm = confirm_password()
 
 
-class RegisterForm(SiteForm):
+class JoinForm(SiteForm):
     name = name_field()
     username = username_field()
     email = email_field()
     password = new_password()
     confirm = confirm_password()
 
+
+class RegisterForm(JoinForm):
     def validate_email(self, field: Field) -> None:
         site = current_site()
         if site.registration == "domains" and fold(field.data).rpartition("@")[2] not in site.domains:
@@ -5772,6 +5955,49 @@ class EraseForm(SiteForm):
     username = string_field("Type the username to confirm", USERNAME_MAX, shortest=1, render_kw={"autocomplete": "off"})
 
 
+class InvitationForm(SiteForm):
+    name = string_field("Who it is for", NAME_MAX, description="Only administrators see it. For example, Saturday team")
+    email = email_field(required=False)
+    role = role_field()
+    topic_ids = SelectMultipleField("Topics to join", coerce=int)
+    days = SelectField(
+        "Expires", coerce=int, default=7,
+        choices=[SelectChoice("1", "Tomorrow"), SelectChoice("7", "In 7 days"), SelectChoice("30", "In 30 days")],
+    )  # fmt: skip
+    uses_most = SelectField(
+        "Uses", coerce=int, default=1,
+        choices=[SelectChoice("1", "One person"), *(SelectChoice(str(n), f"Up to {n} people") for n in (5, 20, 100))],
+    )  # fmt: skip
+    form_id = form_id_field()
+
+
+class ImportForm(SiteForm):
+    upload = FileField(
+        "File", render_kw={"accept": ".csv,.tsv,.txt"}, description="Saved as CSV, for example from Excel"
+    )
+    text = TextAreaField(
+        "Or paste the list", validators=[Length(max=IMPORT_MAX, message="This list is too long. Import it in parts.")]
+    )
+    by_email = BooleanField("Email each of them that they have an account")
+
+
+class ListedForm(Form):
+    """One line of a list of people."""
+
+    name = name_field()
+    username = username_field()
+    email = email_field(required=False)
+    role = string_field("Role", NAME_MAX)
+    title = string_field("Job title", PROFILE_MAX)
+    department = string_field("Department", PROFILE_MAX)
+    phone = string_field("Phone", PROFILE_MAX)
+    location = string_field("Location", PROFILE_MAX)
+
+    def validate_role(self, field: Field) -> None:
+        if field.data.upper() not in Role.__members__:
+            raise validators.ValidationError(f"There is no role “{field.data}”. Use Reader, Member, Editor or Admin.")
+
+
 class SiteNameForm(SiteForm):
     name = string_field("Site name", NAME_MAX, shortest=1)
     welcome = textarea_field("Welcome message", WELCOME_MAX, required=False, description="Shown on the sign-in page")
@@ -5783,6 +6009,7 @@ class SignUpForm(SiteForm):
         choices=[
             SelectChoice("closed", "Nobody: administrators add people"),
             SelectChoice("domains", "Anyone with an email address at one of these domains"),
+            SelectChoice("approval", "Anyone who can open this site, after an administrator approves"),
             SelectChoice("open", "Anyone who can open this site"),
         ],
         description="Email addresses aren't verified. If others can reach this site, add people yourself.",
@@ -5992,6 +6219,82 @@ def qr_code(text: str) -> Markup:
     """Return a QR code as SVG, black on white in both themes: scanners read no other."""
     code = segno.make(text, micro=False)
     return Markup(code.svg_inline(scale=4, border=4, dark="#000", light="#fff", omitsize=True))
+
+
+# -- Lists of people ---------------------------------------------------------------------------------------------------
+
+LISTED = ("name", "username", "email", "role", *PROFILE_FIELDS)  # the columns
+
+
+class ListedLine(NamedTuple):
+    """A line of a list of people, and what would happen with it."""
+
+    number: int
+    values: dict[str, Any]  # what it says, by column
+    errors: dict[str, str]  # what is wrong, by column
+    is_known: bool  # the person is here already
+
+
+def decode_list(content: bytes) -> str:
+    """Return the text of a file as spreadsheets save it: in UTF-8, or by older ones in Windows-1252."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return content.decode("utf-8-sig")
+    return content.decode("cp1252", errors="replace")
+
+
+def read_list(text: str) -> list[ListedLine]:
+    """Return what a list of people (CSV) says, line by line. Raises `ValidationError` if it is no such list."""
+    text = text.removeprefix("\ufeff")
+    heading = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
+    form, taken, lines = ListedForm(), taken_names(), list[ListedLine]()
+    try:
+        columns = [fold(cell) for cell in next(reader, ())]
+        if "name" not in columns:
+            words = f"The first line has to name the columns: name, and as you like {', '.join(LISTED[1:])}."
+            raise ValidationError("text", words)
+        for row in filter(any, reader):
+            lines.append(judge_line(reader.line_num, dict(zip(columns, row, strict=False)), taken, form))
+            if len(lines) > IMPORT_MOST:
+                raise ValidationError("text", f"Import at most {IMPORT_MOST:,} people at once.")
+    except csv.Error as error:
+        raise ValidationError("text", f"Line {reader.line_num} can't be read: {error}.") from error
+    return lines
+
+
+def taken_names() -> dict[str, int]:
+    """Return the names, usernames and email addresses of everybody here, as `judge_line` looks for them."""
+    people = db.session.execute(sa.select(User.email_key, User.username_key, User.name_key))
+    columns = ("email", "username", "name")
+    return {f"{column} {key}": 0 for row in people for column, key in zip(columns, row, strict=True) if key}
+
+
+def judge_line(number: int, cells: Mapping[str, str], taken: dict[str, int], form: ListedForm) -> ListedLine:
+    """Return a line of a list. `taken` has what lines before it have, with their numbers; with 0 what people here have.
+
+    Somebody is known by their email address, without one by their username, and without that by their name.
+    """
+    values = {column: tidy(cells.get(column)).removeprefix("'") for column in LISTED}
+    keys = [f"{column} {fold(values[column])}" for column in ("email", "username") if values[column]]
+    if taken.get((keys or [f"name {sort_key(values['name'])}"])[0]) == 0:
+        return ListedLine(number, values, {}, True)
+    values["username"] = values["username"] or free_username(values["name"], taken)
+    form.process(MultiDict(values))
+    form.validate()
+    errors = {column: " ".join(words) for column, words in form.errors.items()}
+    for column in ("email", "username"):
+        key = f"{column} {fold(values[column])}"
+        if values[column] and key in taken:
+            errors[column] = f"Line {taken[key]} has it, too." if taken[key] else "Someone here has it already."
+        taken.setdefault(key, number)
+    return ListedLine(number, values, errors, False)
+
+
+def free_username(name: str, taken: Mapping[str, int]) -> str:
+    """Return a username that is made from a name and that nobody has. It is empty for a name without Latin letters."""
+    bare = re.sub(r"[^a-z0-9]+", ".", sort_key(name)).strip(".")[: USERNAME_MAX - 4].strip(".")
+    names = itertools.chain([bare], (f"{bare}{number}" for number in itertools.count(2)))
+    return next(name for name in names if f"username {name}" not in taken) if bare else ""
 
 
 # -- Reactions, as a page shows them -----------------------------------------------------------------------------------
@@ -6442,6 +6745,9 @@ def login() -> ResponseReturnValue:
         if user is None:
             form.form_errors.append("Wrong username or password.")
             return login_page(form, 422)
+        if user.awaits_approval:
+            form.form_errors.append("An administrator has to let you in first.")
+            return login_page(form, 422)
         if user.totp_secret:
             await_code(user, form.remember.data)
             return redirect(url_for("auth.login_code", next=request.args.get("next")), 303)
@@ -6521,11 +6827,44 @@ def register() -> ResponseReturnValue:
     if form.validate_on_submit():
         refuse_too_often(f"register:{client_network()}", 10, timedelta(minutes=2))
         profile = form_values(form, "name", "username", "email") | {"role": Role[site.registration_role.upper()]}
+        profile["awaits_approval"] = site.registration == "approval"
         with form.errors_from_model():
             user = User.create(None, password_hash=hash_password(form.password.data), **profile)
+            if user.awaits_approval:
+                return redirect_with_flash(
+                    "/login", f"Thank you, {user.name}. An administrator has to let you in first."
+                )
             sign_in(user.id, remember=False)
             return redirect_with_flash("/", f"Welcome, {user.name}.")
     return form_page("auth/register.html", form)
+
+
+INVITATION_ENDED = (
+    "This invitation doesn't work any more",
+    "It has expired, was used up or was withdrawn. Ask the person who invited you for a new one.",
+)
+
+
+@auth.route("/invite/<token>", methods=["GET", "POST"])
+@public
+def accept_invitation(token: str) -> ResponseReturnValue:
+    """Join with an invitation. The answer to one that does not work says nothing more about it."""
+    invitation = Invitation.of_link(token)
+    if invitation is None:
+        return error_page(410, *INVITATION_ENDED)
+    form = JoinForm(data={"email": invitation.email})
+    if form.validate_on_submit():
+        refuse_too_often(f"invite:{client_network()}", 40, timedelta(seconds=10))  # a team joins from one address
+        profile = form_values(form, "name", "username", "email")
+        with form.errors_from_model():
+            try:
+                user = Invitation.accept(token, password_hash=hash_password(form.password.data), **profile)
+            except NotVisible:
+                return error_page(410, *INVITATION_ENDED)
+            sign_in(user.id, remember=False)
+            return redirect_with_flash("/", f"Welcome, {user.name}.")
+    topics = invitation.topics_seen_by(invitation.author)
+    return form_page("auth/invite.html", form, invitation=invitation, topics=topics)
 
 
 # -- account: one's own profile, appearance, password and devices ------------------------------------------------------
@@ -7583,6 +7922,15 @@ def show_group(key: str) -> ResponseReturnValue:
     return render_template("people/group.html", group=db.one_or_404(sa.select(Group).filter_by(name_key=key)))
 
 
+@people.get("/people/<username>.vcf", endpoint="card")
+@login_required
+def show_card(username: str) -> ResponseReturnValue:
+    """Send a person's contact details for an address book (vCard 3.0, RFC 2426)."""
+    person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
+    headers = {"Content-Disposition": f'attachment; filename="{person.username}.vcf"'}
+    return Response(fold_lines(feed_text("people/card.vcf", person=person)), headers=headers, mimetype="text/vcard")
+
+
 @people.get("/mentions")
 @login_required
 def suggest() -> ResponseReturnValue:
@@ -7945,6 +8293,128 @@ def new_person() -> ResponseReturnValue:
                 return show_password(person, generated)
             return redirect_with_flash("/admin/people", f"{person.name} can sign in now.")
     return form_page("admin/new_person.html", form)
+
+
+@admin.get("/people.csv")
+@role_required(Role.ADMIN)
+def people_csv() -> ResponseReturnValue:
+    """Download everybody as a table for a spreadsheet, which can be imported again."""
+    everybody = sa.select(User).where(User.erased_at.is_(None), ~User.awaits_approval).order_by(*BY_NAME)
+    return csv_response("people", people_table(everybody.execution_options(yield_per=500)))
+
+
+def people_table(statement: sa.Select[Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table, the first of which names the columns."""
+    yield *LISTED, "state"
+    for user in db.session.scalars(statement):
+        profile = (getattr(user, name) for name in PROFILE_FIELDS)
+        state = "Active" if user.is_active else "Deactivated"
+        yield user.name, user.username, user.email or "", user.role.label, *profile, state
+
+
+@admin.route("/people/import", methods=["GET", "POST"])
+@role_required(Role.ADMIN)
+def import_people() -> ResponseReturnValue:
+    """Add many people from a list: first show what would happen with each line, then add all of them, or none."""
+    form, lines = ImportForm(), None
+    if form.validate_on_submit():
+        upload = request.files.get("upload")
+        if upload:
+            form.text.data = decode_list(upload.read(IMPORT_MAX))
+        with form.errors_from_model():
+            lines = None if "change" in request.form else read_list(form.text.data or "")
+            added = [line.values for line in lines or () if not (line.is_known or line.errors)]
+            if "add" in request.form and added and not any(line.errors for line in lines or ()):
+                roles = [{**values, "role": Role[(values["role"] or "member").upper()]} for values in added]
+                User.create_listed(current_user, roles, form.by_email.data)
+                return redirect_with_flash(
+                    "/admin/people", f"{plural(len(added), 'person', 'people')} added.".capitalize()
+                )
+    return form_page("admin/import.html", form, lines=lines, columns=LISTED)
+
+
+@admin.route("/invitations", methods=["GET", "POST"])
+@role_required(Role.ADMIN)
+def invitations() -> ResponseReturnValue:
+    """List the open invitations, and make another one. Its link is shown once, or sent."""
+    form, seen = InvitationForm(), db.session.scalars(Topic.visible_to(current_user)).all()
+    form.topic_ids.choices = choices(
+        (topic.id, f"{topic.name} (private)" if topic.private else topic.name) for topic in seen
+    )
+    if not mail_is_on():
+        del form.email
+    if form.validate_on_submit():
+        values = form_values(form, "name", "role", "days", "topic_ids")
+        email = form.email.data if form.email else ""
+        values |= {"email": email or None, "uses_most": 1 if email else form.uses_most.data}
+        with form.errors_from_model():
+            return hand_over(*Invitation.create(current_user, form_id=checked_form_id(form.form_id), **values))
+    page = paginate(
+        Invitation.open().options(contains_eager(Invitation.author)),
+        (Invitation.id.desc(),),
+        request.args.get("before"),
+    )
+    return form_page(
+        "admin/invitations.html", form, page=page, seen={topic.id for topic in seen}, mail_is_on=mail_is_on()
+    )
+
+
+def hand_over(invitation: Invitation, token: str) -> ResponseReturnValue:
+    """Send the link of an invitation by email, or show it once."""
+    link, trouble = f"{site_address(current_app.config)}/invite/{token}", ""
+    if invitation.email and mail_is_on():
+        try:
+            send_at_once(invitation, "mail/invitation.html", invitation=invitation, link=link)
+            return redirect_with_flash("/admin/invitations", f"Invitation sent to {invitation.email}.")
+        except ValidationError as error:
+            trouble = error.message
+    topics = invitation.topics_seen_by(current_user)
+    context = {"invitation": invitation, "link": link, "trouble": trouble, "topics": topics, "reach": reach()}
+    return render_template("admin/invitation.html", **context)
+
+
+@admin.post("/invitations/<int:invitation_id>/renew")
+@role_required(Role.ADMIN)
+def renew_invitation(invitation_id: int) -> ResponseReturnValue:
+    """Show a new link of one's own invitation, or send it again."""
+    return hand_over(*Invitation.renew(current_user, invitation_id))
+
+
+@admin.post("/invitations/<int:invitation_id>/withdraw")
+@role_required(Role.ADMIN)
+def withdraw_invitation(invitation_id: int) -> ResponseReturnValue:
+    """Make an invitation useless."""
+    Invitation.withdraw(current_user, invitation_id)
+    return redirect_with_flash("/admin/invitations", "Invitation withdrawn. Its link doesn't work any more.")
+
+
+@admin.get("/approvals")
+@role_required(Role.ADMIN)
+def approvals() -> ResponseReturnValue:
+    """List the people who signed up and wait to be let in, the first one first."""
+    waiting = sa.select(User).where(User.awaits_approval)
+    return render_template("admin/approvals.html", page=paginate(waiting, (User.id.asc(),), request.args.get("before")))
+
+
+def people_waiting() -> int:
+    """Return how many people wait for approval."""
+    return count_of(User, User.awaits_approval)
+
+
+@admin.post("/approvals/<int:user_id>/approve")
+@role_required(Role.ADMIN)
+def approve(user_id: int) -> ResponseReturnValue:
+    """Let a person in."""
+    person = User.approve(current_user, user_id)
+    return redirect_with_flash("/admin/approvals", f"{person.name} can sign in now.")
+
+
+@admin.post("/approvals/<int:user_id>/decline")
+@role_required(Role.ADMIN)
+def decline(user_id: int) -> ResponseReturnValue:
+    """Delete the account of a person who was not let in."""
+    person = User.decline(current_user, user_id)
+    return redirect_with_flash("/admin/approvals", f"{person.name} was declined, and their account deleted.")
 
 
 def generate_password() -> str:
@@ -8404,6 +8874,7 @@ ACTIVITY_KINDS = {
     "person.sign": "Sign-ins",
     "person.sign_in_failed": "Failed sign-ins",
     "person": "People, with sign-ins",
+    "invitation": "Invitations",
     "post": "Posts and pages",
     "comment": "Comments",
     "reaction": "Reactions",
@@ -9614,7 +10085,7 @@ def register_template_helpers(app: Flask) -> None:
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
     filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
-    helpers = (icon, asset, cached_part, page_header, difference, depth_first, first_step)
+    helpers = (icon, asset, cached_part, page_header, difference, depth_first, first_step, people_waiting)
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local)
     app.jinja_env.filters.update(for_mail=for_mail, qr_code=qr_code)
@@ -10177,6 +10648,8 @@ def unsubscribe_signer() -> URLSafeSerializer:
 def write_mail(mail: OutgoingMail, told: Sequence[Notification]) -> EmailMessage:
     """Return an email about these notifications. Raises as `compose` does."""
     domain, base, g.now = sender_domain(), site_address(current_app.config), utcnow()
+    if mail.kind in ("waiting", "approved", "welcome"):
+        return compose(mail.user, "mail/joining.html", {}, kind=mail.kind, about=MAIL_KINDS[mail.kind])
     if mail.kind in ACCOUNT_MAILS:
         link = f"{base}/reset/{ResetLink.create(mail.user_id)}" if mail.kind == "reset" else ""
         return compose(mail.user, "mail/account.html", {}, kind=mail.kind, about=MAIL_KINDS[mail.kind], link=link)
@@ -10192,7 +10665,7 @@ def write_mail(mail: OutgoingMail, told: Sequence[Notification]) -> EmailMessage
     return compose(mail.user, template, headers, told=told, about=MAIL_KINDS[mail.kind], stop=stop)
 
 
-def compose(user: User, template: str, headers: Mapping[str, str], **context: Any) -> EmailMessage:
+def compose(user: User | Invitation, template: str, headers: Mapping[str, str], **context: Any) -> EmailMessage:
     """Return an email. The first line of the plain text is the subject.
 
     Raises `ValueError` or `MessageError` if the person's address isn't valid.
@@ -10204,7 +10677,7 @@ def compose(user: User, template: str, headers: Mapping[str, str], **context: An
     for header, value in {
         "Subject": header_text(subject),
         "From": current_app.config["MAIL_FROM"],
-        "To": Address(header_text(user.name), addr_spec=user.email),
+        "To": Address(header_text(user.name), addr_spec=user.email or ""),
         "Date": formatdate(),
         "Auto-Submitted": "auto-generated",  # so that out-of-office replies aren't sent to it
         **headers,
@@ -10291,10 +10764,15 @@ def send_mail() -> int:
 
 
 def send_test(user: User) -> None:
-    """Send an administrator a test email. Raises `ValidationError` with what went wrong, in plain words."""
+    """Send an administrator a test email. Raises as `send_at_once` does."""
+    send_at_once(user, "mail/test.html")
+
+
+def send_at_once(user: User | Invitation, template: str, **context: Any) -> None:
+    """Send an email while somebody waits for it. Raises `ValidationError` with what went wrong, in plain words."""
     try:
         with mail_server() as server:
-            server.send_message(compose(user, "mail/test.html", {}))
+            server.send_message(compose(user, template, {}, **context))
     except MAIL_ERRORS as error:
         raise ValidationError("mail", mail_trouble(error)) from error
 
@@ -10343,6 +10821,7 @@ def clean_up() -> int:
         Attachment.prune()
         + empty_trash()
         + SignIn.forget_ended()
+        + Invitation.forget_ended()
         + delete_old_notifications()
         + delete_old_read_marks()
     )

@@ -125,6 +125,10 @@ auth.reset_by_link    POST   missing                                410       41
 auth.logout           POST   -                                      in        303    303    303    303   303
 auth.register         GET    -                                      404       404    404    404    404   404
 auth.register         POST   -                                      404       404    404    404    404   404
+auth.accept_invitation GET   invitation                             200       200    200    200    200   200
+auth.accept_invitation GET   missing                                410       410    410    410    410   410
+auth.accept_invitation POST  invitation                             303       303    303    303    303   303
+auth.accept_invitation POST  missing                                410       410    410    410    410   410
 
 account.profile       GET    -                                      in        200    200    200    200   200
 account.profile       POST   -                                      in        303    303    303    303   303
@@ -325,6 +329,9 @@ people.show           GET    own,other                              in        20
 people.show           GET    gone                                   in        404    404    404    200   404
 people.show           GET    kitchen                                in        200    200    200    200   200
 people.show           GET    missing                                in        404    404    404    404   404
+people.card           GET    own,other                              in        200    200    200    200   200
+people.card           GET    gone                                   in        404    404    404    200   404
+people.card           GET    missing                                in        404    404    404    404   404
 
 files.upload          POST   -                                      in        403    200    200    200   200
 files.show            GET    members,readers,comment,picture        in        200    200    200    200   200
@@ -407,6 +414,20 @@ admin.groups          POST   -,kitchen                              in        40
 admin.groups          POST   missing                                in        403    403    403    404   403
 admin.delete_group    POST   kitchen                                in        403    403    403    303   403
 admin.delete_group    POST   missing                                in        403    403    403    404   403
+admin.people_csv      GET    -                                      in        403    403    403    200   403
+admin.import_people   GET    -                                      in        403    403    403    200   403
+admin.import_people   POST   -                                      in        403    403    403    303   403
+admin.invitations     GET    -                                      in        403    403    403    200   403
+admin.invitations     POST   -                                      in        403    403    403    200   403
+admin.renew_invitation    POST invitation                           in        403    403    403    200   403
+admin.renew_invitation    POST missing                              in        403    403    403    404   403
+admin.withdraw_invitation POST invitation                           in        403    403    403    303   403
+admin.withdraw_invitation POST missing                              in        403    403    403    404   403
+admin.approvals       GET    -                                      in        403    403    403    200   403
+admin.approve         POST   waiting                                in        403    403    403    303   403
+admin.approve         POST   own,other,gone,missing                 in        403    403    403    404   403
+admin.decline         POST   waiting                                in        403    403    403    303   403
+admin.decline         POST   own,other,gone,missing                 in        403    403    403    404   403
 admin.bin             GET    -                                      in        403    403    200    200   403
 admin.show_binned     GET    deleted                                in        403    403    200    200   403
 admin.show_binned     GET    members,private,secret,draft,binned,missing in   403    403    404    404   403
@@ -489,6 +510,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
     """The address of an object; what is the person's `own` and what is `other`s' depends on the person."""
     wanted = {argument for rule in world.app.url_map.iter_rules(endpoint) for argument in rule.arguments}
     named = {"own": cell.person, "other": "keeper"}.get(cell.target, cell.target)
+    tokens = world.reset_links if endpoint == "auth.reset_by_link" else world.stop_links | world.invitation_links
     known: dict[str, Any] = {
         "post_id": world.posts.get(named),
         "comment_id": world.comments.get(named),
@@ -500,7 +522,8 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "number": 1,
         "file_id": world.files.get(named),
         "mail_id": world.mails.get(named),
-        "token": (world.reset_links if endpoint == "auth.reset_by_link" else world.stop_links).get(named),
+        "token": tokens.get(named),
+        "invitation_id": world.invitations.get(named),
         "name": "a file.png",
         "job": named,
         "size": "medium",

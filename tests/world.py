@@ -38,6 +38,7 @@ from app import (
     Attachment,
     Comment,
     Group,
+    Invitation,
     OutgoingMail,
     Post,
     Role,
@@ -67,6 +68,9 @@ FILLINGS: dict[str, dict[str, Any]] = {
     },
     "auth.reset": {"username": "keeper"},
     "auth.reset_by_link": {"password": "eight green bottles", "confirm": "eight green bottles"},
+    "auth.accept_invitation": {
+        "name": "Ida", "username": "ida", "email": "ida@example.com", "password": PASSWORD, "confirm": PASSWORD,
+    },
     "account.profile": {"name": "Somebody", "email": "", "title": "Baker", "department": "", "phone": "",
                         "location": "Hall B", "away_from": "", "away_until": "", "stand_in_id": ""},
     "account.username": {"username": "ada{unique}"},
@@ -98,6 +102,8 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "topics.merge": {"into": "{spare}"},
     "admin.new_person": {"name": "Ida", "username": "ida", "email": "", "role": "20", "password": PASSWORD},
     "admin.edit_person": {"name": "Somebody", "email": ""},
+    "admin.import_people": {"text": "name,email\nIda Berg,ida.berg@example.com", "add": "1"},
+    "admin.invitations": {"name": "Saturday team", "role": "20", "days": "7", "uses_most": "5", "topic_ids": "{open}"},
     "admin.set_role": {"role": "30"},
     "admin.change_username": {"username": "ada{unique}"},
     "admin.groups": {"name": "bakery{unique}", "member_ids": "{stranger}"},
@@ -135,12 +141,13 @@ class World:
         self._backup()
         self._files()
         self._mails()
+        self._invitation()
         self.users = {name: SimpleNamespace(id=user_id) for name, user_id in self.people.items()}
         self.rows = dump()
         self.nothing_here: dict[tuple[str, str], str] = {}  # what `test_role_matrix` compares each 404 with
 
     def _people(self) -> None:
-        self.users: dict[str, Any] = {name: add_person(name) for name in (*CAST[1:], "keeper", "gone")}
+        self.users: dict[str, Any] = {name: add_person(name) for name in (*CAST[1:], "keeper", "gone", "waiting")}
         # The reader wrote as a member, and is one no longer.
         roles = {"editor": Role.EDITOR, "admin": Role.ADMIN, "keeper": Role.EDITOR}
         for name, role in roles.items():
@@ -221,6 +228,7 @@ class World:
         Topic.delete(self.users["editor"], self.topics["binned"])
         set_columns(User, self.people["reader"], role=Role.READER)
         set_columns(User, self.people["gone"], deactivated_at=database.utcnow())
+        set_columns(User, self.people["waiting"], deactivated_at=database.utcnow(), awaits_approval=True)
 
     def _unpublished(self) -> None:
         """The member's draft, which nobody else may read, and what editors see too: it is to appear in a year."""
@@ -278,6 +286,16 @@ class World:
         self.stop_links = {"reader": token, "missing": f"{token}x"}
         link = corkboard.ResetLink.create(self.people["keeper"])
         self.reset_links = {"keepers": link, "missing": f"{link}x"}
+
+    def _invitation(self) -> None:
+        """An invitation by the admin, to the private topic too."""
+        topics = [self.topics["open"], self.topics["private"]]
+        made, token = Invitation.create(
+            self.users["admin"], form_id="e" * 32, name="", email=None, role=Role.MEMBER, uses_most=100, days=7,
+            topic_ids=topics,
+        )  # fmt: skip
+        self.invitations = {"invitation": made.id, "missing": MISSING}
+        self.invitation_links = {"invitation": token}
 
     # -- what tests do with it
 
