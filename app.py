@@ -3913,7 +3913,7 @@ class Site(NamedTuple):
     registration_role: str = "member"
     company_domains: str = ""
     company_role: str = "member"
-    password_sign_in: str = "everyone"  # or "admins", which applies while people can sign in with the company's account
+    local_sign_in: str = "everyone"  # or "admins", which applies while people can sign in with the company's account
     bin_days: str = "30"
     activity_days: str = "730"
     timezone: str = ""
@@ -5020,7 +5020,7 @@ def may_use_password(user: User) -> bool:
 
 
 def only_admins_have_passwords() -> bool:
-    return bool(current_app.config["OIDC_ISSUER"]) and current_site().password_sign_in == "admins"
+    return bool(current_app.config["OIDC_ISSUER"]) and current_site().local_sign_in == "admins"
 
 
 # -- Decorators --------------------------------------------------------------------------------------------------------
@@ -5534,8 +5534,8 @@ class TimeZoneForm(SiteForm):
     timezone = SelectField("Time zone", description="For people who haven't chosen one, and for nightly jobs")
 
 
-class PasswordSignInForm(SiteForm):
-    password_sign_in = RadioField(
+class LocalSignInForm(SiteForm):
+    local_sign_in = RadioField(
         "Who can sign in with a password",
         choices=[
             SelectChoice("everyone", "Everyone who has one"),
@@ -7687,7 +7687,7 @@ def settings() -> ResponseReturnValue:
 
 def _settings_page(form: SiteForm) -> ResponseReturnValue:
     """Return the page of the settings. `form` is the one of its forms that was sent."""
-    kinds = (SiteNameForm, LookForm, AnnouncementForm, TimeZoneForm, SignUpForm, CompanyForm, PasswordSignInForm)
+    kinds = (SiteNameForm, LookForm, AnnouncementForm, TimeZoneForm, SignUpForm, CompanyForm, LocalSignInForm)
     forms = {
         kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
         for kind in (*kinds, BinForm, ActivityForm)
@@ -7749,9 +7749,9 @@ def save_company() -> ResponseReturnValue:
 
 @admin.post("/settings/passwords")
 @role_required(Role.ADMIN)
-def save_password_sign_in() -> ResponseReturnValue:
+def save_local_sign_in() -> ResponseReturnValue:
     """Save who can sign in with a password."""
-    return _save_settings(PasswordSignInForm())
+    return _save_settings(LocalSignInForm())
 
 
 @admin.post("/settings/site")
@@ -10089,7 +10089,8 @@ BARE = {500, 503}  # pages that are drawn without the database or the session
 # What people write in forms, and what an error page calls it: no password, code or token is among them.
 SENT_FIELDS = {
     "title": "Title", "body": "Text", "scheduled_for": "Publish on", "expires_at": "Remove from Home after",
-    "name": "Name", "description": "Description", "welcome": "Welcome message", "announcement": "Announcement", "email": "Email address",
+    "name": "Name", "description": "Description", "welcome": "Welcome message", "announcement": "Announcement",
+    "email": "Email address",
     "department": "Department", "phone": "Phone", "location": "Location", "away_from": "Away from",
     "away_until": "Away until",
 }  # fmt: skip
