@@ -5531,7 +5531,11 @@ class AnnouncementForm(SiteForm):
 
 
 class TimeZoneForm(SiteForm):
-    timezone = SelectField("Time zone", description="For people who haven't chosen one, and for nightly jobs")
+    timezone = SelectField(
+        "Time zone",
+        choices=lambda: zone_choices(f"As the server is set: {current_app.config['TIMEZONE']}"),
+        description="For people who haven't chosen one, and for nightly jobs",
+    )
 
 
 class LocalSignInForm(SiteForm):
@@ -6295,8 +6299,7 @@ def profile() -> ResponseReturnValue:
 def appearance() -> ResponseReturnValue:
     """Choose the colours, the time zone, and whether keyboard shortcuts work."""
     form = AppearanceForm(obj=current_user)
-    default = f"Site default: {zone_of('').key}"
-    form.timezone.choices = choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
+    form.timezone.choices = zone_choices(f"Site default: {zone_of('').key}")
     if form.validate_on_submit():
         User.edit_appearance(current_user, **form.data)
         return redirect_with_flash("/account/appearance", "Saved.")
@@ -6327,6 +6330,10 @@ def unsubscribe(token: str) -> ResponseReturnValue:
     if is_done:
         Notification.stop_mail(db.get_or_404(User, user_id), kind)
     return render_template("account/unsubscribe.html", is_done=is_done, about=MAIL_KINDS[kind])
+
+
+def zone_choices(default: str) -> list[SelectChoice]:
+    return choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
 
 
 def time_zones() -> list[str]:
@@ -7692,14 +7699,8 @@ def _settings_page(form: SiteForm) -> ResponseReturnValue:
         kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
         for kind in (*kinds, BinForm, ActivityForm)
     }
-    forms["TimeZoneForm"].timezone.choices = site_zones()
     has_company_account = bool(current_app.config["OIDC_ISSUER"])
     return form_page("admin/settings.html", form, forms=forms, has_company_account=has_company_account)
-
-
-def site_zones() -> list[SelectChoice]:
-    default = f"As the server is set: {current_app.config['TIMEZONE']}"
-    return choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
 
 
 def _save_settings(form: SiteForm) -> ResponseReturnValue:
@@ -7735,9 +7736,7 @@ def save_announcement() -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def save_time_zone() -> ResponseReturnValue:
     """Save the site's time zone."""
-    form = TimeZoneForm()
-    form.timezone.choices = site_zones()
-    return _save_settings(form)
+    return _save_settings(TimeZoneForm())
 
 
 @admin.post("/settings/company")

@@ -25,6 +25,7 @@ from conftest import PASSWORD
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from serving import free_port, until
 
 import app as corkboard
@@ -55,8 +56,8 @@ class Provider(ThreadingHTTPServer):
         return {"issuer": self.issuer, **places, **self.about}
 
     def keys(self) -> dict[str, Any]:
-        plain = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key()))
-        curve = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(EC_KEY.public_key()))
+        plain = json.loads(RSAAlgorithm.to_jwk(KEY.public_key()))
+        curve = json.loads(ECAlgorithm.to_jwk(EC_KEY.public_key()))
         return {"keys": [{**plain, "kid": "one", "use": "sig"}, {**curve, "kid": "two"}]}
 
     def token(self, nonce: str) -> str:
@@ -114,6 +115,10 @@ def query_of(address: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
 
 
+def newest() -> Any:
+    return db.session.scalars(sa.select(User).order_by(User.id.desc())).first()
+
+
 def come_back(browser: Any, asked: dict[str, str], **more: str) -> Any:
     return browser.get("/oidc/callback?" + urlencode({"code": asked["nonce"], "state": asked["state"]} | more))
 
@@ -136,7 +141,8 @@ def test_a_person_is_found_by_verified_email_and_from_then_on_by_the_account(peo
     assert (answer.status_code, answer.location) == (303, "/")
     assert "member" in browser.get("/account").text
     provider.claims = {"email": None, "email_verified": None}
-    assert is_in(later := sign_in()) is False
+    later = sign_in()
+    assert not is_in(later)
     assert sign_in_there(later).status_code == 303
     assert is_in(later)
     actions = db.session.scalars(sa.select(Activity.action).where(Activity.object_id == people.member.id)).all()
@@ -172,7 +178,8 @@ def test_the_secret_goes_into_the_form_where_the_provider_asks_for_that(people, 
 
 def test_keys_of_elliptic_curves_work_too(people, sign_in, provider):
     provider.sign = lambda claims: jwt.encode(claims, EC_KEY, "ES256", {"kid": "two"})
-    assert is_in(browser := sign_in()) is False
+    browser = sign_in()
+    assert not is_in(browser)
     sign_in_there(browser)
     assert is_in(browser)
 
@@ -292,14 +299,14 @@ def test_new_people_join_only_where_the_settings_say_so_and_the_domain_fits(peop
         == 303
     )
     assert sign_in_there(sign_in()).status_code == 303
-    made = db.session.scalars(sa.select(User).order_by(User.id.desc())).first()
+    made = newest()
     assert (made.name, made.username, made.role, made.email) == ("Zoë Wu", "Zo.Wu", Role.READER, "Zoë.Wu@Example.com")
     for email in ("eve@example.com.evil.example", "eve@sub.example.com", "eve@evil.example@example.com"):
         provider.claims = {"sub": email, "email": email}
         assert sign_in_there(sign_in()).status_code == 403
     provider.claims = {"sub": "s-3", "email": "zo.wu@example.com", "name": None}
     assert sign_in_there(sign_in()).status_code == 303
-    second = db.session.scalars(sa.select(User).order_by(User.id.desc())).first()
+    second = newest()
     assert second.name == "zo.wu"
     assert re.fullmatch(r"zo\.wu\d{6}", second.username)
 
@@ -363,7 +370,7 @@ def test_a_real_provider_program_signs_a_person_in(app, people, sign_in, monkeyp
         set_up(monkeypatch, app, f"http://127.0.0.1:{port}")
         browser = sign_in()
         until(
-            lambda: (answer := browser.submit("/oidc/start")).status_code == 200,
+            lambda: browser.submit("/oidc/start").status_code == 200,
             "the provider program answers",
             every=0.2,
         )

@@ -1034,7 +1034,8 @@ def test_every_posting_view_stands_in_the_table_of_actions():
     assert {re.sub(r"<int:\w+>", "{}", rule) for rule in app_posts} == told
 
 
-# Recorded too, and shown by other tests: signing in and setting up (test_access.py, test_company_account.py). A preview changes nothing, and
+# Recorded too, and shown by other tests: signing in (test_access.py, test_company_account.py) and setting up. A preview
+# changes nothing, and
 # nobody else sees what is kept of a draft while it is typed.
 # The bin and what goes into it as a topic: test_bin.py. Following a topic, and reading: test_notifications.py. Tokens:
 # test_api.py. The order of the handbook: test_handbook.py. Backups: test_backup.py. Email: test_mail.py. Jobs:
