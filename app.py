@@ -5518,16 +5518,13 @@ class AnnouncementForm(SiteForm):
         "Text", ANNOUNCEMENT_MAX, description="Shown above every page to everyone who is signed in. Empty: nothing"
     )
     announcement_until = DateField(
-        "Last day",
-        validators=[Optional()],
-        filters=[lambda day: date.fromisoformat(day) if isinstance(day, str) and day else day or None],
+        "Last day", filters=[lambda day: date.fromisoformat(day) if isinstance(day, str) and day else day or None]
     )
 
-    def validate_announcement(self, field: Field) -> None:
-        last = self.announcement_until.data
-        if field.data and not self.announcement_until.errors and (last is None or last < site_day(g.now)):
-            self.announcement_until.errors = ["Choose the last day on which it is shown, from today on."]
-            raise validators.StopValidation
+    def validate_announcement_until(self, field: Field) -> None:
+        field.errors = []  # those of a date that is missing
+        if self.announcement.data and (field.data is None or field.data < site_day(g.now)):
+            raise validators.ValidationError("Choose the last day on which it is shown, from today on.")
 
 
 class TimeZoneForm(SiteForm):
