@@ -116,6 +116,7 @@ def query_of(address: str) -> dict[str, str]:
 
 
 def newest() -> Any:
+    db.session.rollback()
     return db.session.scalars(sa.select(User).order_by(User.id.desc())).first()
 
 
