@@ -34,6 +34,7 @@ import functools
 import hashlib
 import hmac
 import html
+import http.client
 import io
 import ipaddress
 import itertools
@@ -73,9 +74,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
+import jwt
 import marshmallow as ma
 import nh3
 import pyotp
@@ -155,6 +158,7 @@ from werkzeug.routing import BaseConverter, IntegerConverter, Map
 from werkzeug.security import check_password_hash, generate_password_hash
 from wtforms import (
     BooleanField,
+    ColorField,
     DateField,
     DateTimeLocalField,
     EmailField,
@@ -176,7 +180,18 @@ from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] (t
 from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Optional, Regexp
 
 import database
-from config import FLASK, MEGABYTE, PROJECT_DIR, Config, Finding, configure_logging, is_ip_address, load, sqlite_path
+from config import (
+    FLASK,
+    MEGABYTE,
+    PROJECT_DIR,
+    Config,
+    Finding,
+    configure_logging,
+    is_ip_address,
+    is_safe_address,
+    load,
+    sqlite_path,
+)
 from config import config as configurations
 from database import (
     BackupError,
@@ -219,6 +234,7 @@ DESCRIPTION_MAX = 300
 EXCERPT_MAX = 280
 WELCOME_MAX = 500
 IMPORT_MAX, IMPORT_MOST = 2_000_000, 5000  # characters and lines of a list of people
+ANNOUNCEMENT_MAX = 300
 
 USERNAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9])?"
 EMAIL_PATTERN = r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+"
@@ -339,6 +355,7 @@ PICTURE_WAIT_SECONDS = 20
 MEDIUM_PIXELS = 1600  # the longer side of pictures in texts: twice the width of a text, for sharp screens
 THUMB_PIXELS = 480  # the longer side of thumbnails, which are shown at half that size
 AVATAR_PIXELS = 128
+LOGO_PIXELS = (480, 96)  # three times as large as it is shown
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where there is no room on a disk
 ORPHAN_AGE = timedelta(days=1)  # longer than any upload takes
 UNUSED_AGE = timedelta(days=30)
@@ -1436,6 +1453,25 @@ class User(db.Model):
 
     @classmethod
     @transactional
+    def by_company_account(cls, identity: str, email: str, name: str) -> Self:
+        """Return the person of a company account. At their first sign-in, they are found by their verified `email`.
+
+        Somebody new joins if the settings say so. Raises `ValidationError` if nobody may sign in with this account.
+        """
+        Setting.lock()
+        user = db.session.scalar(sa.select(cls).where(cls.identity == identity))
+        is_new = user is None
+        if user is None and email:
+            user = db.session.scalar(sa.select(cls).where(cls.email_key == fold(email)))
+        user = user or cls._join(email, name)
+        if not user.is_active:
+            raise ValidationError("oidc", "Your account here is deactivated. Ask an administrator.")
+        if is_new:
+            user._connect(identity)
+        return user
+
+    @classmethod
+    @transactional
     def rehash(cls, user_id: int, password_hash: str) -> None:
         """Store a new hash of the same password, made with the current parameters."""
         db.session.execute(sa.update(cls).where(cls.id == user_id).values(password_hash=password_hash))
@@ -1499,6 +1535,38 @@ class User(db.Model):
         if not user.awaits_approval:
             raise NotVisible
         return user
+
+    @classmethod
+    def _join(cls, email: str, name: str) -> Self:
+        """Create the person of a company account. Raises `ValidationError` unless the settings let them join."""
+        site = Setting.read()
+        mailbox, _, domain = email.partition("@")
+        if domain.lower() not in as_domains(site.company_domains):
+            who = f"{email} has no account here" if email else "Your company's account shows no verified email address"
+            words = f"{who}. Ask an administrator to add you with the email address of your company's account."
+            raise ValidationError("oidc", words)
+        role, profile = Role[site.company_role.upper()], {"name": name or mailbox, "username": cls._free_name(mailbox)}
+        return cls.create(None, password_hash=no_password(), role=role, email=email, **profile)
+
+    @classmethod
+    def _free_name(cls, mailbox: str) -> str:
+        """Return a username for somebody with this mailbox that nobody has yet."""
+        plain = re.sub("[^A-Za-z0-9._-]", "", mailbox)[: USERNAME_MAX - 6].strip("._-")
+        plain = plain if len(plain) >= USERNAME_MIN else f"person{plain}"
+        return plain if cls.by_username(plain) is None else f"{plain}{secrets.randbelow(900_000) + 100_000}"
+
+    def _connect(self, identity: str) -> None:
+        """Let this person sign in with their company account from now on. A password stays to administrators only.
+
+        Whoever chose the password may have typed somebody else's email address, which is verified only now.
+        """
+        if self.identity:
+            raise ValidationError("oidc", f"{self.email} belongs to another company account. Ask an administrator.")
+        if not self.is_admin:
+            self._set_password(no_password())
+            self.must_change_password = False
+        self.identity = identity
+        Activity.record(self, "person.connected", self)
 
     def _set_password(self, password_hash: str) -> None:
         """Set the password, and end what was signed in by the old one, and the link for a new one."""
@@ -3863,6 +3931,7 @@ ACTIVITY_WORDS = {
     "person.second_factor_reset": "turned off two-step sign-in for",
     "person.recovery_codes": "made new recovery codes",
     "person.recovery_code": "used a recovery code",
+    "person.connected": "connected their company account",
     "person.rescued": "became an administrator again, with a new password, on the command line",
     "person.username": "changed the username of",
     "person.exported": "exported the data of",
@@ -3889,6 +3958,7 @@ ACTIVITY_WORDS = {
     "topic.member_added": "added a member to the topic",
     "topic.member_removed": "removed a member from the topic",
     "mail.again": "sent an email again",
+    "settings.logo": "changed the logo in",
     "activity.pruned": "deleted old activity entries",
     "job.run": "ran a job",
 }
@@ -4420,6 +4490,10 @@ class OutgoingMail(db.Model):
 # -- Settings ----------------------------------------------------------------------------------------------------------
 
 
+ACCENT = "#a3401d"  # as in app.css
+LOGO_PICTURE = "logo_picture"  # the row with the logo itself, which is not read with the others
+
+
 class Site(NamedTuple):
     """The settings that a team changes in the browser. Each one that was ever changed has a row of `Setting`."""
 
@@ -4428,14 +4502,27 @@ class Site(NamedTuple):
     registration: str = "closed"
     registration_domains: str = ""
     registration_role: str = "member"
+    company_domains: str = ""
+    company_role: str = "member"
+    local_sign_in: str = "everyone"  # or "admins", which applies while people can sign in with the company's account
     bin_days: str = "30"
     activity_days: str = "730"
     second_factor_role: str = ""  # the lowest role that has to use a second factor; "" for nobody
+    timezone: str = ""
+    accent: str = ACCENT
+    logo: str = ""  # the hash of the picture that `Setting.logo` returns
+    announcement: str = ""
+    announcement_until: str = ""
 
     @property
     def domains(self) -> list[str]:
         """The email domains whose people may sign up, in lower case."""
-        return [fold(domain) for domain in self.registration_domains.replace(",", " ").split()]
+        return as_domains(self.registration_domains)
+
+
+def as_domains(typed: str) -> list[str]:
+    """Return the email domains in a setting, in lower case."""
+    return [fold(domain) for domain in typed.replace(",", " ").split()]
 
 
 class Setting(db.Model):
@@ -4465,6 +4552,21 @@ class Setting(db.Model):
         database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
         changes = {name: (before[name], new) for name, new in values.items() if before[name] != new}
         Activity.record(actor, "settings.changed", ("setting", 0), changes=changes)
+
+    @classmethod
+    @transactional
+    def set_logo(cls, actor: User, content: bytes) -> None:
+        """Show this picture beside the site's name; an empty one removes it."""
+        User.acting(actor.id, Role.ADMIN)
+        digest = hashlib.sha256(content).hexdigest()[:12] if content else ""
+        rows = {"logo": digest, LOGO_PICTURE: base64.b64encode(content).decode()}
+        database.upsert(cls, [{"name": name, "value": value} for name, value in rows.items()])
+        Activity.record(actor, "settings.logo", ("setting", 0))
+
+    @classmethod
+    def logo(cls) -> bytes:
+        """Return the picture beside the site's name as WebP, or nothing."""
+        return base64.b64decode(db.session.scalar(sa.select(cls.value).where(cls.name == LOGO_PICTURE)) or "")
 
     @classmethod
     @transactional
@@ -5110,7 +5212,7 @@ TOPICS = (
 )
 FIRST_TOPICS = TOPICS.limit(TOPICS_SHOWN)
 
-SETTINGS = sa.select(Setting.name, Setting.value)
+SETTINGS = sa.select(Setting.name, Setting.value).where(Setting.name != LOGO_PICTURE)
 
 BY_NAME = (User.name_key.asc(), User.id.asc())
 ALL_PEOPLE = sa.select(
@@ -5405,6 +5507,134 @@ def device_name() -> str:
     browser = next((name for mark, name in browsers.items() if mark in agent), "A browser")
     system = next((name for mark, name in systems.items() if mark in agent), "an unknown system")
     return f"{browser} on {system}"
+
+
+# -- The company's account (OpenID Connect) ----------------------------------------------------------------------------
+
+OIDC_SECONDS, OIDC_BYTES = 10, 1_000_000  # for one response of the provider
+OIDC_VALID = timedelta(minutes=10)  # for a sign-in that was begun
+OIDC_TROUBLE = "Your company's sign-in didn't work. Try again, or tell an administrator: the site's log has the reason."
+OIDC_ERRORS = (jwt.PyJWTError, http.client.HTTPException, OSError, ValueError, LookupError, TypeError, AttributeError)
+OIDC_ERRORS += (RecursionError,)  # which deeply nested JSON causes
+
+
+class NoRedirects(HTTPRedirectHandler):
+    """A provider answers by itself. A redirect could lead to an address that is not encrypted."""
+
+    def redirect_request(self, *_args: Any) -> None:
+        return None
+
+
+def ask_provider(url: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+    """Return the JSON that an address of the provider answers with, to a POST if there is a form."""
+    if not is_safe_address(url):
+        raise ValueError(f"{url} is not encrypted")
+    body, until = b"", time.monotonic() + OIDC_SECONDS
+    asked = Request(url, urlencode(form).encode() if form else None, {"Accept": "application/json", **(headers or {})})
+    with build_opener(NoRedirects).open(asked, timeout=OIDC_SECONDS) as response:
+        while part := response.read1(65536):
+            body += part
+            if len(body) > OIDC_BYTES or time.monotonic() > until:
+                raise ValueError(f"{url} answers too much, or too slowly")
+    return json.loads(body)
+
+
+@functools.cache
+def provider(issuer: str) -> Any:
+    """Return what the provider says about itself (OpenID Connect Discovery), which is read once in a process."""
+    found = ask_provider(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+    if found["issuer"].rstrip("/") != issuer.rstrip("/"):
+        raise ValueError(f"{issuer} calls itself {found['issuer']}")
+    return found
+
+
+def begin_company_sign_in() -> str:
+    """Return the provider's address where somebody signs in. The session remembers what the answer has to fit."""
+    begun = {name: secrets.token_urlsafe(32) for name in ("state", "nonce", "verifier")}
+    session["oidc"] = begun | {"at": time.time(), "next": onward()}
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(begun["verifier"].encode()).digest()).decode().rstrip("=")
+    query = {
+        "response_type": "code", "scope": "openid email profile", "client_id": current_app.config["OIDC_CLIENT_ID"],
+        "redirect_uri": callback_address(), "state": begun["state"], "nonce": begun["nonce"],
+        "code_challenge": challenge, "code_challenge_method": "S256",
+    }  # fmt: skip
+    address = provider(current_app.config["OIDC_ISSUER"])["authorization_endpoint"]
+    if not is_safe_address(address):
+        raise ValueError(f"{address} is not encrypted")
+    return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}"
+
+
+def callback_address() -> str:
+    return f"{site_address(current_app.config)}/oidc/callback"
+
+
+def company_account() -> dict[str, str]:
+    """Return who has signed in at the provider, as `User.by_company_account` takes it.
+
+    Raises `ValidationError` unless this browser began it a short time ago, and the provider's answer is sound.
+    """
+    begun, state = session.pop("oidc", None), request.args.get("state", "")
+    is_ours = begun is not None and hmac.compare_digest(hash_token(begun["state"]), hash_token(state))
+    is_old = begun is None or time.time() - begun["at"] > OIDC_VALID.total_seconds()
+    # The session is a cookie, of which somebody may have kept a copy. So the database knows what was used.
+    if not is_ours or is_old or Throttle.take(f"oidc:{state}", 1, 2 * OIDC_VALID) is not None:
+        words = f"That sign-in took too long, or began somewhere else. Open {site_address(current_app.config)} and "
+        raise ValidationError("oidc", f"{words}sign in again.")
+    try:
+        claims = verified_claims(request.args["code"], begun)
+    except OIDC_ERRORS as error:
+        said = repr(request.args.get("error", ""))[:200]
+        log.warning("sign-in with the company's account failed: %r; the provider said %s", error, said)
+        raise ValidationError("oidc", OIDC_TROUBLE) from error
+    identity = hash_token(f"{claims['iss']} {claims['sub']}")
+    return {"identity": identity, "email": verified_email(claims), "name": tidy(str(claims.get("name", "")))[:NAME_MAX]}
+
+
+def verified_claims(code: str, begun: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the provider's signed ID token says, in exchange for a code. Raises one of `OIDC_ERRORS`."""
+    client, secret = current_app.config["OIDC_CLIENT_ID"], current_app.config["OIDC_CLIENT_SECRET"]
+    about = provider(current_app.config["OIDC_ISSUER"])
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": callback_address()}
+    form |= {"client_id": client, "code_verifier": begun["verifier"]}
+    headers = {}
+    if "client_secret_post" in about.get("token_endpoint_auth_methods_supported", ()):
+        form["client_secret"] = secret
+    else:
+        pair = f"{quote(client, safe='')}:{quote(secret, safe='')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    token = ask_provider(about["token_endpoint"], form, headers)["id_token"]
+    key_id = jwt.get_unverified_header(token).get("kid")
+    keys = jwt.PyJWKSet.from_dict(ask_provider(about["jwks_uri"])).keys
+    fitting = [key for key in keys if key_id in (None, key.key_id)]
+    claims = jwt.decode(
+        token, fitting[0], algorithms=["RS256", "ES256"], audience=client, issuer=about["issuer"], leeway=60,
+        options={"require": ["iss", "sub", "aud", "exp", "iat", "nonce"]},
+    )  # fmt: skip
+    if not hmac.compare_digest(hash_token(claims["nonce"]), hash_token(begun["nonce"])):
+        raise ValueError("the nonce is another one")
+    if claims.get("azp", client) != client or not claims["sub"]:
+        raise ValueError("the token is for another client, or about nobody")
+    return claims
+
+
+def verified_email(claims: Mapping[str, Any]) -> str:
+    """Return the email address of a company account, or "" if the provider does not vouch for it.
+
+    Microsoft has a claim of its own for that.
+    """
+    by_microsoft = claims["iss"].startswith("https://login.microsoftonline.com/") and claims.get("xms_edov") is True
+    email = tidy(str(claims.get("email", "")))
+    is_sound = len(email) <= EMAIL_MAX and re.fullmatch(EMAIL_PATTERN, email)
+    return email if is_sound and (claims.get("email_verified") is True or by_microsoft) else ""
+
+
+def may_use_password(user: User) -> bool:
+    """Whether a person may sign in with a password, as the settings have it."""
+    return user.is_admin or not only_admins_have_passwords()
+
+
+def only_admins_have_passwords() -> bool:
+    return bool(current_app.config["OIDC_ISSUER"]) and current_site().local_sign_in == "admins"
 
 
 # -- Decorators --------------------------------------------------------------------------------------------------------
@@ -6003,6 +6233,72 @@ class SiteNameForm(SiteForm):
     welcome = textarea_field("Welcome message", WELCOME_MAX, required=False, description="Shown on the sign-in page")
 
 
+class LookForm(SiteForm):
+    accent = string_field("Accent colour", 7, shortest=7, field=ColorField, description="Of links and buttons")
+    upload = FileField("Logo", description="A PNG, JPEG or WebP, shown beside the site's name, at most 32 pixels high")
+    remove_logo = BooleanField("Remove the logo")
+
+    def validate_accent(self, field: Field) -> None:
+        if not re.fullmatch("#[0-9a-f]{6}", field.data):
+            raise validators.ValidationError("Choose a colour, such as #a3401d")
+        darker = readable(field.data, BLACK, LIGHT_GROUNDS)
+        if darker != field.data:
+            words = f"{field.data} is too pale to read on white. The nearest that can be read is {darker}."
+            raise validators.ValidationError(words)
+
+
+class AnnouncementForm(SiteForm):
+    announcement = string_field(
+        "Text", ANNOUNCEMENT_MAX, description="Shown above every page to everyone who is signed in. Empty: nothing"
+    )
+    announcement_until = DateField(
+        "Last day", filters=[lambda day: date.fromisoformat(day) if isinstance(day, str) and day else day or None]
+    )
+
+    def validate_announcement_until(self, field: Field) -> None:
+        field.errors = []  # those of a date that is missing
+        if self.announcement.data and (field.data is None or field.data < site_day(g.now)):
+            raise validators.ValidationError("Choose the last day on which it is shown, from today on.")
+
+
+class TimeZoneForm(SiteForm):
+    timezone = SelectField(
+        "Time zone",
+        choices=lambda: zone_choices(f"As the server is set: {current_app.config['TIMEZONE']}"),
+        description="For people who haven't chosen one, and for nightly jobs",
+    )
+
+
+class LocalSignInForm(SiteForm):
+    local_sign_in = RadioField(
+        "Who can sign in with a password",
+        choices=[
+            SelectChoice("everyone", "Everyone who has one"),
+            SelectChoice("admins", "Only administrators: everyone else uses their company account"),
+        ],
+    )
+
+
+class CompanyForm(SiteForm):
+    company_domains = StringField(
+        "Email domains",
+        validators=[Length(max=500)],
+        filters=[tidy],
+        description="People from these domains may join with their company account. Empty: nobody joins by themselves",
+    )
+    company_role = SelectField(
+        "Role of people who join", choices=[SelectChoice("reader", "Reader"), SelectChoice("member", "Member")]
+    )
+
+    def validate_company_domains(self, field: Field) -> None:
+        check_domains(field)
+
+
+def check_domains(field: Field) -> None:
+    if not all(re.fullmatch(r"[^@\s.]+(\.[^@\s.]+)+", domain) for domain in as_domains(field.data)):
+        raise validators.ValidationError("Enter domains such as example.com, separated by commas.")
+
+
 class SignUpForm(SiteForm):
     registration = RadioField(
         "Who can sign up",
@@ -6029,8 +6325,7 @@ class SignUpForm(SiteForm):
         domains = field.data.replace(",", " ").split()
         if self.registration.data == "domains" and not domains:
             raise validators.ValidationError("Enter at least one domain, such as example.com")
-        if not all(re.fullmatch(r"[^@\s.]+(\.[^@\s.]+)+", domain) for domain in domains):
-            raise validators.ValidationError("Enter domains such as example.com, separated by commas.")
+        check_domains(field)
 
 
 class ActivityForm(SiteForm):
@@ -6189,8 +6484,12 @@ def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnVa
 
 
 def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
-    open_now, is_set_up = current_site().registration != "closed", User.exists()
-    return render_template("auth/login.html", form=form, registration_open=open_now, is_set_up=is_set_up), status
+    known = {"registration_open": current_site().registration != "closed", "is_set_up": User.exists()}
+    known |= {
+        "has_company_account": bool(current_app.config["OIDC_ISSUER"]),
+        "admins_only": only_admins_have_passwords(),
+    }
+    return render_template("auth/login.html", form=form, **known), status
 
 
 def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
@@ -6602,6 +6901,14 @@ def store_avatar(given: FileStorage) -> StoredFile:
     return store_versions("picture.webp", {"": made}, *size)
 
 
+def logo_picture(given: FileStorage) -> bytes:
+    """Return an uploaded logo as a small WebP. Raises `ValidationError` if it cannot be read."""
+    with open_picture(given.stream, tidy_filename(given.filename)) as image:
+        upright = ImageOps.exif_transpose(in_full_colour(image))
+        upright.thumbnail(LOGO_PIXELS)
+        return encoded(upright, "WEBP").getvalue()
+
+
 @contextlib.contextmanager
 def open_picture(content: IO[bytes], name: str) -> Iterator[Image.Image]:
     """Open a picture. What Pillow raises for a broken or hostile one becomes a `ValidationError`."""
@@ -6680,6 +6987,60 @@ def encoded(image: Image.Image, kind: str, quality: int = 90, **options: Any) ->
     return made
 
 
+# -- The accent colour -------------------------------------------------------------------------------------------------
+
+# What text in the accent colour stands on, and what stands on buttons of that colour: see the tokens of app.css.
+WHITE, BLACK = "#ffffff", "#000000"
+LIGHT_CARD, LIGHT_GROUNDS = "#fffdf9", (WHITE, "#f9f6f0", "#f2ece2")
+DARK_CARD, DARK_GROUNDS = "#23201c", ("#1a1815", "#23201c", "#2c2823")
+CONTRAST_MIN = 4.5  # WCAG 2.2, 1.4.3
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
+
+
+def blend(colour: str, other: str, share: float) -> str:
+    """Return a colour with a share of another in it."""
+    parts = (round(one + (two - one) * share) for one, two in zip(rgb(colour), rgb(other), strict=True))
+    return "#" + "".join(f"{part:02x}" for part in parts)
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, from 1 to 21 (WCAG 2.2)."""
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: str) -> float:
+    linear = [part / 3294.6 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def readable(colour: str, towards: str, grounds: Sequence[str]) -> str:
+    """Return a colour, or its nearest tone towards black or white that can be read on some grounds and its soft one."""
+    card = LIGHT_CARD if towards == BLACK else DARK_CARD
+    for percent in range(101):
+        tone = blend(colour, towards, percent / 100)
+        if all(contrast(tone, ground) >= CONTRAST_MIN for ground in (*grounds, blend(card, tone, 0.12))):
+            return tone
+    return towards
+
+
+def accent_css(accent: str) -> str:
+    """Return the tokens of a site's own accent colour. In the dark it gets as light as it has to."""
+    light, dark = readable(accent, BLACK, LIGHT_GROUNDS), readable(accent, WHITE, DARK_GROUNDS)
+    tokens = {
+        "accent": (light, dark),
+        "accent-strong": (blend(light, BLACK, 0.25), blend(dark, WHITE, 0.35)),
+        "accent-ink": (WHITE, DARK_GROUNDS[0]),
+        "accent-soft": (blend(LIGHT_CARD, light, 0.12), blend(DARK_CARD, dark, 0.12)),
+    }
+    lines = [f"  --{name}: light-dark({', '.join(pair)});" for name, pair in tokens.items()]
+    return "\n".join([":root {", *lines, "}", ""])
+
+
 # ======================================================================================================================
 # == 6. Routes =========================================================================================================
 # ======================================================================================================================
@@ -6748,6 +7109,9 @@ def login() -> ResponseReturnValue:
         if user.awaits_approval:
             form.form_errors.append("An administrator has to let you in first.")
             return login_page(form, 422)
+        if not may_use_password(user):
+            form.form_errors.append("Sign in with your company account. Only administrators use a password here.")
+            return login_page(form, 403)
         if user.totp_secret:
             await_code(user, form.remember.data)
             return redirect(url_for("auth.login_code", next=request.args.get("next")), 303)
@@ -6806,6 +7170,38 @@ def reset_by_link(token: str) -> ResponseReturnValue:
         ResetLink.use(token, hash_password(form.password.data))
         return redirect_with_flash("/login", "Password changed. Sign in with it now.")
     return form_page("auth/reset_by_link.html", form, user=user)
+
+
+@auth.post("/oidc/start")
+@public
+def start_oidc() -> ResponseReturnValue:
+    """Send somebody to sign in with their company's account."""
+    if not current_app.config["OIDC_ISSUER"]:
+        abort(404)
+    refuse_too_often(f"oidc:{client_network()}", ADDRESS_TRIES, ADDRESS_TRY_EVERY)
+    try:
+        address = begin_company_sign_in()
+    except OIDC_ERRORS as error:
+        log.warning("the provider of the company's accounts cannot be reached: %r", error)
+        form = LoginForm(formdata=None)
+        form.form_errors.append(OIDC_TROUBLE)
+        return login_page(form, 503)
+    # A page that leads on, because the policy lets no form lead to another site, not even by a redirect.
+    return render_template("auth/leave.html", address=address)
+
+
+@auth.get("/oidc/callback")
+@public
+def finish_oidc() -> ResponseReturnValue:
+    """Sign in whoever comes back from the provider."""
+    if not current_app.config["OIDC_ISSUER"]:
+        abort(404)
+    form, target = LoginForm(formdata=None), session.get("oidc", {}).get("next", "/")
+    with form.errors_from_model():
+        user = User.by_company_account(**company_account())
+        sign_in(user.id, remember=False)
+        return redirect(target, 303)
+    return login_page(form, 403)
 
 
 @auth.post("/logout")
@@ -6916,8 +7312,7 @@ def export() -> ResponseReturnValue:
 def appearance() -> ResponseReturnValue:
     """Choose the colours, the time zone, and whether keyboard shortcuts work."""
     form = AppearanceForm(obj=current_user)
-    default = f"Site default: {current_app.config['TIMEZONE']}"
-    form.timezone.choices = choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
+    form.timezone.choices = zone_choices(f"Site default: {zone_of('').key}")
     if form.validate_on_submit():
         User.edit_appearance(current_user, **form.data)
         return redirect_with_flash("/account/appearance", "Saved.")
@@ -6948,6 +7343,10 @@ def unsubscribe(token: str) -> ResponseReturnValue:
     if is_done:
         Notification.stop_mail(db.get_or_404(User, user_id), kind)
     return render_template("account/unsubscribe.html", is_done=is_done, about=MAIL_KINDS[kind])
+
+
+def zone_choices(default: str) -> list[SelectChoice]:
+    return choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
 
 
 def time_zones() -> list[str]:
@@ -8006,6 +8405,20 @@ def restore_file(file_id: int) -> ResponseReturnValue:
     return redirect_with_flash(file.home, "Restored.")
 
 
+@files.get("/accent.css")
+@public
+def accent() -> ResponseReturnValue:
+    """Send the site's own accent colour. Its address names the colour, so that browsers can keep it."""
+    return Response(accent_css(current_site().accent), mimetype="text/css")
+
+
+@files.get("/logo.webp")
+@public
+def logo() -> ResponseReturnValue:
+    """Send the site's logo. Its address has a hash of it, so that browsers can keep it."""
+    return Response(Setting.logo() or abort(404), mimetype="image/webp")
+
+
 # -- search: everything that a person may read -------------------------------------------------------------------------
 
 search = Blueprint("search", __name__)
@@ -8575,24 +8988,69 @@ def delete_group(group_id: int) -> ResponseReturnValue:
 @admin.get("/settings")
 @role_required(Role.ADMIN)
 def settings() -> ResponseReturnValue:
-    """Show the settings: five forms, each of which is saved by itself."""
+    """Show the settings: small forms, each of which is saved by itself."""
     return _settings_page(SiteForm())
 
 
 def _settings_page(form: SiteForm) -> ResponseReturnValue:
     """Return the page of the settings. `form` is the one of its forms that was sent."""
+    kinds = (SiteNameForm, LookForm, AnnouncementForm, TimeZoneForm, SignUpForm, CompanyForm, LocalSignInForm)
     forms = {
         kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
-        for kind in (SiteNameForm, SignUpForm, SecondFactorForm, BinForm, ActivityForm)
+        for kind in (*kinds, SecondFactorForm, BinForm, ActivityForm)
     }
-    return form_page("admin/settings.html", form, forms=forms)
+    has_company_account = bool(current_app.config["OIDC_ISSUER"])
+    return form_page("admin/settings.html", form, forms=forms, has_company_account=has_company_account)
 
 
 def _save_settings(form: SiteForm) -> ResponseReturnValue:
     if form.validate_on_submit():
-        Setting.change(current_user, **form.data)
+        Setting.change(current_user, **{name: str(value or "") for name, value in form.data.items()})
         return redirect_with_flash("/admin/settings", "Saved.")
     return _settings_page(form)
+
+
+@admin.post("/settings/look")
+@role_required(Role.ADMIN)
+def save_look() -> ResponseReturnValue:
+    """Save the accent colour and the logo."""
+    form = LookForm()
+    if form.validate_on_submit():
+        given = request.files.get("upload")
+        with form.errors_from_model():
+            if given or form.remove_logo.data:
+                Setting.set_logo(current_user, logo_picture(given) if given else b"")
+            Setting.change(current_user, accent=form.accent.data)
+            return redirect_with_flash("/admin/settings", "Saved.")
+    return _settings_page(form)
+
+
+@admin.post("/settings/announcement")
+@role_required(Role.ADMIN)
+def save_announcement() -> ResponseReturnValue:
+    """Save what stands above every page, and until when."""
+    return _save_settings(AnnouncementForm())
+
+
+@admin.post("/settings/time-zone")
+@role_required(Role.ADMIN)
+def save_time_zone() -> ResponseReturnValue:
+    """Save the site's time zone."""
+    return _save_settings(TimeZoneForm())
+
+
+@admin.post("/settings/company")
+@role_required(Role.ADMIN)
+def save_company() -> ResponseReturnValue:
+    """Save who may join with their company account."""
+    return _save_settings(CompanyForm())
+
+
+@admin.post("/settings/passwords")
+@role_required(Role.ADMIN)
+def save_local_sign_in() -> ResponseReturnValue:
+    """Save who can sign in with a password."""
+    return _save_settings(LocalSignInForm())
 
 
 @admin.post("/settings/site")
@@ -9855,7 +10313,7 @@ MONTHS = tuple(calendar.month_name)
 
 def zone_of(name: str) -> ZoneInfo:
     """Return a time zone by its name, or the site's for an empty name."""
-    return ZoneInfo(name or current_app.config["TIMEZONE"])
+    return ZoneInfo(name or current_site().timezone or current_app.config["TIMEZONE"])
 
 
 def ago(moment: datetime | None) -> Markup | str:
@@ -10026,12 +10484,13 @@ def page_header(kind: str = "") -> Markup:
 
     A post and its history belong to Home or, by their `kind`, to the handbook.
     """
+    named = {"site_name": current_site().name, "logo": current_site().logo}
     if not current_user or first_step(current_user):
-        return cached_part("_header.html", site_name=current_site().name, id=None)
+        return cached_part("_header.html", **named, id=None)
     person = {name: getattr(current_user, name) for name in ("id", "username", "name", "role", "picture_id")}
     place = kind or request.path.split("/")[1]  # "people" on the page of a person, too
     here = "/" + {"news": "", "topics": "", "page": "handbook"}.get(place, place)
-    return cached_part("_header.html", site_name=current_site().name, here=here, unread=g.unread, **person)
+    return cached_part("_header.html", **named, here=here, unread=g.unread, **person)
 
 
 class Key(NamedTuple):
@@ -10076,7 +10535,14 @@ def static_hash(path: Path) -> str:
 
 def template_context() -> dict[str, Any]:
     """Return what every template can use."""
-    return {"current_user": signed_in_user(), "site": current_site(), "today": today}
+    return {"current_user": signed_in_user(), "site": current_site(), "today": today, "announcement": announcement}
+
+
+def announcement() -> str:
+    """Return what stands above every page for people who are signed in; empty when there is nothing, or it is over."""
+    site = current_site()
+    is_over = not current_user or site.announcement_until < site_day(g.now).isoformat()
+    return "" if is_over else site.announcement
 
 
 def register_template_helpers(app: Flask) -> None:
@@ -11006,7 +11472,8 @@ BARE = {500, 503}  # pages that are drawn without the database or the session
 # What people write in forms, and what an error page calls it: no password, code or token is among them.
 SENT_FIELDS = {
     "title": "Title", "body": "Text", "scheduled_for": "Publish on", "expires_at": "Remove from Home after",
-    "name": "Name", "description": "Description", "welcome": "Welcome message", "email": "Email address",
+    "name": "Name", "description": "Description", "welcome": "Welcome message", "announcement": "Announcement",
+    "email": "Email address",
     "department": "Department", "phone": "Phone", "location": "Location", "away_from": "Away from",
     "away_until": "Away until",
 }  # fmt: skip
@@ -11251,7 +11718,9 @@ def finish_response(response: Response) -> Response:
 
 def set_cache_control(response: Response) -> None:
     """Let browsers keep a static file for a year if its address has the right hash, and keep no page at all."""
-    if request.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
+    if request.endpoint in ("files.accent", "files.logo") and response.status_code == 200:
+        response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    elif request.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
         may_keep = request.endpoint in KEPT_ENDPOINTS or request.blueprint == "api"
         kept = may_keep and response.status_code in (200, 206, 304)
         response.headers["Cache-Control"] = "private, no-cache" if kept else "private, no-store"

@@ -112,6 +112,7 @@ class Config:
         self._read_secrets()
         self._read_server()
         self._read_mail()
+        self._read_company_sign_in()
         self._read_the_rest()
         if self.APP_ENV == "production":
             self._check_production()
@@ -222,6 +223,16 @@ class Config:
         ):
             if wrong:
                 self._found(False, "MAIL_SERVER", text, remedy)
+
+    def _read_company_sign_in(self) -> None:
+        self.OIDC_ISSUER: str = self._read("OIDC_ISSUER", "", issuer)
+        self.OIDC_CLIENT_ID: str = self._read("OIDC_CLIENT_ID", "", str)
+        self.OIDC_CLIENT_SECRET: str = self._read("OIDC_CLIENT_SECRET", "", str, hidden)
+        names = ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET")
+        missing = [name for name in names if not self._given(name)]
+        if 0 < len(missing) < len(names):
+            remedy = "Your provider shows all three where you registered Corkboard there."
+            self._found(False, "sign-in with the company's account", f"{one_of(missing)} is missing", remedy)
 
     def _read_the_rest(self) -> None:
         self.MAX_UPLOAD_MB: int = self._read("MAX_UPLOAD_MB", 25, whole_number(1, 4096))
@@ -334,7 +345,7 @@ HOST_NAME = re.compile(rf"{HOST_LABEL}(\.{HOST_LABEL})*", re.IGNORECASE)
 
 def one_of(names: Iterable[str]) -> str:
     *others, last = names
-    return f"{', '.join(others)} or {last}"
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def choice(*names: str) -> Callable[[str], str]:
@@ -424,6 +435,22 @@ def site_url(given: str) -> str:
     if not sound:
         raise ValueError("Use http:// or https://, the host and, if need be, a port: https://intranet.example.com.")
     return url
+
+
+def is_safe_address(url: str) -> bool:
+    """Whether nobody on the way can read or change what is fetched from an address: https, or on this computer."""
+    try:
+        parts = urlsplit(url)
+        on_this_computer = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (parts.scheme == "https" or on_this_computer)
+
+
+def issuer(given: str) -> str:
+    if not is_safe_address(given) or not re.fullmatch(r"[^\s@?#]+", given):
+        raise ValueError("Use the provider's address, which begins with https://, such as https://accounts.google.com.")
+    return given
 
 
 def mail_server(given: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from datetime import date, datetime, timedelta
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from conftest import (
     add_post,
     together,
 )
+from PIL import Image
 
 import app as corkboard
 import database
@@ -516,6 +518,11 @@ def test_a_person_who_is_not_there_cannot_be_managed(people, sign_in):
 SECTIONS = {
     "site": {"name": "Ours", "welcome": "Hello"},
     "sign-up": {"registration": "domains", "registration_domains": "example.com", "registration_role": "reader"},
+    "announcement": {"announcement": "Noon", "announcement_until": "2099-12-31"},
+    "time-zone": {"timezone": "Europe/Berlin"},
+    "company": {"company_domains": "example.org", "company_role": "reader"},
+    "passwords": {"local_sign_in": "admins"},
+    "look": {"accent": "#14532d"},
     "bin": {"bin_days": "90"},
 }
 
@@ -523,12 +530,104 @@ SECTIONS = {
 @pytest.mark.parametrize("section", SECTIONS)
 def test_each_section_of_the_settings_saves_itself_and_nothing_else(people, sign_in, section):
     before, browser = Setting.read()._asdict(), sign_in(people.admin)
-    everything = SECTIONS["site"] | SECTIONS["sign-up"] | SECTIONS["bin"]
+    everything = {name: value for fields in SECTIONS.values() for name, value in fields.items()}
     assert browser.submit(f"/admin/settings/{section}", everything).status_code == 303
     db.session.rollback()
     assert Setting.read()._asdict() == before | SECTIONS[section]
     page = browser.get("/admin/settings").text
     assert all(value in page for value in SECTIONS[section].values())
+
+
+def picture(kind: str, size: tuple[int, int] = (600, 300)) -> io.BytesIO:
+    made = io.BytesIO()
+    Image.new("RGB", size, "#147").save(made, kind)
+    made.seek(0)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_logo_is_shown_to_everyone_until_it_is_removed(people, sign_in, kind):
+    browser = sign_in(people.admin)
+    sent = {"accent": "#14532d", "upload": (picture(kind), f"logo.{kind.lower()}")}
+    assert browser.submit("/admin/settings/look", sent).status_code == 303
+    page = sign_in().get("/login").text
+    answer = sign_in().get(re.search(r"/logo\.webp\?v=\w+", page)[0])
+    with Image.open(io.BytesIO(answer.data)) as shown:
+        assert (shown.format, shown.size) == ("WEBP", (192, 96))
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert "changed the logo in" in browser.get("/admin/activity").text
+    assert browser.submit("/admin/settings/look", {"accent": "#14532d", "remove_logo": "y"}).status_code == 303
+    assert "logo.webp" not in sign_in().get("/login").text
+    assert sign_in().get("/logo.webp").status_code == 404
+
+
+def test_a_logo_that_is_no_picture_is_refused(people, sign_in):
+    sent = {"accent": "#a3401d", "upload": (io.BytesIO(b"<svg/>"), "logo.png")}
+    answer = sign_in(people.admin).submit("/admin/settings/look", sent)
+    assert answer.status_code == 422
+    assert "read as a picture" in answer.text
+
+
+@pytest.mark.parametrize(("wrong", "words"), [
+    ("#ffd400", "too pale to read on white. The nearest that can be read is #"), ("red", "Choose a colour"),
+    ("#12345", "7 characters"), ("#14532d}", "7 characters"),
+])  # fmt: skip
+def test_an_accent_colour_that_nobody_could_read_is_refused(people, sign_in, wrong, words):
+    answer = sign_in(people.admin).submit("/admin/settings/look", {"accent": wrong})
+    assert answer.status_code == 422
+    assert words in answer.text
+
+
+@pytest.mark.parametrize("typed", ["#14532d", "#000000", "#1d4ed8", "#be123c", "#5b21b6", "#7a4a00"])
+def test_an_accent_colour_can_be_read_in_both_themes(people, sign_in, typed):
+    assert sign_in(people.admin).submit("/admin/settings/look", {"accent": typed}).status_code == 303
+    page = sign_in().get("/login").text
+    sheet = sign_in().get(f"/accent.css?v={typed[1:]}")
+    assert f"/accent.css?v={typed[1:]}" in page
+    assert (sheet.mimetype, "immutable" in sheet.headers["Cache-Control"]) == ("text/css", True)
+    tokens = {name: pair.split(", ") for name, pair in re.findall(r"--([a-z-]+): light-dark\((.*)\);", sheet.text)}
+    assert tokens["accent"][0] == typed
+    for theme, grounds in enumerate([("#ffffff", "#fffdf9", "#f2ece2"), ("#1a1815", "#23201c", "#2c2823")]):
+        for ground in (*grounds, tokens["accent-soft"][theme], tokens["accent-ink"][theme]):
+            assert corkboard.contrast(tokens["accent"][theme], ground) >= 4.5
+
+
+def test_the_nearest_colour_that_is_offered_is_accepted(people, sign_in):
+    browser = sign_in(people.admin)
+    for pale in ("#ffd400", "#ffffff", "#00ff00", "#88aaff"):
+        answer = browser.submit("/admin/settings/look", {"accent": pale})
+        offered = re.search(r"can be read is (#\w{6})", answer.text)[1]
+        assert browser.submit("/admin/settings/look", {"accent": offered}).status_code == 303
+
+
+def test_an_announcement_stands_above_every_page_until_its_last_day_is_over(people, sign_in, monkeypatch):
+    admin, reader = sign_in(people.admin), sign_in(people.reader)
+    for until in ("", "2020-01-01", "soon"):
+        sent = {"announcement": "<b>Door</b> locked", "announcement_until": until}
+        answer = admin.submit("/admin/settings/announcement", sent)
+        assert answer.status_code == 422
+        assert "&lt;b&gt;Door" in answer.text
+    today = database.utcnow().date()
+    sent = {"announcement": "<b>Door</b> locked", "announcement_until": today.isoformat()}
+    assert admin.submit("/admin/settings/announcement", sent).status_code == 303
+    assert f'value="{today.isoformat()}"' in admin.get("/admin/settings").text
+    for path in ("/", "/people", "/account"):
+        assert "&lt;b&gt;Door&lt;/b&gt; locked" in reader.get(path).text
+    assert "Door" not in sign_in().get("/login").text
+    monkeypatch.setattr("app.site_day", lambda _moment: today + timedelta(days=1))
+    assert "Door" not in reader.get("/people").text
+    monkeypatch.undo()
+    assert admin.submit("/admin/settings/announcement", {"announcement": ""}).status_code == 303
+    assert "Door" not in reader.get("/people").text
+
+
+def test_the_site_s_time_zone_is_that_of_people_who_chose_none(people, sign_in):
+    browser = sign_in(people.admin)
+    assert browser.submit("/admin/settings/time-zone", {"timezone": "Mars/Base"}).status_code == 422
+    assert browser.submit("/admin/settings/time-zone", {"timezone": "Pacific/Auckland"}).status_code == 303
+    assert "Site default: Pacific/Auckland" in sign_in(people.member).get("/account/appearance").text
+    assert browser.submit("/admin/settings/time-zone", {"timezone": ""}).status_code == 303
+    assert "Site default: UTC" in sign_in(people.member).get("/account/appearance").text
 
 
 def test_sign_up_that_was_closed_is_not_opened_by_an_older_page(people, sign_in):

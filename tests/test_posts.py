@@ -979,6 +979,13 @@ ACTIONS = [
     (nothing, "admin", "/admin/settings/site", {"name": "S"}, "settings.changed"),
     (nothing, "admin", "/admin/settings/sign-up",
      {"registration": "closed", "registration_role": "member"}, "settings.changed"),
+    (nothing, "admin", "/admin/settings/look", {"accent": "#14532d"}, "settings.changed"),
+    (nothing, "admin", "/admin/settings/announcement",
+     {"announcement": "Noon", "announcement_until": "2099-12-31"}, "settings.changed"),
+    (nothing, "admin", "/admin/settings/time-zone", {"timezone": "Europe/Berlin"}, "settings.changed"),
+    (nothing, "admin", "/admin/settings/company",
+     {"company_domains": "example.com", "company_role": "reader"}, "settings.changed"),
+    (nothing, "admin", "/admin/settings/passwords", {"local_sign_in": "admins"}, "settings.changed"),
     (nothing, "admin", "/admin/settings/bin", {"bin_days": "7"}, "settings.changed"),
     (nothing, "admin", "/admin/settings/activity", {"activity_days": "365"}, "settings.changed"),
     (a_colleague, "admin", "/admin/people/{}", {"name": "Mia"}, "person.edited"),
@@ -1027,7 +1034,8 @@ def test_every_posting_view_stands_in_the_table_of_actions():
     assert {re.sub(r"<int:\w+>", "{}", rule) for rule in app_posts} == told
 
 
-# Recorded too, and shown by other tests: signing in and setting up (test_access.py). A preview changes nothing, and
+# Recorded too, and shown by other tests: signing in (test_access.py, test_company_account.py) and setting up. A preview
+# changes nothing, and
 # nobody else sees what is kept of a draft while it is typed.
 # The bin and what goes into it as a topic: test_bin.py. Following a topic, and reading: test_notifications.py. Tokens:
 # test_api.py. The order of the handbook: test_handbook.py. Backups: test_backup.py. Email: test_mail.py. Jobs:
@@ -1036,7 +1044,7 @@ UNRECORDED = {
     "notifications.follow_topic", "notifications.read_all",
     "admin.empty_bin", "topics.delete", "topics.restore",
     "posts.autosave", "posts.arrange",
-    "auth.setup", "auth.login", "auth.register", "account.end_session", "posts.preview",
+    "auth.setup", "auth.login", "auth.start_oidc", "auth.register", "account.end_session", "posts.preview",
     "account.tokens", "account.revoke_token",
     "auth.restore_backup", "admin.backups", "admin.download_backup",
     "account.unsubscribe", "admin.mail", "admin.send_again", "admin.run_job",

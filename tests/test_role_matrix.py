@@ -19,6 +19,8 @@ from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, World, stand_u
 # What is `members` is the member's own and others' for the rest; `readers` was written before a demotion.
 TABLE = """
 endpoint              method object                                 anonymous reader member editor admin stranger
+files.accent          GET    -                                      200       200    200    200    200   200
+files.logo            GET    -                                      404       404    404    404    404   404
 static                GET    style                                  200       200    200    200    200   200
 static                GET    missing                                404       404    404    404    404   404
 bootstrap.static      GET    style                                  200       200    200    200    200   200
@@ -122,6 +124,8 @@ auth.reset_by_link    GET    keepers                                200       20
 auth.reset_by_link    GET    missing                                410       410    410    410    410   410
 auth.reset_by_link    POST   keepers                                303       303    303    303    303   303
 auth.reset_by_link    POST   missing                                410       410    410    410    410   410
+auth.start_oidc       POST   -                                      404       404    404    404    404   404
+auth.finish_oidc      GET    -                                      404       404    404    404    404   404
 auth.logout           POST   -                                      in        303    303    303    303   303
 auth.register         GET    -                                      404       404    404    404    404   404
 auth.register         POST   -                                      404       404    404    404    404   404
@@ -443,6 +447,11 @@ admin.settings        GET    -                                      in        40
 admin.save_site_name  POST   -                                      in        403    403    403    303   403
 admin.save_sign_up    POST   -                                      in        403    403    403    303   403
 admin.save_second_factor POST -                                     in        403    403    403    303   403
+admin.save_look       POST   -                                      in        403    403    403    303   403
+admin.save_announcement POST -                                      in        403    403    403    303   403
+admin.save_time_zone  POST   -                                      in        403    403    403    303   403
+admin.save_company    POST   -                                      in        403    403    403    303   403
+admin.save_local_sign_in POST -                                     in        403    403    403    303   403
 admin.save_bin_days   POST   -                                      in        403    403    403    303   403
 admin.save_activity_days POST -                                     in        403    403    403    303   403
 admin.activity        GET    -                                      in        403    403    403    200   403

@@ -118,6 +118,7 @@ CACHES = {
     "cached_part": "_draw_part",
     "icon": "icon",
     "names of this computer": "machine_names",
+    "what the provider of company accounts says of itself": "provider",
     "words for times": "_ago",
     "static files": "static_hash",
 }  # what may outlive a request
