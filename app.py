@@ -1537,8 +1537,8 @@ class User(db.Model):
         site = Setting.read()
         mailbox, _, domain = fold(email).partition("@")
         if site.registration not in ("company", "domains") or domain not in site.domains:
-            words = f"{email or 'Your company account'} has no account here. Ask an administrator to add you with the "
-            raise ValidationError("oidc", f"{words}email address that your company has verified.")
+            who = email or "Your company account without a verified email address"
+            raise ValidationError("oidc", f"{who} is not known here. Ask an administrator to add that address.")
         name, taken, role = name or mailbox, taken_names(), Role[site.registration_role.upper()]
         username = free_username(name, taken) or free_username("person", taken)
         return cls.create(None, password_hash=no_password(), role=role, email=email, name=name, username=username)
@@ -5563,8 +5563,7 @@ def company_account(begun: Mapping[str, Any]) -> dict[str, str]:
     is_ours = state == begun.get("state") and time.time() < begun["until"]
     # The session is a cookie, of which somebody may have kept a copy. So the database knows what was used.
     if not is_ours or Throttle.take(f"oidc:{state}", 1, 2 * OIDC_VALID) is not None:
-        words = f"That sign-in took too long, or began somewhere else. Open {site_address(current_app.config)} and "
-        raise ValidationError("oidc", f"{words}sign in again.")
+        raise ValidationError("oidc", "That sign-in took too long, or began somewhere else. Sign in again.")
     with provider_trouble():
         claims = verified_claims(begun)
     identity, name = hash_token(f"{claims['iss']} {claims['sub']}"), tidy(str(claims.get("name", "")))[:NAME_MAX]
@@ -5573,8 +5572,8 @@ def company_account(begun: Mapping[str, Any]) -> dict[str, str]:
 
 def verified_claims(begun: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the provider's signed ID token says, in exchange for the code that the browser brought."""
-    about, client = provider(), oidc_client()
-    form = client | {
+    about, client = provider(), current_app.config["OIDC_CLIENT_ID"]
+    form = oidc_client() | {
         "grant_type": "authorization_code", "code": request.args["code"], "code_verifier": begun["verifier"],
         "client_secret": current_app.config["OIDC_CLIENT_SECRET"],
     }  # fmt: skip
@@ -5582,21 +5581,23 @@ def verified_claims(begun: Mapping[str, Any]) -> dict[str, Any]:
     keys = jwt.PyJWKSet.from_dict(ask_provider(about["jwks_uri"]))
     claims = jwt.decode(
         token, keys[jwt.get_unverified_header(token).get("kid")], algorithms=["RS256", "ES256"],
-        audience=client["client_id"], issuer=about["issuer"], leeway=60, options={"require": ["exp", "iat", "sub"]},
+        audience=client, issuer=about["issuer"], leeway=60, options={"require": ["exp", "iat", "sub"]},
     )  # fmt: skip
-    if claims["nonce"] != begun["nonce"] or claims.get("azp", client["client_id"]) != client["client_id"]:
-        raise ValueError("the token is for another sign-in, or for another client")
-    if not claims["sub"]:
-        raise ValueError("the token is about nobody")
+    if (claims["nonce"], claims.get("azp", client)) != (begun["nonce"], client) or not claims["sub"]:
+        raise ValueError("the token is for another sign-in, for another client, or about nobody")
     return claims
 
 
 def verified_email(claims: Mapping[str, Any]) -> str:
-    """Return the email address of a company account, or "" if the provider does not vouch for it."""
-    by_microsoft = claims["iss"].startswith("https://login.microsoftonline.com/") and claims.get("xms_edov") is True
+    """Return the email address of a company account, or "" if the provider does not vouch for it.
+
+    Microsoft has a claim of its own for that, which it sometimes sends as text.
+    """
+    by_microsoft = claims["iss"].startswith("https://login.microsoftonline.com/")
+    word = claims.get("xms_edov") in (True, "1") if by_microsoft else claims.get("email_verified") is True
     email = tidy(str(claims.get("email", "")))
     is_sound = len(email) <= EMAIL_MAX and re.fullmatch(EMAIL_PATTERN, email)
-    return email if is_sound and (claims.get("email_verified") is True or by_microsoft) else ""
+    return email if is_sound and word else ""
 
 
 # -- Decorators --------------------------------------------------------------------------------------------------------
@@ -8854,19 +8855,11 @@ def settings() -> ResponseReturnValue:
 
 def _settings_page(form: SiteForm) -> ResponseReturnValue:
     """Return the page of the settings. `form` is the one of its forms that was sent."""
-    kinds = (SiteNameForm, LookForm, AnnouncementForm, TimeZoneForm, SignUpForm)
     forms = {
         kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
-        for kind in (*kinds, SecondFactorForm, BinForm, ActivityForm)
+        for kind in (LookForm, *SECTIONS.values())
     }
     return form_page("admin/settings.html", form, forms=forms)
-
-
-def _save_settings(form: SiteForm) -> ResponseReturnValue:
-    if form.validate_on_submit():
-        Setting.change(current_user, **{name: str(value or "") for name, value in form.data.items()})
-        return redirect_with_flash("/admin/settings", "Saved.")
-    return _settings_page(form)
 
 
 @admin.post("/settings/look")
@@ -8884,53 +8877,21 @@ def save_look() -> ResponseReturnValue:
     return _settings_page(form)
 
 
-@admin.post("/settings/announcement")
+SECTIONS = {
+    "site": SiteNameForm, "announcement": AnnouncementForm, "time-zone": TimeZoneForm, "sign-up": SignUpForm,
+    "second-factor": SecondFactorForm, "bin": BinForm, "activity": ActivityForm,
+}  # fmt: skip
+
+
+@admin.post("/settings/<section>")
 @role_required(Role.ADMIN)
-def save_announcement() -> ResponseReturnValue:
-    """Save what stands above every page, and until when."""
-    return _save_settings(AnnouncementForm())
-
-
-@admin.post("/settings/time-zone")
-@role_required(Role.ADMIN)
-def save_time_zone() -> ResponseReturnValue:
-    """Save the site's time zone."""
-    return _save_settings(TimeZoneForm())
-
-
-@admin.post("/settings/site")
-@role_required(Role.ADMIN)
-def save_site_name() -> ResponseReturnValue:
-    """Save the site's name and welcome message."""
-    return _save_settings(SiteNameForm())
-
-
-@admin.post("/settings/sign-up")
-@role_required(Role.ADMIN)
-def save_sign_up() -> ResponseReturnValue:
-    """Save who can sign up."""
-    return _save_settings(SignUpForm())
-
-
-@admin.post("/settings/second-factor")
-@role_required(Role.ADMIN)
-def save_second_factor() -> ResponseReturnValue:
-    """Save who has to use two-step sign-in."""
-    return _save_settings(SecondFactorForm())
-
-
-@admin.post("/settings/bin")
-@role_required(Role.ADMIN)
-def save_bin_days() -> ResponseReturnValue:
-    """Save how long deleted things stay in the recycle bin."""
-    return _save_settings(BinForm())
-
-
-@admin.post("/settings/activity")
-@role_required(Role.ADMIN)
-def save_activity_days() -> ResponseReturnValue:
-    """Save for how long the record of what happened is kept."""
-    return _save_settings(ActivityForm())
+def save_settings(section: str) -> ResponseReturnValue:
+    """Save one section of the settings."""
+    form = SECTIONS[section]() if section in SECTIONS else abort(404)
+    if form.validate_on_submit():
+        Setting.change(current_user, **{name: str(value or "") for name, value in form.data.items()})
+        return redirect_with_flash("/admin/settings", "Saved.")
+    return _settings_page(form)
 
 
 @admin.route("/mail", methods=["GET", "POST"], endpoint="mail")
@@ -10380,14 +10341,7 @@ def static_hash(path: Path) -> str:
 
 def template_context() -> dict[str, Any]:
     """Return what every template can use."""
-    return {"current_user": signed_in_user(), "site": current_site(), "today": today, "announcement": announcement}
-
-
-def announcement() -> str:
-    """Return what stands above every page for people who are signed in; empty when there is nothing, or it is over."""
-    site = current_site()
-    is_over = not current_user or site.announcement_until < site_day(g.now).isoformat()
-    return "" if is_over else site.announcement
+    return {"current_user": signed_in_user(), "site": current_site(), "today": today}
 
 
 def register_template_helpers(app: Flask) -> None:
