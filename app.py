@@ -1451,7 +1451,7 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def by_company_account(cls, identity: str, email: str, name: str) -> Self:
+    def by_company_account(cls, identity: str, email: str, name: str) -> User:
         """Return the person of a company account. At their first sign-in, they are found by their verified `email`.
 
         Somebody new joins if the settings say so. Raises `ValidationError` if nobody may sign in with this account.
@@ -5580,7 +5580,7 @@ def verified_claims(begun: Mapping[str, Any]) -> dict[str, Any]:
     token = ask_provider(about["token_endpoint"], form)["id_token"]
     keys = jwt.PyJWKSet.from_dict(ask_provider(about["jwks_uri"]))
     claims = jwt.decode(
-        token, keys[jwt.get_unverified_header(token).get("kid")], algorithms=["RS256", "ES256"],
+        token, keys[jwt.get_unverified_header(token)["kid"]], algorithms=["RS256", "ES256"],
         audience=client, issuer=about["issuer"], leeway=60, options={"require": ["exp", "iat", "sub"]},
     )  # fmt: skip
     if (claims["nonce"], claims.get("azp", client)) != (begun["nonce"], client) or not claims["sub"]:

@@ -177,7 +177,10 @@ def test_keys_of_elliptic_curves_work_too(people, sign_in, provider):
 
 def by_shared_secret(claims: dict[str, Any]) -> str:
     """Sign with the public key as a secret, which a careless reader takes for the real thing."""
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "HS256"}, claims)]
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+        for part in ({"alg": "HS256", "kid": "one"}, claims)
+    ]
     signature = hmac.new(PUBLIC, b".".join(parts), "sha256").digest()
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
@@ -198,10 +201,11 @@ LIES: dict[str, dict[str, Any]] = {
     "an email of a strange kind": {"sub": "s-2", "email": ["member@example.com"]},
 }  # fmt: skip
 SIGNATURES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "no signature": lambda claims: jwt.encode(claims, None, "none"),  # type: ignore[arg-type]
+    "no signature": lambda claims: jwt.encode(claims, None, "none", {"kid": "one"}),  # type: ignore[arg-type]
     "the public key as a secret": by_shared_secret,
     "another's key": lambda claims: jwt.encode(claims, OTHER_KEY, "RS256", {"kid": "one"}),
     "an unknown key": lambda claims: jwt.encode(claims, KEY, "RS256", {"kid": "nine"}),
+    "no word about the key": lambda claims: jwt.encode(claims, KEY, "RS256"),
     "another algorithm": lambda claims: jwt.encode(claims, KEY, "RS512", {"kid": "one"}),
     "no token at all": lambda _: "x",
     "a token of a strange kind": lambda _: [],  # type: ignore[arg-type, return-value]
