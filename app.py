@@ -5578,10 +5578,12 @@ def verified_claims(begun: Mapping[str, Any]) -> dict[str, Any]:
         "client_secret": current_app.config["OIDC_CLIENT_SECRET"],
     }  # fmt: skip
     token = ask_provider(about["token_endpoint"], form)["id_token"]
-    keys = jwt.PyJWKSet.from_dict(ask_provider(about["jwks_uri"]))
+    key_id = jwt.get_unverified_header(token).get("kid")
+    keys = jwt.PyJWKSet.from_dict(ask_provider(about["jwks_uri"])).keys
+    fitting = [key for key in keys if key_id in (None, key.key_id)]
     claims = jwt.decode(
-        token, keys[jwt.get_unverified_header(token)["kid"]], algorithms=["RS256", "ES256"],
-        audience=client, issuer=about["issuer"], leeway=60, options={"require": ["exp", "iat", "sub"]},
+        token, fitting[0], algorithms=["RS256", "ES256"], audience=client, issuer=about["issuer"], leeway=60,
+        options={"require": ["exp", "iat", "sub"]},
     )  # fmt: skip
     if (claims["nonce"], claims.get("azp", client)) != (begun["nonce"], client) or not claims["sub"]:
         raise ValueError("the token is for another sign-in, for another client, or about nobody")
