@@ -521,7 +521,6 @@ SECTIONS = {
     "sign-up": {"registration": "domains", "registration_domains": "example.com", "registration_role": "reader"},
     "announcement": {"announcement": "Noon", "announcement_until": "2099-12-31"},
     "time-zone": {"timezone": "Europe/Berlin"},
-    "second-factor": {"second_factor_role": "admin"},
     "look": {"accent": "green"},
     "bin": {"bin_days": "90"},
     "activity": {"activity_days": "365"},
