@@ -34,7 +34,6 @@ import functools
 import hashlib
 import hmac
 import html
-import http.client
 import io
 import ipaddress
 import itertools
@@ -74,7 +73,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, build_opener
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
@@ -158,7 +157,6 @@ from werkzeug.routing import BaseConverter, IntegerConverter, Map
 from werkzeug.security import check_password_hash, generate_password_hash
 from wtforms import (
     BooleanField,
-    ColorField,
     DateField,
     DateTimeLocalField,
     EmailField,
@@ -1453,21 +1451,18 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def by_company_account(cls, identity: str, email: str, name: str) -> Self:
+    def by_company_account(cls, identity: str, email: str, name: str) -> User:
         """Return the person of a company account. At their first sign-in, they are found by their verified `email`.
 
         Somebody new joins if the settings say so. Raises `ValidationError` if nobody may sign in with this account.
         """
         Setting.lock()
         user = db.session.scalar(sa.select(cls).where(cls.identity == identity))
-        is_new = user is None
-        if user is None and email:
-            user = db.session.scalar(sa.select(cls).where(cls.email_key == fold(email)))
-        user = user or cls._join(email, name)
+        if user is None:
+            user = cls.by_username(email) or cls._join(email, name)
+            user._connect(identity)
         if not user.is_active:
             raise ValidationError("oidc", "Your account here is deactivated. Ask an administrator.")
-        if is_new:
-            user._connect(identity)
         return user
 
     @classmethod
@@ -1540,20 +1535,13 @@ class User(db.Model):
     def _join(cls, email: str, name: str) -> Self:
         """Create the person of a company account. Raises `ValidationError` unless the settings let them join."""
         site = Setting.read()
-        mailbox, _, domain = email.partition("@")
-        if domain.lower() not in as_domains(site.company_domains):
-            who = f"{email} has no account here" if email else "Your company's account shows no verified email address"
-            words = f"{who}. Ask an administrator to add you with the email address of your company's account."
-            raise ValidationError("oidc", words)
-        role, profile = Role[site.company_role.upper()], {"name": name or mailbox, "username": cls._free_name(mailbox)}
-        return cls.create(None, password_hash=no_password(), role=role, email=email, **profile)
-
-    @classmethod
-    def _free_name(cls, mailbox: str) -> str:
-        """Return a username for somebody with this mailbox that nobody has yet."""
-        plain = re.sub("[^A-Za-z0-9._-]", "", mailbox)[: USERNAME_MAX - 6].strip("._-")
-        plain = plain if len(plain) >= USERNAME_MIN else f"person{plain}"
-        return plain if cls.by_username(plain) is None else f"{plain}{secrets.randbelow(900_000) + 100_000}"
+        mailbox, _, domain = fold(email).partition("@")
+        if site.registration not in ("company", "domains") or domain not in site.domains:
+            who = email or "Your company account without a verified email address"
+            raise ValidationError("oidc", f"{who} is not known here. Ask an administrator to add that address.")
+        name, taken, role = name or mailbox, taken_names(), Role[site.registration_role.upper()]
+        username = free_username(name, taken) or free_username("person", taken)
+        return cls.create(None, password_hash=no_password(), role=role, email=email, name=name, username=username)
 
     def _connect(self, identity: str) -> None:
         """Let this person sign in with their company account from now on. A password stays to administrators only.
@@ -1564,7 +1552,6 @@ class User(db.Model):
             raise ValidationError("oidc", f"{self.email} belongs to another company account. Ask an administrator.")
         if not self.is_admin:
             self._set_password(no_password())
-            self.must_change_password = False
         self.identity = identity
         Activity.record(self, "person.connected", self)
 
@@ -4490,7 +4477,7 @@ class OutgoingMail(db.Model):
 # -- Settings ----------------------------------------------------------------------------------------------------------
 
 
-ACCENT = "#a3401d"  # as in app.css
+ACCENTS = ("rust", "red", "amber", "green", "teal", "blue", "violet", "slate")  # their tones are in app.css
 LOGO_PICTURE = "logo_picture"  # the row with the logo itself, which is not read with the others
 
 
@@ -4502,27 +4489,24 @@ class Site(NamedTuple):
     registration: str = "closed"
     registration_domains: str = ""
     registration_role: str = "member"
-    company_domains: str = ""
-    company_role: str = "member"
-    local_sign_in: str = "everyone"  # or "admins", which applies while people can sign in with the company's account
     bin_days: str = "30"
     activity_days: str = "730"
     second_factor_role: str = ""  # the lowest role that has to use a second factor; "" for nobody
     timezone: str = ""
-    accent: str = ACCENT
-    logo: str = ""  # the hash of the picture that `Setting.logo` returns
+    accent: str = "rust"
+    logo: str = ""  # the version of the picture that `Setting.logo` returns, for its address
     announcement: str = ""
     announcement_until: str = ""
 
     @property
     def domains(self) -> list[str]:
         """The email domains whose people may sign up, in lower case."""
-        return as_domains(self.registration_domains)
+        return [fold(domain) for domain in self.registration_domains.replace(",", " ").split()]
 
-
-def as_domains(typed: str) -> list[str]:
-    """Return the email domains in a setting, in lower case."""
-    return [fold(domain) for domain in typed.replace(",", " ").split()]
+    @property
+    def takes_sign_ups(self) -> bool:
+        """Whether people may sign up with a password."""
+        return self.registration not in ("closed", "company")
 
 
 class Setting(db.Model):
@@ -4558,8 +4542,8 @@ class Setting(db.Model):
     def set_logo(cls, actor: User, content: bytes) -> None:
         """Show this picture beside the site's name; an empty one removes it."""
         User.acting(actor.id, Role.ADMIN)
-        digest = hashlib.sha256(content).hexdigest()[:12] if content else ""
-        rows = {"logo": digest, LOGO_PICTURE: base64.b64encode(content).decode()}
+        version = secrets.token_hex(6) if content else ""
+        rows = {"logo": version, LOGO_PICTURE: base64.b64encode(content).decode()}
         database.upsert(cls, [{"name": name, "value": value} for name, value in rows.items()])
         Activity.record(actor, "settings.logo", ("setting", 0))
 
@@ -5511,11 +5495,9 @@ def device_name() -> str:
 
 # -- The company's account (OpenID Connect) ----------------------------------------------------------------------------
 
-OIDC_SECONDS, OIDC_BYTES = 10, 1_000_000  # for one response of the provider
+OIDC_SECONDS, OIDC_BYTES = 10, 1_000_000  # for one answer of the provider
 OIDC_VALID = timedelta(minutes=10)  # for a sign-in that was begun
 OIDC_TROUBLE = "Your company's sign-in didn't work. Try again, or tell an administrator: the site's log has the reason."
-OIDC_ERRORS = (jwt.PyJWTError, http.client.HTTPException, OSError, ValueError, LookupError, TypeError, AttributeError)
-OIDC_ERRORS += (RecursionError,)  # which deeply nested JSON causes
 
 
 class NoRedirects(HTTPRedirectHandler):
@@ -5525,116 +5507,98 @@ class NoRedirects(HTTPRedirectHandler):
         return None
 
 
-def ask_provider(url: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+@contextlib.contextmanager
+def provider_trouble() -> Iterator[None]:
+    """Turn what goes wrong with the provider inside the block into a `ValidationError`, and log what it was."""
+    try:
+        yield
+    except Exception as error:  # a broken or hostile answer makes the libraries raise almost anything
+        said = request.args.get("error")
+        log.warning("sign-in with the company's account failed: %r; the provider said %r", error, said)
+        raise ValidationError("oidc", OIDC_TROUBLE) from error
+
+
+def ask_provider(url: str, form: Mapping[str, str] | None = None) -> Any:
     """Return the JSON that an address of the provider answers with, to a POST if there is a form."""
     if not is_safe_address(url):
         raise ValueError(f"{url} is not encrypted")
-    body, until = b"", time.monotonic() + OIDC_SECONDS
-    asked = Request(url, urlencode(form).encode() if form else None, {"Accept": "application/json", **(headers or {})})
-    with build_opener(NoRedirects).open(asked, timeout=OIDC_SECONDS) as response:
-        while part := response.read1(65536):
-            body += part
-            if len(body) > OIDC_BYTES or time.monotonic() > until:
-                raise ValueError(f"{url} answers too much, or too slowly")
-    return json.loads(body)
+    sent = urlencode(form).encode() if form else None
+    with build_opener(NoRedirects).open(url, sent, OIDC_SECONDS) as response:
+        return json.loads(response.read(OIDC_BYTES))
 
 
-@functools.cache
-def provider(issuer: str) -> Any:
-    """Return what the provider says about itself (OpenID Connect Discovery), which is read once in a process."""
-    found = ask_provider(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-    if found["issuer"].rstrip("/") != issuer.rstrip("/"):
-        raise ValueError(f"{issuer} calls itself {found['issuer']}")
-    return found
+def provider() -> dict[str, Any]:
+    """Return what the provider says about itself (OpenID Connect Discovery)."""
+    issuer = current_app.config["OIDC_ISSUER"]
+    about = ask_provider(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+    if about["issuer"] != issuer or not is_safe_address(about["authorization_endpoint"]):
+        raise ValueError(f"OIDC_ISSUER is {issuer}, and the provider there says of itself: {about}")
+    return about
+
+
+def oidc_client() -> dict[str, str]:
+    """Return how this site names itself to the provider."""
+    config = current_app.config
+    return {"client_id": config["OIDC_CLIENT_ID"], "redirect_uri": f"{site_address(config)}/oidc/callback"}
 
 
 def begin_company_sign_in() -> str:
     """Return the provider's address where somebody signs in. The session remembers what the answer has to fit."""
     begun = {name: secrets.token_urlsafe(32) for name in ("state", "nonce", "verifier")}
-    session["oidc"] = begun | {"at": time.time(), "next": onward()}
-    challenge = base64.urlsafe_b64encode(hashlib.sha256(begun["verifier"].encode()).digest()).decode().rstrip("=")
-    query = {
-        "response_type": "code", "scope": "openid email profile", "client_id": current_app.config["OIDC_CLIENT_ID"],
-        "redirect_uri": callback_address(), "state": begun["state"], "nonce": begun["nonce"],
-        "code_challenge": challenge, "code_challenge_method": "S256",
+    session["oidc"] = begun | {"until": time.time() + OIDC_VALID.total_seconds(), "next": onward()}
+    digest = hashlib.sha256(begun["verifier"].encode()).digest()
+    query = oidc_client() | {
+        "response_type": "code", "scope": "openid email profile", "state": begun["state"], "nonce": begun["nonce"],
+        "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="), "code_challenge_method": "S256",
     }  # fmt: skip
-    address = provider(current_app.config["OIDC_ISSUER"])["authorization_endpoint"]
-    if not is_safe_address(address):
-        raise ValueError(f"{address} is not encrypted")
-    return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}"
+    return f"{provider()['authorization_endpoint']}?{urlencode(query)}"
 
 
-def callback_address() -> str:
-    return f"{site_address(current_app.config)}/oidc/callback"
-
-
-def company_account() -> dict[str, str]:
+def company_account(begun: Mapping[str, Any]) -> dict[str, str]:
     """Return who has signed in at the provider, as `User.by_company_account` takes it.
 
     Raises `ValidationError` unless this browser began it a short time ago, and the provider's answer is sound.
     """
-    begun, state = session.pop("oidc", None), request.args.get("state", "")
-    is_ours = begun is not None and hmac.compare_digest(hash_token(begun["state"]), hash_token(state))
-    is_old = begun is None or time.time() - begun["at"] > OIDC_VALID.total_seconds()
+    state = request.args.get("state", "")
+    is_ours = state == begun.get("state") and time.time() < begun["until"]
     # The session is a cookie, of which somebody may have kept a copy. So the database knows what was used.
-    if not is_ours or is_old or Throttle.take(f"oidc:{state}", 1, 2 * OIDC_VALID) is not None:
-        words = f"That sign-in took too long, or began somewhere else. Open {site_address(current_app.config)} and "
-        raise ValidationError("oidc", f"{words}sign in again.")
-    try:
-        claims = verified_claims(request.args["code"], begun)
-    except OIDC_ERRORS as error:
-        said = repr(request.args.get("error", ""))[:200]
-        log.warning("sign-in with the company's account failed: %r; the provider said %s", error, said)
-        raise ValidationError("oidc", OIDC_TROUBLE) from error
-    identity = hash_token(f"{claims['iss']} {claims['sub']}")
-    return {"identity": identity, "email": verified_email(claims), "name": tidy(str(claims.get("name", "")))[:NAME_MAX]}
+    if not is_ours or Throttle.take(f"oidc:{state}", 1, 2 * OIDC_VALID) is not None:
+        raise ValidationError("oidc", "That sign-in took too long, or began somewhere else. Sign in again.")
+    with provider_trouble():
+        claims = verified_claims(begun)
+    identity, name = hash_token(f"{claims['iss']} {claims['sub']}"), tidy(str(claims.get("name", "")))[:NAME_MAX]
+    return {"identity": identity, "email": verified_email(claims), "name": name}
 
 
-def verified_claims(code: str, begun: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the provider's signed ID token says, in exchange for a code. Raises one of `OIDC_ERRORS`."""
-    client, secret = current_app.config["OIDC_CLIENT_ID"], current_app.config["OIDC_CLIENT_SECRET"]
-    about = provider(current_app.config["OIDC_ISSUER"])
-    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": callback_address()}
-    form |= {"client_id": client, "code_verifier": begun["verifier"]}
-    headers = {}
-    if "client_secret_post" in about.get("token_endpoint_auth_methods_supported", ()):
-        form["client_secret"] = secret
-    else:
-        pair = f"{quote(client, safe='')}:{quote(secret, safe='')}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    token = ask_provider(about["token_endpoint"], form, headers)["id_token"]
+def verified_claims(begun: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the provider's signed ID token says, in exchange for the code that the browser brought."""
+    about, client = provider(), current_app.config["OIDC_CLIENT_ID"]
+    form = oidc_client() | {
+        "grant_type": "authorization_code", "code": request.args["code"], "code_verifier": begun["verifier"],
+        "client_secret": current_app.config["OIDC_CLIENT_SECRET"],
+    }  # fmt: skip
+    token = ask_provider(about["token_endpoint"], form)["id_token"]
     key_id = jwt.get_unverified_header(token).get("kid")
     keys = jwt.PyJWKSet.from_dict(ask_provider(about["jwks_uri"])).keys
     fitting = [key for key in keys if key_id in (None, key.key_id)]
     claims = jwt.decode(
         token, fitting[0], algorithms=["RS256", "ES256"], audience=client, issuer=about["issuer"], leeway=60,
-        options={"require": ["iss", "sub", "aud", "exp", "iat", "nonce"]},
+        options={"require": ["exp", "iat", "sub"]},
     )  # fmt: skip
-    if not hmac.compare_digest(hash_token(claims["nonce"]), hash_token(begun["nonce"])):
-        raise ValueError("the nonce is another one")
-    if claims.get("azp", client) != client or not claims["sub"]:
-        raise ValueError("the token is for another client, or about nobody")
+    if (claims["nonce"], claims.get("azp", client)) != (begun["nonce"], client) or not claims["sub"]:
+        raise ValueError("the token is for another sign-in, for another client, or about nobody")
     return claims
 
 
 def verified_email(claims: Mapping[str, Any]) -> str:
     """Return the email address of a company account, or "" if the provider does not vouch for it.
 
-    Microsoft has a claim of its own for that.
+    Microsoft has a claim of its own for that, which it sometimes sends as text.
     """
-    by_microsoft = claims["iss"].startswith("https://login.microsoftonline.com/") and claims.get("xms_edov") is True
+    by_microsoft = claims["iss"].startswith("https://login.microsoftonline.com/")
+    word = claims.get("xms_edov") in (True, "1") if by_microsoft else claims.get("email_verified") is True
     email = tidy(str(claims.get("email", "")))
-    is_sound = len(email) <= EMAIL_MAX and re.fullmatch(EMAIL_PATTERN, email)
-    return email if is_sound and (claims.get("email_verified") is True or by_microsoft) else ""
-
-
-def may_use_password(user: User) -> bool:
-    """Whether a person may sign in with a password, as the settings have it."""
-    return user.is_admin or not only_admins_have_passwords()
-
-
-def only_admins_have_passwords() -> bool:
-    return bool(current_app.config["OIDC_ISSUER"]) and current_site().local_sign_in == "admins"
+    return email if word and len(email) <= EMAIL_MAX else ""
 
 
 # -- Decorators --------------------------------------------------------------------------------------------------------
@@ -6234,17 +6198,13 @@ class SiteNameForm(SiteForm):
 
 
 class LookForm(SiteForm):
-    accent = string_field("Accent colour", 7, shortest=7, field=ColorField, description="Of links and buttons")
+    accent = RadioField(
+        "Accent colour",
+        choices=[SelectChoice(name, name.capitalize()) for name in ACCENTS],
+        description="Of links and buttons",
+    )
     upload = FileField("Logo", description="A PNG, JPEG or WebP, shown beside the site's name, at most 32 pixels high")
     remove_logo = BooleanField("Remove the logo")
-
-    def validate_accent(self, field: Field) -> None:
-        if not re.fullmatch("#[0-9a-f]{6}", field.data):
-            raise validators.ValidationError("Choose a colour, such as #a3401d")
-        darker = readable(field.data, BLACK, LIGHT_GROUNDS)
-        if darker != field.data:
-            words = f"{field.data} is too pale to read on white. The nearest that can be read is {darker}."
-            raise validators.ValidationError(words)
 
 
 class AnnouncementForm(SiteForm):
@@ -6269,41 +6229,12 @@ class TimeZoneForm(SiteForm):
     )
 
 
-class LocalSignInForm(SiteForm):
-    local_sign_in = RadioField(
-        "Who can sign in with a password",
-        choices=[
-            SelectChoice("everyone", "Everyone who has one"),
-            SelectChoice("admins", "Only administrators: everyone else uses their company account"),
-        ],
-    )
-
-
-class CompanyForm(SiteForm):
-    company_domains = StringField(
-        "Email domains",
-        validators=[Length(max=500)],
-        filters=[tidy],
-        description="People from these domains may join with their company account. Empty: nobody joins by themselves",
-    )
-    company_role = SelectField(
-        "Role of people who join", choices=[SelectChoice("reader", "Reader"), SelectChoice("member", "Member")]
-    )
-
-    def validate_company_domains(self, field: Field) -> None:
-        check_domains(field)
-
-
-def check_domains(field: Field) -> None:
-    if not all(re.fullmatch(r"[^@\s.]+(\.[^@\s.]+)+", domain) for domain in as_domains(field.data)):
-        raise validators.ValidationError("Enter domains such as example.com, separated by commas.")
-
-
 class SignUpForm(SiteForm):
     registration = RadioField(
         "Who can sign up",
         choices=[
             SelectChoice("closed", "Nobody: administrators add people"),
+            SelectChoice("company", "Anyone with a company account whose email address is at one of these domains"),
             SelectChoice("domains", "Anyone with an email address at one of these domains"),
             SelectChoice("approval", "Anyone who can open this site, after an administrator approves"),
             SelectChoice("open", "Anyone who can open this site"),
@@ -6323,9 +6254,10 @@ class SignUpForm(SiteForm):
 
     def validate_registration_domains(self, field: Field) -> None:
         domains = field.data.replace(",", " ").split()
-        if self.registration.data == "domains" and not domains:
+        if self.registration.data in ("company", "domains") and not domains:
             raise validators.ValidationError("Enter at least one domain, such as example.com")
-        check_domains(field)
+        if not all(re.fullmatch(r"[^@\s.]+(\.[^@\s.]+)+", domain) for domain in domains):
+            raise validators.ValidationError("Enter domains such as example.com, separated by commas.")
 
 
 class ActivityForm(SiteForm):
@@ -6484,12 +6416,7 @@ def form_page(template: str, form: SiteForm, **context: Any) -> ResponseReturnVa
 
 
 def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
-    known = {"registration_open": current_site().registration != "closed", "is_set_up": User.exists()}
-    known |= {
-        "has_company_account": bool(current_app.config["OIDC_ISSUER"]),
-        "admins_only": only_admins_have_passwords(),
-    }
-    return render_template("auth/login.html", form=form, **known), status
+    return render_template("auth/login.html", form=form, is_set_up=User.exists()), status
 
 
 def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
@@ -6987,60 +6914,6 @@ def encoded(image: Image.Image, kind: str, quality: int = 90, **options: Any) ->
     return made
 
 
-# -- The accent colour -------------------------------------------------------------------------------------------------
-
-# What text in the accent colour stands on, and what stands on buttons of that colour: see the tokens of app.css.
-WHITE, BLACK = "#ffffff", "#000000"
-LIGHT_CARD, LIGHT_GROUNDS = "#fffdf9", (WHITE, "#f9f6f0", "#f2ece2")
-DARK_CARD, DARK_GROUNDS = "#23201c", ("#1a1815", "#23201c", "#2c2823")
-CONTRAST_MIN = 4.5  # WCAG 2.2, 1.4.3
-
-
-def rgb(colour: str) -> tuple[int, int, int]:
-    red, green, blue = bytes.fromhex(colour[1:])
-    return red, green, blue
-
-
-def blend(colour: str, other: str, share: float) -> str:
-    """Return a colour with a share of another in it."""
-    parts = (round(one + (two - one) * share) for one, two in zip(rgb(colour), rgb(other), strict=True))
-    return "#" + "".join(f"{part:02x}" for part in parts)
-
-
-def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours, from 1 to 21 (WCAG 2.2)."""
-    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def luminance(colour: str) -> float:
-    linear = [part / 3294.6 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in rgb(colour)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def readable(colour: str, towards: str, grounds: Sequence[str]) -> str:
-    """Return a colour, or its nearest tone towards black or white that can be read on some grounds and its soft one."""
-    card = LIGHT_CARD if towards == BLACK else DARK_CARD
-    for percent in range(101):
-        tone = blend(colour, towards, percent / 100)
-        if all(contrast(tone, ground) >= CONTRAST_MIN for ground in (*grounds, blend(card, tone, 0.12))):
-            return tone
-    return towards
-
-
-def accent_css(accent: str) -> str:
-    """Return the tokens of a site's own accent colour. In the dark it gets as light as it has to."""
-    light, dark = readable(accent, BLACK, LIGHT_GROUNDS), readable(accent, WHITE, DARK_GROUNDS)
-    tokens = {
-        "accent": (light, dark),
-        "accent-strong": (blend(light, BLACK, 0.25), blend(dark, WHITE, 0.35)),
-        "accent-ink": (WHITE, DARK_GROUNDS[0]),
-        "accent-soft": (blend(LIGHT_CARD, light, 0.12), blend(DARK_CARD, dark, 0.12)),
-    }
-    lines = [f"  --{name}: light-dark({', '.join(pair)});" for name, pair in tokens.items()]
-    return "\n".join([":root {", *lines, "}", ""])
-
-
 # ======================================================================================================================
 # == 6. Routes =========================================================================================================
 # ======================================================================================================================
@@ -7109,8 +6982,8 @@ def login() -> ResponseReturnValue:
         if user.awaits_approval:
             form.form_errors.append("An administrator has to let you in first.")
             return login_page(form, 422)
-        if not may_use_password(user):
-            form.form_errors.append("Sign in with your company account. Only administrators use a password here.")
+        if user.identity and not user.is_admin and current_app.config["OIDC_ISSUER"]:
+            form.form_errors.append("Sign in with your company account.")
             return login_page(form, 403)
         if user.totp_secret:
             await_code(user, form.remember.data)
@@ -7179,15 +7052,11 @@ def start_oidc() -> ResponseReturnValue:
     if not current_app.config["OIDC_ISSUER"]:
         abort(404)
     refuse_too_often(f"oidc:{client_network()}", ADDRESS_TRIES, ADDRESS_TRY_EVERY)
-    try:
-        address = begin_company_sign_in()
-    except OIDC_ERRORS as error:
-        log.warning("the provider of the company's accounts cannot be reached: %r", error)
-        form = LoginForm(formdata=None)
-        form.form_errors.append(OIDC_TROUBLE)
-        return login_page(form, 503)
-    # A page that leads on, because the policy lets no form lead to another site, not even by a redirect.
-    return render_template("auth/leave.html", address=address)
+    form = LoginForm(formdata=None)
+    with form.errors_from_model(), provider_trouble():
+        # A page that leads on, because the policy lets no form lead to another site, not even by a redirect.
+        return render_template("auth/leave.html", address=begin_company_sign_in())
+    return login_page(form, 503)
 
 
 @auth.get("/oidc/callback")
@@ -7196,11 +7065,11 @@ def finish_oidc() -> ResponseReturnValue:
     """Sign in whoever comes back from the provider."""
     if not current_app.config["OIDC_ISSUER"]:
         abort(404)
-    form, target = LoginForm(formdata=None), session.get("oidc", {}).get("next", "/")
+    form, begun = LoginForm(formdata=None), session.pop("oidc", {})
     with form.errors_from_model():
-        user = User.by_company_account(**company_account())
+        user = User.by_company_account(**company_account(begun))
         sign_in(user.id, remember=False)
-        return redirect(target, 303)
+        return redirect(begun["next"], 303)
     return login_page(form, 403)
 
 
@@ -7217,7 +7086,7 @@ def logout() -> ResponseReturnValue:
 def register() -> ResponseReturnValue:
     """Create an account for oneself. 404 where the settings do not allow it."""
     site = current_site()
-    if site.registration == "closed":
+    if not site.takes_sign_ups:
         abort(404)
     form = RegisterForm()
     if form.validate_on_submit():
@@ -8405,17 +8274,10 @@ def restore_file(file_id: int) -> ResponseReturnValue:
     return redirect_with_flash(file.home, "Restored.")
 
 
-@files.get("/accent.css")
-@public
-def accent() -> ResponseReturnValue:
-    """Send the site's own accent colour. Its address names the colour, so that browsers can keep it."""
-    return Response(accent_css(current_site().accent), mimetype="text/css")
-
-
 @files.get("/logo.webp")
 @public
 def logo() -> ResponseReturnValue:
-    """Send the site's logo. Its address has a hash of it, so that browsers can keep it."""
+    """Send the site's logo. Its address has its version, so that browsers can keep it."""
     return Response(Setting.logo() or abort(404), mimetype="image/webp")
 
 
@@ -8994,20 +8856,11 @@ def settings() -> ResponseReturnValue:
 
 def _settings_page(form: SiteForm) -> ResponseReturnValue:
     """Return the page of the settings. `form` is the one of its forms that was sent."""
-    kinds = (SiteNameForm, LookForm, AnnouncementForm, TimeZoneForm, SignUpForm, CompanyForm, LocalSignInForm)
     forms = {
         kind.__name__: form if isinstance(form, kind) else kind(formdata=None, obj=current_site())
-        for kind in (*kinds, SecondFactorForm, BinForm, ActivityForm)
+        for kind in (LookForm, *SECTIONS.values())
     }
-    has_company_account = bool(current_app.config["OIDC_ISSUER"])
-    return form_page("admin/settings.html", form, forms=forms, has_company_account=has_company_account)
-
-
-def _save_settings(form: SiteForm) -> ResponseReturnValue:
-    if form.validate_on_submit():
-        Setting.change(current_user, **{name: str(value or "") for name, value in form.data.items()})
-        return redirect_with_flash("/admin/settings", "Saved.")
-    return _settings_page(form)
+    return form_page("admin/settings.html", form, forms=forms)
 
 
 @admin.post("/settings/look")
@@ -9025,67 +8878,21 @@ def save_look() -> ResponseReturnValue:
     return _settings_page(form)
 
 
-@admin.post("/settings/announcement")
+SECTIONS = {
+    "site": SiteNameForm, "announcement": AnnouncementForm, "time-zone": TimeZoneForm, "sign-up": SignUpForm,
+    "second-factor": SecondFactorForm, "bin": BinForm, "activity": ActivityForm,
+}  # fmt: skip
+
+
+@admin.post("/settings/<section>")
 @role_required(Role.ADMIN)
-def save_announcement() -> ResponseReturnValue:
-    """Save what stands above every page, and until when."""
-    return _save_settings(AnnouncementForm())
-
-
-@admin.post("/settings/time-zone")
-@role_required(Role.ADMIN)
-def save_time_zone() -> ResponseReturnValue:
-    """Save the site's time zone."""
-    return _save_settings(TimeZoneForm())
-
-
-@admin.post("/settings/company")
-@role_required(Role.ADMIN)
-def save_company() -> ResponseReturnValue:
-    """Save who may join with their company account."""
-    return _save_settings(CompanyForm())
-
-
-@admin.post("/settings/passwords")
-@role_required(Role.ADMIN)
-def save_local_sign_in() -> ResponseReturnValue:
-    """Save who can sign in with a password."""
-    return _save_settings(LocalSignInForm())
-
-
-@admin.post("/settings/site")
-@role_required(Role.ADMIN)
-def save_site_name() -> ResponseReturnValue:
-    """Save the site's name and welcome message."""
-    return _save_settings(SiteNameForm())
-
-
-@admin.post("/settings/sign-up")
-@role_required(Role.ADMIN)
-def save_sign_up() -> ResponseReturnValue:
-    """Save who can sign up."""
-    return _save_settings(SignUpForm())
-
-
-@admin.post("/settings/second-factor")
-@role_required(Role.ADMIN)
-def save_second_factor() -> ResponseReturnValue:
-    """Save who has to use two-step sign-in."""
-    return _save_settings(SecondFactorForm())
-
-
-@admin.post("/settings/bin")
-@role_required(Role.ADMIN)
-def save_bin_days() -> ResponseReturnValue:
-    """Save how long deleted things stay in the recycle bin."""
-    return _save_settings(BinForm())
-
-
-@admin.post("/settings/activity")
-@role_required(Role.ADMIN)
-def save_activity_days() -> ResponseReturnValue:
-    """Save for how long the record of what happened is kept."""
-    return _save_settings(ActivityForm())
+def save_settings(section: str) -> ResponseReturnValue:
+    """Save one section of the settings."""
+    form = SECTIONS[section]() if section in SECTIONS else abort(404)
+    if form.validate_on_submit():
+        Setting.change(current_user, **{name: str(value or "") for name, value in form.data.items()})
+        return redirect_with_flash("/admin/settings", "Saved.")
+    return _settings_page(form)
 
 
 @admin.route("/mail", methods=["GET", "POST"], endpoint="mail")
@@ -10535,14 +10342,7 @@ def static_hash(path: Path) -> str:
 
 def template_context() -> dict[str, Any]:
     """Return what every template can use."""
-    return {"current_user": signed_in_user(), "site": current_site(), "today": today, "announcement": announcement}
-
-
-def announcement() -> str:
-    """Return what stands above every page for people who are signed in; empty when there is nothing, or it is over."""
-    site = current_site()
-    is_over = not current_user or site.announcement_until < site_day(g.now).isoformat()
-    return "" if is_over else site.announcement
+    return {"current_user": signed_in_user(), "site": current_site(), "today": today}
 
 
 def register_template_helpers(app: Flask) -> None:
@@ -11718,7 +11518,7 @@ def finish_response(response: Response) -> Response:
 
 def set_cache_control(response: Response) -> None:
     """Let browsers keep a static file for a year if its address has the right hash, and keep no page at all."""
-    if request.endpoint in ("files.accent", "files.logo") and response.status_code == 200:
+    if request.endpoint == "files.logo" and response.status_code == 200:
         response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
     elif request.endpoint not in STATIC_ENDPOINTS or response.status_code >= 400:
         may_keep = request.endpoint in KEPT_ENDPOINTS or request.blueprint == "api"

@@ -29,7 +29,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from serving import free_port, until
 
 import app as corkboard
-from app import Activity, Role, Setting, User
+from app import Activity, ResetLink, Role, Setting, User, hash_password
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -49,7 +49,7 @@ class Provider(ThreadingHTTPServer):
         self.claims: dict[str, Any] = {}
         self.about: dict[str, Any] = {}
         self.sign: Callable[[dict[str, Any]], str] = lambda claims: jwt.encode(claims, KEY, "RS256", {"kid": "one"})
-        self.asked: list[tuple[dict[str, str], str]] = []
+        self.asked: list[dict[str, str]] = []
 
     def discovery(self) -> dict[str, Any]:
         places = {name: f"{self.issuer}/{name}" for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")}
@@ -75,7 +75,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
-        self.server.asked.append((form, self.headers.get("Authorization", "")))
+        self.server.asked.append(form)
         self.answer({"id_token": self.server.token(form["code"])})  # these codes are nonces
 
     def answer(self, content: dict[str, Any]) -> None:
@@ -99,7 +99,6 @@ def provider(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
 
 
 def set_up(monkeypatch: pytest.MonkeyPatch, app: Flask, issuer: str) -> None:
-    corkboard.provider.cache_clear()
     for name, value in (("ISSUER", issuer), ("CLIENT_ID", CLIENT), ("CLIENT_SECRET", SECRET)):
         monkeypatch.setitem(app.config, f"OIDC_{name}", value)
 
@@ -160,21 +159,12 @@ def test_the_provider_gets_a_challenge_the_secret_and_the_site_s_own_address(app
     browser = sign_in()
     asked = begin(browser)
     come_back(browser, asked)
-    form, authorization = provider.asked[0]
+    form = provider.asked[0]
     digest = hashlib.sha256(form["code_verifier"].encode()).digest()
     assert asked["code_challenge"] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
     assert (asked["code_challenge_method"], asked["response_type"]) == ("S256", "code")
     assert asked["redirect_uri"] == form["redirect_uri"] == "http://127.0.0.1:8000/oidc/callback"
-    assert (
-        base64.b64decode(authorization.removeprefix("Basic "))
-        == b"corkboard:a%20secret%3A%20with%20100%20%25%20of%20it"
-    )
-
-
-def test_the_secret_goes_into_the_form_where_the_provider_asks_for_that(people, sign_in, provider):
-    provider.about = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
-    sign_in_there(sign_in())
-    assert provider.asked[0][0]["client_secret"] == SECRET
+    assert (form["client_id"], form["client_secret"]) == (CLIENT, SECRET)
 
 
 def test_keys_of_elliptic_curves_work_too(people, sign_in, provider):
@@ -187,7 +177,10 @@ def test_keys_of_elliptic_curves_work_too(people, sign_in, provider):
 
 def by_shared_secret(claims: dict[str, Any]) -> str:
     """Sign with the public key as a secret, which a careless reader takes for the real thing."""
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "HS256"}, claims)]
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+        for part in ({"alg": "HS256", "kid": "one"}, claims)
+    ]
     signature = hmac.new(PUBLIC, b".".join(parts), "sha256").digest()
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
@@ -208,7 +201,7 @@ LIES: dict[str, dict[str, Any]] = {
     "an email of a strange kind": {"sub": "s-2", "email": ["member@example.com"]},
 }  # fmt: skip
 SIGNATURES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "no signature": lambda claims: jwt.encode(claims, None, "none"),  # type: ignore[arg-type]
+    "no signature": lambda claims: jwt.encode(claims, None, "none", {"kid": "one"}),  # type: ignore[arg-type]
     "the public key as a secret": by_shared_secret,
     "another's key": lambda claims: jwt.encode(claims, OTHER_KEY, "RS256", {"kid": "one"}),
     "an unknown key": lambda claims: jwt.encode(claims, KEY, "RS256", {"kid": "nine"}),
@@ -248,6 +241,14 @@ def test_a_begun_sign_in_works_once_for_ten_minutes_and_in_its_own_browser(peopl
     assert not is_in(other)
 
 
+def test_microsoft_vouches_for_an_email_address_in_its_own_words():
+    from_microsoft = {"iss": "https://login.microsoftonline.com/a-tenant/v2.0", "email": "mia@example.com"}
+    for word in (True, "1"):
+        assert corkboard.verified_email(from_microsoft | {"xms_edov": word}) == "mia@example.com"
+    for word in (False, "0", None, []):
+        assert corkboard.verified_email(from_microsoft | {"xms_edov": word, "email_verified": True}) == ""
+
+
 def test_somebody_who_says_no_there_is_back_at_the_sign_in_page(people, sign_in, provider):
     browser = sign_in()
     answer = browser.get("/oidc/callback?" + urlencode({"error": "access_denied", "state": begin(browser)["state"]}))
@@ -281,47 +282,45 @@ def test_connecting_ends_the_password_of_whoever_made_the_account_but_not_an_adm
 
 def test_new_people_join_only_where_the_settings_say_so_and_the_domain_fits(people, sign_in, provider):
     provider.claims = {"sub": "s-2", "email": "Zoë.Wu@Example.com", "name": "Zoë Wu"}
-    assert "has no account here" in sign_in_there(sign_in()).text
-    browser = sign_in(people.admin)
-    assert (
-        browser.submit("/admin/settings/company", {"company_domains": "example", "company_role": "reader"}).status_code
-        == 422
-    )
-    assert (
-        browser.submit(
-            "/admin/settings/company", {"company_domains": "example.com", "company_role": "admin"}
-        ).status_code
-        == 422
-    )
-    assert (
-        browser.submit(
-            "/admin/settings/company", {"company_domains": "example.com", "company_role": "reader"}
-        ).status_code
-        == 303
-    )
+    assert "is not known here" in sign_in_there(sign_in()).text
+    chosen = {"registration": "company", "registration_domains": "example.com", "registration_role": "reader"}
+    assert sign_in(people.admin).submit("/admin/settings/sign-up", chosen).status_code == 303
+    assert sign_in().get("/register").status_code == 404
+    assert "Sign up" not in sign_in().get("/login").text
     assert sign_in_there(sign_in()).status_code == 303
     made = newest()
-    assert (made.name, made.username, made.role, made.email) == ("Zoë Wu", "Zo.Wu", Role.READER, "Zoë.Wu@Example.com")
+    assert (made.name, made.username, made.role, made.email) == ("Zoë Wu", "zoe.wu", Role.READER, "Zoë.Wu@Example.com")
     for email in ("eve@example.com.evil.example", "eve@sub.example.com", "eve@evil.example@example.com"):
         provider.claims = {"sub": email, "email": email}
         assert sign_in_there(sign_in()).status_code == 403
     provider.claims = {"sub": "s-3", "email": "zo.wu@example.com", "name": None}
     assert sign_in_there(sign_in()).status_code == 303
     second = newest()
-    assert second.name == "zo.wu"
-    assert re.fullmatch(r"zo\.wu\d{6}", second.username)
+    assert (second.name, second.username) == ("zo.wu", "zo.wu")
+    for number, username in enumerate(("zoe.wu2", "person", "person2")):
+        name = "Zoé Wu" if number == 0 else "吴佐伊"
+        provider.claims = {"sub": f"n-{number}", "email": f"n{number}@example.com", "name": name}
+        assert sign_in_there(sign_in()).status_code == 303
+        assert newest().username == username
+    Setting.change(people.admin, registration="closed")
+    provider.claims = {"sub": "s-4", "email": "late@example.com"}
+    assert "is not known here" in sign_in_there(sign_in()).text
 
 
-def test_passwords_can_be_left_to_administrators(people, sign_in, provider):
-    assert sign_in(people.admin).submit("/admin/settings/passwords", {"local_sign_in": "admins"}).status_code == 303
+def test_who_is_connected_uses_no_password_unless_an_administrator(people, sign_in, provider, monkeypatch):
+    sign_in_there(sign_in())
+    token = ResetLink.hand_over(people.admin, people.member.id)
+    ResetLink.use(token, hash_password(PASSWORD))
     answer = log_in(sign_in(), "member")
     assert answer.status_code == 403
-    assert "Only administrators use a password here" in answer.text
+    assert "Sign in with your company account" in answer.text
+    assert log_in(sign_in(), "reader").status_code == 303  # who has no company account
     assert log_in(sign_in(), "admin").status_code == 303
+    monkeypatch.setitem(sign_in().application.config, "OIDC_ISSUER", "")
+    assert log_in(sign_in(), "member").status_code == 303
 
 
 def test_passwords_are_for_everyone_where_there_is_no_company_account(people, sign_in):
-    Setting.change(people.admin, local_sign_in="admins")
     assert log_in(sign_in(), "member").status_code == 303
     assert sign_in().submit("/oidc/start").status_code == 404
     assert sign_in().get("/oidc/callback?code=x&state=x").status_code == 404

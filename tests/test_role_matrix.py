@@ -19,7 +19,6 @@ from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, World, stand_u
 # What is `members` is the member's own and others' for the rest; `readers` was written before a demotion.
 TABLE = """
 endpoint              method object                                 anonymous reader member editor admin stranger
-files.accent          GET    -                                      200       200    200    200    200   200
 files.logo            GET    -                                      404       404    404    404    404   404
 static                GET    style                                  200       200    200    200    200   200
 static                GET    missing                                404       404    404    404    404   404
@@ -444,16 +443,10 @@ admin.mail            POST   -                                      in        40
 admin.send_again      POST   failed                                 in        403    403    403    303   403
 admin.send_again      POST   missing                                in        403    403    403    404   403
 admin.settings        GET    -                                      in        403    403    403    200   403
-admin.save_site_name  POST   -                                      in        403    403    403    303   403
-admin.save_sign_up    POST   -                                      in        403    403    403    303   403
-admin.save_second_factor POST -                                     in        403    403    403    303   403
 admin.save_look       POST   -                                      in        403    403    403    303   403
-admin.save_announcement POST -                                      in        403    403    403    303   403
-admin.save_time_zone  POST   -                                      in        403    403    403    303   403
-admin.save_company    POST   -                                      in        403    403    403    303   403
-admin.save_local_sign_in POST -                                     in        403    403    403    303   403
-admin.save_bin_days   POST   -                                      in        403    403    403    303   403
-admin.save_activity_days POST -                                     in        403    403    403    303   403
+admin.save_settings   POST   missing                                in        403    403    403    404   403
+admin.save_settings   POST   site,announcement,time-zone,sign-up    in        403    403    403    303   403
+admin.save_settings   POST   bin,activity,second-factor             in        403    403    403    303   403
 admin.activity        GET    -                                      in        403    403    403    200   403
 admin.activity_csv    GET    -                                      in        403    403    403    200   403
 admin.backups         GET    -                                      in        403    403    403    200   403
@@ -535,6 +528,7 @@ def address(world: World, endpoint: str, cell: Cell) -> str:
         "invitation_id": world.invitations.get(named),
         "name": "a file.png",
         "job": named,
+        "section": named,
         "size": "medium",
         "backup_name": f"{named}.zip",
         "sign_in_id": world.sign_ins.get(named, MISSING),

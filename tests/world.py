@@ -108,16 +108,13 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.change_username": {"username": "ada{unique}"},
     "admin.groups": {"name": "bakery{unique}", "member_ids": "{stranger}"},
     "admin.erase_person": {"username": "keeper"},
-    "admin.save_site_name": {"name": "Ours", "welcome": "Hello"},
-    "admin.save_sign_up": {"registration": "open", "registration_domains": "", "registration_role": "member"},
-    "admin.save_second_factor": {"second_factor_role": "admin"},
-    "admin.save_look": {"accent": "#14532d"},
-    "admin.save_announcement": {"announcement": "The server restarts at noon", "announcement_until": "2099-12-31"},
-    "admin.save_time_zone": {"timezone": "Europe/Berlin"},
-    "admin.save_company": {"company_domains": "example.com", "company_role": "reader"},
-    "admin.save_local_sign_in": {"local_sign_in": "admins"},
-    "admin.save_bin_days": {"bin_days": "90"},
-    "admin.save_activity_days": {"activity_days": "365"},
+    "admin.save_look": {"accent": "green"},
+    "admin.save_settings": {
+        "name": "Ours", "welcome": "Hello", "announcement": "The server restarts at noon",
+        "announcement_until": "2099-12-31", "timezone": "Europe/Berlin", "registration": "open",
+        "registration_domains": "", "registration_role": "member", "second_factor_role": "admin", "bin_days": "90",
+        "activity_days": "365",
+    },
 }  # fmt: skip
 
 
