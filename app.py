@@ -233,7 +233,7 @@ TOPIC_MAX = 60
 DESCRIPTION_MAX = 300
 EXCERPT_MAX = 280
 WELCOME_MAX = 500
-IMPORT_MOST = 5000  # lines of a list of people
+IMPORT_MOST = 5001  # lines of a list of people, the first of which names the columns
 ANNOUNCEMENT_MAX = 300
 
 USERNAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9])?"
