@@ -1240,13 +1240,22 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def create_listed(cls, actor: User, people: Iterable[Mapping[str, Any]], by_email: bool) -> None:
+    def create_listed(cls, actor: User, people: Sequence[Mapping[str, Any]], by_email: bool) -> None:
         """Create all people of a list, or none. They have no password yet, and may get an email about that.
 
-        Raises as `create` does.
+        Raises `ValidationError` if somebody has one of the usernames or email addresses by now.
         """
-        for profile in people:
-            user = cls.create(actor, password_hash=no_password(), **profile)
+        cls.acting(actor.id, Role.ADMIN)
+        users = [cls(password_hash=no_password(), must_change_password=True) for _ in people]
+        for user, profile in zip(users, people, strict=True):
+            user._set_profile(**profile)
+        try:
+            db.session.add_all(users)  # in few statements
+            db.session.flush()
+        except sa.exc.IntegrityError as error:
+            raise ValidationError("text", "Someone has joined meanwhile. Check the list again.") from error
+        for user in users:
+            Activity.record(actor, "person.added", user, user.username)
             if by_email:
                 OutgoingMail.tell(user, "welcome")
 
@@ -1563,17 +1572,21 @@ class User(db.Model):
     def _fill_in(self, **profile: Any) -> None:
         """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
         with db.session.no_autoflush:
-            for column, value in profile.items():
-                setattr(self, column, value)
-            self.email = self.email or None
-            self.username_key = fold(self.username)
-            self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
-            self.name_key = sort_key(self.name, NAME_MAX)
-            self.lookup = self._lookup()
+            self._set_profile(**profile)
             if "username" in profile and Group.has_name(self.username_key):
                 raise ValidationError("username", "This name is a group's. Choose another one.")
             self._check_taken("username", "This username is taken.")
             self._check_taken("email", "Someone else is using this email address.")
+
+    def _set_profile(self, **profile: Any) -> None:
+        """Set columns, and the keys made from them."""
+        for column, value in profile.items():
+            setattr(self, column, value)
+        self.email = self.email or None
+        self.username_key = fold(self.username)
+        self.email_key = fold(self.email or "")[:EMAIL_MAX] or None
+        self.name_key = sort_key(self.name, NAME_MAX)
+        self.lookup = self._lookup()
 
     def _lookup(self) -> str:
         """Return the text in which the list of people is searched."""
