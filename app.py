@@ -6148,7 +6148,7 @@ class InvitationForm(SiteForm):
     uses_most = SelectField(
         "How many can join with it",
         coerce=int,
-        choices=["1", "5", "20", "100"],
+        choices=[SelectChoice(number, number) for number in ("1", "5", "20", "100")],
     )
     form_id = form_id_field()
 
@@ -6477,7 +6477,7 @@ class ListedLine(NamedTuple):
 
     number: int
     values: dict[str, str]  # what it says, by column
-    errors: Mapping[str, Sequence[str]]  # what is wrong, by column
+    errors: Mapping[Any, Any]  # what is wrong, by column
     is_known: bool  # the person is here already
 
 
@@ -8662,8 +8662,10 @@ def invitations() -> ResponseReturnValue:
     """List the open invitations, and make another one. Its link is shown once, and may be sent."""
     form = InvitationForm()
     form.topic_ids.choices = choices(names_of(Topic.visible_to(current_user)))
+    if not mail_is_on():
+        del form.email
     if form.validate_on_submit():
-        values = form.data | {"form_id": checked_form_id(form.form_id)}
+        values: dict[str, Any] = form.data | {"form_id": checked_form_id(form.form_id)}
         return hand_over(*Invitation.create(current_user, **values))
     page = paginate(Invitation.open(), (Invitation.id.desc(),), request.args.get("before"))
     return form_page("admin/invitations.html", form, page=page)
