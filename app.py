@@ -175,7 +175,7 @@ from wtforms import (
     validators,
 )
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] (typeshed is older)
-from wtforms.validators import DataRequired, EqualTo, InputRequired, Length, Optional, Regexp
+from wtforms.validators import AnyOf, DataRequired, EqualTo, InputRequired, Length, Optional, Regexp
 
 import database
 from config import (
@@ -231,7 +231,7 @@ TOPIC_MAX = 60
 DESCRIPTION_MAX = 300
 EXCERPT_MAX = 280
 WELCOME_MAX = 500
-IMPORT_MAX, IMPORT_MOST = 2_000_000, 5000  # characters and lines of a list of people
+IMPORT_MOST = 5001  # lines of a list of people, the first of which names the columns
 ANNOUNCEMENT_MAX = 300
 
 USERNAME_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9])?"
@@ -357,6 +357,7 @@ LOGO_PIXELS = (480, 96)  # three times as large as it is shown
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where there is no room on a disk
 ORPHAN_AGE = timedelta(days=1)  # longer than any upload takes
 UNUSED_AGE = timedelta(days=30)
+INVITATION_AGE = timedelta(days=7)
 TRASH_AGE = timedelta(days=30)  # what is deleted waits so long in the data folder's trash
 
 Image.MAX_IMAGE_PIXELS = PICTURE_PIXELS
@@ -1237,21 +1238,20 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def create_listed(cls, actor: User, people: Iterable[Mapping[str, Any]], by_email: bool) -> None:
+    def create_listed(cls, actor: User, people: Sequence[Mapping[str, Any]], by_email: bool) -> None:
         """Create all people of a list, or none. They have no password yet, and may get an email about that.
 
-        Raises `ValidationError` if somebody else has one of the usernames or email addresses.
+        Raises `ValidationError` if somebody has one of the usernames or email addresses by now.
         """
         cls.acting(actor.id, Role.ADMIN)
-        taken, users = taken_names(), list[Self]()
-        for profile in people:
-            user = cls(password_hash=no_password(), must_change_password=True)
+        users = [cls(password_hash=no_password(), must_change_password=True) for _ in people]
+        for user, profile in zip(users, people, strict=True):
             user._set_profile(**profile)
-            if taken.keys() & {f"username {user.username_key}", f"email {user.email_key}"}:
-                raise ValidationError("text", f"Someone here has the name of {user.username} by now.")
-            users.append(user)
-        db.session.add_all(users)  # in few statements
-        db.session.flush()
+        try:
+            db.session.add_all(users)  # in few statements
+            db.session.flush()
+        except sa.exc.IntegrityError as error:
+            raise ValidationError("text", "Someone has joined meanwhile. Check the list again.") from error
         for user in users:
             Activity.record(actor, "person.added", user, user.username)
             if by_email:
@@ -1259,22 +1259,13 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def approve(cls, actor: User, user_id: int) -> User:
-        """Let a person in who waits for approval, and tell them. Returns them. Raises `NotVisible` if nobody waits."""
-        user = cls._get_waiting(actor, user_id)
-        user.awaits_approval, user.deactivated_at = False, None
-        Activity.record(actor, "person.approved", user)
-        OutgoingMail.tell(user, "approved")
-        return user
-
-    @classmethod
-    @transactional
-    def decline(cls, actor: User, user_id: int) -> User:
-        """Delete a person who waits for approval, and has written nothing. Returns and raises as `approve` does."""
-        user = cls._get_waiting(actor, user_id)
+    def decline(cls, actor: User, user_id: int) -> None:
+        """Delete a person who waits for approval, and has written nothing. Raises `NotVisible` if nobody waits."""
+        user = cls._get_for_change(actor, user_id)
+        if not user.awaits_approval:
+            raise NotVisible
         Activity.record(actor, "person.declined", user)
         db.session.delete(user)
-        return user
 
     @classmethod
     @transactional
@@ -1347,11 +1338,14 @@ class User(db.Model):
     @classmethod
     @transactional
     def reactivate(cls, actor: User, user_id: int) -> None:
-        """Let a deactivated person sign in again."""
+        """Let a deactivated person sign in again, or one who waits for approval for the first time."""
         user = cls._get_for_change(actor, user_id)
         if user.deactivated_at is not None:
-            user.deactivated_at, user.awaits_approval = None, False
-            Activity.record(actor, "person.reactivated", user)
+            user.deactivated_at = None
+            Activity.record(actor, "person.approved" if user.awaits_approval else "person.reactivated", user)
+        if user.awaits_approval:
+            user.awaits_approval = False
+            OutgoingMail.tell(user, "approved")
 
     @classmethod
     @transactional
@@ -1522,14 +1516,6 @@ class User(db.Model):
         self.role, self.awaits_approval = Role.READER, False
         self.erased_at, self.deactivated_at = now, self.deactivated_at or now
         self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}", **blank, **dict.fromkeys(gone))
-
-    @classmethod
-    def _get_waiting(cls, actor: User, user_id: int) -> User:
-        """Lock and return a person who waits for approval. Raises as `_get_for_change` does."""
-        user = cls._get_for_change(actor, user_id)
-        if not user.awaits_approval:
-            raise NotVisible
-        return user
 
     @classmethod
     def _join(cls, email: str, name: str) -> Self:
@@ -1741,108 +1727,70 @@ class Invitation(db.Model):
     uses: Mapped[int] = mapped_column(default=0)
     uses_most: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
-    expires_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
+    expires_at: Mapped[datetime] = mapped_column(Timestamp, default=lambda: utcnow() + INVITATION_AGE, index=True)
     author: Mapped[User] = relationship()
-    topics: Mapped[list[Topic]] = relationship(secondary="invitation_topics", order_by="Topic.position")
 
     # -- queries
 
     @classmethod
     def open(cls) -> sa.Select[Self]:
         """Select the invitations that work: not expired or used up, by somebody who is still an administrator."""
-        is_unused = sa.and_(cls.expires_at > utcnow(), cls.uses < cls.uses_most)
-        return sa.select(cls).join(cls.author).where(is_unused, User.is_active, User.role == Role.ADMIN)
+        by_admin = sa.select(cls).join(cls.author).where(User.is_active, User.role == Role.ADMIN)
+        return by_admin.where(cls.expires_at > utcnow(), cls.uses < cls.uses_most)
 
     @classmethod
     def of_link(cls, token: str) -> Invitation | None:
         """Return the open invitation with this token, or None."""
         return db.session.scalar(cls.open().where(cls.token_hash == hash_token(token)))
 
-    def topics_seen_by(self, user: User) -> Sequence[Topic]:
-        """Return those of its topics that a person sees."""
-        ids = [topic.id for topic in self.topics]
-        return db.session.scalars(Topic.visible_to(user).where(Topic.id.in_(ids))).all()
-
     # -- actions
 
     @classmethod
     @transactional
-    def create(
-        cls, actor: User, *, form_id: str, topic_ids: Iterable[int], days: int, **values: Any
-    ) -> tuple[Invitation, str]:  # fmt: skip
-        """Create an invitation. Returns it with its token, which is kept nowhere.
+    def create(cls, actor: User, *, form_id: str, topic_ids: Iterable[int], **values: Any) -> tuple[Invitation, str]:
+        """Create an invitation, in place of one that the same form made. Returns it with its token.
 
-        `values` are columns. A form that is sent again gets a new token for its first invitation.
+        `values` are columns. Only a hash of the token is kept. Invitations that have expired are deleted.
         """
-        author = User.acting(actor.id, Role.ADMIN)
-        same_form = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id)
-        if (existing := db.session.scalar(same_form)) is not None:
-            return existing, existing._renew()
-        invitation = cls(author_id=author.id, form_id=form_id, expires_at=utcnow() + timedelta(days=days), **values)
-        token = invitation._renew()
-        invitation.topics = [*db.session.scalars(Topic.visible_to(author).where(Topic.id.in_(topic_ids)))]
+        author, token = User.acting(actor.id, Role.ADMIN), secrets.token_urlsafe(24)
+        db.session.execute(sa.delete(cls).where(sa.or_(cls.expires_at < utcnow(), cls.form_id == form_id)))
+        invitation = cls(author=author, form_id=form_id, token_hash=hash_token(token), **values)
         db.session.add(invitation)
         db.session.flush()
+        db.session.add_all(InvitationTopic(invitation_id=invitation.id, topic_id=topic_id) for topic_id in topic_ids)
         Activity.record(author, "invitation.created", invitation, invitation.role.label)
         return invitation, token
 
     @classmethod
     @transactional
-    def renew(cls, actor: User, invitation_id: int) -> tuple[Invitation, str]:
-        """Give an open invitation of the actor's a new token, and return both. The link before works no more.
-
-        Nobody else may: they could let people into a private topic that they do not see.
-        """
-        own = cls.open().where(cls.id == invitation_id, cls.author_id == User.acting(actor.id, Role.ADMIN).id)
-        invitation = db.session.scalar(own)
-        if invitation is None:
-            raise NotVisible
-        Activity.record(actor, "invitation.renewed", invitation)
-        return invitation, invitation._renew()
-
-    @classmethod
-    @transactional
     def withdraw(cls, actor: User, invitation_id: int) -> None:
-        """Delete an invitation. Raises `NotVisible` if there is none."""
+        """Delete an invitation."""
         User.acting(actor.id, Role.ADMIN)
-        invitation = db.session.get(cls, invitation_id, with_for_update=True, populate_existing=True)
-        if invitation is None:
-            raise NotVisible
+        invitation = db.get_or_404(cls, invitation_id, with_for_update=True)
         Activity.record(actor, "invitation.withdrawn", invitation)
         db.session.delete(invitation)
 
     @classmethod
     @transactional
     def accept(cls, token: str, **profile: Any) -> User:
-        """Create a person by an invitation, with its role and topics. Returns them.
+        """Create a person by an invitation, with its role. Returns them.
 
-        They follow its open topics, and are members of its private ones. Raises `NotVisible` for an invitation that
-        works no more, and `ValidationError` if somebody else has the username or email address.
+        They follow its open topics, and are members of its private ones, if its author still sees them. Raises
+        `NotVisible` for an invitation that works no more, and `ValidationError` as `User.create` does.
         """
-        db.session.execute(sa.select(cls.id).where(cls.token_hash == hash_token(token)).with_for_update())
+        Setting.lock()  # so that each use is counted
         invitation = cls.of_link(token)
         if invitation is None:
             raise NotVisible
         invitation.uses += 1
         user = User.create(None, role=invitation.role, **profile)
         Activity.record(user, "invitation.accepted", invitation)
-        for topic in invitation.topics_seen_by(invitation.author):
+        topics = Topic.visible_to(invitation.author).join(InvitationTopic)
+        for topic in db.session.scalars(topics.where(InvitationTopic.invitation_id == invitation.id)):
             topic.take_in(user)
         return user
 
-    @classmethod
-    @transactional
-    def forget_ended(cls) -> int:
-        """Delete invitations that expired long ago. Returns how many they were."""
-        result: Any = db.session.execute(sa.delete(cls).where(cls.expires_at < utcnow() - UNUSED_AGE))
-        return result.rowcount
-
     # -- parts of actions
-
-    def _renew(self) -> str:
-        token = secrets.token_urlsafe(24)
-        self.token_hash = hash_token(token)
-        return token
 
 
 class InvitationTopic(db.Model):
@@ -2285,10 +2233,10 @@ class Topic(SoftDelete, db.Model):
 
     def take_in(self, user: User) -> None:
         """Make an invited person a member, or if the topic is open let them follow it."""
-        if not self.private:
+        if self.private:
+            self._add_member(user.id)
+        else:
             Follow.choose(user, "following", topic_id=self.id)
-        elif self._add_member(user.id):
-            Activity.record(user, "topic.joined", self)
 
     def _add_member(self, user_id: int) -> bool:
         """Make a person a member. Returns False if they are one already."""
@@ -5202,7 +5150,7 @@ BY_NAME = (User.name_key.asc(), User.id.asc())
 ALL_PEOPLE = sa.select(
     *(User.id, User.name, User.username, User.email, *(getattr(User, name) for name in PROFILE_FIELDS)),
     *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id),
-    *(User.role, User.deactivated_at, User.last_active_at),
+    *(User.role, User.deactivated_at, User.awaits_approval, User.last_active_at),
 )
 PEOPLE = ALL_PEOPLE.where(User.is_active)
 TOPICS_SEEN = (
@@ -5896,6 +5844,10 @@ class JoinForm(SiteForm):
     password = new_password()
     confirm = confirm_password()
 
+    def profile(self) -> dict[str, Any]:
+        """Return the columns of the new person."""
+        return form_values(self, "name", "username", "email") | {"password_hash": hash_password(self.password.data)}
+
 
 class RegisterForm(JoinForm):
     def validate_email(self, field: Field) -> None:
@@ -5905,7 +5857,7 @@ class RegisterForm(JoinForm):
             raise validators.ValidationError(f"Use an email address that ends in {endings}.")
 
 
-class ProfileForm(SiteForm):
+class ProfileFields:
     name = name_field()
     email = email_field(required=False)
     title = string_field(
@@ -5915,6 +5867,9 @@ class ProfileForm(SiteForm):
     department = string_field("Department", PROFILE_MAX)
     phone = string_field("Phone", PROFILE_MAX, field=TelField, render_kw={"autocomplete": "tel"})
     location = string_field("Location", PROFILE_MAX, description="For example, Hall B, or at home on Tuesdays")
+
+
+class ProfileForm(ProfileFields, SiteForm):
     away_from = DateField("Away from", validators=[Optional()], description="Leave empty if you're already away")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you're away")
     stand_in_id = SelectField("Cover", coerce=id_or_none, description="Who to ask while you're away")
@@ -6154,14 +6109,11 @@ class InvitationForm(SiteForm):
     email = email_field(required=False)
     role = role_field()
     topic_ids = SelectMultipleField("Topics to join", coerce=int)
-    days = SelectField(
-        "Expires", coerce=int, default=7,
-        choices=[SelectChoice("1", "Tomorrow"), SelectChoice("7", "In 7 days"), SelectChoice("30", "In 30 days")],
-    )  # fmt: skip
     uses_most = SelectField(
-        "Uses", coerce=int, default=1,
-        choices=[SelectChoice("1", "One person"), *(SelectChoice(str(n), f"Up to {n} people") for n in (5, 20, 100))],
-    )  # fmt: skip
+        "How many can join with it",
+        coerce=int,
+        choices=[SelectChoice(number, number) for number in ("1", "5", "20", "100")],
+    )
     form_id = form_id_field()
 
 
@@ -6169,27 +6121,22 @@ class ImportForm(SiteForm):
     upload = FileField(
         "File", render_kw={"accept": ".csv,.tsv,.txt"}, description="Saved as CSV, for example from Excel"
     )
-    text = TextAreaField(
-        "Or paste the list", validators=[Length(max=IMPORT_MAX, message="This list is too long. Import it in parts.")]
-    )
+    text = TextAreaField("Or paste the list")
     by_email = BooleanField("Email each of them that they have an account")
 
 
-class ListedForm(Form):
-    """One line of a list of people."""
+class ListedForm(ProfileFields, Form):
+    """One line of a list of people. `taken` are the folded usernames and email addresses that it cannot have."""
 
-    name = name_field()
+    taken: set[str]
     username = username_field()
-    email = email_field(required=False)
-    role = string_field("Role", NAME_MAX)
-    title = string_field("Job title", PROFILE_MAX)
-    department = string_field("Department", PROFILE_MAX)
-    phone = string_field("Phone", PROFILE_MAX)
-    location = string_field("Location", PROFILE_MAX)
+    role = string_field("Role", NAME_MAX, AnyOf([role.label for role in Role], "Use Reader, Member, Editor or Admin."))
 
-    def validate_role(self, field: Field) -> None:
-        if field.data.upper() not in Role.__members__:
-            raise validators.ValidationError(f"There is no role “{field.data}”. Use Reader, Member, Editor or Admin.")
+    def validate_username(self, field: Field) -> None:
+        if fold(field.data) in self.taken:
+            raise validators.ValidationError("Someone has it already, here or in a line before.")
+
+    validate_email = validate_username
 
 
 class SiteNameForm(SiteForm):
@@ -6456,8 +6403,8 @@ class ListedLine(NamedTuple):
     """A line of a list of people, and what would happen with it."""
 
     number: int
-    values: dict[str, Any]  # what it says, by column
-    errors: dict[str, str]  # what is wrong, by column
+    values: dict[str, str]  # what it says, by column
+    errors: Mapping[Any, Any]  # what is wrong, by column
     is_known: bool  # the person is here already
 
 
@@ -6470,57 +6417,36 @@ def decode_list(content: bytes) -> str:
 
 def read_list(text: str) -> list[ListedLine]:
     """Return what a list of people (CSV) says, line by line. Raises `ValidationError` if it is no such list."""
-    text = text.removeprefix("\ufeff")
     heading = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
-    form, taken, lines = ListedForm(), taken_names(), list[ListedLine]()
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
+    known, form = names_taken(), ListedForm()
+    form.taken = {*known}
     try:
-        columns = [fold(cell) for cell in next(reader, ())]
-        if "name" not in columns:
-            words = f"The first line has to name the columns: name, and as you like {', '.join(LISTED[1:])}."
+        reader.fieldnames = [fold(cell) for cell in reader.fieldnames or ()]
+        if "name" not in reader.fieldnames or text.count("\n") > IMPORT_MOST:
+            words = "The first line has to name the columns, such as name,email,role. At most 5,000 lines may follow."
             raise ValidationError("text", words)
-        for row in filter(any, reader):
-            lines.append(judge_line(reader.line_num, dict(zip(columns, row, strict=False)), taken, form))
-            if len(lines) > IMPORT_MOST:
-                raise ValidationError("text", f"Import at most {IMPORT_MOST:,} people at once.")
+        return [read_line(reader.line_num, row, known, form) for row in reader if any(row.values())]
     except csv.Error as error:
-        raise ValidationError("text", f"Line {reader.line_num} can't be read: {error}.") from error
-    return lines
+        raise ValidationError("text", f"Line {reader.reader.line_num} can't be read: {error}.") from error
 
 
-def taken_names() -> dict[str, int]:
-    """Return the names, usernames and email addresses of everybody here, as `judge_line` looks for them."""
-    people = db.session.execute(sa.select(User.email_key, User.username_key, User.name_key))
-    columns = ("email", "username", "name")
-    return {f"{column} {key}": 0 for row in people for column, key in zip(columns, row, strict=True) if key}
+def names_taken() -> set[str]:
+    """Return the folded usernames and email addresses of everybody here, and the names of groups."""
+    names = sa.union(sa.select(User.username_key), sa.select(User.email_key), sa.select(Group.name_key))
+    return {EVERYONE, *db.session.scalars(names)}
 
 
-def judge_line(number: int, cells: Mapping[str, str], taken: dict[str, int], form: ListedForm) -> ListedLine:
-    """Return a line of a list. `taken` has what lines before it have, with their numbers; with 0 what people here have.
-
-    Somebody is known by their email address, without one by their username, and without that by their name.
-    """
-    values = {column: tidy(cells.get(column)).removeprefix("'") for column in LISTED}
-    keys = [f"{column} {fold(values[column])}" for column in ("email", "username") if values[column]]
-    if taken.get((keys or [f"name {sort_key(values['name'])}"])[0]) == 0:
-        return ListedLine(number, values, {}, True)
-    values["username"] = values["username"] or free_username(values["name"], taken)
+def read_line(number: int, row: Mapping[str, str], known: set[str], form: ListedForm) -> ListedLine:
+    """Return a line of a list. A person is known by the email address, or without one by the username."""
+    values = {column: tidy(row.get(column)).removeprefix("'") for column in LISTED}
+    values["username"] = values["username"] or values["email"].partition("@")[0]
+    values["role"] = (values["role"] or "Member").capitalize()
+    is_known = fold(values["email"] or values["username"]) in known
     form.process(MultiDict(values))
-    form.validate()
-    errors = {column: " ".join(words) for column, words in form.errors.items()}
-    for column in ("email", "username"):
-        key = f"{column} {fold(values[column])}"
-        if values[column] and key in taken:
-            errors[column] = f"Line {taken[key]} has it, too." if taken[key] else "Someone here has it already."
-        taken.setdefault(key, number)
-    return ListedLine(number, values, errors, False)
-
-
-def free_username(name: str, taken: Mapping[str, int]) -> str:
-    """Return a username that is made from a name and that nobody has. It is empty for a name without Latin letters."""
-    bare = re.sub(r"[^a-z0-9]+", ".", sort_key(name)).strip(".")[: USERNAME_MAX - 4].strip(".")
-    names = itertools.chain([bare], (f"{bare}{number}" for number in itertools.count(2)))
-    return next(name for name in names if f"username {name}" not in taken) if bare else ""
+    errors = {} if is_known or form.validate() else form.errors
+    form.taken |= {fold(values["username"]), fold(values["email"])}
+    return ListedLine(number, values, errors, is_known)
 
 
 # -- Reactions, as a page shows them -----------------------------------------------------------------------------------
@@ -7091,23 +7017,18 @@ def register() -> ResponseReturnValue:
     form = RegisterForm()
     if form.validate_on_submit():
         refuse_too_often(f"register:{client_network()}", 10, timedelta(minutes=2))
-        profile = form_values(form, "name", "username", "email") | {"role": Role[site.registration_role.upper()]}
-        profile["awaits_approval"] = site.registration == "approval"
+        role, waits = Role[site.registration_role.upper()], site.registration == "approval"
         with form.errors_from_model():
-            user = User.create(None, password_hash=hash_password(form.password.data), **profile)
-            if user.awaits_approval:
-                return redirect_with_flash(
-                    "/login", f"Thank you, {user.name}. An administrator has to let you in first."
-                )
-            sign_in(user.id, remember=False)
-            return redirect_with_flash("/", f"Welcome, {user.name}.")
+            return welcome(User.create(None, role=role, awaits_approval=waits, **form.profile()))
     return form_page("auth/register.html", form)
 
 
-INVITATION_ENDED = (
-    "This invitation doesn't work any more",
-    "It has expired, was used up or was withdrawn. Ask the person who invited you for a new one.",
-)
+def welcome(user: User) -> ResponseReturnValue:
+    """Sign a new person in, unless they have to wait for approval."""
+    if user.awaits_approval:
+        return redirect_with_flash("/login", f"Thank you, {user.name}. An administrator has to let you in first.")
+    sign_in(user.id, remember=False)
+    return redirect_with_flash("/", f"Welcome, {user.name}.")
 
 
 @auth.route("/invite/<token>", methods=["GET", "POST"])
@@ -7116,20 +7037,17 @@ def accept_invitation(token: str) -> ResponseReturnValue:
     """Join with an invitation. The answer to one that does not work says nothing more about it."""
     invitation = Invitation.of_link(token)
     if invitation is None:
-        return error_page(410, *INVITATION_ENDED)
+        return error_page(
+            410,
+            "This invitation doesn't work any more",
+            "It has expired, was used up or was withdrawn. Ask the person who invited you for a new one.",
+        )
     form = JoinForm(data={"email": invitation.email})
     if form.validate_on_submit():
         refuse_too_often(f"invite:{client_network()}", 40, timedelta(seconds=10))  # a team joins from one address
-        profile = form_values(form, "name", "username", "email")
         with form.errors_from_model():
-            try:
-                user = Invitation.accept(token, password_hash=hash_password(form.password.data), **profile)
-            except NotVisible:
-                return error_page(410, *INVITATION_ENDED)
-            sign_in(user.id, remember=False)
-            return redirect_with_flash("/", f"Welcome, {user.name}.")
-    topics = invitation.topics_seen_by(invitation.author)
-    return form_page("auth/invite.html", form, invitation=invitation, topics=topics)
+            return welcome(Invitation.accept(token, **form.profile()))
+    return form_page("auth/invite.html", form, invitation=invitation)
 
 
 # -- account: one's own profile, appearance, password and devices ------------------------------------------------------
@@ -8195,8 +8113,7 @@ def show_group(key: str) -> ResponseReturnValue:
 def show_card(username: str) -> ResponseReturnValue:
     """Send a person's contact details for an address book (vCard 3.0, RFC 2426)."""
     person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
-    headers = {"Content-Disposition": f'attachment; filename="{person.username}.vcf"'}
-    return Response(fold_lines(feed_text("people/card.vcf", person=person)), headers=headers, mimetype="text/vcard")
+    return feed_answer(fold_lines(feed_text("people/card.vcf", person=person)), "text/vcard")
 
 
 @people.get("/mentions")
@@ -8542,8 +8459,9 @@ def asked_people(topics: Mapping[int, str]) -> Statement:
     """Select the people whom the filters let through. Those that say nothing are ignored, and so are other topics."""
     given, wanted = request.args, list[Any]()
     state, topic, days = given.get("state"), given.get("topic", type=as_id), given.get("unseen")
-    if state in ("active", "deactivated"):
-        wanted.append(User.is_active if state == "active" else ~User.is_active)
+    states = {"active": User.is_active, "deactivated": ~User.is_active, "waiting": User.awaits_approval}
+    if state in states:
+        wanted.append(states[state])
     if role := given.get("role", type=lambda value: Role(int(value))):
         wanted.append(User.role == role)
     if topic in topics:
@@ -8573,18 +8491,13 @@ def new_person() -> ResponseReturnValue:
 @admin.get("/people.csv")
 @role_required(Role.ADMIN)
 def people_csv() -> ResponseReturnValue:
-    """Download everybody as a table for a spreadsheet, which can be imported again."""
-    everybody = sa.select(User).where(User.erased_at.is_(None), ~User.awaits_approval).order_by(*BY_NAME)
-    return csv_response("people", people_table(everybody.execution_options(yield_per=500)))
-
-
-def people_table(statement: sa.Select[Any]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of the table, the first of which names the columns."""
-    yield *LISTED, "state"
-    for user in db.session.scalars(statement):
-        profile = (getattr(user, name) for name in PROFILE_FIELDS)
-        state = "Active" if user.is_active else "Deactivated"
-        yield user.name, user.username, user.email or "", user.role.label, *profile, state
+    """Download the active people as a table for a spreadsheet, which can be imported again."""
+    people = db.session.scalars(User.active())
+    rows = (
+        (user.name, user.username, user.email or "", user.role.label, *(getattr(user, name) for name in PROFILE_FIELDS))
+        for user in people
+    )
+    return csv_response("people", itertools.chain([LISTED], rows))
 
 
 @admin.route("/people/import", methods=["GET", "POST"])
@@ -8593,66 +8506,42 @@ def import_people() -> ResponseReturnValue:
     """Add many people from a list: first show what would happen with each line, then add all of them, or none."""
     form, lines = ImportForm(), None
     if form.validate_on_submit():
-        upload = request.files.get("upload")
-        if upload:
-            form.text.data = decode_list(upload.read(IMPORT_MAX))
+        if upload := request.files.get("upload"):
+            form.text.data = decode_list(upload.read())
         with form.errors_from_model():
-            lines = None if "change" in request.form else read_list(form.text.data or "")
-            added = [line.values for line in lines or () if not (line.is_known or line.errors)]
-            if "add" in request.form and added and not any(line.errors for line in lines or ()):
-                roles = [{**values, "role": Role[(values["role"] or "member").upper()]} for values in added]
-                User.create_listed(current_user, roles, form.by_email.data)
-                return redirect_with_flash(
-                    "/admin/people", f"{plural(len(added), 'person', 'people')} added.".capitalize()
-                )
-    return form_page("admin/import.html", form, lines=lines, columns=LISTED)
+            lines = read_list(form.text.data or "")
+            new = [line for line in lines if not line.is_known]
+            if "add" in request.form and new and not any(line.errors for line in new):
+                people = [line.values | {"role": Role[line.values["role"].upper()]} for line in new]
+                User.create_listed(current_user, people, form.by_email.data)
+                return redirect_with_flash("/admin/people", f"{plural(len(new), 'person', 'people')} added.")
+    return form_page("admin/import.html", form, lines=lines)
 
 
 @admin.route("/invitations", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
 def invitations() -> ResponseReturnValue:
-    """List the open invitations, and make another one. Its link is shown once, or sent."""
-    form, seen = InvitationForm(), db.session.scalars(Topic.visible_to(current_user)).all()
-    form.topic_ids.choices = choices(
-        (topic.id, f"{topic.name} (private)" if topic.private else topic.name) for topic in seen
-    )
+    """List the open invitations, and make another one. Its link is shown once, and may be sent."""
+    form = InvitationForm()
+    form.topic_ids.choices = choices(names_of(Topic.visible_to(current_user)))
     if not mail_is_on():
         del form.email
     if form.validate_on_submit():
-        values = form_values(form, "name", "role", "days", "topic_ids")
-        email = form.email.data if form.email else ""
-        values |= {"email": email or None, "uses_most": 1 if email else form.uses_most.data}
-        with form.errors_from_model():
-            return hand_over(*Invitation.create(current_user, form_id=checked_form_id(form.form_id), **values))
-    page = paginate(
-        Invitation.open().options(contains_eager(Invitation.author)),
-        (Invitation.id.desc(),),
-        request.args.get("before"),
-    )
-    return form_page(
-        "admin/invitations.html", form, page=page, seen={topic.id for topic in seen}, mail_is_on=mail_is_on()
-    )
+        values: dict[str, Any] = form.data | {"form_id": checked_form_id(form.form_id)}
+        return hand_over(*Invitation.create(current_user, **values))
+    page = paginate(Invitation.open(), (Invitation.id.desc(),), request.args.get("before"))
+    return form_page("admin/invitations.html", form, page=page)
 
 
 def hand_over(invitation: Invitation, token: str) -> ResponseReturnValue:
-    """Send the link of an invitation by email, or show it once."""
+    """Show the link of an invitation once, and send it if there is an address."""
     link, trouble = f"{site_address(current_app.config)}/invite/{token}", ""
     if invitation.email and mail_is_on():
         try:
             send_at_once(invitation, "mail/invitation.html", invitation=invitation, link=link)
-            return redirect_with_flash("/admin/invitations", f"Invitation sent to {invitation.email}.")
         except ValidationError as error:
             trouble = error.message
-    topics = invitation.topics_seen_by(current_user)
-    context = {"invitation": invitation, "link": link, "trouble": trouble, "topics": topics, "reach": reach()}
-    return render_template("admin/invitation.html", **context)
-
-
-@admin.post("/invitations/<int:invitation_id>/renew")
-@role_required(Role.ADMIN)
-def renew_invitation(invitation_id: int) -> ResponseReturnValue:
-    """Show a new link of one's own invitation, or send it again."""
-    return hand_over(*Invitation.renew(current_user, invitation_id))
+    return render_template("admin/invitation.html", invitation=invitation, link=link, trouble=trouble, reach=reach())
 
 
 @admin.post("/invitations/<int:invitation_id>/withdraw")
@@ -8663,33 +8552,17 @@ def withdraw_invitation(invitation_id: int) -> ResponseReturnValue:
     return redirect_with_flash("/admin/invitations", "Invitation withdrawn. Its link doesn't work any more.")
 
 
-@admin.get("/approvals")
-@role_required(Role.ADMIN)
-def approvals() -> ResponseReturnValue:
-    """List the people who signed up and wait to be let in, the first one first."""
-    waiting = sa.select(User).where(User.awaits_approval)
-    return render_template("admin/approvals.html", page=paginate(waiting, (User.id.asc(),), request.args.get("before")))
-
-
 def people_waiting() -> int:
     """Return how many people wait for approval."""
     return count_of(User, User.awaits_approval)
 
 
-@admin.post("/approvals/<int:user_id>/approve")
-@role_required(Role.ADMIN)
-def approve(user_id: int) -> ResponseReturnValue:
-    """Let a person in."""
-    person = User.approve(current_user, user_id)
-    return redirect_with_flash("/admin/approvals", f"{person.name} can sign in now.")
-
-
-@admin.post("/approvals/<int:user_id>/decline")
+@admin.post("/people/<int:user_id>/decline")
 @role_required(Role.ADMIN)
 def decline(user_id: int) -> ResponseReturnValue:
     """Delete the account of a person who was not let in."""
-    person = User.decline(current_user, user_id)
-    return redirect_with_flash("/admin/approvals", f"{person.name} was declined, and their account deleted.")
+    User.decline(current_user, user_id)
+    return redirect_with_flash("/admin/people", "Declined, and their account deleted.")
 
 
 def generate_password() -> str:
@@ -8785,7 +8658,7 @@ def deactivate(user_id: int) -> ResponseReturnValue:
 def reactivate(user_id: int) -> ResponseReturnValue:
     """Let a deactivated person sign in again."""
     User.reactivate(current_user, user_id)
-    return redirect_with_flash(f"/admin/people/{user_id}", "Reactivated: they can sign in again.")
+    return redirect_with_flash(f"/admin/people/{user_id}", "They can sign in now.")
 
 
 @admin.post("/people/<int:user_id>/password")
@@ -10914,8 +10787,6 @@ def unsubscribe_signer() -> URLSafeSerializer:
 def write_mail(mail: OutgoingMail, told: Sequence[Notification]) -> EmailMessage:
     """Return an email about these notifications. Raises as `compose` does."""
     domain, base, g.now = sender_domain(), site_address(current_app.config), utcnow()
-    if mail.kind in ("waiting", "approved", "welcome"):
-        return compose(mail.user, "mail/joining.html", {}, kind=mail.kind, about=MAIL_KINDS[mail.kind])
     if mail.kind in ACCOUNT_MAILS:
         link = f"{base}/reset/{ResetLink.create(mail.user_id)}" if mail.kind == "reset" else ""
         return compose(mail.user, "mail/account.html", {}, kind=mail.kind, about=MAIL_KINDS[mail.kind], link=link)
@@ -11087,7 +10958,6 @@ def clean_up() -> int:
         Attachment.prune()
         + empty_trash()
         + SignIn.forget_ended()
-        + Invitation.forget_ended()
         + delete_old_notifications()
         + delete_old_read_marks()
     )

@@ -24,7 +24,7 @@ from database import db
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 IDA = {"name": "Ida Berg", "username": "ida", "email": "ida@example.com", "password": PASSWORD, "confirm": PASSWORD}
-FORM = {"name": "Saturday team", "role": "20", "days": "7", "uses_most": "1"}
+FORM = {"name": "Saturday team", "role": "20", "uses_most": "1"}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def office(app, monkeypatch):
 
 def invite(people, topics=(), **values) -> SimpleNamespace:
     """Create an invitation as the administrator. Returns its id and token."""
-    values = {"name": "", "email": None, "role": Role.MEMBER, "uses_most": 1, "days": 7} | values
+    values = {"name": "", "email": "", "role": Role.MEMBER, "uses_most": 1} | values
     made, token = Invitation.create(
         people.admin, form_id=secrets.token_hex(16), topic_ids=[topic.id for topic in topics], **values
     )
@@ -72,7 +72,7 @@ def test_a_link_lets_someone_in_with_its_role_and_topics(people, topics, sign_in
     visitor = sign_in()
     shown = visitor.get(link_in(page)).text
     assert "Admin</b> invites you to join as editor." in re.sub(r"\s+", " ", shown)
-    assert "Everyone and 1 private topic" in re.sub(r"\s+", " ", shown)
+    assert "Management" not in shown
     answer = visitor.submit(link_in(page), IDA)
     assert (answer.status_code, answer.location) == (303, "/")
     assert "Welcome, Ida Berg." in visitor.get("/").text
@@ -89,7 +89,6 @@ def test_no_private_topic_is_ticked_before_one_is_chosen(people, topics, sign_in
     boxes = re.findall(r'<input type="checkbox"[^>]*name="topic_ids"[^>]*>', page)
     assert len(boxes) == 2
     assert not [box for box in boxes if "checked" in box]
-    assert "Management (private)" in page
 
 
 def test_a_private_topic_that_the_inviter_does_not_see_cannot_be_chosen(people, sign_in):
@@ -122,11 +121,10 @@ def test_only_a_hash_of_the_link_is_kept(people):
 
 
 def test_what_does_not_work_any_more_gets_one_and_the_same_page(people, sign_in):
-    ended = {name: invite(people) for name in ("expired", "used", "withdrawn", "renewed")}
+    ended = {name: invite(people) for name in ("expired", "used", "withdrawn")}
     set_columns(Invitation, ended["expired"].id, expires_at=database.utcnow())
     Invitation.accept(ended["used"].token, **profile("ivo"))
     Invitation.withdraw(people.admin, ended["withdrawn"].id)
-    Invitation.renew(people.admin, ended["renewed"].id)
     tokens = [*(made.token for made in ended.values()), "never-made"]
     for answers in (
         [sign_in().get(f"/invite/{token}") for token in tokens],
@@ -182,21 +180,16 @@ def test_a_form_that_is_sent_twice_makes_one_invitation(people, sign_in):
     assert [sign_in().get(link).status_code for link in (first, second)] == [410, 200]
 
 
-def test_open_invitations_are_listed_and_their_author_renews_them(people, topics, sign_in):
+def test_open_invitations_are_listed_and_every_administrator_withdraws_them(people, topics, sign_in):
     made = invite(people, [topics.private], name="Saturday team", uses_most=5)
-    other = add_person("olga", Role.ADMIN)
-    own, others = (sign_in(user).get("/admin/invitations").text for user in (people.admin, other))
-    assert "0 of 5 used" in own
-    assert "Management" in own
-    assert "Saturday team" in others
-    assert "Management" not in others  # who does not see the topic
-    assert ("New link" in own, "New link" in others) == (True, False)
-    assert sign_in(other).submit(f"/admin/invitations/{made.id}/renew").status_code == 404
-    link = link_in(sign_in(people.admin).submit(f"/admin/invitations/{made.id}/renew").text)
-    assert sign_in().get(link).status_code == 200
+    other = sign_in(add_person("olga", Role.ADMIN))
+    page = other.get("/admin/invitations").text
+    assert "Saturday team" in page
+    assert "0 of 5 used" in page
+    assert "Management" not in page  # who does not see the topic
+    assert other.submit(f"/admin/invitations/{made.id}/withdraw").status_code == 303
     assert sign_in().get(f"/invite/{made.token}").status_code == 410
-    assert sign_in(other).submit(f"/admin/invitations/{made.id}/withdraw").status_code == 303
-    assert sign_in().get(link).status_code == 410
+    assert other.submit(f"/admin/invitations/{made.id}/withdraw").status_code == 404
 
 
 def test_what_happens_to_an_invitation_is_recorded(people, sign_in):
@@ -215,14 +208,13 @@ def test_an_email_is_offered_only_where_there_is_a_mail_server(people, sign_in):
     assert 'name="email"' not in browser.get("/admin/invitations").text
     page = browser.submit("/admin/invitations", FORM | {"email": "ida@example.com"}).text
     assert link_in(page)
-    assert value(sa.select(Invitation.email)) is None
+    assert "sent" not in page
 
 
-def test_an_invitation_by_email_brings_its_link_to_that_address_for_one_person(people, sign_in, office):
+def test_an_invitation_by_email_brings_its_link_to_that_address(people, sign_in, office):
     browser = sign_in(people.admin)
-    answer = browser.submit("/admin/invitations", FORM | {"email": "ida@example.com", "uses_most": "20"})
-    assert (answer.status_code, answer.location) == (303, "/admin/invitations")
-    assert "Invitation sent to ida@example.com." in browser.get("/admin/invitations").text
+    page = browser.submit("/admin/invitations", FORM | {"email": "ida@example.com"}).text
+    assert "Invitation sent to ida@example.com." in page
     (message,) = office.messages
     assert message["To"] == "Saturday team <ida@example.com>"
     assert message["Subject"] == "Admin invites you to Corkboard"
@@ -230,7 +222,7 @@ def test_an_invitation_by_email_brings_its_link_to_that_address_for_one_person(p
     visitor = sign_in()
     assert 'value="ida@example.com"' in visitor.get(link_in(text)).text
     assert visitor.submit(link_in(text), IDA).status_code == 303
-    assert value(sa.select(Invitation.uses_most)) == 1
+    assert value(sa.select(Invitation.uses)) == 1
 
 
 def test_an_email_that_cannot_be_sent_leaves_the_link_to_hand_over(people, sign_in, office):
@@ -262,9 +254,9 @@ def test_a_list_is_shown_line_by_line_before_anybody_is_added(people, sign_in):
     browser, before = sign_in(people.admin), value(sa.select(sa.func.count()).select_from(User))
     page = check(browser, LIST + "Somebody,,member@example.com,,\n").text
     assert verdicts(page) == [
-        "2 Ida Berg ida@example.com ida.berg editor Will be added",
+        "2 Ida Berg ida@example.com ida Editor Will be added",
         "3 Zoë Lund zoe Member Will be added",
-        "4 Somebody member@example.com Member Already here, skipped",
+        "4 Somebody member@example.com member Member Already here, skipped",
     ]
     assert "2 to add, 1 already here, 0 to correct" in page
     assert value(sa.select(sa.func.count()).select_from(User)) == before
@@ -272,11 +264,11 @@ def test_a_list_is_shown_line_by_line_before_anybody_is_added(people, sign_in):
     assert answer.status_code == 303
     assert "2 people added." in browser.get(answer.location).text
     db.session.rollback()
-    added = db.session.scalar(sa.select(User).where(User.username == "ida.berg"))
+    added = db.session.scalar(sa.select(User).where(User.username == "ida"))
     assert added is not None
     assert (added.role, added.title, added.email) == (Role.EDITOR, "Baker", "ida@example.com")
     assert added.must_change_password
-    assert corkboard.authenticate("ida.berg", "") is None
+    assert corkboard.authenticate("ida", "") is None
     again = check(browser, LIST, add="1").text  # sent twice, it adds nobody
     assert "0 to add, 2 already here, 0 to correct" in again
 
@@ -287,12 +279,13 @@ def test_a_list_is_shown_line_by_line_before_anybody_is_added(people, sign_in):
         (",x1,x@example.com,", "Name: Fill this in."),
         ("Ida,ida berg,,", "Username: Use letters"),
         ("Ida,,ida@example,", "Email: Enter an email address such as ana@example.com"),
-        ("Ida,,,Owner", "Role: There is no role “Owner”. Use Reader, Member, Editor or Admin."),
-        ("Ida,member,other@example.com,", "Username: Someone here has it already."),
-        ("Ida,zoe,,", "Username: Line 2 has it, too."),
-        ("Ida,,ZOE@example.com,", "Email: Line 2 has it, too."),
-        ("Berg, Ida,ida,ida@example.com,reader", "Role: There is no role “ida@example.com”."),
-        ("王芳,,,", "Username: Fill this in."),
+        ("Ida,ida,,Owner", "Role: Use Reader, Member, Editor or Admin."),
+        ("Ida,member,other@example.com,", "Username: Someone has it already, here or in a line before."),
+        ("Ida,everyone,other@example.com,", "Username: Someone has it already, here or in a line before."),
+        ("Ida,zoe,,", "Username: Someone has it already, here or in a line before."),
+        ("Ida,ida,ZOE@example.com,", "Email: Someone has it already, here or in a line before."),
+        ("Berg, Ida,ida,ida@example.com,reader", "Role: Use Reader, Member, Editor or Admin."),
+        ("Ida,,,", "Username: Fill this in."),
     ],
 )
 def test_one_line_that_is_wrong_says_why_and_nobody_is_added(people, sign_in, line, words):
@@ -322,24 +315,15 @@ def test_files_as_spreadsheets_save_them_are_read(people, sign_in, separator, en
     content = "\r\n".join(separator.join(row) for row in rows).encode(encoding)
     browser = sign_in(people.admin)
     page = browser.submit("/admin/people/import", {"upload": (io.BytesIO(content), "people.csv")}).text
-    assert verdicts(page) == ["2 Zoë Löwe zoe@example.com zoe.lowe Member Will be added"]
-    carried = re.search(r'<textarea name="text" hidden>\n(.*?)</textarea>', page, re.DOTALL)
+    assert verdicts(page) == ["2 Zoë Löwe zoe@example.com zoe Member Will be added"]
+    carried = re.search(r'<textarea[^>]*name="text"[^>]*>\r?\n?(.*?)</textarea>', page, re.DOTALL)
     assert carried is not None
     assert check(browser, corkboard.html.unescape(carried[1]), add="1").status_code == 303
-    assert value(sa.select(User.phone).where(User.username == "zoe.lowe")) == "+44 1"
+    assert value(sa.select(User.phone).where(User.username == "zoe")) == "+44 1"
 
 
 def test_a_list_comes_back_to_be_changed(people, sign_in):
-    page = check(sign_in(people.admin), LIST, change="1").text
-    assert "Zoë Lund,zoe" in page
-    assert "hidden>" not in page.partition("<textarea")[2].partition("</textarea>")[0]
-
-
-def test_people_of_one_name_get_usernames_of_their_own(people, sign_in):
-    lines = verdicts(check(sign_in(people.admin), "name\nIda Berg\nIda Berg\nMember\n").text)
-    assert lines[0].startswith("2 Ida Berg ida.berg ")
-    assert lines[1].startswith("3 Ida Berg ida.berg2 ")
-    assert lines[2].endswith("Already here, skipped")
+    assert "Zoë Lund,zoe" in check(sign_in(people.admin), LIST).text
 
 
 def test_people_who_were_listed_are_told_by_email_where_there_is_a_mail_server(people, sign_in, office):
@@ -350,7 +334,7 @@ def test_people_who_were_listed_are_told_by_email_where_there_is_a_mail_server(p
     assert corkboard.send_mail() == 1  # the other has no address
     (message,) = office.messages
     assert message["To"] == "Ida Berg <ida@example.com>"
-    assert "ida.berg" in message.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+    assert "Your username is ida." in message.get_body(("plain",)).get_content()  # type: ignore[union-attr]
 
 
 def test_five_thousand_people_are_added_in_less_than_a_minute(people, sign_in, monkeypatch):
@@ -375,7 +359,7 @@ def test_everybody_is_exported_as_a_table_that_is_harmless_and_can_be_imported_a
         "'=1+1", "'+44 20", "'@home", "'-x",
     ]  # fmt: skip
     assert rows["admin"]["role"] == "Admin"
-    page = check(browser, answer.text).text
+    page = check(browser, answer.text.removeprefix("\ufeff")).text
     assert "0 to add, 5 already here, 0 to correct" in page
 
 
@@ -432,44 +416,39 @@ def test_who_waits_is_seen_by_nobody_else(people, sign_in, waiting):
 
 def test_who_is_approved_can_sign_in(people, sign_in, waiting):
     browser = sign_in(people.admin)
-    page = browser.get("/admin/approvals").text
+    page = browser.get("/admin/people?state=waiting").text
     assert "Ida Berg" in page
     assert re.search(r'class="count">1<span[^>]*> waiting', page)
-    assert browser.submit(f"/admin/approvals/{waiting.id}/approve").status_code == 303
-    assert "Nobody is waiting" in browser.get("/admin/approvals").text
+    assert f"/admin/people/{waiting.id}/decline" in page
+    assert browser.submit(f"/admin/people/{waiting.id}/reactivate").status_code == 303
+    assert "No matches" in browser.get("/admin/people?state=waiting").text
     assert log_in(sign_in).status_code == 303
-    assert browser.submit(f"/admin/approvals/{waiting.id}/decline").status_code == 404  # it is decided
+    assert browser.submit(f"/admin/people/{waiting.id}/decline").status_code == 404  # it is decided
 
 
 def test_who_is_declined_is_gone_and_can_ask_again(people, sign_in, waiting):
     browser = sign_in(people.admin)
-    assert browser.submit(f"/admin/approvals/{waiting.id}/decline").status_code == 303
+    assert browser.submit(f"/admin/people/{waiting.id}/decline").status_code == 303
     assert ida() is None
     assert "Wrong username or password." in log_in(sign_in).text
     assert sign_in().submit("/register", IDA).status_code == 303
 
 
-def test_reactivating_lets_in_as_well(people, sign_in, waiting):
-    sign_in(people.admin).submit(f"/admin/people/{waiting.id}/reactivate")
-    assert value(sa.select(User.awaits_approval).where(User.id == waiting.id)) is False
-    assert log_in(sign_in).status_code == 303
-
-
 def test_two_administrators_who_decide_at_once_leave_one_decision(app, people, waiting):
     outcomes = together(
-        app, lambda: User.approve(people.admin, waiting.id), lambda: User.decline(people.admin, waiting.id)
+        app, lambda: User.reactivate(people.admin, waiting.id), lambda: User.decline(people.admin, waiting.id)
     )
-    assert {type(outcome) for outcome in outcomes} == {User, NotVisible}
+    assert {type(outcome) for outcome in outcomes} == {type(None), NotVisible}
     left = value(sa.select(User.awaits_approval).where(User.id == waiting.id))
-    assert left is (False if isinstance(outcomes[0], User) else None)
+    assert left is (False if outcomes[0] is None else None)
 
 
 def test_administrators_hear_of_who_waits_and_who_waited_of_the_decision(people, sign_in, office, waiting):
     db.session.rollback()
     assert corkboard.send_mail() == 1
     assert office.messages[-1]["To"] == "Admin <admin@example.com>"
-    assert "/admin/approvals" in str(office.messages[-1])
-    User.approve(people.admin, waiting.id)
+    assert "/admin/people?state=3Dwaiting" in str(office.messages[-1])
+    User.reactivate(people.admin, waiting.id)
     db.session.rollback()
     assert corkboard.send_mail() == 1
     assert office.messages[-1]["To"] == "Ida Berg <ida@example.com>"
@@ -478,7 +457,7 @@ def test_administrators_hear_of_who_waits_and_who_waited_of_the_decision(people,
 
 
 def test_each_decision_is_recorded(people, sign_in, waiting):
-    User.approve(people.admin, waiting.id)
+    User.reactivate(people.admin, waiting.id)
     db.session.rollback()
     done = db.session.scalars(sa.select(Activity.action).where(Activity.object_id == waiting.id)).all()
     assert {"person.asked", "person.approved"} <= {*done}
@@ -494,8 +473,7 @@ def test_an_invitation_needs_no_approval(people, sign_in):
     assert visitor.get("/").status_code == 200
 
 
-def test_old_invitations_are_cleared_away(app, people):
-    made, kept = invite(people), invite(people)
-    set_columns(Invitation, made.id, expires_at=database.utcnow() - timedelta(days=60))
-    corkboard.clean_up()
+def test_expired_invitations_are_gone_when_another_is_made(people):
+    set_columns(Invitation, invite(people).id, expires_at=database.utcnow() - timedelta(days=1))
+    kept = invite(people)
     assert value(sa.select(Invitation.id)) == kept.id

@@ -103,7 +103,7 @@ FILLINGS: dict[str, dict[str, Any]] = {
     "admin.new_person": {"name": "Ida", "username": "ida", "email": "", "role": "20", "password": PASSWORD},
     "admin.edit_person": {"name": "Somebody", "email": ""},
     "admin.import_people": {"text": "name,email\nIda Berg,ida.berg@example.com", "add": "1"},
-    "admin.invitations": {"name": "Saturday team", "role": "20", "days": "7", "uses_most": "5", "topic_ids": "{open}"},
+    "admin.invitations": {"name": "Saturday team", "role": "20", "uses_most": "5", "topic_ids": "{open}"},
     "admin.set_role": {"role": "30"},
     "admin.change_username": {"username": "ada{unique}"},
     "admin.groups": {"name": "bakery{unique}", "member_ids": "{stranger}"},
@@ -293,8 +293,7 @@ class World:
         """An invitation by the admin, to the private topic too."""
         topics = [self.topics["open"], self.topics["private"]]
         made, token = Invitation.create(
-            self.users["admin"], form_id="e" * 32, name="", email=None, role=Role.MEMBER, uses_most=100, days=7,
-            topic_ids=topics,
+            self.users["admin"], form_id="e" * 32, name="", email="", role=Role.MEMBER, uses_most=100, topic_ids=topics,
         )  # fmt: skip
         self.invitations = {"invitation": made.id, "missing": MISSING}
         self.invitation_links = {"invitation": token}
