@@ -2353,11 +2353,6 @@ class Group(db.Model):
     # -- queries
 
     @property
-    def size(self) -> str:
-        """How many people it has, in words."""
-        return plural(len(self.people), "person", "people")
-
-    @property
     def member_ids(self) -> list[int]:
         return [user.id for user in self.people]
 
@@ -2369,8 +2364,8 @@ class Group(db.Model):
     @classmethod
     def people_in(cls, group_ids: Iterable[int]) -> set[int]:
         """Return the ids of the people in some groups."""
-        groups = db.session.scalars(sa.select(cls).where(cls.id.in_(group_ids)))
-        return {user_id for group in groups for user_id in group.member_ids}
+        members = sa.select(GroupMember.user_id).join(User).where(GroupMember.group_id.in_(group_ids), User.is_active)
+        return {*db.session.scalars(members)}
 
     @classmethod
     def has_name(cls, key: str) -> bool:
@@ -2381,7 +2376,7 @@ class Group(db.Model):
 
     @classmethod
     @transactional
-    def save(cls, actor: User, group_id: int | None, *, form_id: str, name: str, member_ids: Iterable[int]) -> None:
+    def save(cls, actor: User, group_id: int | None, *, name: str, member_ids: Iterable[int]) -> None:
         """Make a group, or change the people of the one with an id. Raises `ValidationError` for a name in use."""
         Setting.lock()  # people and groups share their names
         author = User.acting(actor.id, Role.ADMIN)
@@ -2389,7 +2384,7 @@ class Group(db.Model):
         if group is None:
             if cls.has_name(fold(name)) or User.by_username(name):
                 raise ValidationError("name", "A person or a group already has this name.")
-            group = cls(author_id=author.id, form_id=form_id, name=name, name_key=fold(name))
+            group = cls(author_id=author.id, form_id=secrets.token_hex(16), name=name, name_key=fold(name))
             db.session.add(group)
         group.people = [*db.session.scalars(User.active().where(User.id.in_(member_ids)))]
         db.session.flush()
@@ -3587,14 +3582,13 @@ def names_called(writer: User) -> set[str]:
 
 
 def is_called(names: set[str]) -> sa.ColumnElement[bool]:
-    """Whether folded names call a `User`: by name, with a group, as a follower or member of a topic, or everyone."""
+    """Whether folded names call a `User`: by name, with a group, as who follows a topic, or everyone."""
     if EVERYONE in names:
         return sa.true()
     topics = sa.select(Topic.id).where(Topic.slug.in_(names))
-    members = sa.select(TopicMember.user_id).where(TopicMember.topic_id.in_(topics))
     grouped = sa.select(GroupMember.user_id).join(Group).where(Group.name_key.in_(names))
-    by_topic = sa.or_(follows("following", Follow.topic_id.in_(topics)), User.id.in_(members))
-    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), by_topic)
+    following = follows("following", Follow.topic_id.in_(topics))
+    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), following)
 
 
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
@@ -6033,11 +6027,8 @@ class AutosaveForm(PostForm):
 def groups_field() -> Any:
     """Return a field of groups, each of which stands for its people."""
     words = "A group is a shortcut: it adds the people who are in it now, and no later changes."
-
-    def offers() -> list[SelectChoice]:
-        return choices((group.id, f"Add the {group.size} of {group.name}") for group in Group.listed())
-
-    return SelectMultipleField("Groups", coerce=int, choices=offers, description=words)
+    offered = lambda: choices((group.id, f"The people of {group.name}") for group in Group.listed())  # noqa: E731
+    return SelectMultipleField("Groups", coerce=int, choices=offered, description=words)
 
 
 class MustReadForm(SiteForm):
@@ -6089,7 +6080,6 @@ class TopicForm(SiteForm):
 
 class NewTopicForm(TopicForm):
     private = BooleanField("Private", description="Only its members see it: you, and the people you choose.")
-    groups = groups_field()
     members = SelectMultipleField("Who else can see it", coerce=int)
     form_id = form_id_field()
 
@@ -6100,7 +6090,6 @@ class GroupForm(SiteForm):
         description="What people type after an @, e.g. kitchen", render_kw={"autocomplete": "off"},
     )  # fmt: skip
     member_ids = SelectMultipleField("Who is in it", coerce=int)
-    form_id = form_id_field()
 
 
 class MembersForm(SiteForm):
@@ -8058,8 +8047,7 @@ def manage() -> ResponseReturnValue:
     form = NewTopicForm()
     form.members.choices = choices(names_of(User.active().where(User.id != current_user.id)))
     if form.validate_on_submit():
-        values = form_values(form, "name", "description", "private", "followed_by_default")
-        values["members"] = {*(form.members.data or ()), *Group.people_in(form.groups.data or ())}
+        values = form_values(form, "name", "description", "private", "followed_by_default", "members")
         with form.errors_from_model():
             topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
             onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
@@ -8577,16 +8565,11 @@ def asked_people(asked: Mapping[str, str], topics: list[tuple[int, str]]) -> Ite
         "state": {"active": User.is_active, "deactivated": ~User.is_active},
         "role": {str(int(role)): User.role == role for role in Role},
         "topic": {str(topic_id): User.sees(topic_id) for topic_id, _name in topics},
-        "unseen": {days: unseen_for(int(days)) for days in ("30", "90")},
+        "unseen": {"90": sa.func.coalesce(User.last_active_at, LONG_AGO) < g.now - timedelta(days=90)},
     }
     for name, known in filters.items():
         if asked.get(name) in known:
             yield known[asked[name]]
-
-
-def unseen_for(days: int) -> sa.ColumnElement[bool]:
-    """Whether a `User` was not seen for some days, or never."""
-    return sa.func.coalesce(User.last_active_at, LONG_AGO) < g.now - timedelta(days=days)
 
 
 @admin.route("/people/new", methods=["GET", "POST"])
@@ -8846,12 +8829,12 @@ def groups(group_id: int | None = None) -> ResponseReturnValue:
     form = GroupForm(obj=group)
     form.member_ids.choices = choices(names_of(User.active()))
     if group:
-        form.name.validators, form.name.data = (), group.name  # it stays
+        del form.name  # it stays
     if form.validate_on_submit():
-        values = form_values(form, "name", "member_ids")
+        name = group.name if group else form.name.data
         with form.errors_from_model():
-            Group.save(current_user, group_id, form_id=checked_form_id(form.form_id), **values)
-            return redirect_with_flash("/admin/groups", f"Group @{form.name.data} saved.")
+            Group.save(current_user, group_id, name=name, member_ids=form.member_ids.data or ())
+            return redirect_with_flash("/admin/groups", f"Group @{name} saved.")
     return form_page("admin/groups.html", form, group=group, groups=Group.listed())
 
 
@@ -10868,7 +10851,7 @@ class Demo:
         self.owner = next(iter(self.people.values()))
         for name, usernames in self.company["groups"].items():
             member_ids = [self.people[username].id for username in usernames]
-            Group.save(self.owner, None, form_id=secrets.token_hex(16), name=name, member_ids=member_ids)
+            Group.save(self.owner, None, name=name, member_ids=member_ids)
         for topic in self.company["topics"]:
             self.topics[topic["name"]] = self.add_topic(**topic)
         if is_new_site:
