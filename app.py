@@ -6735,7 +6735,7 @@ EXPORTED: dict[str, tuple[Any, str, str]] = {
 def send_export(person: User) -> Response:
     """Record the export of a person's data, and send it as a ZIP file: tables in JSON, and what they uploaded."""
     User.record_export(current_user, person)
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (sending it closes it)
+    file = tempfile.SpooledTemporaryFile(1024 * 1024)  # noqa: SIM115 (sending it closes it)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, (model, owner, columns) in EXPORTED.items():
             things = exported(model, getattr(model, owner), person)
