@@ -169,7 +169,7 @@ def test_mentions_of_an_old_username_become_words(people, topics, sign_in):
 def archive_of(answer) -> dict[str, str]:
     assert answer.status_code == 200
     assert answer.mimetype == "application/zip"
-    with zipfile.ZipFile(io.BytesIO(answer.data)) as archive:
+    with answer, zipfile.ZipFile(io.BytesIO(answer.data)) as archive:
         assert archive.testzip() is None
         return {name: archive.read(name).decode() for name in archive.namelist()}
 
