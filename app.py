@@ -51,6 +51,7 @@ import smtplib
 import socket
 import ssl
 import sys
+import tempfile
 import threading
 import time
 import tomllib
@@ -99,6 +100,7 @@ from flask import (
     redirect,
     render_template,
     request,
+    send_file,
     send_from_directory,
     session,
     stream_with_context,
@@ -441,7 +443,7 @@ _FILE_LINK = re.compile(r'<a href="/files/[^"]*"(?: [a-z]+="[^"]*")*>(.*?)</a>',
 _PICTURE = re.compile(r'<img src="[^"]*" alt="([^"]*)"(?: [a-z]+="[^"]*")*>')
 _OWN_FILE = re.compile(r"/files/([0-9]{1,9})/")
 _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~-]+\)", re.ASCII)
-_MENTION_LINK = re.compile(r'<a class="mention" href="/(?:people/)?([^"]+)"')
+_MENTION_LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"')
 EVERYONE = "everyone"  # the name after an @ by which editors call everybody
 AT_SIGNS = "@＠﹫"  # the second is what Chinese and Japanese keyboards type
 _MENTION = re.compile("(?<![@＠﹫])[@＠﹫]([A-Za-z0-9][A-Za-z0-9._-]{0,66}[A-Za-z0-9])(?![@＠﹫])")
@@ -688,13 +690,10 @@ def _render_link(renderer: Any, tokens: Sequence[Token], place: int, options: An
 
 
 def _render_mention(_renderer: Any, tokens: Sequence[Token], place: int, _options: Any, env: Any) -> str:
-    """Render a name as it was typed, as a link if such a person exists, or if it calls several people."""
+    """Render a name as it was typed, as a link if it calls somebody."""
     typed = tokens[place].content
-    name = fold(typed[1:])
-    if name in env["people"]:
-        return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>'
-    path, title = env["calls"].get(name, ("", ""))
-    return f'<a class="mention" href="/{path}" title="{title}">{typed}</a>' if path else typed
+    is_known = fold(typed[1:]) in env["people"]
+    return f'<a class="mention" href="/people/{typed[1:]}">{typed}</a>' if is_known else typed
 
 
 def _names_in(tokens: Iterable[Token]) -> set[str]:
@@ -703,7 +702,7 @@ def _names_in(tokens: Iterable[Token]) -> set[str]:
 
 
 def mentioned_names(html: str) -> set[str]:
-    """Return the folded names that a rendered text mentions: of people and groups, and of topics as in topics/news."""
+    """Return the folded names that a rendered text mentions: of people, groups and topics."""
     return {fold(name) for name in _MENTION_LINK.findall(html)}
 
 
@@ -727,21 +726,17 @@ def render_markdown(
     source: str,
     sizes: Mapping[int, tuple[int, int]] | None = None,
     people: Callable[[set[str]], Iterable[str]] = lambda _names: (),
-    calls: Callable[[set[str]], Mapping[str, tuple[str, str]]] = lambda _names: {},
 ) -> str:
     """Return the sanitized HTML of a Markdown source.
 
-    `sizes` maps the ids of pictures to their width and height. `people` takes folded usernames, and returns those that
-    exist. `calls` takes the other names, and returns those of several people, each with a path and a title. Raises
-    `ValidationError` for a text that is too complex.
+    `sizes` maps the ids of pictures to their width and height. `people` takes folded names, and returns those that
+    call somebody. Raises `ValidationError` for a text that is too complex.
     """
     # Footnotes of several texts on one page need different ids.
     env: dict[str, Any] = {"docId": secrets.token_hex(4)}
     tokens = MARKDOWN.parse(source, env)
     names = _names_in(tokens)
     env |= {"sizes": sizes or {}, "people": set(people(names)) if names else set()}
-    others = names - env["people"]
-    env["calls"] = calls(others) if others else {}
     rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, env)
     return _PICTURES.sub(_as_gallery, SANITIZER.clean(_CELL_ALIGNMENT.sub(r'<\1 align="\2">', rendered)))
 
@@ -1290,25 +1285,17 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def edit_person(cls, actor: User, user_id: int, *, name: str, email: str) -> None:
-        """Correct a person's name and email address. Raises `ValidationError` if somebody else has the address."""
-        user = cls._get_for_change(actor, user_id)
-        user._fill_in(name=name, email=email)
-        Activity.record(actor, "person.edited", user)
+    def edit_person(cls, actor: User, user_id: int, *, name: str, email: str, username: str = "") -> None:
+        """Correct a person's name, email address, and perhaps username. Afterwards, call `rerender_texts`.
 
-    @classmethod
-    @transactional
-    def change_username(cls, actor: User, user_id: int, username: str) -> None:
-        """Give a person another username: people their own, administrators anyone. Afterwards, call `rerender_texts`.
-
-        Raises `ValidationError` for a name in use.
+        Raises `ValidationError` for a username or address in use.
         """
-        Setting.lock()
-        user = cls.acting(actor.id) if user_id == actor.id else cls._get_for_change(actor, user_id)
-        before = user.username
-        user._fill_in(username=username)
-        outdate_mentions(before)
-        Activity.record(actor, "person.username", user, username, {"username": (before, username)})
+        user, changes = cls._get_for_change(actor, user_id), dict[str, Any]()
+        if username and username != user.username:
+            outdate_mentions(user.username)
+            changes["username"] = (user.username, username)
+        user._fill_in(name=name, email=email, username=username or user.username)
+        Activity.record(actor, "person.edited", user, changes=changes)
 
     @classmethod
     @transactional
@@ -1349,10 +1336,10 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def record_export(cls, actor: User, user_id: int) -> None:
+    def record_export(cls, actor: User, person: User) -> None:
         """Record that a person's data is exported: by themselves, or by an administrator."""
-        cls.acting(actor.id, Role.READER if user_id == actor.id else Role.ADMIN)
-        Activity.record(actor, "person.exported", db.session.get_one(cls, user_id))
+        cls.acting(actor.id, Role.READER if person.id == actor.id else Role.ADMIN)
+        Activity.record(actor, "person.exported", person)
 
     @classmethod
     def erase(cls, actor: User, user_id: int) -> None:
@@ -1511,11 +1498,12 @@ class User(db.Model):
 
     def _blank(self) -> None:
         """Make this person a former colleague, of whom nothing is known and who can never sign in again."""
-        now, blank = utcnow(), dict.fromkeys((*PROFILE_FIELDS, "password_hash", "timezone"), "")
-        gone = "email away_from away_until stand_in_id totp_secret identity previous_visit_at last_active_at".split()  # noqa: SIM905
-        self.role, self.awaits_approval = Role.READER, False
-        self.erased_at, self.deactivated_at = now, self.deactivated_at or now
-        self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}", **blank, **dict.fromkeys(gone))
+        blank = dict.fromkeys((*PROFILE_FIELDS, "password_hash", "timezone"), "")
+        unknown = ("email", "away_from", "away_until", "stand_in_id", "totp_secret", "identity", "previous_visit_at")
+        self.erased_at = self.deactivated_at = utcnow()
+        self.role, self.awaits_approval, self.must_change_password = Role.READER, False, False
+        blank |= dict.fromkeys((*unknown, "last_active_at"))
+        self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}", **blank)
 
     @classmethod
     def _join(cls, email: str, name: str) -> Self:
@@ -2300,52 +2288,42 @@ class Group(db.Model):
     # -- queries
 
     @property
-    def size(self) -> str:
-        """How many people it has, in words."""
-        return plural(len(self.people), "person", "people")
-
-    @property
     def member_ids(self) -> list[int]:
         return [user.id for user in self.people]
 
     @classmethod
-    def listed(cls, *which: sa.ColumnElement[bool]) -> Sequence[Group]:
-        """Return the groups, or those for which all of `which` holds, by name."""
-        return db.session.scalars(sa.select(cls).where(*which).order_by(cls.name_key)).all()
+    def listed(cls) -> Sequence[Group]:
+        """Return the groups by name."""
+        return db.session.scalars(sa.select(cls).order_by(cls.name_key)).all()
 
     @classmethod
     def people_in(cls, group_ids: Iterable[int]) -> set[int]:
         """Return the ids of the people in some groups."""
-        return {user_id for group in cls.listed(cls.id.in_(group_ids)) for user_id in group.member_ids}
+        members = sa.select(GroupMember.user_id).join(User).where(GroupMember.group_id.in_(group_ids), User.is_active)
+        return {*db.session.scalars(members)}
 
     @classmethod
-    def has_name(cls, key: str, but: int | None = None) -> bool:
-        """Whether a folded name calls a group, other than the one with the id `but`, or everyone."""
-        return key == EVERYONE or any(group.id != but for group in cls.listed(cls.name_key == key))
+    def has_name(cls, key: str) -> bool:
+        """Whether a folded name calls a group, or everyone."""
+        return key == EVERYONE or db.session.scalar(sa.select(cls.id).filter_by(name_key=key)) is not None
 
     # -- actions
 
     @classmethod
     @transactional
-    def save(cls, actor: User, group_id: int | None, *, form_id: str, name: str, member_ids: Iterable[int]) -> None:
-        """Make a group, or change its name and people. Afterwards, call `rerender_texts`.
-
-        A form that is sent again changes the group that it made. Raises `ValidationError` for a name in use.
-        """
+    def save(cls, actor: User, group_id: int | None, *, name: str, member_ids: Iterable[int]) -> None:
+        """Make a group, or change the people of the one with an id. Raises `ValidationError` for a name in use."""
         Setting.lock()  # people and groups share their names
-        form = {"author_id": User.acting(actor.id, Role.ADMIN).id, "form_id": form_id}
-        which = {"id": group_id} if group_id else form
-        group = db.session.scalar(sa.select(cls).filter_by(**which)) or cls(**form)
-        key, is_new = fold(name), group.id is None
-        if cls.has_name(key, group.id) or db.session.scalar(sa.select(User.id).filter_by(username_key=key)):
-            raise ValidationError("name", "A person or a group already has this name.")
-        if not is_new:
-            outdate_mentions(group.name)
-        group.name, group.name_key = name, key
+        author = User.acting(actor.id, Role.ADMIN)
+        group = db.session.get(cls, group_id or 0)
+        if group is None:
+            if cls.has_name(fold(name)) or User.by_username(name):
+                raise ValidationError("name", "A person or a group already has this name.")
+            group = cls(author_id=author.id, form_id=secrets.token_hex(16), name=name, name_key=fold(name))
+            db.session.add(group)
         group.people = [*db.session.scalars(User.active().where(User.id.in_(member_ids)))]
-        db.session.add(group)
         db.session.flush()
-        Activity.record(actor, "group.created" if is_new else "group.edited", group)
+        Activity.record(actor, "group.saved", group)
 
     @classmethod
     @transactional
@@ -3432,13 +3410,12 @@ class Attachment(SoftDelete, db.Model):
 
     @classmethod
     def delete_of(cls, user: User) -> Sequence[str]:
-        """Delete a person's pictures, unused files and unpublished posts. Returns the files' names on the disk."""
-        unpublished = sa.and_(Post.author_id == user.id, Post.published_at.is_(None))
-        loose = sa.and_(cls.uploader_id == user.id, sa.or_(cls.is_unused(), cls.post.has(unpublished)))
-        theirs = sa.or_(cls.person_id == user.id, loose)
+        """Delete a person's unpublished posts, and their files in no other text. Returns the files' names."""
+        kept = cls.post.has(sa.or_(Post.is_published(), Post.author_id != user.id))
+        theirs = sa.and_(cls.uploader_id == user.id, cls.comment_id.is_(None), ~kept)
         stored = db.session.scalars(sa.select(cls.stored).where(theirs)).all()
-        for statement in (sa.delete(cls).where(theirs), sa.delete(Post).where(unpublished)):
-            db.session.execute(statement, execution_options={"synchronize_session": False})
+        db.session.execute(sa.delete(cls).where(theirs))
+        db.session.execute(sa.delete(Post).where(Post.author_id == user.id, Post.published_at.is_(None)))
         return stored
 
     @classmethod
@@ -3522,53 +3499,31 @@ def link_pages(body: str, user: User) -> str:
 
 def render_body(writer: User, body: str) -> str:
     """Return what somebody wrote as HTML: its pictures have their sizes, and it links to the people it mentions."""
-    calls = functools.partial(names_called, writer)
-    return render_markdown(body, Attachment.sizes(writer, body), User.usernames_among, calls)
+
+    def known(names: set[str]) -> set[str]:
+        return User.usernames_among(names - {EVERYONE}) | (names & names_called(writer))
+
+    return render_markdown(body, Attachment.sizes(writer, body), known)
 
 
-def names_called(writer: User, names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return those of some folded names by which a person can call several people, each with its path and a title.
+def names_called(writer: User) -> set[str]:
+    """Return the folded names by which a person can call several people.
 
-    They are topics that the person sees, groups, and for editors `EVERYONE`. A name of two of these is the last one's.
+    They are those of groups and, as their slugs, of topics that the person sees; for editors also `EVERYONE`.
     """
-    topics = {topic.slug: topic for topic in db.session.scalars(Topic.visible_to(writer).where(Topic.slug.in_(names)))}
-    paths = {slug: f"topics/{slug}" for slug in topics if slug != EVERYONE}
-    paths |= {group.name_key: f"people/{group.name_key}" for group in Group.listed(Group.name_key.in_(names))}
-    if EVERYONE in names and writer.is_editor:
-        paths[EVERYONE] = f"people/{EVERYONE}"
-    hidden = {slug for slug, topic in topics.items() if topic.private}  # others might see how many members it has
-    return {name: (path, "" if name in hidden else people_called(path)) for name, path in paths.items()}
-
-
-def people_called(path: str) -> str:
-    """Return how many people the name with a path calls, in words."""
-    return plural(count_of(User, User.is_active, is_called({path.removeprefix("people/")})), "person", "people")
+    slugs = db.session.scalars(Topic.visible_to(writer).with_only_columns(Topic.slug))
+    names = {*slugs, *db.session.scalars(sa.select(Group.name_key))} - {EVERYONE}
+    return {*names, EVERYONE} if writer.is_editor else names
 
 
 def is_called(names: set[str]) -> sa.ColumnElement[bool]:
-    """Whether names, as `mentioned_names` returns them, call a `User`: by name, with a group or topic, or everyone."""
+    """Whether folded names call a `User`: by name, with a group, as who follows a topic, or everyone."""
     if EVERYONE in names:
         return sa.true()
-    grouped = sa.select(GroupMember.user_id).join(Group, Group.id == GroupMember.group_id)
-    grouped = grouped.where(Group.name_key.in_(names))
-    chosen = sa.select(Follow.state).where(Follow.topic_id == Topic.id, Follow.user_id == User.id)
-    follows = (
-        sa.func.coalesce(
-            chosen.correlate(Topic, User).scalar_subquery(), sa.case((Topic.followed_by_default, "following"))
-        )
-        == "following"
-    )
-    topic = sa.exists().where(Topic.visible(User), sa.or_(Topic.private, follows))
-    topic = topic.where((sa.literal("topics/") + Topic.slug).in_(names)).correlate(User)
-    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), topic)
-
-
-def names_suggested(user: User, typed: str) -> dict[str, tuple[str, str]]:
-    """Return what calls several people and begins with what was typed after an @, as `names_called` does."""
-    slugs = db.session.scalars(Topic.visible_to(user).with_only_columns(Topic.slug))
-    names = {EVERYONE, *slugs, *(group.name_key for group in Group.listed())}
-    fitting = sorted(name for name in names if typed and name.startswith(fold(typed)))[: SUGGESTED_MOST // 2]
-    return dict(sorted(names_called(user, {*fitting} - User.usernames_among(fitting)).items()))
+    topics = sa.select(Topic.id).where(Topic.slug.in_(names))
+    grouped = sa.select(GroupMember.user_id).join(Group).where(Group.name_key.in_(names))
+    following = follows("following", Follow.topic_id.in_(topics))
+    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), following)
 
 
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
@@ -3577,11 +3532,10 @@ def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
 
 
 def outdate_mentions(name: str) -> None:
-    """Let `rerender_texts` render the texts again that link to a person or group, as part of an action."""
+    """Let `rerender_texts` render the texts again that mention a person or group, as part of an action."""
     for model in (Post, Comment):
-        links = sa.func.lower(model.html).contains(f'href="/people/{fold(name)}"', autoescape=True)
-        outdated = sa.update(model).where(links).values(renderer=0)
-        db.session.execute(outdated, execution_options={"synchronize_session": False})
+        links = model.html.icontains(f'href="/people/{name}"', autoescape=True)
+        db.session.execute(sa.update(model).where(links).values(renderer=0))
 
 
 def count_outdated_texts() -> int:
@@ -3788,16 +3742,10 @@ class Activity(db.Model):
     def forget(cls, user: User) -> None:
         """Blank a person's names and addresses in the record, as part of an action."""
         about = sa.and_(cls.object_type == "user", cls.object_id == user.id)
-        by_them = sa.or_(cls.actor_id == user.id, sa.and_(about, cls.actor_id.is_(None)))
-        bare = sa.func.replace(cls.lookup, cls.address, "")  # first: MySQL sets one column after the other
-        named = sa.and_(cls.action.in_(("topic.member_added", "topic.member_removed")), cls.detail == user.name)
-        blank = {"detail": "", "lookup": ""}
-        for statement in (
-            sa.update(cls).where(by_them).ordered_values((cls.lookup, bare), (cls.address, "")),
-            sa.update(cls).where(about).values(name=FORMER_COLLEAGUE, changes="{}", **blank),
-            sa.update(cls).where(named).values(**blank),
-        ):
-            db.session.execute(statement, execution_options={"synchronize_session": False})
+        theirs = sa.update(cls).where(sa.or_(cls.actor_id == user.id, about))
+        db.session.execute(theirs.values(address="", lookup=""))
+        db.session.execute(sa.update(cls).where(about).values(name=FORMER_COLLEAGUE, detail="", changes="{}"))
+        db.session.execute(sa.update(cls).where(cls.detail == user.name).values(detail="", lookup=""))
 
     @staticmethod
     def _name_of(thing: Any) -> tuple[str, bool]:
@@ -3868,7 +3816,6 @@ ACTIVITY_WORDS = {
     "person.recovery_code": "used a recovery code",
     "person.connected": "connected their company account",
     "person.rescued": "became an administrator again, with a new password, on the command line",
-    "person.username": "changed the username of",
     "person.exported": "exported the data of",
     "person.erased": "erased a person, now",
     "person.picture": "changed their picture",
@@ -4286,7 +4233,7 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
 
 
 def notify_mentioned(activity: Activity, names: set[str], thing: Post | Comment, among: Any = sa.true()) -> None:  # noqa: B008
-    """Notify the people whom a text mentions by these names, which are those of `mentioned_names`."""
+    """Notify the people whom a text mentions by these folded names."""
     if names:
         notify("mention", activity, thing, who=sa.and_(is_called(names), among))
 
@@ -5150,12 +5097,9 @@ BY_NAME = (User.name_key.asc(), User.id.asc())
 ALL_PEOPLE = sa.select(
     *(User.id, User.name, User.username, User.email, *(getattr(User, name) for name in PROFILE_FIELDS)),
     *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id),
-    *(User.role, User.deactivated_at, User.awaits_approval, User.last_active_at),
+    *(User.role, User.deactivated_at, User.awaits_approval, User.last_active_at, User.erased_at),
 )
 PEOPLE = ALL_PEOPLE.where(User.is_active)
-TOPICS_SEEN = (
-    sa.select(sa.func.count(Topic.id)).where(Topic.visible(User)).correlate(User).scalar_subquery().label("topics_seen")
-)
 
 
 # ======================================================================================================================
@@ -6002,11 +5946,8 @@ class AutosaveForm(PostForm):
 def groups_field() -> Any:
     """Return a field of groups, each of which stands for its people."""
     words = "A group is a shortcut: it adds the people who are in it now, and no later changes."
-
-    def offers() -> list[SelectChoice]:
-        return choices((group.id, f"Add the {group.size} of {group.name}") for group in Group.listed())
-
-    return SelectMultipleField("Groups", coerce=int, choices=offers, description=words)
+    offered = lambda: choices((group.id, f"The people of {group.name}") for group in Group.listed())  # noqa: E731
+    return SelectMultipleField("Groups", coerce=int, choices=offered, description=words)
 
 
 class MustReadForm(SiteForm):
@@ -6058,7 +5999,6 @@ class TopicForm(SiteForm):
 
 class NewTopicForm(TopicForm):
     private = BooleanField("Private", description="Only its members see it: you, and the people you choose.")
-    groups = groups_field()
     members = SelectMultipleField("Who else can see it", coerce=int)
     form_id = form_id_field()
 
@@ -6069,7 +6009,6 @@ class GroupForm(SiteForm):
         description="What people type after an @, e.g. kitchen", render_kw={"autocomplete": "off"},
     )  # fmt: skip
     member_ids = SelectMultipleField("Who is in it", coerce=int)
-    form_id = form_id_field()
 
 
 class MembersForm(SiteForm):
@@ -6086,22 +6025,17 @@ class PersonForm(SiteForm):
     email = email_field(required=False)
 
 
-class NewPersonForm(PersonForm):
+class EditPersonForm(PersonForm):
     username = username_field()
+
+
+class NewPersonForm(EditPersonForm):
     role = role_field()
     password = new_password(required=False, description="Leave empty to generate one that you can pass on")
 
 
 class RoleForm(SiteForm):
     role = role_field()
-
-
-class UsernameForm(SiteForm):
-    username = username_field()
-
-
-class EraseForm(SiteForm):
-    username = string_field("Type the username to confirm", USERNAME_MAX, shortest=1, render_kw={"autocomplete": "off"})
 
 
 class InvitationForm(SiteForm):
@@ -6649,71 +6583,29 @@ EXPORTED: dict[str, tuple[Any, str, str]] = {
     "files": (Attachment, "uploader_id", "id name size post_id comment_id created_at"),
     "profile": (User, "id", f"username name email {' '.join(PROFILE_FIELDS)} away_from away_until theme timezone"),
 }
-ZIP_PART = 64 * 1024  # bytes that are sent at once
 
 
 def send_export(person: User) -> Response:
-    """Record the export of a person's data, and send it."""
-    User.record_export(current_user, person.id)
-    return zip_response(f"{person.username}.zip", export_of(person))
+    """Record the export of a person's data, and send it as a ZIP file: tables in JSON, and what they uploaded."""
+    User.record_export(current_user, person)
+    file = tempfile.SpooledTemporaryFile(1024 * 1024)  # noqa: SIM115 (sending it closes it)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (model, owner, columns) in EXPORTED.items():
+            things = exported(model, getattr(model, owner), person)
+            rows = [{column: getattr(thing, column) for column in columns.split()} for thing in things]
+            archive.writestr(f"{name}.json", json.dumps(rows, default=str, ensure_ascii=False, indent=1))
+        for upload in exported(Attachment, Attachment.uploader_id, person):
+            with contextlib.suppress(FileNotFoundError):
+                archive.write(stored_path(upload.stored), f"files/{upload.id}-{upload.name}")
+    file.seek(0)
+    return send_file(file, "application/zip", as_attachment=True, download_name=f"{person.username}.zip")
 
 
-def export_of(person: User) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """Yield the name and the content of each file in a person's export: Markdown in JSON, and what they uploaded.
-
-    What others wrote is not in it, nor the name of anything that this person does not see.
-    """
-    yield "topics.json", json_rows(Topic.visible_to(person).with_only_columns(Topic.id, Topic.name))
-    for name, (model, owner, columns) in EXPORTED.items():
-        own = sa.select(*(getattr(model, column) for column in columns.split())).filter_by(**{owner: person.id})
-        yield f"{name}.json", json_rows(own.order_by(model.id))
-    for file in db.session.scalars(sa.select(Attachment).filter_by(uploader_id=person.id)).all():
-        yield f"files/{file.id}-{file.name}", file_parts(stored_path(file.stored))
-
-
-def json_rows(statement: Statement) -> Iterator[bytes]:
-    """Yield the rows of a statement as a JSON list, one in each line."""
-    before = "["
-    for row in db.session.execute(statement.execution_options(yield_per=500)).mappings():
-        yield f"{before}\n{json.dumps(dict(row), default=str, ensure_ascii=False)}".encode()
-        before = ","
-    yield b"\n]\n" if before == "," else b"[]\n"
-
-
-def file_parts(path: Path) -> Iterator[bytes]:
-    """Yield the content of a file; nothing if it is missing on the disk."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        while part := file.read(ZIP_PART):
-            yield part
-
-
-class ZipBuffer(bytearray):
-    """What `zipfile` has written and nobody has sent yet."""
-
-    def write(self, part: bytes) -> int:
-        self += part
-        return len(part)
-
-    def flush(self) -> None:
-        """Do nothing: `zipfile` calls this."""
-
-
-def zip_response(name: str, entries: Iterable[tuple[str, Iterable[bytes]]]) -> Response:
-    """Return a ZIP archive of some files, by name and content, as a download. It is made while it is sent."""
-
-    def parts() -> Iterator[bytes]:
-        buffer: Any = ZipBuffer()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path, content in entries:
-                with archive.open(path, "w", force_zip64=True) as file:
-                    for part in content:
-                        file.write(part)
-                        yield bytes(buffer)
-                        buffer.clear()
-        yield bytes(buffer)
-
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(stream_with_context(parts()), headers=headers, mimetype="application/zip")
+def exported(model: Any, owner: Any, person: User) -> Iterator[Any]:
+    """Return what is a person's in their export. An administrator gets the texts and files that they see themselves."""
+    others = person.id != current_user.id and model in (Post, Comment, Attachment)
+    things = model.visible_to(current_user) if others else sa.select(model)
+    return db.session.scalars(things.where(owner == person.id).order_by(model.id))
 
 
 # -- Pictures: encoded again, so that only what they show is kept ------------------------------------------------------
@@ -7072,19 +6964,6 @@ def profile() -> ResponseReturnValue:
                 Attachment.set_avatar(current_user, picture)
             return redirect_with_flash("/account", "Profile saved.")
     return form_page("account/profile.html", form, profile_fields=PROFILE_FIELDS)
-
-
-@account.route("/username", methods=["GET", "POST"])
-@login_required
-def username() -> ResponseReturnValue:
-    """Change one's own username."""
-    form = UsernameForm(obj=current_user)
-    if form.validate_on_submit():
-        with form.errors_from_model():
-            User.change_username(current_user, current_user.id, form.username.data)
-            rerender_texts()
-            return redirect_with_flash("/account", f"Your username is {form.username.data} now.")
-    return form_page("account/username.html", form)
 
 
 @account.post("/export")
@@ -7955,8 +7834,7 @@ def manage() -> ResponseReturnValue:
     form = NewTopicForm()
     form.members.choices = choices(names_of(User.active().where(User.id != current_user.id)))
     if form.validate_on_submit():
-        values = form_values(form, "name", "description", "private", "followed_by_default")
-        values["members"] = {*(form.members.data or ()), *Group.people_in(form.groups.data or ())}
+        values = form_values(form, "name", "description", "private", "followed_by_default", "members")
         with form.errors_from_model():
             topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
             onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
@@ -8096,16 +7974,20 @@ def show_person(username: str) -> ResponseReturnValue:
     """Show a person and what they have written, or the people of a group."""
     person = db.session.scalar(User.visible_to(current_user).where(User.username_key == fold(username)))
     if person is None:
-        return show_group(fold(username))
+        return show_called(fold(username))
     page = paginate(AUTHOR_POSTS, NEWEST_FIRST, request.args.get("before"), author_id=person.id)
     return render_template("people/show.html", person=person, page=page)
 
 
-def show_group(key: str) -> ResponseReturnValue:
-    """Show the people of a group."""
-    if key == EVERYONE:
+def show_called(name: str) -> ResponseReturnValue:
+    """Show the people of a group, or lead to everyone, or to the topic whose name was mentioned."""
+    if name == EVERYONE:
         return redirect("/people")
-    return render_template("people/group.html", group=db.one_or_404(sa.select(Group).filter_by(name_key=key)))
+    group = db.session.scalar(sa.select(Group).filter_by(name_key=name))
+    if group is None:
+        topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == name))
+        return redirect(f"/topics/{topic.slug}")
+    return render_template("people/group.html", group=group)
 
 
 @people.get("/people/<username>.vcf", endpoint="card")
@@ -8119,13 +8001,14 @@ def show_card(username: str) -> ResponseReturnValue:
 @people.get("/mentions")
 @login_required
 def suggest() -> ResponseReturnValue:
-    """Suggest people for what was typed after an @, as a fragment. Those who see the topic come first."""
+    """Suggest whom to mention by what was typed after an @, as a fragment. People who see the topic come first."""
     topic_id = request.args.get("topic", type=as_id)
     if topic_id:
         db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
     typed = tidy(request.args.get("q"))[:NAME_MAX]
-    calls = names_suggested(current_user, typed)
-    return render_template("people/_suggest.html", people=User.suggested(current_user, typed, topic_id), calls=calls)
+    calls = sorted(name for name in names_called(current_user) if typed and name.startswith(fold(typed)))
+    offered = User.suggested(current_user, typed, topic_id)
+    return render_template("people/_suggest.html", people=offered, calls=calls[:SUGGESTED_MOST])
 
 
 # -- files: what people upload -----------------------------------------------------------------------------------------
@@ -8447,7 +8330,7 @@ def manage_people() -> ResponseReturnValue:
     asked = {name: value for name, value in request.args.items() if value and name != "before"}
     return render_template(
         "admin/people.html",
-        page=people_page(asked_people(dict(topics)), tidy(asked.get("q"))[:NAME_MAX]),
+        page=people_page(ALL_PEOPLE.where(*asked_people(asked, topics)), tidy(asked.get("q"))[:NAME_MAX]),
         asked=asked,
         query=urlencode(asked),
         roles=[(int(role), role.label) for role in Role],
@@ -8455,20 +8338,17 @@ def manage_people() -> ResponseReturnValue:
     )
 
 
-def asked_people(topics: Mapping[int, str]) -> Statement:
-    """Select the people whom the filters let through. Those that say nothing are ignored, and so are other topics."""
-    given, wanted = request.args, list[Any]()
-    state, topic, days = given.get("state"), given.get("topic", type=as_id), given.get("unseen")
-    states = {"active": User.is_active, "deactivated": ~User.is_active, "waiting": User.awaits_approval}
-    if state in states:
-        wanted.append(states[state])
-    if role := given.get("role", type=lambda value: Role(int(value))):
-        wanted.append(User.role == role)
-    if topic in topics:
-        wanted.append(User.sees(topic))
-    if days in ("30", "90"):
-        wanted.append(sa.or_(User.last_active_at.is_(None), User.last_active_at < g.now - timedelta(days=int(days))))
-    return ALL_PEOPLE.add_columns(User.erased_at, TOPICS_SEEN).where(*wanted)
+def asked_people(asked: Mapping[str, str], topics: list[tuple[int, str]]) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions of the filters that are asked for. A value that no filter has is ignored."""
+    filters = {
+        "state": {"active": User.is_active, "deactivated": ~User.is_active, "waiting": User.awaits_approval},
+        "role": {str(int(role)): User.role == role for role in Role},
+        "topic": {str(topic_id): User.sees(topic_id) for topic_id, _name in topics},
+        "unseen": {"90": sa.func.coalesce(User.last_active_at, LONG_AGO) < g.now - timedelta(days=90)},
+    }
+    for name, known in filters.items():
+        if asked.get(name) in known:
+            yield known[asked[name]]
 
 
 @admin.route("/people/new", methods=["GET", "POST"])
@@ -8573,12 +8453,13 @@ def generate_password() -> str:
 @admin.route("/people/<int:user_id>", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
 def edit_person(user_id: int) -> ResponseReturnValue:
-    """Change a person's name and email address. The small forms below them change what the person may do."""
+    """Change a person's name, email address and username. The small forms below them change what the person may do."""
     person = _person(user_id)
-    form = PersonForm(obj=person)
+    form = EditPersonForm(obj=person)
     if form.validate_on_submit():
         with form.errors_from_model():
             User.edit_person(current_user, user_id, **form.data)
+            rerender_texts()
             return redirect_with_flash("/admin/people", f"{form.name.data} saved.")
     return _person_page(person, form)
 
@@ -8589,24 +8470,9 @@ def _person(user_id: int) -> User:
 
 def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
     """Return the page that manages a person. `form` is the one of its forms that was sent."""
-    person_form = form if isinstance(form, PersonForm) else PersonForm(formdata=None, obj=person)
+    person_form = form if isinstance(form, EditPersonForm) else EditPersonForm(formdata=None, obj=person)
     role_form = form if isinstance(form, RoleForm) else RoleForm(formdata=None, obj=person)
-    username_form = form if isinstance(form, UsernameForm) else UsernameForm(formdata=None, obj=person)
-    forms = {"person_form": person_form, "role_form": role_form, "username_form": username_form}
-    return form_page("admin/edit_person.html", form, person=person, **forms)
-
-
-@admin.post("/people/<int:user_id>/username")
-@role_required(Role.ADMIN)
-def change_username(user_id: int) -> ResponseReturnValue:
-    """Change a person's username."""
-    person, form = _person(user_id), UsernameForm()
-    if form.validate_on_submit():
-        with form.errors_from_model():
-            User.change_username(current_user, user_id, form.username.data)
-            rerender_texts()
-            return redirect_with_flash(f"/admin/people/{user_id}", f"The username is {form.username.data} now.")
-    return _person_page(person, form)
+    return form_page("admin/edit_person.html", form, person=person, person_form=person_form, role_form=role_form)
 
 
 @admin.post("/people/<int:user_id>/export")
@@ -8619,17 +8485,11 @@ def export_person(user_id: int) -> ResponseReturnValue:
 @admin.route("/people/<int:user_id>/erase", methods=["GET", "POST"])
 @role_required(Role.ADMIN)
 def erase_person(user_id: int) -> ResponseReturnValue:
-    """Erase a person for ever. The page says first what that means, and asks for the username."""
-    person, form = _person(user_id), EraseForm()
-    if person.erased_at:
-        abort(404)
-    if form.validate_on_submit():
-        with form.errors_from_model():
-            if fold(form.username.data) != person.username_key:
-                raise ValidationError("username", f"This isn't the username. Type: {person.username}")
-            User.erase(current_user, user_id)
-            return redirect_with_flash("/admin/people", "Erased. What they wrote stays under “Former colleague”.")
-    return form_page("admin/erase_person.html", form, person=person)
+    """Say first what erasing a person means, and then erase them for ever."""
+    if request.method == "GET":
+        return render_template("admin/erase_person.html", person=_person(user_id))
+    User.erase(current_user, user_id)
+    return redirect_with_flash("/admin/people", "Erased. What they wrote stays under “Former colleague”.")
 
 
 @admin.post("/people/<int:user_id>/role")
@@ -8702,12 +8562,13 @@ def groups(group_id: int | None = None) -> ResponseReturnValue:
     group = db.get_or_404(Group, group_id) if group_id else None
     form = GroupForm(obj=group)
     form.member_ids.choices = choices(names_of(User.active()))
+    if group:
+        del form.name  # it stays
     if form.validate_on_submit():
-        values = form_values(form, "name", "member_ids")
+        name = group.name if group else form.name.data
         with form.errors_from_model():
-            Group.save(current_user, group_id, form_id=checked_form_id(form.form_id), **values)
-            rerender_texts()
-            return redirect_with_flash("/admin/groups", f"Group @{form.name.data} saved.")
+            Group.save(current_user, group_id, name=name, member_ids=form.member_ids.data or ())
+            return redirect_with_flash("/admin/groups", f"Group @{name} saved.")
     return form_page("admin/groups.html", form, group=group, groups=Group.listed())
 
 
@@ -10662,7 +10523,7 @@ class Demo:
         self.owner = next(iter(self.people.values()))
         for name, usernames in self.company["groups"].items():
             member_ids = [self.people[username].id for username in usernames]
-            Group.save(self.owner, None, form_id=secrets.token_hex(16), name=name, member_ids=member_ids)
+            Group.save(self.owner, None, name=name, member_ids=member_ids)
         for topic in self.company["topics"]:
             self.topics[topic["name"]] = self.add_topic(**topic)
         if is_new_site:
