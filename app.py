@@ -1403,21 +1403,6 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def reset_password(cls, actor: User, user_id: int, password_hash: str) -> None:
-        """Set another person's password, which ends their sign-ins and tokens. Raises `ValidationError` for the actor.
-
-        Otherwise a browser that was left open would be enough to take an administrator's account over.
-        """
-        user = cls._get_for_change(actor, user_id)
-        if user_id == actor.id:
-            raise ValidationError("password", "Change your own password under Account. It asks for the current one.")
-        user._set_password(password_hash)
-        user.must_change_password = True
-        Activity.record(actor, "person.password_reset", user)
-        OutgoingMail.tell(user, "password")
-
-    @classmethod
-    @transactional
     def turn_on_second_factor(cls, actor: User, secret: str, code: str) -> list[str]:
         """Turn on the actor's second factor. Returns their recovery codes, which are shown once.
 
@@ -8889,15 +8874,6 @@ def reactivate(user_id: int) -> ResponseReturnValue:
     """Let a deactivated person sign in again."""
     User.reactivate(current_user, user_id)
     return redirect_with_flash(f"/admin/people/{user_id}", "Reactivated: they can sign in again.")
-
-
-@admin.post("/people/<int:user_id>/password")
-@role_required(Role.ADMIN)
-def reset_password(user_id: int) -> ResponseReturnValue:
-    """Generate a new password for somebody and show it once. They are signed out everywhere."""
-    person, generated = _person(user_id), generate_password()
-    User.reset_password(current_user, user_id, hash_password(generated))
-    return show_password(person, generated)
 
 
 @admin.post("/people/<int:user_id>/link")

@@ -199,7 +199,7 @@ def test_a_new_link_ends_the_one_before_and_a_changed_password_or_a_deactivation
     new = f"/reset/{ResetLink.create(world.people['keeper'], admin)}"
     assert world.browser().get(old).status_code == 410
     assert world.browser().get(new).status_code == 200
-    User.reset_password(admin, world.people["keeper"], "x")
+    User.change_password(world.users["keeper"], "x")
     assert world.browser().get(new).status_code == 410
     newest = f"/reset/{ResetLink.create(world.people['keeper'], admin)}"
     User.deactivate(admin, world.people["keeper"])
@@ -240,11 +240,12 @@ ELSEWHERE_ON_THE_SITE = (
 
 
 def test_a_password_that_an_administrator_made_is_changed_before_anything_else(world):
-    page = world.browser("admin").submit(f"/admin/people/{world.people['member']}/password").text
+    filled = world.filling("admin.new_person") | {"password": ""}
+    page = world.browser("admin").submit("/admin/people/new", filled).text
     given = re.search(r'<code class="password">([^<]+)<', page)
     assert given
     browser = world.browser()
-    log_in(browser, password=given[1])
+    log_in(browser, "ida", given[1])
     assert {browser.get(path).location for path in ELSEWHERE_ON_THE_SITE} == {"/account/password"}
     page = browser.get("/account/password").text
     assert "Choose your own password" in page
