@@ -1437,7 +1437,8 @@ class User(db.Model):
         used: Any = db.session.execute(sa.delete(RecoveryCode).filter_by(user_id=user_id, code_hash=hash_token(typed)))
         if used.rowcount:
             Activity.record(user, "person.recovery_code", user)
-        return bool(used.rowcount)
+            return True
+        return False
 
     @classmethod
     @transactional
@@ -4352,7 +4353,7 @@ class OutgoingMail(db.Model):
 
     def news(self) -> Sequence[Notification]:
         """Return what this email is to tell now: what its person may see, and has not read."""
-        if not (self.user.is_active and self.user.email):
+        if not self.has_reader:
             return ()
         told = sa.select(Notification).where(Notification.mail_id == self.id, Notification.read_at.is_(None))
         told = told.where(Notification.visible()).order_by(Notification.id)
@@ -4361,9 +4362,9 @@ class OutgoingMail(db.Model):
     # -- predicates
 
     @property
-    def is_about_account(self) -> bool:
-        """Whether this email is about the account of its person, who can still get it."""
-        return self.kind in ACCOUNT_MAILS and self.user.is_active and bool(self.user.email)
+    def has_reader(self) -> bool:
+        """Whether its person can still get it."""
+        return self.user.is_active and bool(self.user.email)
 
     # -- actions
 
@@ -4383,7 +4384,7 @@ class OutgoingMail(db.Model):
         recent = (Notification.created_at > now - MAILED_FOR, Notification.read_at.is_(None))
         for told in db.session.scalars(sa.select(Notification).where(untold, *recent, *which)).all():
             kind = told.kind if way == "mail" else way
-            mail = cls(user_id=told.user_id, kind=kind, created_at=now, due_at=now)
+            mail = cls(user_id=told.user_id, kind=kind)
             told.mail, told.way = mails.setdefault((told.user_id, kind), mail), "site"
         return len(mails)
 
@@ -4397,7 +4398,7 @@ class OutgoingMail(db.Model):
         first = sa.select(cls).where(cls.due_at <= utcnow()).order_by(cls.due_at, cls.id).limit(1).with_for_update()
         while mail := db.session.scalar(first):
             told = mail.news()
-            if told or mail.is_about_account:
+            if told or (mail.kind in ACCOUNT_MAILS and mail.has_reader):
                 mail.due_at = utcnow() + MAIL_LEASE
                 return mail, told
             db.session.delete(mail)
@@ -5654,14 +5655,14 @@ def first_step(user: User) -> str:
     if user.must_change_password:
         return "account.password"
     lowest = "" if user.totp_secret else current_site().second_factor_role
-    return "account.set_up_code" if lowest and user.role >= Role[lowest.upper()] else ""
+    return "account.security" if lowest and user.role >= Role[lowest.upper()] else ""
 
 
 def lead_to(step: str) -> ResponseReturnValue:
     """Answer somebody who has to take a step first: lead them there, or show the text that they sent."""
     if request.method == "GET" and request.blueprint not in ("api", "feeds"):
         return redirect(url_for(step))
-    return error_page(403, "One step first", NOT_YET)
+    return error_page(403, text=NOT_YET)
 
 
 def is_limited_elsewhere() -> bool:
@@ -7065,7 +7066,7 @@ def login() -> ResponseReturnValue:
                 return redirect("/login/code", 303)
             sign_in(user.id, form.remember.data)
             return redirect(onward(), 303)
-    return login_page(form, 422 if request.method == "POST" else 200)
+    return login_page(form, 422 if form.errors else 200)
 
 
 @auth.route("/login/code", methods=["GET", "POST"])
@@ -7179,11 +7180,11 @@ def register() -> ResponseReturnValue:
     form = RegisterForm()
     if form.validate_on_submit():
         refuse_too_often(f"register:{client_network()}", 10, timedelta(minutes=2))
-        profile = form_values(form, "name", "username", "email") | {"role": Role[site.registration_role.upper()]}
-        profile["awaits_approval"] = site.registration == "approval"
+        hashed, role = hash_password(form.password.data), Role[site.registration_role.upper()]
+        must_wait, profile = site.registration == "approval", form_values(form, "name", "username", "email")
         with form.errors_from_model():
-            user = User.create(None, password_hash=hash_password(form.password.data), **profile)
-            if user.awaits_approval:
+            user = User.create(None, password_hash=hashed, role=role, awaits_approval=must_wait, **profile)
+            if must_wait:
                 return redirect_with_flash(
                     "/login", f"Thank you, {user.name}. An administrator has to let you in first."
                 )
@@ -7335,21 +7336,17 @@ def password() -> ResponseReturnValue:
 @account.route("/security", methods=["GET", "POST"])
 @login_required
 def security() -> ResponseReturnValue:
-    """Show whether two-step sign-in is on. With a code, turn it off."""
+    """Set up two-step sign-in, or turn it off with a code.
+
+    While it is set up, the secret is kept in the session until a code shows that the app has it.
+    """
     form = CodeForm()
-    if form.validate_on_submit() and accepts_code(current_user, form):
-        User.turn_off_second_factor(current_user, current_user.id)
-        return redirect_with_flash("/account/security", "Two-step sign-in is off.")
-    return form_page("account/security.html", form)
-
-
-@account.route("/security/set-up", methods=["GET", "POST"])
-@login_required
-def set_up_code() -> ResponseReturnValue:
-    """Set up two-step sign-in. The secret is kept in the session until a code shows that the app has it."""
     if current_user.totp_secret:
-        return redirect("/account/security")
-    form, secret = CodeForm(), session.setdefault("totp_secret", pyotp.random_base32())
+        if form.validate_on_submit() and accepts_code(current_user, form):
+            User.turn_off_second_factor(current_user, current_user.id)
+            return redirect_with_flash("/account/security", "Two-step sign-in is off.")
+        return form_page("account/security.html", form)
+    secret = session.setdefault("totp_secret", pyotp.random_base32())
     if form.validate_on_submit():
         with form.errors_from_model():
             codes = User.turn_on_second_factor(current_user, secret, form.code.data)
@@ -8653,7 +8650,7 @@ def new_person() -> ResponseReturnValue:
         with form.errors_from_model():
             person = User.create(current_user, password_hash=hashed, **values)
             if generated:
-                return show_password(person, generated)
+                return render_template("admin/new_password.html", person=person, password=generated, reach=reach())
             return redirect_with_flash("/admin/people", f"{person.name} can sign in now.")
     return form_page("admin/new_person.html", form)
 
@@ -8893,11 +8890,6 @@ def reset_second_factor(user_id: int) -> ResponseReturnValue:
         abort(403, "Turn off your own under Account, Security. It asks for your password, or a code.")
     User.turn_off_second_factor(current_user, user_id)
     return redirect_with_flash(f"/admin/people/{user_id}", "Two-step sign-in is off for them.")
-
-
-def show_password(person: User, password: str) -> str:
-    """Show a new password once, with what it is for, to hand over."""
-    return render_template("admin/new_password.html", person=person, password=password, reach=reach())
 
 
 @admin.route("/groups", methods=["GET", "POST"])

@@ -346,7 +346,7 @@ def test_who_signs_in_there_alone_is_not_led_to_a_second_factor_here(people, sig
     browser = sign_in()
     sign_in_there(browser)
     assert browser.get("/").status_code == 200
-    assert sign_in(people.editor).get("/").location == "/account/security/set-up"
+    assert sign_in(people.editor).get("/").location == "/account/security"
 
 
 def test_passwords_are_for_everyone_where_there_is_no_company_account(people, sign_in):

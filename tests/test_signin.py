@@ -234,7 +234,7 @@ ELSEWHERE_ON_THE_SITE = (
     "/people",
     "/account",
     "/account/tokens",
-    "/account/security/set-up",
+    "/account/security",
     "/search",
 )
 
@@ -278,7 +278,7 @@ def force_password(world: World) -> str:
 
 def force_second_factor(world: World) -> str:
     set_settings(world.app, second_factor_role="admin")
-    return "/account/security/set-up"
+    return "/account/security"
 
 
 @pytest.mark.parametrize("force", [force_password, force_second_factor])
@@ -329,12 +329,12 @@ def test_what_was_typed_when_a_step_became_necessary_is_shown_to_copy(world):
 
 def set_up(browser: Browser) -> tuple[str, list[str]]:
     """Turn two-step sign-in on as people do. Returns the key and the recovery codes."""
-    page = browser.get("/account/security/set-up").text
+    page = browser.get("/account/security").text
     shown = re.search(r'class="key">\s*<code>([^<]+)<', page)
     assert shown
     key = shown[1].replace(" ", "")
     code = code_now(key)
-    answer = browser.submit("/account/security/set-up", {"code": f"{code[:3]} {code[3:]}"})
+    answer = browser.submit("/account/security", {"code": f"{code[:3]} {code[3:]}"})
     assert answer.status_code == 200
     return key, re.findall(r"<code>([a-z2-9-]{14})</code>", answer.text)
 
@@ -353,15 +353,15 @@ def test_a_person_turns_two_step_sign_in_on_and_signs_in_with_a_code(world):
 
 def test_the_key_waits_in_the_session_until_a_code_shows_that_the_app_has_it(world):
     browser, before = world.browser("member"), dump()
-    page = browser.get("/account/security/set-up").text
+    page = browser.get("/account/security").text
     assert "<svg" in page
     assert 'autocomplete="one-time-code"' in page
     assert 'inputmode="numeric"' in page
     secret = session_of(browser)["totp_secret"]
     assert f"secret={secret}" in html.unescape(page)
-    assert secret in browser.get("/account/security/set-up").text.replace(" ", ""), "the same one at a second look"
+    assert secret in browser.get("/account/security").text.replace(" ", ""), "the same one at a second look"
     assert not changed(before, dump())
-    assert browser.submit("/account/security/set-up", {"code": "000 000"}).status_code == 422
+    assert browser.submit("/account/security", {"code": "000 000"}).status_code == 422
     assert row(User, world.people["member"]).totp_secret is None
     set_up(browser)
     assert "totp_secret" not in session_of(browser)
@@ -369,8 +369,7 @@ def test_the_key_waits_in_the_session_until_a_code_shows_that_the_app_has_it(wor
 
 def test_who_has_a_second_factor_cannot_set_up_another_beside_it(world):
     with_second_factor(world)
-    browser = world.browser("member")
-    assert browser.get("/account/security/set-up").location == "/account/security"
+    assert "Turn off" in world.browser("member").get("/account/security").text
     with pytest.raises(corkboard.Forbidden):
         User.turn_on_second_factor(world.users["member"], SECRET, code_now())
 
@@ -393,9 +392,8 @@ def test_a_recovery_code_of_an_earlier_second_factor_sets_none_up(world):
     old = with_second_factor(world)
     User.turn_off_second_factor(world.users["member"], world.people["member"])
     browser = world.browser("member")
-    browser.get("/account/security/set-up")
-    for path in ("/account/security/set-up", "/account/security"):
-        assert browser.submit(path, {"code": old[0]}).status_code == 422
+    browser.get("/account/security")
+    assert browser.submit("/account/security", {"code": old[0]}).status_code == 422
 
 
 def test_guessing_codes_to_turn_it_off_is_limited(world):
@@ -488,9 +486,8 @@ def test_an_administrator_requires_it_from_a_role_on_and_people_are_led_through_
     answer = world.browser("admin").submit("/admin/settings/second-factor", {"second_factor_role": "editor"})
     assert answer.status_code == 303
     editor = world.browser("editor")
-    assert editor.get("/").location == "/account/security/set-up"
-    page = editor.get("/account/security/set-up").text
-    assert 'class="cancel"' not in page
+    assert editor.get("/").location == "/account/security"
+    page = editor.get("/account/security").text
     assert 'formaction="/logout"' in page
     set_up(editor)
     assert editor.get("/").status_code == 200
