@@ -4384,7 +4384,7 @@ class OutgoingMail(db.Model):
         recent = (Notification.created_at > now - MAILED_FOR, Notification.read_at.is_(None))
         for told in db.session.scalars(sa.select(Notification).where(untold, *recent, *which)).all():
             kind = told.kind if way == "mail" else way
-            mail = cls(user_id=told.user_id, kind=kind)
+            mail = cls(user_id=told.user_id, kind=kind, created_at=now, due_at=now)
             told.mail, told.way = mails.setdefault((told.user_id, kind), mail), "site"
         return len(mails)
 
