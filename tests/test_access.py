@@ -237,9 +237,7 @@ def be_signed_out_elsewhere(world: World, browser: Browser) -> None:
     assert other.submit("/account/sessions/end-others").status_code == 303
 
 
-@pytest.mark.parametrize(
-    "ended_by", [sign_out, change_password, be_deactivated, use_a_link, be_signed_out_elsewhere]
-)
+@pytest.mark.parametrize("ended_by", [sign_out, change_password, be_deactivated, use_a_link, be_signed_out_elsewhere])
 def test_a_cookie_kept_from_before_opens_nothing(world, ended_by):
     browser = world.browser("member")
     kept = cookie(browser)
