@@ -130,8 +130,8 @@ from mdit_py_plugins.footnote.index import footnote_def
 from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.registry import Collector
+from pyotp.hotp import HOTP
 from pyotp.totp import TOTP
-from pyotp.utils import strings_equal
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -1382,53 +1382,52 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def reset_password(cls, actor: User, user_id: int, password_hash: str) -> None:
-        """Set another person's password, which ends their sign-ins and tokens. Raises `ValidationError` for the actor.
-
-        Otherwise a browser that was left open would be enough to take an administrator's account over.
-        """
-        user = cls._get_for_change(actor, user_id)
-        if user_id == actor.id:
-            raise ValidationError("password", "Change your own password under Account. It asks for the current one.")
-        user._set_password(password_hash)
-        user.must_change_password = True
-        Activity.record(actor, "person.password_reset", user)
-        OutgoingMail.tell(user, "password")
-
-    @classmethod
-    @transactional
     def turn_on_second_factor(cls, actor: User, secret: str, code: str) -> list[str]:
         """Turn on the actor's second factor. Returns their recovery codes, which are shown once.
 
         Raises `ValidationError` for a wrong code, and `Forbidden` if it is on already.
         """
-        user = cls.acting(actor.id)
+        user, codes = cls.acting(actor.id), [random_words(3) for _ in range(10)]
         if user.totp_secret:
             raise Forbidden
         user.totp_secret, user.totp_step = secret, 0
+        db.session.execute(sa.delete(RecoveryCode).filter_by(user_id=user.id))
         if not cls.use_code(user.id, code):
             raise ValidationError("code", WRONG_CODE)
+        db.session.add_all(RecoveryCode(user_id=user.id, code_hash=hash_token(plain_code(one))) for one in codes)
         Activity.record(user, "person.second_factor_on", user)
-        return RecoveryCode.renew(user)
+        return codes
 
     @classmethod
     @transactional
     def use_code(cls, user_id: int, code: str) -> bool:
-        """Whether a code is the present one of the person's app, or a recovery code of theirs. No code works twice."""
-        user, typed = db.session.get_one(cls, user_id), plain_code(code)
+        """Whether a code is the present one of the person's app, or a recovery code of theirs. No code works twice.
+
+        A phone's clock may be one step of time early or late.
+        """
+        user = db.session.get_one(cls, user_id, with_for_update=True, populate_existing=True)
+        now, typed = int(time.time()) // CODE_SECONDS, plain_code(code)
         if not user.totp_secret:
             return False
-        step = matching_step(user.totp_secret, typed)
-        unused = sa.update(cls).where(cls.id == user_id, cls.totp_step < step)
-        accepted: Any = db.session.execute(unused.values(totp_step=step))
-        return accepted.rowcount == 1 or RecoveryCode.use(user, typed)
+        for step in (now - 1, now, now + 1):
+            if step > user.totp_step and HOTP(user.totp_secret).verify(typed, step):
+                user.totp_step = step
+                return True
+        used: Any = db.session.execute(sa.delete(RecoveryCode).filter_by(user_id=user_id, code_hash=hash_token(typed)))
+        if used.rowcount:
+            Activity.record(user, "person.recovery_code", user)
+            return True
+        return False
 
     @classmethod
     @transactional
     def turn_off_second_factor(cls, actor: User, user_id: int) -> None:
         """Turn the second factor off, and tell the person: the actor's own, or as an administrator somebody's."""
-        user = cls.acting(actor.id) if user_id == actor.id else cls._get_for_change(actor, user_id)
-        user._forget_second_factor(actor)
+        is_own = user_id == actor.id
+        user = cls.acting(user_id) if is_own else cls._get_for_change(actor, user_id)
+        user.totp_secret = None
+        Activity.record(actor, "person.second_factor_off" if is_own else "person.second_factor_reset", user)
+        OutgoingMail.tell(user, "code_off")
 
     @classmethod
     @transactional
@@ -1462,9 +1461,8 @@ class User(db.Model):
         user = db.session.get_one(cls, user_id, with_for_update=True)
         user._fill_in(**profile)
         changes = {"role": (user.role.label, Role.ADMIN.label)}
-        user.role, user.deactivated_at = Role.ADMIN, None
+        user.role, user.deactivated_at, user.totp_secret = Role.ADMIN, None, None
         user._set_password(password_hash)
-        user._forget_second_factor(user)
         Activity.record(user, "person.rescued", user, changes=changes)
 
     @classmethod
@@ -1513,9 +1511,15 @@ class User(db.Model):
         if site.registration not in ("company", "domains") or domain not in site.domains:
             who = email or "Your company account without a verified email address"
             raise ValidationError("oidc", f"{who} is not known here. Ask an administrator to add that address.")
-        name, taken, role = name or mailbox, taken_names(), Role[site.registration_role.upper()]
-        username = free_username(name, taken) or free_username("person", taken)
-        return cls.create(None, password_hash=no_password(), role=role, email=email, name=name, username=username)
+        profile = {"email": email, "name": name or mailbox, "username": cls._free_name(mailbox)}
+        return cls.create(None, password_hash=no_password(), role=Role[site.registration_role.upper()], **profile)
+
+    @classmethod
+    def _free_name(cls, mailbox: str) -> str:
+        """Return a username for somebody with this mailbox that nobody has yet."""
+        plain = re.sub("[^A-Za-z0-9._-]", "", mailbox)[: USERNAME_MAX - 6].strip("._-")
+        plain = plain if len(plain) >= USERNAME_MIN else f"person{plain}"
+        return plain if cls.by_username(plain) is None else f"{plain}{secrets.randbelow(900_000) + 100_000}"
 
     def _connect(self, identity: str) -> None:
         """Let this person sign in with their company account from now on. A password stays to administrators only.
@@ -1535,14 +1539,6 @@ class User(db.Model):
         SignIn.end_all(self.id)
         ApiToken.revoke_all(self.id)
         db.session.execute(sa.delete(ResetLink).filter_by(user_id=self.id))
-
-    def _forget_second_factor(self, actor: User) -> None:
-        """Turn the second factor off, if it is on, with its recovery codes."""
-        if self.totp_secret:
-            self.totp_secret = None
-            db.session.execute(sa.delete(RecoveryCode).filter_by(user_id=self.id))
-            Activity.record(actor, f"person.second_factor_{'off' if actor.id == self.id else 'reset'}", self)
-            OutgoingMail.tell(self, "code_off")
 
     def _fill_in(self, **profile: Any) -> None:
         """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
@@ -1802,42 +1798,37 @@ class ResetLink(db.Model):
     @classmethod
     def owner(cls, token: str) -> sa.Select[User]:
         """Select the active person to whom a link belongs, unless it has expired or was used."""
-        works = sa.and_(cls.token_hash == hash_token(token), cls.expires_at > utcnow())
-        return sa.select(User).join(cls, cls.user_id == User.id).where(works, User.is_active)
+        return User.active().join(cls).where(cls.token_hash == hash_token(token), cls.expires_at > utcnow())
 
     # -- actions
 
     @classmethod
     @transactional
     def ask(cls, name: str) -> None:
-        """Queue an email with a link to the person who has this username or email address.
+        """Queue an email with a link to the person who has this username or email address, if they can get it.
 
         Nothing shows whether there is one: the statements are the same, and take as long.
         """
-        user, now = User.by_username(name), sa.literal(utcnow(), Timestamp)
-        able = sa.and_(User.id == (user.id if user else 0), User.is_active, User.email.is_not(None))
-        mail = sa.select(User.id, sa.literal("reset"), now, now).where(able)
-        db.session.execute(sa.insert(OutgoingMail).from_select(["user_id", "kind", "created_at", "due_at"], mail))
+        user = User.by_username(name)
+        mail = sa.select(User.id, sa.literal("reset")).where(User.id == (user.id if user else 0))
+        db.session.execute(sa.insert(OutgoingMail).from_select(["user_id", "kind"], mail))
         Activity.record(None, "person.link_asked", user or ("user", 0))
 
     @classmethod
     @transactional
-    def create(cls, user_id: int) -> str:
-        """Make a person's link, in place of the one before. Returns its token."""
+    def create(cls, user_id: int, actor: User | None = None) -> str:
+        """Make a person's link, in place of the one before, and return its token. An `actor` hands it over to them.
+
+        Raises `ValidationError` for the actor: a browser that was left open would be enough to take their account over.
+        """
+        if actor:
+            Activity.record(actor, "person.link", User._get_for_change(actor, user_id))
+            if user_id == actor.id:
+                raise ValidationError("password", "Change your password under Account. It asks for the current one.")
         token = secrets.token_urlsafe(32)
         row = {"user_id": user_id, "token_hash": hash_token(token), "expires_at": utcnow() + RESET_FOR}
         database.upsert(cls, [row])
         return token
-
-    @classmethod
-    @transactional
-    def hand_over(cls, actor: User, user_id: int) -> str:
-        """Make a link for another person. Returns its token. Raises `ValidationError` for the actor."""
-        user = User._get_for_change(actor, user_id)
-        if user_id == actor.id:
-            raise ValidationError("password", "Change your own password under Account. It asks for the current one.")
-        Activity.record(actor, "person.link", user)
-        return cls.create(user_id)
 
     @classmethod
     @transactional
@@ -1858,28 +1849,6 @@ class RecoveryCode(db.Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     code_hash: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
 
-    # -- actions
-
-    @classmethod
-    @transactional
-    def renew(cls, actor: User) -> list[str]:
-        """Replace the actor's codes. Returns the new ones. Raises `Forbidden` if their second factor is not on."""
-        user, codes = User.acting(actor.id), [random_words(3) for _ in range(10)]
-        if not user.totp_secret:
-            raise Forbidden
-        db.session.execute(sa.delete(cls).filter_by(user_id=user.id))
-        db.session.add_all(cls(user_id=user.id, code_hash=hash_token(plain_code(code))) for code in codes)
-        Activity.record(user, "person.recovery_codes", user)
-        return codes
-
-    @classmethod
-    def use(cls, user: User, typed: str) -> bool:
-        """Whether a code is one of a person's, as part of an action. It works no more."""
-        used: Any = db.session.execute(sa.delete(cls).filter_by(user_id=user.id, code_hash=hash_token(typed)))
-        if used.rowcount:
-            Activity.record(user, "person.recovery_code", user)
-        return used.rowcount == 1
-
 
 WRONG_CODE = "This code isn't right, or was used. Check that your phone's clock is set automatically, and try the next."
 
@@ -1887,13 +1856,6 @@ WRONG_CODE = "This code isn't right, or was used. Check that your phone's clock 
 def plain_code(typed: str) -> str:
     """Return a code without the spaces and hyphens with which people read and type it."""
     return re.sub(r"[\s-]", "", fold(typed))
-
-
-def matching_step(secret: str, code: str) -> int:
-    """Return the step of time in which an app shows a code: the present one, or one beside it. 0 if none does."""
-    now, app = int(time.time()) // CODE_SECONDS, TOTP(secret)
-    steps = (step for step in (now, now - 1, now + 1) if strings_equal(app.generate_otp(step), code))
-    return next(steps, 0)
 
 
 def random_words(count: int) -> str:
@@ -3667,12 +3629,6 @@ class Activity(db.Model):
         by_them = cls.actor.has(User.lookup.contains(word, autoescape=True))
         return sa.or_(cls.lookup.contains(word, autoescape=True), by_them)
 
-    @classmethod
-    def about_sign_in(cls, user: User) -> Sequence[Activity]:
-        """Return the newest entries about how a person signs in, for their own eyes."""
-        theirs = sa.select(cls).where(cls.object_type == "user", cls.object_id == user.id, cls.at > utcnow() - TOLD_FOR)
-        return db.session.scalars(theirs.where(cls.action.in_(ABOUT_SIGN_IN)).order_by(*LATEST_FIRST).limit(10)).all()
-
     # -- in words
 
     @property
@@ -3777,11 +3733,6 @@ def post_of(thing: Any) -> Post | None:
 
 
 LATEST_FIRST = (Activity.at.desc(), Activity.id.desc())
-ABOUT_SIGN_IN = (
-    *("person.password", "person.password_reset", "person.password_by_link", "person.link", "person.link_asked"),
-    *("person.second_factor_on", "person.second_factor_off", "person.second_factor_reset", "person.rescued"),
-    *("person.recovery_codes", "person.recovery_code"),
-)
 ACTIVITY_PLACES = {"post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people"}
 ACTIVITY_PLACES["group"] = "/admin/groups"
 UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name", "invitation": "for one person"}
@@ -3812,7 +3763,6 @@ ACTIVITY_WORDS = {
     "person.second_factor_on": "turned on two-step sign-in",
     "person.second_factor_off": "turned off two-step sign-in",
     "person.second_factor_reset": "turned off two-step sign-in for",
-    "person.recovery_codes": "made new recovery codes",
     "person.recovery_code": "used a recovery code",
     "person.connected": "connected their company account",
     "person.rescued": "became an administrator again, with a new password, on the command line",
@@ -4280,9 +4230,9 @@ class OutgoingMail(db.Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str] = mapped_column(sa.String(12))  # one of MAIL_KINDS
-    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     # When to send it. A process that sends it sets this to later first. None if it has failed.
-    due_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+    due_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True, default=utcnow)
     answer: Mapped[str] = mapped_column(sa.String(500), default="")  # the server's, in words
 
     user: Mapped[User] = relationship()
@@ -4291,7 +4241,7 @@ class OutgoingMail(db.Model):
 
     def news(self) -> Sequence[Notification]:
         """Return what this email is to tell now: what its person may see, and has not read."""
-        if not (self.user.is_active and self.user.email):
+        if not self.has_reader:
             return ()
         told = sa.select(Notification).where(Notification.mail_id == self.id, Notification.read_at.is_(None))
         told = told.where(Notification.visible()).order_by(Notification.id)
@@ -4300,9 +4250,9 @@ class OutgoingMail(db.Model):
     # -- predicates
 
     @property
-    def is_about_account(self) -> bool:
-        """Whether this email is about the account of its person, who can still get it."""
-        return self.kind in ACCOUNT_MAILS and self.user.is_active and bool(self.user.email)
+    def has_reader(self) -> bool:
+        """Whether its person can still get it."""
+        return self.user.is_active and bool(self.user.email)
 
     # -- actions
 
@@ -4310,7 +4260,7 @@ class OutgoingMail(db.Model):
     def tell(cls, user: User, kind: str) -> None:
         """Queue an email about a person's own account, as part of an action."""
         if mail_is_on() and user.email:
-            db.session.add(cls(user_id=user.id, kind=kind, created_at=utcnow(), due_at=utcnow()))
+            db.session.add(cls(user_id=user.id, kind=kind))
 
     @classmethod
     @transactional
@@ -4336,7 +4286,7 @@ class OutgoingMail(db.Model):
         first = sa.select(cls).where(cls.due_at <= utcnow()).order_by(cls.due_at, cls.id).limit(1).with_for_update()
         while mail := db.session.scalar(first):
             told = mail.news()
-            if told or mail.is_about_account:
+            if told or (mail.kind in ACCOUNT_MAILS and mail.has_reader):
                 mail.due_at = utcnow() + MAIL_LEASE
                 return mail, told
             db.session.delete(mail)
@@ -5129,9 +5079,12 @@ def hash_password(password: str) -> str:
         return generate_password_hash(normal_password(password), method=SCRYPT)
 
 
+NOBODY = "$nobody$"
+
+
 def no_password() -> str:
     """Return a hash that fits no password, and that takes as long to compare as any other."""
-    return f"{SCRYPT}$nobody$"
+    return SCRYPT + NOBODY
 
 
 def password_fits(stored: str, password: str) -> bool:
@@ -5162,11 +5115,17 @@ CODE_TRIES, CODE_TRY_EVERY = 5, timedelta(minutes=5)  # a guess has a chance of 
 WRITES, WRITE_SECONDS = 60, 1.0  # more than anyone does by hand, and less than a program would
 
 
-def authenticate(name: str, password: str) -> User | None:
-    """Return the person with this username (or email address) and password, who may have to wait for approval.
+def may_use_password(user: User) -> bool:
+    """Whether a person signs in with a password. Who has a company account does not, except administrators."""
+    return user.is_admin or not (user.identity and current_app.config["OIDC_ISSUER"])
 
-    Returns None for an unknown name, a wrong password and a deactivated account, after the same time. Raises 429 with
-    Retry-After when there were too many tries on this account or from this address.
+
+def authenticate(name: str, password: str) -> User:
+    """Return the person with this username (or email address) and password.
+
+    Raises `ValidationError`: the same one for an unknown name, a wrong password and a deactivated account, after the
+    same time. Only who has the right password hears of anything else. Raises 429 with Retry-After when there were too
+    many tries on this account or from this address.
     """
     user = User.by_username(name)
     account, address = _account_key(user, name), f"address:{client_network()}"
@@ -5178,11 +5137,15 @@ def authenticate(name: str, password: str) -> User | None:
         who = f"person {user.id}" if user else "an unknown name"
         log.info("sign-in refused for %s, from %s", who, client_address())
         SignIn.record_failure(user)
-        return None
+        raise ValidationError("login", "Wrong username or password.")
     Throttle.forget(account)
     Throttle.give_back(address, ADDRESS_TRY_EVERY)
     if not stored.startswith(SCRYPT + "$"):
         User.rehash(user.id, hash_password(password))
+    if user.awaits_approval:
+        raise ValidationError("login", "An administrator has to let you in first.")
+    if not may_use_password(user):
+        raise ValidationError("login", "Sign in with your company account. Only administrators use a password here.")
     return user
 
 
@@ -5351,7 +5314,10 @@ def renew_session(token: str | None, remember: bool = False) -> None:
 def await_code(user: User, remember: bool) -> None:
     """Remember in the session who has given the right password, for as long as they may take to give a code."""
     sign_out()
-    session["pending"] = [user.id, hash_token(user.password_hash), int(time.time()), remember]
+    session["pending"] = {
+        "user_id": user.id, "password": hash_token(user.password_hash), "until": time.time() + CODE_WAIT,
+        "remember": remember, "next": onward(),
+    }  # fmt: skip
 
 
 def pending_user() -> User | None:
@@ -5359,10 +5325,11 @@ def pending_user() -> User | None:
 
     It is bound to the password: when that changes, or the person is deactivated, there is nobody.
     """
-    user_id, hashed, at, _remember = session.get("pending", (0, "", 0, False))
-    user = db.session.scalar(sa.select(User).where(User.id == user_id, User.is_active))
-    is_valid = user and hashed == hash_token(user.password_hash) and time.time() < at + CODE_WAIT
-    return user if is_valid else None
+    pending = session.get("pending")
+    if not pending or pending["until"] < time.time():
+        return None
+    user = db.session.get(User, pending["user_id"])
+    return user if user and user.is_active and pending["password"] == hash_token(user.password_hash) else None
 
 
 def sign_out() -> None:
@@ -5546,18 +5513,23 @@ NOT_YET = "Open the site in a browser first. It leads you through what comes bef
 
 
 def first_step(user: User) -> str:
-    """Return the view that a person has to go through before any other: a new password, the second factor, or ""."""
+    """Return the view that a person has to go through before any other: a new password, the second factor, or "".
+
+    Who has no password signs in with the company's account, whose provider asks for a second factor.
+    """
+    if user.password_hash.endswith(NOBODY):
+        return ""
     if user.must_change_password:
         return "account.password"
     lowest = "" if user.totp_secret else current_site().second_factor_role
-    return "account.set_up_code" if lowest and user.role >= Role[lowest.upper()] else ""
+    return "account.security" if lowest and user.role >= Role[lowest.upper()] else ""
 
 
 def lead_to(step: str) -> ResponseReturnValue:
     """Answer somebody who has to take a step first: lead them there, or show the text that they sent."""
     if request.method == "GET" and request.blueprint not in ("api", "feeds"):
         return redirect(url_for(step))
-    return error_page(403, "One step first", NOT_YET)
+    return error_page(403, text=NOT_YET)
 
 
 def is_limited_elsewhere() -> bool:
@@ -5770,10 +5742,6 @@ class LoginForm(NameForm):
 
 class CodeForm(SiteForm):
     code = string_field("Code", NAME_MAX, shortest=1)
-
-
-class ProofForm(SiteForm):
-    proof = known_password("Password or code")
 
 
 class NewPasswordForm(SiteForm):
@@ -6793,22 +6761,14 @@ def login() -> ResponseReturnValue:
     if request.method != "POST" and current_user:
         return redirect(onward())
     if form.validate_on_submit():
-        user = authenticate(form.username.data, form.password.data)
-        if user is None:
-            form.form_errors.append("Wrong username or password.")
-            return login_page(form, 422)
-        if user.awaits_approval:
-            form.form_errors.append("An administrator has to let you in first.")
-            return login_page(form, 422)
-        if user.identity and not user.is_admin and current_app.config["OIDC_ISSUER"]:
-            form.form_errors.append("Sign in with your company account.")
-            return login_page(form, 403)
-        if user.totp_secret:
-            await_code(user, form.remember.data)
-            return redirect(url_for("auth.login_code", next=request.args.get("next")), 303)
-        sign_in(user.id, form.remember.data)
-        return redirect(onward(), 303)
-    return login_page(form, 422 if request.method == "POST" else 200)
+        with form.errors_from_model():
+            user = authenticate(form.username.data, form.password.data)
+            if user.totp_secret:
+                await_code(user, form.remember.data)
+                return redirect("/login/code", 303)
+            sign_in(user.id, form.remember.data)
+            return redirect(onward(), 303)
+    return login_page(form, 422 if form.errors else 200)
 
 
 @auth.route("/login/code", methods=["GET", "POST"])
@@ -6817,17 +6777,25 @@ def login_code() -> ResponseReturnValue:
     """Give the second factor after the password: a code from one's app, or a recovery code."""
     user, form = pending_user(), CodeForm()
     if user is None:
-        return redirect(url_for("auth.login", next=request.args.get("next")))
+        return redirect("/login")
     if form.validate_on_submit():
-        key = f"code-{_account_key(user, '')}"
-        refuse_too_often(key, CODE_TRIES, CODE_TRY_EVERY)
-        if User.use_code(user.id, form.code.data):
-            Throttle.forget(key)
-            sign_in(user.id, session["pending"][-1])
-            return redirect(onward(), 303)
+        if accepts_code(user, form):
+            pending = session["pending"]
+            sign_in(user.id, pending["remember"])
+            return redirect(pending["next"], 303)
         SignIn.record_failure(user)
-        form.add_error(ValidationError("code", WRONG_CODE))
     return form_page("auth/login_code.html", form, user=user)
+
+
+def accepts_code(user: User, form: CodeForm) -> bool:
+    """Use up the code in a form, and return whether it is right. Raises 429 with Retry-After after many tries."""
+    key = f"code-{_account_key(user, '')}"
+    refuse_too_often(key, CODE_TRIES, CODE_TRY_EVERY)
+    if User.use_code(user.id, form.code.data):
+        Throttle.forget(key)
+        return True
+    form.add_error(ValidationError("code", WRONG_CODE))
+    return False
 
 
 @auth.route("/reset", methods=["GET", "POST"])
@@ -6840,13 +6808,14 @@ def reset() -> ResponseReturnValue:
         refuse_too_often(f"reset:{fold(form.username.data)}", 3, timedelta(minutes=10))
         ResetLink.ask(form.username.data)
         return redirect_with_flash("/login", RESET_SENT)
-    return form_page("auth/reset.html", form, mail_is_on=mail_is_on())
+    return form_page("auth/reset.html", form)
 
 
 RESET_SENT = "If this account exists and has an email address, a link is on its way. It works once, for 30 minutes."
 LINK_ENDED = (
     "This link has ended",
-    "Each link works once, for 30 minutes. On the sign-in page, follow “Forgot your password?” for a new one.",
+    "Each link works once, for 30 minutes. On the sign-in page, follow “Forgot your password?” for a new one. "
+    "If only administrators have passwords here, sign in with your company account.",
 )
 
 
@@ -6855,7 +6824,7 @@ LINK_ENDED = (
 def reset_by_link(token: str) -> ResponseReturnValue:
     """Choose a new password with a link. It does not sign anybody in."""
     user, form = db.session.scalar(ResetLink.owner(token)), NewPasswordForm()
-    if user is None:
+    if user is None or not may_use_password(user):
         return error_page(410, *LINK_ENDED)
     if form.validate_on_submit():
         ResetLink.use(token, hash_password(form.password.data))
@@ -6916,10 +6885,11 @@ def register() -> ResponseReturnValue:
 
 
 def welcome(user: User) -> ResponseReturnValue:
-    """Sign a new person in, unless they have to wait for approval."""
+    """Sign a new person in, unless they have to wait for approval or sign in with their company account."""
     if user.awaits_approval:
         return redirect_with_flash("/login", f"Thank you, {user.name}. An administrator has to let you in first.")
-    sign_in(user.id, remember=False)
+    if may_use_password(user):
+        sign_in(user.id, remember=False)
     return redirect_with_flash("/", f"Welcome, {user.name}.")
 
 
@@ -7024,52 +6994,36 @@ def time_zones() -> list[str]:
 @login_required
 def password() -> ResponseReturnValue:
     """Change one's own password. All other devices are signed out."""
-    form, place = PasswordForm(), "/" if current_user.must_change_password else "/account/password"
-    if form.validate_on_submit() and is_proved(form, "current"):
-        User.change_password(current_user, hash_password(form.password.data))
-        sign_in(current_user.id, session.permanent)
-        return redirect_with_flash(place, "Password changed. All other devices have been signed out.")
+    form, key = PasswordForm(), f"password:{current_user.id}"
+    if form.validate_on_submit():
+        refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
+        if password_fits(current_user.password_hash, form.current.data):
+            Throttle.forget(key)
+            User.change_password(current_user, hash_password(form.password.data))
+            sign_in(current_user.id, session.permanent)
+            return redirect_with_flash("/account/password", "Password changed. All other devices have been signed out.")
+        form.add_error(ValidationError("current", "This isn't your current password."))
     return form_page("account/password.html", form)
-
-
-def is_proved(form: SiteForm, name: str, by_code: bool = False) -> bool:
-    """Whether a field has the person's own password, or else a code. Raises 429 with Retry-After after many tries."""
-    key, given = f"password:{current_user.id}", form[name].data
-    refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
-    if password_fits(current_user.password_hash, given) or (by_code and User.use_code(current_user.id, given)):
-        Throttle.forget(key)
-        return True
-    form.add_error(ValidationError(name, "This isn't right. Try again."))
-    return False
 
 
 @account.route("/security", methods=["GET", "POST"])
 @login_required
 def security() -> ResponseReturnValue:
-    """Show how one signs in. Or, with one's password or a code, turn two-step sign-in off or make recovery codes."""
-    form = ProofForm()
-    if form.validate_on_submit() and is_proved(form, "proof", by_code=True):
-        if "off" in request.form:
+    """Set up two-step sign-in, or turn it off with a code.
+
+    While it is set up, the secret is kept in the session until a code shows that the app has it.
+    """
+    form = CodeForm()
+    if current_user.totp_secret:
+        if form.validate_on_submit() and accepts_code(current_user, form):
             User.turn_off_second_factor(current_user, current_user.id)
             return redirect_with_flash("/account/security", "Two-step sign-in is off.")
-        return render_template("account/recovery_codes.html", codes=RecoveryCode.renew(current_user))
-    left = count_of(RecoveryCode, RecoveryCode.user_id == current_user.id)
-    return form_page("account/security.html", form, codes_left=left, events=Activity.about_sign_in(current_user))
-
-
-@account.route("/security/set-up", methods=["GET", "POST"])
-@login_required
-def set_up_code() -> ResponseReturnValue:
-    """Set up two-step sign-in. The secret is kept in the session until a code shows that the app has it."""
-    if current_user.totp_secret:
-        return redirect("/account/security")
-    form, secret = CodeForm(), session.setdefault("totp_secret", pyotp.random_base32())
+        return form_page("account/security.html", form)
+    secret = session.setdefault("totp_secret", pyotp.random_base32())
     if form.validate_on_submit():
-        refuse_too_often(f"set-up:{current_user.id}", ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
         with form.errors_from_model():
             codes = User.turn_on_second_factor(current_user, secret, form.code.data)
             del session["totp_secret"]
-            flash("Two-step sign-in is on.", "success")
             return render_template("account/recovery_codes.html", codes=codes)
     address = TOTP(secret).provisioning_uri(name=current_user.username, issuer_name=current_site().name)
     return form_page("account/set_up_code.html", form, secret=secret, address=address)
@@ -8363,7 +8317,7 @@ def new_person() -> ResponseReturnValue:
         with form.errors_from_model():
             person = User.create(current_user, password_hash=hashed, **values)
             if generated:
-                return show_password(person, generated)
+                return render_template("admin/new_password.html", person=person, password=generated, reach=reach())
             return redirect_with_flash("/admin/people", f"{person.name} can sign in now.")
     return form_page("admin/new_person.html", form)
 
@@ -8521,20 +8475,11 @@ def reactivate(user_id: int) -> ResponseReturnValue:
     return redirect_with_flash(f"/admin/people/{user_id}", "They can sign in now.")
 
 
-@admin.post("/people/<int:user_id>/password")
-@role_required(Role.ADMIN)
-def reset_password(user_id: int) -> ResponseReturnValue:
-    """Generate a new password for somebody and show it once. They are signed out everywhere."""
-    person, generated = _person(user_id), generate_password()
-    User.reset_password(current_user, user_id, hash_password(generated))
-    return show_password(person, generated)
-
-
 @admin.post("/people/<int:user_id>/link")
 @role_required(Role.ADMIN)
 def make_link(user_id: int) -> ResponseReturnValue:
     """Make a link with which somebody chooses a new password, and show it once."""
-    person, token = _person(user_id), ResetLink.hand_over(current_user, user_id)
+    person, token = _person(user_id), ResetLink.create(user_id, current_user)
     link = f"{site_address(current_app.config)}/reset/{token}"
     return render_template("admin/reset_link.html", person=person, link=link, reach=reach())
 
@@ -8547,11 +8492,6 @@ def reset_second_factor(user_id: int) -> ResponseReturnValue:
         abort(403, "Turn off your own under Account, Security. It asks for your password, or a code.")
     User.turn_off_second_factor(current_user, user_id)
     return redirect_with_flash(f"/admin/people/{user_id}", "Two-step sign-in is off for them.")
-
-
-def show_password(person: User, password: str) -> str:
-    """Show a new password once, with what it is for, to hand over."""
-    return render_template("admin/new_password.html", person=person, password=password, reach=reach())
 
 
 @admin.route("/groups", methods=["GET", "POST"])
@@ -10649,7 +10589,7 @@ def write_mail(mail: OutgoingMail, told: Sequence[Notification]) -> EmailMessage
     """Return an email about these notifications. Raises as `compose` does."""
     domain, base, g.now = sender_domain(), site_address(current_app.config), utcnow()
     if mail.kind in ACCOUNT_MAILS:
-        link = f"{base}/reset/{ResetLink.create(mail.user_id)}" if mail.kind == "reset" else ""
+        link = f"/reset/{ResetLink.create(mail.user_id)}" if mail.kind == "reset" else ""
         return compose(mail.user, "mail/account.html", {}, kind=mail.kind, about=MAIL_KINDS[mail.kind], link=link)
     stop = f"{base}/account/unsubscribe/{unsubscribe_signer().dumps([mail.user_id, mail.kind])}"
     headers = {

@@ -34,7 +34,7 @@ from world import (
 
 import app as corkboard
 import database
-from app import ACCOUNT_TRIES, ADDRESS_TRIES, Comment, Post, Role, Setting, SignIn, Throttle, Topic, User
+from app import ACCOUNT_TRIES, ADDRESS_TRIES, Comment, Post, ResetLink, Role, Setting, SignIn, Throttle, Topic, User
 from config import configure_logging
 from database import db
 
@@ -226,8 +226,10 @@ def be_deactivated(world: World, browser: Browser) -> None:
     assert world.browser("admin").submit(f"/admin/people/{world.people['member']}/deactivate").status_code == 303
 
 
-def be_given_a_password(world: World, browser: Browser) -> None:
-    assert world.browser("admin").submit(f"/admin/people/{world.people['member']}/password").status_code == 200
+def use_a_link(world: World, browser: Browser) -> None:
+    chosen = {"password": NEW_PASSWORD, "confirm": NEW_PASSWORD}
+    link = f"/reset/{ResetLink.create(world.people['member'])}"
+    assert world.browser().submit(link, chosen).status_code == 303
 
 
 def be_signed_out_elsewhere(world: World, browser: Browser) -> None:
@@ -235,9 +237,7 @@ def be_signed_out_elsewhere(world: World, browser: Browser) -> None:
     assert other.submit("/account/sessions/end-others").status_code == 303
 
 
-@pytest.mark.parametrize(
-    "ended_by", [sign_out, change_password, be_deactivated, be_given_a_password, be_signed_out_elsewhere]
-)
+@pytest.mark.parametrize("ended_by", [sign_out, change_password, be_deactivated, use_a_link, be_signed_out_elsewhere])
 def test_a_cookie_kept_from_before_opens_nothing(world, ended_by):
     browser = world.browser("member")
     kept = cookie(browser)
@@ -504,8 +504,8 @@ def test_a_password_must_be_repeated_and_the_current_one_known(world):
 def test_an_administrator_is_led_to_where_their_current_password_is_asked_for(world):
     own, other = (world.browser("admin").get(f"/admin/people/{world.people[who]}").text for who in ("admin", "member"))
     assert 'href="/account/password"' in own
-    assert "Generate new password" not in own
-    assert "Generate new password" in other
+    assert "Make link" not in own
+    assert "Make link" in other
 
 
 def test_a_password_under_older_parameters_is_hashed_anew_at_the_next_sign_in(world):
@@ -864,7 +864,7 @@ def test_nobody_changes_their_own_role_deactivates_themselves_or_passes_over_the
     before = dump()
     for role in Role:
         assert manage(world, "admin", "admin", "role", role=str(int(role))).status_code == 422
-    for what in ("deactivate", "password"):
+    for what in ("deactivate", "link"):
         assert manage(world, "admin", "admin", what).status_code == 422
     assert not changed(before, dump(), but=("throttles",))
     assert manage(world, "editor", "admin", "role", role="30").status_code == 303

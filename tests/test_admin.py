@@ -116,13 +116,13 @@ def test_the_address_to_hand_out_is_the_same_everywhere_or_none_is(
     monkeypatch.setattr(corkboard, "outgoing_address", ours.__getitem__)
     browser = sign_in(people.admin)
     overview = browser.get("/admin").text
-    sheet = browser.submit(f"/admin/people/{people.member.id}/password").text
+    sheet = browser.submit(f"/admin/people/{people.member.id}/link").text
     assert f'data-copy="{shown}"' in overview or not shown
-    assert f'data-copy="{shown}/login"' in sheet or not shown
+    assert f'data-copy="{shown}/reset/' in sheet or not shown
     if not shown:
         for page in (overview, sheet):
             assert "Only this computer can open the site so far." in page
-            assert 'data-copy="http' not in page
+        assert 'data-copy="http' not in overview
     checked = app.test_cli_runner().invoke(args=["check"]).output
     assert f"Other computers can open the site at {shown}" in checked or not shown
     assert corkboard.site_address(app.config) == shown or not shown

@@ -324,7 +324,7 @@ def test_what_python_refuses_to_read_is_refused(people, program, body):
 
 def test_a_new_password_ends_the_tokens_too(people, program):
     theirs = program(people.member)
-    User.reset_password(people.admin, people.member.id, "x")
+    User.change_password(people.member, "x")
     problem(theirs.get("/me"), 401)
 
 

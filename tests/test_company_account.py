@@ -29,7 +29,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from serving import free_port, until
 
 import app as corkboard
-from app import Activity, ResetLink, Role, Setting, User, hash_password
+from app import Activity, Invitation, ResetLink, Role, Setting, User, hash_password
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -312,12 +312,41 @@ def test_who_is_connected_uses_no_password_unless_an_administrator(people, sign_
     token = ResetLink.hand_over(people.admin, people.member.id)
     ResetLink.use(token, hash_password(PASSWORD))
     answer = log_in(sign_in(), "member")
-    assert answer.status_code == 403
+    assert answer.status_code == 422
     assert "Sign in with your company account" in answer.text
     assert log_in(sign_in(), "reader").status_code == 303  # who has no company account
     assert log_in(sign_in(), "admin").status_code == 303
     monkeypatch.setitem(sign_in().application.config, "OIDC_ISSUER", "")
     assert log_in(sign_in(), "member").status_code == 303
+
+
+def test_no_other_way_in_passes_by_that(people, sign_in, provider):
+    Setting.change(people.admin, local_sign_in="admins", registration="open")
+    link = f"/reset/{ResetLink.create(people.member.id)}"
+    new = {"password": "eight green bottles", "confirm": "eight green bottles"}
+    for answer in (sign_in().get(link), sign_in().submit(link, new)):
+        assert answer.status_code == 410
+        assert "sign in with your company account" in answer.text
+    assert sign_in().get(f"/reset/{ResetLink.create(people.admin.id)}").status_code == 200
+    values = {"name": "", "email": None, "role": Role.MEMBER, "uses_most": 1, "days": 7, "topic_ids": []}
+    _, token = Invitation.create(people.admin, form_id="e" * 32, **values)
+    for path, name in ((f"/invite/{token}", "ida"), ("/register", "ove")):
+        browser = sign_in()
+        profile = {"name": name, "username": name, "email": f"{name}@example.com"}
+        assert browser.submit(path, profile | new).location == "/"
+        assert not is_in(browser)
+        assert newest().username == name
+    provider.claims = {"sub": "s-9", "email": "ida@example.com"}
+    sign_in_there(browser)
+    assert is_in(browser)
+
+
+def test_who_signs_in_there_alone_is_not_led_to_a_second_factor_here(people, sign_in, provider):
+    Setting.change(people.admin, second_factor_role="reader")
+    browser = sign_in()
+    sign_in_there(browser)
+    assert browser.get("/").status_code == 200
+    assert sign_in(people.editor).get("/").location == "/account/security"
 
 
 def test_passwords_are_for_everyone_where_there_is_no_company_account(people, sign_in):

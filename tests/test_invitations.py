@@ -268,7 +268,8 @@ def test_a_list_is_shown_line_by_line_before_anybody_is_added(people, sign_in):
     assert added is not None
     assert (added.role, added.title, added.email) == (Role.EDITOR, "Baker", "ida@example.com")
     assert added.must_change_password
-    assert corkboard.authenticate("ida", "") is None
+    with pytest.raises(corkboard.ValidationError):
+        corkboard.authenticate("ida", "")
     again = check(browser, LIST, add="1").text  # sent twice, it adds nobody
     assert "0 to add, 2 already here, 0 to correct" in again
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 import app as corkboard
 import database
-from app import Activity, Forbidden, NotVisible, Role, Setting, SignIn, User, ValidationError
+from app import Activity, Forbidden, NotVisible, ResetLink, Role, Setting, User, ValidationError
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -492,28 +492,17 @@ def test_an_administrator_is_not_offered_to_put_themselves_out(people, sign_in):
     assert again(people.admin).role is Role.ADMIN
 
 
-def test_a_new_password_is_shown_once_and_ends_every_sign_in(app, people, sign_in):
-    theirs = sign_in(people.member, remember=True)
-    answer = sign_in(people.admin).submit(f"/admin/people/{people.member.id}/password")
-    password = re.search(r'<code class="password">([^<]+)</code>', answer.text)[1]
-    assert theirs.get("/").status_code == 302
-    assert sign_in_by_password(app, "member", PASSWORD).status_code == 422
-    assert sign_in_by_password(app, "member", password).status_code == 303
-    living = sa.select(sa.func.count()).where(SignIn.user_id == people.member.id, SignIn.ended_at.is_(None))
-    assert db.session.scalar(living) == 1
-
-
 def test_a_person_who_is_not_there_cannot_be_managed(people, sign_in):
     browser = sign_in(people.admin)
     assert browser.get("/admin/people/7777").status_code == 404
     assert browser.submit("/admin/people/7777", {"name": "X"}).status_code == 404
-    assert browser.submit("/admin/people/7777/password").status_code == 404
+    assert browser.submit("/admin/people/7777/link").status_code == 404
     for what in ("role", "deactivate", "reactivate"):
         assert browser.submit(f"/admin/people/7777/{what}", {"role": "20"}).status_code == 404
     with pytest.raises(NotVisible):
         User.set_role(people.admin, 7777, Role.READER)
     with pytest.raises(NotVisible):
-        User.reset_password(people.admin, 7777, "x")
+        ResetLink.create(7777, people.admin)
 
 
 SECTIONS = {

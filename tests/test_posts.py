@@ -981,7 +981,7 @@ ACTIONS = [
     (a_colleague, "admin", "/admin/people/{}/role", {"role": 30}, "person.role"),
     (a_colleague, "admin", "/admin/people/{}/deactivate", {}, "person.deactivated"),
     (a_former_colleague, "admin", "/admin/people/{}/reactivate", {}, "person.reactivated"),
-    (a_colleague, "admin", "/admin/people/{}/password", {}, "person.password_reset"),
+    (a_colleague, "admin", "/admin/people/{}/link", {}, "person.link"),
 ]  # fmt: skip
 
 

@@ -280,7 +280,7 @@ class World:
         """An email to the reader that could not be sent, and a link that stops emails to them."""
         reader, now = self.people["reader"], database.utcnow()
         with db.engine.begin() as connection:
-            values = {"user_id": reader, "kind": "daily", "created_at": now}
+            values = {"user_id": reader, "kind": "daily", "created_at": now, "due_at": None}
             made = connection.execute(sa.insert(OutgoingMail).values(**values))
         self.mails = {"failed": made.inserted_primary_key[0], "missing": MISSING}
         token = corkboard.unsubscribe_signer().dumps([reader, "post"])

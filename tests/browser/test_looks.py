@@ -132,7 +132,7 @@ def test_dialogs_menus_and_messages(site: Site, visit: Visit) -> None:
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
     faults += faults_of(page, "menu", within=".menu")
     page.goto("/admin/people/2")
-    page.get_by_role("button", name="Generate new password").click()
+    page.get_by_role("button", name="Deactivate").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     faults += faults_of(page, "a question")
     page.get_by_role("button", name="Cancel").click()
