@@ -255,7 +255,6 @@ PAGE_SIZE = 20
 PINNED_MAX = 5
 REVIEW_MONTHS = (0, 3, 6, 12)
 COMMENTS_PER_PAGE = 50
-DRAFTS_MOST = 100
 AUTOSAVES, AUTOSAVE_EVERY = 60, timedelta(seconds=2)  # the editor saves every 4 seconds at most
 OWED_MOST = 20
 AWAY_SHOWN, CHANGED_SHOWN, TOPICS_SHOWN = 5, 5, 16  # beside and above the lists
@@ -265,7 +264,8 @@ REMIND_EVERY = timedelta(days=1)
 NEW_FOR = timedelta(days=365)  # older posts are not new to anyone
 TOLD_FOR = timedelta(days=90)  # how long notifications are kept after they are read
 PAGE_LEVELS = 3  # how deep the pages of the handbook go
-UNPLACED = PAGES_MOST = 1000  # the position of a page that nobody has put in order, and how many pages are listed
+PAGES_MOST = 1000  # pages that are listed
+UNPLACED = 1000  # the position of a page that nobody has put in order: after all others
 PEOPLE_PER_PAGE = 200
 QUERY_MAX = 100
 FOUND_PEOPLE = 5
@@ -446,7 +446,7 @@ _OWN_PICTURE = re.compile(r"!\[(?:[^\[\]\\\n]|\\.)*\]\(/files/[0-9]{1,10}/[\w%.~
 _MENTION_LINK = re.compile(r'<a class="mention" href="/people/([^"]+)"')
 EVERYONE = "everyone"  # the name after an @ by which editors call everybody
 AT_SIGNS = "@＠﹫"  # the second is what Chinese and Japanese keyboards type
-_MENTION = re.compile("(?<![@＠﹫])[@＠﹫]([A-Za-z0-9][A-Za-z0-9._-]{0,66}[A-Za-z0-9])(?![@＠﹫])")
+_MENTION = re.compile(f"(?<![{AT_SIGNS}])[{AT_SIGNS}]([A-Za-z0-9][A-Za-z0-9._-]{{0,66}}[A-Za-z0-9])(?![{AT_SIGNS}])")
 _JOINERS = "._-+/\\=&#%"  # what joins the words of an address
 
 # The boxes of task lists, unchecked and checked.
@@ -5177,7 +5177,7 @@ _writing: dict[int, float] = {}  # by person, when all their writes will be avai
 def refuse_fast_writing(user_id: int) -> None:
     """Count a write of a person. Raises 429 with Retry-After when there were too many.
 
-    Each process counts by itself, like a `Throttle`: one in the database would be as much work as a comment.
+    Each process counts by itself. A `Throttle` would count for all of them, but it would be as much work as a comment.
     """
     now = time.monotonic()
     whole_at = max(_writing.get(user_id, now), now) + WRITE_SECONDS
@@ -11158,7 +11158,7 @@ def is_own_host(name: str) -> bool:
 
 @functools.cache
 def machine_names() -> frozenset[str]:
-    """Return the names of this computer in its network."""
+    """Return the names of this computer in its network. They are kept, because to ask for them can take seconds."""
     full = {socket.gethostname().lower(), socket.getfqdn().lower()}
     short = {name.partition(".")[0] for name in full}
     return frozenset({*full, *short, *(f"{name}.local" for name in short)})

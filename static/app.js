@@ -19,7 +19,6 @@
   const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
   const on = (type, act, capture = false) => document.addEventListener(type, act, capture);
   const counted = (n, one, many) => `${n} ${n === 1 ? one : many}`;
-  document.documentElement.classList.add("js");
 
   // == Messages ==
   function announce(words) { // to screen readers, which only notice a change

@@ -3,7 +3,7 @@
 //   data-copy-from="id"  this button copies the text of that field, or of all fields within that part of the page
 (() => {
   "use strict";
-  document.documentElement.classList.add("js");
+  document.documentElement.classList.add("js"); // for the styles: what only works with scripts is shown
 
   function textOf(part) {
     const fields = part.matches("textarea") ? [part] : [...part.querySelectorAll("textarea")];
