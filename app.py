@@ -74,7 +74,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, build_opener
+from urllib.request import urlopen
 from zoneinfo import ZoneInfo, available_timezones
 
 import click
@@ -355,7 +355,7 @@ PICTURE_WAIT_SECONDS = 20
 MEDIUM_PIXELS = 1600  # the longer side of pictures in texts: twice the width of a text, for sharp screens
 THUMB_PIXELS = 480  # the longer side of thumbnails, which are shown at half that size
 AVATAR_PIXELS = 128
-LOGO_PIXELS = (480, 96)  # three times as large as it is shown
+LOGO_PIXELS = 320  # the longer side of the logo, which is shown at most 32 pixels high
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where there is no room on a disk
 ORPHAN_AGE = timedelta(days=1)  # longer than any upload takes
 UNUSED_AGE = timedelta(days=30)
@@ -1086,7 +1086,8 @@ class User(db.Model):
     identity: Mapped[str | None] = mapped_column(sa.String(64), unique=True)  # hash of issuer and subject (OpenID)
     awaits_approval: Mapped[bool] = mapped_column(default=False)  # until then, `deactivated_at` is set as well
     erased_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    picture_id: ClassVar[Any]  # a column property, defined in "Hot reads"
+    picture_id: ClassVar[Any]  # a column property, defined in "Hot reads", as is the next
+    second_factor_role: ClassVar[Any]  # the site's setting, which each request of a person needs
     stand_in: Mapped[User | None] = relationship(remote_side=id)
 
     # -- queries
@@ -1227,8 +1228,8 @@ class User(db.Model):
             user.deactivated_at = utcnow()
             for admin_user in db.session.scalars(cls.active().where(cls.role == Role.ADMIN)).all():
                 OutgoingMail.tell(admin_user, "waiting")
-        joined = "person.asked" if user.awaits_approval else "person.joined"
-        Activity.record(actor or user, "person.added" if actor else joined, user, user.username)
+        action = "person.added" if actor else "person.joined"
+        Activity.record(actor or user, "person.asked" if user.awaits_approval else action, user, user.username)
         return user
 
     @classmethod
@@ -1239,7 +1240,7 @@ class User(db.Model):
         Raises `ValidationError` if somebody has one of the usernames or email addresses by now.
         """
         cls.acting(actor.id, Role.ADMIN)
-        users = [cls(password_hash=no_password(), must_change_password=True) for _ in people]
+        users = [cls(password_hash=NO_PASSWORD, must_change_password=True) for _ in people]
         for user, profile in zip(users, people, strict=True):
             user._set_profile(**profile)
         try:
@@ -1285,16 +1286,16 @@ class User(db.Model):
 
     @classmethod
     @transactional
-    def edit_person(cls, actor: User, user_id: int, *, name: str, email: str, username: str = "") -> None:
-        """Correct a person's name, email address, and perhaps username. Afterwards, call `rerender_texts`.
+    def edit_person(cls, actor: User, user_id: int, *, name: str, email: str, username: str) -> None:
+        """Correct a person's name, email address and username. Afterwards, call `rerender_texts`.
 
         Raises `ValidationError` for a username or address in use.
         """
         user, changes = cls._get_for_change(actor, user_id), dict[str, Any]()
-        if username and username != user.username:
+        if username != user.username:
             outdate_mentions(user.username)
             changes["username"] = (user.username, username)
-        user._fill_in(name=name, email=email, username=username or user.username)
+        user._fill_in(name=name, email=email, username=username)
         Activity.record(actor, "person.edited", user, changes=changes)
 
     @classmethod
@@ -1367,7 +1368,8 @@ class User(db.Model):
             NotificationChoice, Notification, OutgoingMail,
         ):  # fmt: skip
             db.session.execute(sa.delete(model).where(model.user_id == user.id))
-        db.session.execute(sa.delete(Invitation).where(sa.func.lower(Invitation.email) == user.email_key))
+        invited = sa.and_(Invitation.email.is_not(None), sa.func.lower(Invitation.email) == user.email_key)
+        db.session.execute(sa.delete(Invitation).where(invited))
         user._blank()
         Activity.record(actor, "person.erased", user)
         return files
@@ -1509,17 +1511,17 @@ class User(db.Model):
         site = Setting.read()
         mailbox, _, domain = fold(email).partition("@")
         if site.registration not in ("company", "domains") or domain not in site.domains:
-            who = email or "Your company account without a verified email address"
-            raise ValidationError("oidc", f"{who} is not known here. Ask an administrator to add that address.")
+            words = "Your company account's email address is not known here. Ask an administrator to add it."
+            raise ValidationError("oidc", words)
         profile = {"email": email, "name": name or mailbox, "username": cls._free_name(mailbox)}
-        return cls.create(None, password_hash=no_password(), role=Role[site.registration_role.upper()], **profile)
+        return cls.create(None, password_hash=NO_PASSWORD, role=Role[site.registration_role.upper()], **profile)
 
     @classmethod
     def _free_name(cls, mailbox: str) -> str:
-        """Return a username for somebody with this mailbox that nobody has yet."""
-        plain = re.sub("[^A-Za-z0-9._-]", "", mailbox)[: USERNAME_MAX - 6].strip("._-")
-        plain = plain if len(plain) >= USERNAME_MIN else f"person{plain}"
-        return plain if cls.by_username(plain) is None else f"{plain}{secrets.randbelow(900_000) + 100_000}"
+        """Return a username like this mailbox that nobody has yet, and no group."""
+        name = mailbox if re.fullmatch(USERNAME_PATTERN, mailbox) else "person"
+        is_free = USERNAME_MIN <= len(name) <= USERNAME_MAX and not (cls.by_username(name) or Group.has_name(name))
+        return name if is_free else f"{name[: USERNAME_MAX - 6]}{secrets.randbelow(900_000) + 100_000}"
 
     def _connect(self, identity: str) -> None:
         """Let this person sign in with their company account from now on. A password stays to administrators only.
@@ -1529,7 +1531,7 @@ class User(db.Model):
         if self.identity:
             raise ValidationError("oidc", f"{self.email} belongs to another company account. Ask an administrator.")
         if not self.is_admin:
-            self._set_password(no_password())
+            self._set_password(NO_PASSWORD)
         self.identity = identity
         Activity.record(self, "person.connected", self)
 
@@ -1774,8 +1776,6 @@ class Invitation(db.Model):
             topic.take_in(user)
         return user
 
-    # -- parts of actions
-
 
 class InvitationTopic(db.Model):
     """A topic that the people who accept an invitation join or follow."""
@@ -1892,7 +1892,7 @@ class ApiToken(db.Model):
         """Return the token with its person, or None where it is unknown, revoked or expired."""
         is_valid = sa.or_(cls.expires_at.is_(None), cls.expires_at > utcnow())
         found = sa.select(cls).filter_by(token_hash=hash_token(raw)).where(is_valid)
-        return db.session.scalar(found.options(joinedload(cls.user)))
+        return db.session.scalar(found.options(joinedload(cls.user).undefer(User.second_factor_role)))
 
     @classmethod
     def of(cls, user: User) -> Sequence[ApiToken]:
@@ -2237,11 +2237,8 @@ class Group(db.Model):
 
     __tablename__ = "people_groups"
     id: Mapped[int] = mapped_column(primary_key=True)
-    form_id: Mapped[str] = mapped_column(sa.String(32))
-    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"), index=True)
     name: Mapped[str] = mapped_column(sa.String(USERNAME_MAX))  # as after an @
     name_key: Mapped[str] = mapped_column(sa.String(USERNAME_MAX), unique=True)
-    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
     people: Mapped[list[User]] = relationship(  # the active ones
         secondary="group_members", secondaryjoin="and_(GroupMember.user_id == User.id, User.deactivated_at == None)",
         order_by=User.name_key, lazy="selectin",
@@ -2267,7 +2264,7 @@ class Group(db.Model):
     @classmethod
     def has_name(cls, key: str) -> bool:
         """Whether a folded name calls a group, or everyone."""
-        return key == EVERYONE or db.session.scalar(sa.select(cls.id).filter_by(name_key=key)) is not None
+        return key == EVERYONE or bool(count_of(cls, cls.name_key == key))
 
     # -- actions
 
@@ -2276,12 +2273,12 @@ class Group(db.Model):
     def save(cls, actor: User, group_id: int | None, *, name: str, member_ids: Iterable[int]) -> None:
         """Make a group, or change the people of the one with an id. Raises `ValidationError` for a name in use."""
         Setting.lock()  # people and groups share their names
-        author = User.acting(actor.id, Role.ADMIN)
+        User.acting(actor.id, Role.ADMIN)
         group = db.session.get(cls, group_id or 0)
         if group is None:
             if cls.has_name(fold(name)) or User.by_username(name):
                 raise ValidationError("name", "A person or a group already has this name.")
-            group = cls(author_id=author.id, form_id=secrets.token_hex(16), name=name, name_key=fold(name))
+            group = cls(name=name, name_key=fold(name))
             db.session.add(group)
         group.people = [*db.session.scalars(User.active().where(User.id.in_(member_ids)))]
         db.session.flush()
@@ -2726,7 +2723,6 @@ sa.Index("ix_posts_owner", Post.owner_id, Post.review_by)
 sa.Index("ix_posts_review", Post.kind, Post.deleted_at, Post.review_by, Post.id)
 sa.Index("ix_posts_must_read", Post.must_read_since)
 sa.Index("uq_invitations_author_id_form_id", Invitation.author_id, Invitation.form_id, unique=True)
-sa.Index("uq_people_groups_author_id_form_id", Group.author_id, Group.form_id, unique=True)
 sa.Index("uq_topics_author_id_form_id", Topic.author_id, Topic.form_id, unique=True)
 
 
@@ -3733,8 +3729,10 @@ def post_of(thing: Any) -> Post | None:
 
 
 LATEST_FIRST = (Activity.at.desc(), Activity.id.desc())
-ACTIVITY_PLACES = {"post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people"}
-ACTIVITY_PLACES["group"] = "/admin/groups"
+ACTIVITY_PLACES = {
+    "post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people",
+    "group": "/admin/groups",
+}  # fmt: skip
 UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name", "invitation": "for one person"}
 
 # What is said of an action is its second word and a noun ("deleted the topic"), unless it has words of its own.
@@ -3752,7 +3750,6 @@ ACTIVITY_WORDS = {
     "person.sign_in_failed": "failed to sign in as",
     "person.asked": "asked to join",
     "person.approved": "let in",
-    "person.declined": "declined",
     "person.profile": "changed their profile",
     "person.role": "changed the role of",
     "person.password": "changed their password",
@@ -3790,7 +3787,6 @@ ACTIVITY_WORDS = {
     "topic.member_added": "added a member to the topic",
     "topic.member_removed": "removed a member from the topic",
     "mail.again": "sent an email again",
-    "settings.logo": "changed the logo in",
     "activity.pruned": "deleted old activity entries",
     "job.run": "ran a job",
 }
@@ -3918,13 +3914,6 @@ KINDS = {
     "reaction": "A reaction to something you wrote",
     "review": "A page you own is due for review",
 }
-# The kinds of emails.
-MAIL_KINDS = KINDS | {
-    "reminder": "A reminder to read something",
-    "unpublished": "Your scheduled post can't be published",
-    "daily": "The daily summary",
-    "weekly": "The weekly summary",
-}
 # The kinds of emails about a person's own account: nobody can switch them off. The words say what each is about.
 ACCOUNT_MAILS = {
     "reset": "Choose a new password",
@@ -3934,7 +3923,15 @@ ACCOUNT_MAILS = {
     "approved": "You can sign in now",
     "welcome": "You have an account",
 }
-MAIL_KINDS |= ACCOUNT_MAILS
+# All kinds of emails.
+MAIL_KINDS = {
+    **KINDS,
+    **ACCOUNT_MAILS,
+    "reminder": "A reminder to read something",
+    "unpublished": "Your scheduled post can't be published",
+    "daily": "The daily summary",
+    "weekly": "The weekly summary",
+}
 
 
 def mail_is_on() -> bool:
@@ -4339,7 +4336,7 @@ class Site(NamedTuple):
     second_factor_role: str = ""  # the lowest role that has to use a second factor; "" for nobody
     timezone: str = ""
     accent: str = "rust"
-    logo: str = ""  # the version of the picture that `Setting.logo` returns, for its address
+    logo: str = ""  # when the picture that `Setting.logo` returns was set, for its address
     announcement: str = ""
     announcement_until: str = ""
 
@@ -4386,11 +4383,8 @@ class Setting(db.Model):
     @transactional
     def set_logo(cls, actor: User, content: bytes) -> None:
         """Show this picture beside the site's name; an empty one removes it."""
-        User.acting(actor.id, Role.ADMIN)
-        version = secrets.token_hex(6) if content else ""
-        rows = {"logo": version, LOGO_PICTURE: base64.b64encode(content).decode()}
-        database.upsert(cls, [{"name": name, "value": value} for name, value in rows.items()])
-        Activity.record(actor, "settings.logo", ("setting", 0))
+        cls.change(actor, logo=utcnow().isoformat() if content else "")
+        database.upsert(cls, [{"name": LOGO_PICTURE, "value": base64.b64encode(content).decode()}])
 
     @classmethod
     def logo(cls) -> bytes:
@@ -4898,6 +4892,9 @@ User.picture_id = column_property(
     .correlate(User)
     .scalar_subquery()
 )
+User.second_factor_role = column_property(
+    sa.select(Setting.value).where(Setting.name == "second_factor_role").scalar_subquery(), deferred=True
+)
 
 AUTHOR = (
     User.name.label("author_name"),
@@ -5079,12 +5076,7 @@ def hash_password(password: str) -> str:
         return generate_password_hash(normal_password(password), method=SCRYPT)
 
 
-NOBODY = "$nobody$"
-
-
-def no_password() -> str:
-    """Return a hash that fits no password, and that takes as long to compare as any other."""
-    return SCRYPT + NOBODY
+NO_PASSWORD = f"{SCRYPT}$nobody$"  # a hash that fits no password, and takes as long to compare as any other
 
 
 def password_fits(stored: str, password: str) -> bool:
@@ -5132,7 +5124,7 @@ def authenticate(name: str, password: str) -> User:
     refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)  # first: a refused one writes nothing of an account
     refuse_too_often(account, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
     # Without an account, a hash that fits no password is compared, so that the answer takes as long.
-    stored = user.password_hash if user and (user.is_active or user.awaits_approval) else no_password()
+    stored = user.password_hash if user and (user.is_active or user.awaits_approval) else NO_PASSWORD
     if not password_fits(stored, password) or user is None:
         who = f"person {user.id}" if user else "an unknown name"
         log.info("sign-in refused for %s, from %s", who, client_address())
@@ -5218,7 +5210,7 @@ def network_of(address: str) -> str:
 SIGNED_IN = (
     sa.select(SignIn, Notification.unread_of(User).label("unread"))
     .join(SignIn.user)
-    .options(contains_eager(SignIn.user))
+    .options(contains_eager(SignIn.user).undefer(User.second_factor_role))
     .where(SignIn.token_hash == sa.bindparam("token_hash"))
 )
 
@@ -5359,13 +5351,6 @@ OIDC_VALID = timedelta(minutes=10)  # for a sign-in that was begun
 OIDC_TROUBLE = "Your company's sign-in didn't work. Try again, or tell an administrator: the site's log has the reason."
 
 
-class NoRedirects(HTTPRedirectHandler):
-    """A provider answers by itself. A redirect could lead to an address that is not encrypted."""
-
-    def redirect_request(self, *_args: Any) -> None:
-        return None
-
-
 @contextlib.contextmanager
 def provider_trouble() -> Iterator[None]:
     """Turn what goes wrong with the provider inside the block into a `ValidationError`, and log what it was."""
@@ -5379,10 +5364,10 @@ def provider_trouble() -> Iterator[None]:
 
 def ask_provider(url: str, form: Mapping[str, str] | None = None) -> Any:
     """Return the JSON that an address of the provider answers with, to a POST if there is a form."""
-    if not is_safe_address(url):
-        raise ValueError(f"{url} is not encrypted")
     sent = urlencode(form).encode() if form else None
-    with build_opener(NoRedirects).open(url, sent, OIDC_SECONDS) as response:
+    with urlopen(url, sent, OIDC_SECONDS) as response:
+        if not (is_safe_address(url) and response.url == url):
+            raise ValueError(f"{url} is not encrypted, or leads to another address")
         return json.loads(response.read(OIDC_BYTES))
 
 
@@ -5439,10 +5424,9 @@ def verified_claims(begun: Mapping[str, Any]) -> dict[str, Any]:
     token = ask_provider(about["token_endpoint"], form)["id_token"]
     key_id = jwt.get_unverified_header(token).get("kid")
     keys = jwt.PyJWKSet.from_dict(ask_provider(about["jwks_uri"])).keys
-    fitting = [key for key in keys if key_id in (None, key.key_id)]
     claims = jwt.decode(
-        token, fitting[0], algorithms=["RS256", "ES256"], audience=client, issuer=about["issuer"], leeway=60,
-        options={"require": ["exp", "iat", "sub"]},
+        token, next(key for key in keys if key_id in (None, key.key_id)), algorithms=["RS256", "ES256"],
+        audience=client, issuer=about["issuer"], leeway=60, options={"require": ["exp", "iat", "sub"]},
     )  # fmt: skip
     if (claims["nonce"], claims.get("azp", client)) != (begun["nonce"], client) or not claims["sub"]:
         raise ValueError("the token is for another sign-in, for another client, or about nobody")
@@ -5517,11 +5501,11 @@ def first_step(user: User) -> str:
 
     Who has no password signs in with the company's account, whose provider asks for a second factor.
     """
-    if user.password_hash.endswith(NOBODY):
+    if user.password_hash == NO_PASSWORD:
         return ""
     if user.must_change_password:
         return "account.password"
-    lowest = "" if user.totp_secret else current_site().second_factor_role
+    lowest = "" if user.totp_secret else user.second_factor_role
     return "account.security" if lowest and user.role >= Role[lowest.upper()] else ""
 
 
@@ -5673,11 +5657,14 @@ def confirm_password() -> Any:
 NAME_LETTERS = "Use letters (a to z), digits, dots, hyphens and underscores. Start and end with a letter or digit."
 
 
-def username_field() -> Any:
+def username_field(
+    label: str = "Username", description: str = "Used to sign in and in your profile link, e.g. ana.lima",
+    autocomplete: str = "username",
+) -> Any:  # fmt: skip
     return string_field(
-        "Username", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=NAME_LETTERS), shortest=USERNAME_MIN,
-        description="Used to sign in and in your profile link, e.g. ana.lima",
-        render_kw=USERNAME_INPUT | {"pattern": USERNAME_PATTERN},
+        label, USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=NAME_LETTERS), shortest=USERNAME_MIN,
+        description=description,
+        render_kw=USERNAME_INPUT | {"pattern": USERNAME_PATTERN, "autocomplete": autocomplete},
     )  # fmt: skip
 
 
@@ -5693,9 +5680,17 @@ def email_field(required: bool = True) -> Any:
     )  # fmt: skip
 
 
+def choices(named: Mapping[Any, str] | Iterable[tuple[Any, str]]) -> list[SelectChoice]:
+    """Return the choices of a field from values and what people call them."""
+    return [SelectChoice(str(value), label) for value, label in dict(named).items()]
+
+
+ROLES = {int(role): role.label for role in Role}
+DAYS_AFTER = {days: f"After {days} days" for days in (7, 30, 90, 365)}
+
+
 def role_field() -> Any:
-    roles = [SelectChoice(str(int(role)), role.label) for role in Role]
-    return SelectField("Role", choices=roles, coerce=lambda value: Role(int(value)), default=Role.MEMBER)
+    return SelectField("Role", choices=choices(ROLES), coerce=lambda value: Role(int(value)), default=Role.MEMBER)
 
 
 def id_or_none(value: str | int | None) -> int | None:
@@ -5791,11 +5786,7 @@ class ProfileForm(ProfileFields, SiteForm):
 class AppearanceForm(SiteForm):
     theme = RadioField(
         "Colours",
-        choices=[
-            SelectChoice("system", "Match device"),
-            SelectChoice("light", "Light"),
-            SelectChoice("dark", "Dark"),
-        ],
+        choices=choices({"system": "Match device", "light": "Light", "dark": "Dark"}),
     )
     timezone = SelectField("Time zone")
     shortcuts = BooleanField(
@@ -5806,7 +5797,7 @@ class AppearanceForm(SiteForm):
 
 def way_field(kind: str) -> Any:
     """Return a field for how to be notified of one kind."""
-    return SelectField(KINDS[kind], choices=lambda: choices((MAIL_WAYS | WAYS if mail_is_on() else WAYS).items()))
+    return SelectField(KINDS[kind], choices=lambda: choices(MAIL_WAYS | WAYS if mail_is_on() else WAYS))
 
 
 class NotificationsForm(SiteForm):
@@ -5831,17 +5822,18 @@ class TokenForm(SiteForm):
     name = string_field("Name", NAME_MAX, shortest=1, description="What it's for, e.g. the display in the canteen")
     scope = RadioField(
         "What it can do",
-        choices=[
-            SelectChoice("read", "Read what you can read"),
-            SelectChoice("write", "Read and write as you can"),
-            SelectChoice("admin", "Read, write, and read the activity (administrators only)"),
-        ],
+        choices=choices(
+            {
+                "read": "Read what you can read",
+                "write": "Read and write as you can",
+                "admin": "Read, write, and read the activity (administrators only)",
+            }
+        ),
         default="read",
     )
     days = SelectField(
         "Expires", coerce=int, default=90,
-        choices=[*(SelectChoice(str(days), f"After {days} days") for days in (7, 30, 90, 365)),
-                 SelectChoice("0", "Never")],
+        choices=choices(DAYS_AFTER | {0: "Never"}),
     )  # fmt: skip
     form_id = form_id_field()
 
@@ -5876,9 +5868,9 @@ class PostForm(SiteForm):
     owner = SelectField("Owner", coerce=int, default=0, description="Notified when the page is due for review")
     review = SelectField(
         "Review every", coerce=int, default=0,
-        choices=[SelectChoice(str(months), f"{months} months" if months else "Never") for months in REVIEW_MONTHS],
+        choices=choices({months: f"{months} months" if months else "Never" for months in REVIEW_MONTHS}),
     )  # fmt: skip
-    kind = SelectField("Type", choices=[SelectChoice("news", "News"), SelectChoice("page", "Handbook")], default="news")
+    kind = SelectField("Type", choices=choices({"news": "News", "page": "Handbook"}), default="news")
     scheduled_for = DateTimeLocalField(
         "Publish on", format=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"], validators=[Optional(), plausible_day],
         description="Leave empty to publish now",
@@ -5921,7 +5913,7 @@ def groups_field() -> Any:
 class MustReadForm(SiteForm):
     audience = RadioField(
         "Who should read it",
-        choices=[SelectChoice("all", "Everyone who can see it"), SelectChoice("some", "Only those chosen below")],
+        choices=choices({"all": "Everyone who can see it", "some": "Only those chosen below"}),
         default="all",
     )
     roles = SelectMultipleField("By role", coerce=int)
@@ -5972,10 +5964,7 @@ class NewTopicForm(TopicForm):
 
 
 class GroupForm(SiteForm):
-    name = string_field(
-        "Name", USERNAME_MAX, Regexp(f"^{USERNAME_PATTERN}$", message=NAME_LETTERS), shortest=USERNAME_MIN,
-        description="What people type after an @, e.g. kitchen", render_kw={"autocomplete": "off"},
-    )  # fmt: skip
+    name = username_field("Name", "What people type after an @, e.g. kitchen", autocomplete="off")
     member_ids = SelectMultipleField("Who is in it", coerce=int)
 
 
@@ -6014,7 +6003,7 @@ class InvitationForm(SiteForm):
     uses_most = SelectField(
         "How many can join with it",
         coerce=int,
-        choices=[SelectChoice(number, number) for number in ("1", "5", "20", "100")],
+        choices=choices({number: str(number) for number in (1, 5, 20, 100)}),
     )
     form_id = form_id_field()
 
@@ -6032,7 +6021,7 @@ class ListedForm(ProfileFields, Form):
 
     taken: set[str]
     username = username_field()
-    role = string_field("Role", NAME_MAX, AnyOf([role.label for role in Role], "Use Reader, Member, Editor or Admin."))
+    role = string_field("Role", NAME_MAX, AnyOf([*ROLES.values()], "Use Reader, Member, Editor or Admin."))
 
     def validate_username(self, field: Field) -> None:
         if fold(field.data) in self.taken:
@@ -6049,7 +6038,7 @@ class SiteNameForm(SiteForm):
 class LookForm(SiteForm):
     accent = RadioField(
         "Accent colour",
-        choices=[SelectChoice(name, name.capitalize()) for name in ACCENTS],
+        choices=choices({name: name.capitalize() for name in ACCENTS}),
         description="Of links and buttons",
     )
     upload = FileField("Logo", description="A PNG, JPEG or WebP, shown beside the site's name, at most 32 pixels high")
@@ -6081,13 +6070,15 @@ class TimeZoneForm(SiteForm):
 class SignUpForm(SiteForm):
     registration = RadioField(
         "Who can sign up",
-        choices=[
-            SelectChoice("closed", "Nobody: administrators add people"),
-            SelectChoice("company", "Anyone with a company account whose email address is at one of these domains"),
-            SelectChoice("domains", "Anyone with an email address at one of these domains"),
-            SelectChoice("approval", "Anyone who can open this site, after an administrator approves"),
-            SelectChoice("open", "Anyone who can open this site"),
-        ],
+        choices=choices(
+            {
+                "closed": "Nobody: administrators add people",
+                "company": "Anyone with a company account whose email address is at one of these domains",
+                "domains": "Anyone with an email address at one of these domains",
+                "approval": "Anyone who can open this site, after an administrator approves",
+                "open": "Anyone who can open this site",
+            }
+        ),
         description="Email addresses aren't verified. If others can reach this site, add people yourself.",
     )
     # Not `Optional`, which would skip `validate_registration_domains` when the field is empty.
@@ -6098,7 +6089,7 @@ class SignUpForm(SiteForm):
         description="For example, example.com, example.org",
     )
     registration_role = SelectField(
-        "Role of people who sign up", choices=[SelectChoice("reader", "Reader"), SelectChoice("member", "Member")]
+        "Role of people who sign up", choices=choices({"reader": "Reader", "member": "Member"})
     )
 
     def validate_registration_domains(self, field: Field) -> None:
@@ -6112,35 +6103,29 @@ class SignUpForm(SiteForm):
 class ActivityForm(SiteForm):
     activity_days = SelectField(
         "Keep entries for",
-        choices=[
-            SelectChoice("365", "1 year"),
-            SelectChoice("730", "2 years"),
-            SelectChoice("1825", "5 years"),
-            SelectChoice("0", "Forever"),
-        ],
+        choices=choices({"365": "1 year", "730": "2 years", "1825": "5 years", "0": "Forever"}),
     )
 
 
 class SecondFactorForm(SiteForm):
     second_factor_role = SelectField(
         "Required for",
-        choices=[
-            SelectChoice("", "Nobody: everyone decides for themselves"),
-            SelectChoice("admin", "Administrators"),
-            SelectChoice("editor", "Editors and administrators"),
-            SelectChoice("member", "Members, editors and administrators"),
-            SelectChoice("reader", "Everyone"),
-        ],
+        choices=choices(
+            {
+                "": "Nobody: everyone decides for themselves",
+                "admin": "Administrators",
+                "editor": "Editors and administrators",
+                "member": "Members, editors and administrators",
+                "reader": "Everyone",
+            }
+        ),
     )
 
 
 class BinForm(SiteForm):
     bin_days = SelectField(
         "Delete permanently",
-        choices=[
-            *(SelectChoice(str(days), f"After {days} days") for days in (7, 30, 90, 365)),
-            SelectChoice("0", "Never: an administrator empties the bin"),
-        ],
+        choices=choices(DAYS_AFTER | {0: "Never: an administrator empties the bin"}),
     )
 
 
@@ -6284,10 +6269,6 @@ def form_values(form: SiteForm, *names: str) -> dict[str, Any]:
 def names_of(statement: sa.Select[Any]) -> list[tuple[int, str]]:
     """Return id and name of the people or topics that a statement selects."""
     return [(thing.id, thing.name) for thing in db.session.scalars(statement)]
-
-
-def choices(pairs: Iterable[tuple[Any, str]]) -> list[SelectChoice]:
-    return [SelectChoice(str(value), label) for value, label in pairs]
 
 
 def qr_code(text: str) -> Markup:
@@ -6617,9 +6598,7 @@ def store_avatar(given: FileStorage) -> StoredFile:
 def logo_picture(given: FileStorage) -> bytes:
     """Return an uploaded logo as a small WebP. Raises `ValidationError` if it cannot be read."""
     with open_picture(given.stream, tidy_filename(given.filename)) as image:
-        upright = ImageOps.exif_transpose(in_full_colour(image))
-        upright.thumbnail(LOGO_PIXELS)
-        return encoded(upright, "WEBP").getvalue()
+        return save_smaller(ImageOps.exif_transpose(image), LOGO_PIXELS).getvalue()
 
 
 @contextlib.contextmanager
@@ -6850,8 +6829,6 @@ def start_oidc() -> ResponseReturnValue:
 @public
 def finish_oidc() -> ResponseReturnValue:
     """Sign in whoever comes back from the provider."""
-    if not current_app.config["OIDC_ISSUER"]:
-        abort(404)
     form, begun = LoginForm(formdata=None), session.pop("oidc", {})
     with form.errors_from_model():
         user = User.by_company_account(**company_account(begun))
@@ -6885,11 +6862,10 @@ def register() -> ResponseReturnValue:
 
 
 def welcome(user: User) -> ResponseReturnValue:
-    """Sign a new person in, unless they have to wait for approval or sign in with their company account."""
+    """Sign a new person in, unless they have to wait for approval."""
     if user.awaits_approval:
         return redirect_with_flash("/login", f"Thank you, {user.name}. An administrator has to let you in first.")
-    if may_use_password(user):
-        sign_in(user.id, remember=False)
+    sign_in(user.id, remember=False)
     return redirect_with_flash("/", f"Welcome, {user.name}.")
 
 
@@ -7243,9 +7219,9 @@ def offer_choices(form: PostForm, post: Post | None) -> None:
     if (post.kind if post else form.kind.data) != "page":
         del form.owner, form.review, form.parent_id
         return
-    owners = db.session.scalars(User.active().where(User.sees(post.topic_id if post else None))).all()
-    form.owner.choices = choices([(0, "Nobody"), *((user.id, user.name) for user in owners)])
-    if not form.owner.raw_data and form.owner.data not in {user.id for user in owners}:
+    owners = {0: "Nobody"} | dict(names_of(User.active().where(User.sees(post.topic_id if post else None))))
+    form.owner.choices = choices(owners)
+    if not form.owner.raw_data and form.owner.data not in owners:
         form.owner.data = 0  # the owner has left, or no longer sees the topic
 
 
@@ -7667,7 +7643,7 @@ def must_read_form(post: Post) -> MustReadForm:
         people=named,
         due=post.must_read_due,
     )
-    form.roles.choices = choices((int(role), role.label) for role in Role)
+    form.roles.choices = choices(ROLES)
     form.people.choices = choices(names_of(User.active().where(User.sees(post.topic_id))))
     return form
 
@@ -7922,11 +7898,15 @@ def list_people() -> ResponseReturnValue:
     return render_template("people/index.html", page=people_page(PEOPLE, query), q=query)
 
 
+def _named(username: str) -> sa.Select[User]:
+    return User.visible_to(current_user).where(User.username_key == fold(username))
+
+
 @people.get("/people/<username>", endpoint="show")
 @login_required
 def show_person(username: str) -> ResponseReturnValue:
     """Show a person and what they have written, or the people of a group."""
-    person = db.session.scalar(User.visible_to(current_user).where(User.username_key == fold(username)))
+    person = db.session.scalar(_named(username))
     if person is None:
         return show_called(fold(username))
     page = paginate(AUTHOR_POSTS, NEWEST_FIRST, request.args.get("before"), author_id=person.id)
@@ -7948,7 +7928,7 @@ def show_called(name: str) -> ResponseReturnValue:
 @login_required
 def show_card(username: str) -> ResponseReturnValue:
     """Send a person's contact details for an address book (vCard 3.0, RFC 2426)."""
-    person = db.one_or_404(User.visible_to(current_user).where(User.username_key == fold(username)))
+    person = db.one_or_404(_named(username))
     return feed_answer(fold_lines(feed_text("people/card.vcf", person=person)), "text/vcard")
 
 
@@ -8281,15 +8261,19 @@ def run_job_by_hand(job: str) -> ResponseReturnValue:
 def manage_people() -> ResponseReturnValue:
     """Show everybody with their role, topics and state, even the deactivated, or those whom the filters let through."""
     topics = names_of(Topic.visible_to(current_user))
-    asked = {name: value for name, value in request.args.items() if value and name != "before"}
+    asked = given_filters()
     return render_template(
         "admin/people.html",
         page=people_page(ALL_PEOPLE.where(*asked_people(asked, topics)), tidy(asked.get("q"))[:NAME_MAX]),
         asked=asked,
-        query=urlencode(asked),
-        roles=[(int(role), role.label) for role in Role],
+        roles=ROLES.items(),
         topics=topics,
     )
+
+
+def given_filters() -> dict[str, str]:
+    """Return the filters of a list that the address names."""
+    return {name: value for name, value in request.args.items() if value and name != "before"}
 
 
 def asked_people(asked: Mapping[str, str], topics: list[tuple[int, str]]) -> Iterator[sa.ColumnElement[bool]]:
@@ -8311,7 +8295,7 @@ def new_person() -> ResponseReturnValue:
     """Add a person. A password that was generated for them is shown once."""
     form = NewPersonForm()
     if form.validate_on_submit():
-        generated = None if form.password.data else generate_password()
+        generated = None if form.password.data else random_words(4)  # 79 bits
         hashed = hash_password(generated or form.password.data)
         values = form_values(form, "name", "username", "email", "role")
         with form.errors_from_model():
@@ -8327,11 +8311,11 @@ def new_person() -> ResponseReturnValue:
 def people_csv() -> ResponseReturnValue:
     """Download the active people as a table for a spreadsheet, which can be imported again."""
     people = db.session.scalars(User.active())
-    rows = (
+    rows = [
         (user.name, user.username, user.email or "", user.role.label, *(getattr(user, name) for name in PROFILE_FIELDS))
         for user in people
-    )
-    return csv_response("people", itertools.chain([LISTED], rows))
+    ]
+    return csv_response("people", [LISTED, *rows])
 
 
 @admin.route("/people/import", methods=["GET", "POST"])
@@ -8370,7 +8354,7 @@ def invitations() -> ResponseReturnValue:
 def hand_over(invitation: Invitation, token: str) -> ResponseReturnValue:
     """Show the link of an invitation once, and send it if there is an address."""
     link, trouble = f"{site_address(current_app.config)}/invite/{token}", ""
-    if invitation.email and mail_is_on():
+    if invitation.email:
         try:
             send_at_once(invitation, "mail/invitation.html", invitation=invitation, link=link)
         except ValidationError as error:
@@ -8397,11 +8381,6 @@ def decline(user_id: int) -> ResponseReturnValue:
     """Delete the account of a person who was not let in."""
     User.decline(current_user, user_id)
     return redirect_with_flash("/admin/people", "Declined, and their account deleted.")
-
-
-def generate_password() -> str:
-    """Return a random password of 79 bits that is easy to read out."""
-    return random_words(4)
 
 
 @admin.route("/people/<int:user_id>", methods=["GET", "POST"])
@@ -8440,10 +8419,10 @@ def export_person(user_id: int) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def erase_person(user_id: int) -> ResponseReturnValue:
     """Say first what erasing a person means, and then erase them for ever."""
-    if request.method == "GET":
-        return render_template("admin/erase_person.html", person=_person(user_id))
-    User.erase(current_user, user_id)
-    return redirect_with_flash("/admin/people", "Erased. What they wrote stays under “Former colleague”.")
+    if SiteForm().validate_on_submit():
+        User.erase(current_user, user_id)
+        return redirect_with_flash("/admin/people", "Erased. What they wrote stays under “Former colleague”.")
+    return render_template("admin/erase_person.html", person=_person(user_id))
 
 
 @admin.post("/people/<int:user_id>/role")
@@ -8832,12 +8811,11 @@ ACTIVITY_KINDS = {
 @role_required(Role.ADMIN)
 def list_activities() -> ResponseReturnValue:
     """Who did what, and when: the newest first."""
-    asked = {name: value for name, value in request.args.items() if value and name != "before"}
+    asked = given_filters()
     return render_template(
         "admin/activity.html",
         page=paginate(asked_activities(), LATEST_FIRST, request.args.get("before")),
         asked=asked,
-        query=urlencode(asked),
         people=names_of(sa.select(User).order_by(*BY_NAME)),
         kinds=ACTIVITY_KINDS,
     )
@@ -10176,6 +10154,10 @@ def errors_for_command() -> Iterator[None]:
 def init_db_command() -> None:
     """Create the tables, or bring them up to date. It can be run again."""
     database.check_site()
+    prepare_database()
+
+
+def prepare_database() -> None:
     database.upgrade_schema()
     database.give_site_id()
     rerender_texts()
@@ -10203,9 +10185,7 @@ def upgrade_command() -> None:
 def upgrade_site() -> None:
     """Upgrade the database of a site that is stopped, and say where the backup of it is."""
     if database.is_empty():
-        database.upgrade_schema()
-        database.give_site_id()
-        click.echo("The database is ready.")
+        prepare_database()
         return
     path = new_backup_path("-before-upgrade")
     database.upgrade_or_put_back(path, rerender_texts)
@@ -10400,7 +10380,7 @@ def seed_demo_command(wanted: int, force: bool) -> None:
     if User.exists() and not force:
         raise click.ClickException("There are people here already. To add the demo to them, use --force.")
     demo = Demo()
-    passwords = [generate_password() for _ in demo.company["people"]]
+    passwords = [random_words(4) for _ in demo.company["people"]]
     with errors_for_command():
         demo.backdate(3650, demo.set_up, [hash_password(password) for password in passwords])
     with click.progressbar(demo.events(), label="Writing posts") as events:

@@ -436,7 +436,7 @@ def test_what_has_not_changed_is_not_sent_again(people, topics, program, path):
     assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", etag)
     assert again.headers["Cache-Control"] == "private, no-cache"
     edit_post(people.member, post, title="Another")
-    User.edit_person(people.admin, people.reader.id, name="Renamed", email="")
+    User.edit_person(people.admin, people.reader.id, name="Renamed", email="", username=people.reader.username)
     Topic.edit(people.editor, topics.open.id, name="Renamed", description="")
     add_comment(people.member, post)
     assert theirs.get(path, headers={"If-None-Match": etag}).status_code == 200

@@ -1310,7 +1310,7 @@ def test_a_comment_costs_few_statements(app, people, team, sign_in):
 def get_addresses(app, team, topic: int, person: int) -> list[str]:
     values = {"post_id": team.post, "comment_id": 0, "slug": "everyone", "username": "member", "topic_id": topic,
               "user_id": person, "filename": "app.css", "number": 1, "file_id": 0, "name": "a.png",
-              "size": "thumb", "token": "x"}  # fmt: skip
+              "size": "thumb", "token": "x", "group_id": 0}  # fmt: skip
     with db.engine.connect() as connection:
         values["comment_id"] = connection.scalar(sa.select(sa.func.max(Comment.id)))
     rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]

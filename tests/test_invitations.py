@@ -109,7 +109,7 @@ def test_who_joins_gets_only_the_topics_that_the_inviter_still_sees(people, topi
 def profile(username: str) -> dict[str, str]:
     return {
         "username": username, "name": "Ida", "email": f"{username}@example.org",
-        "password_hash": corkboard.no_password(),
+        "password_hash": corkboard.NO_PASSWORD,
     }  # fmt: skip
 
 

@@ -204,7 +204,7 @@ def is_deactivated(people, _topics, _post, _comment):
 
 
 def has_no_address(people, _topics, _post, _comment):
-    User.edit_person(people.admin, people.reader.id, name="Reader", email="")
+    User.edit_person(people.admin, people.reader.id, name="Reader", email="", username=people.reader.username)
 
 
 def post_goes(people, _topics, post, _comment):

@@ -344,6 +344,14 @@ def test_what_belonged_to_the_account_is_gone(app, people, topics, sign_in):
     assert "mention" not in fresh(Post, post.id).html
 
 
+def test_to_erase_somebody_without_an_address_leaves_the_links_that_are_for_nobody_in_particular(people, sign_in):
+    values = {"name": "Saturday team", "email": None, "role": Role.MEMBER, "uses_most": 5, "topic_ids": []}
+    corkboard.Invitation.create(people.admin, form_id="i" * 32, **values)
+    erase(sign_in(people.admin), add_person("ole", email=None))
+    db.session.rollback()
+    assert corkboard.count_of(corkboard.Invitation) == 1
+
+
 def test_the_activity_keeps_what_was_done_without_name_and_address_and_says_that_somebody_was_erased(
     app, people, topics, sign_in
 ):

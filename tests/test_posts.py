@@ -30,6 +30,8 @@ from app import (
     Comment,
     EditConflict,
     Forbidden,
+    Group,
+    Invitation,
     Notification,
     Post,
     PostData,
@@ -912,6 +914,20 @@ def a_colleague(s):
     return s.people.member
 
 
+def who_waits(s):
+    return add_person("ole", awaits_approval=True)
+
+
+def a_group(s):
+    Group.save(s.people.admin, None, name="kitchen", member_ids=[s.people.reader.id])
+    return db.session.scalars(sa.select(Group)).one()
+
+
+def an_invitation(s):
+    values = {"name": "", "email": None, "role": Role.MEMBER, "uses_most": 1, "topic_ids": []}
+    return Invitation.create(s.people.admin, form_id="e" * 32, **values)[0]
+
+
 def a_former_colleague(s):
     User.deactivate(s.people.admin, s.people.member.id)
     return s.people.member
@@ -982,6 +998,18 @@ ACTIONS = [
     (a_colleague, "admin", "/admin/people/{}/deactivate", {}, "person.deactivated"),
     (a_former_colleague, "admin", "/admin/people/{}/reactivate", {}, "person.reactivated"),
     (a_colleague, "admin", "/admin/people/{}/link", {}, "person.link"),
+    (a_colleague, "admin", "/admin/people/{}/second-factor", {}, "person.second_factor_reset"),
+    (a_colleague, "admin", "/admin/people/{}/export", {}, "person.exported"),
+    (nothing, "reader", "/account/export", {}, "person.exported"),
+    (a_colleague, "admin", "/admin/people/{}/erase", {}, "person.erased"),
+    (who_waits, "admin", "/admin/people/{}/reactivate", {}, "person.approved"),
+    (who_waits, "admin", "/admin/people/{}/decline", {}, "person.declined"),
+    (nothing, "admin", "/admin/people/import", {"text": "name,email\nAna,ana@example.com", "add": "1"}, "person.added"),
+    (nothing, "admin", "/admin/invitations", {"role": 20, "uses_most": 5}, "invitation.created"),
+    (an_invitation, "admin", "/admin/invitations/{}/withdraw", {}, "invitation.withdrawn"),
+    (nothing, "admin", "/admin/groups", {"name": "kitchen"}, "group.saved"),
+    (a_group, "admin", "/admin/groups/{}", {"member_ids": "reader"}, "group.saved"),
+    (a_group, "admin", "/admin/groups/{}/delete", {}, "group.deleted"),
 ]  # fmt: skip
 
 
@@ -1023,9 +1051,9 @@ def test_every_posting_view_stands_in_the_table_of_actions():
     assert {re.sub(r"<int:\w+>", "{}", rule) for rule in app_posts} == told
 
 
-# Recorded too, and shown by other tests: signing in (test_access.py, test_company_account.py) and setting up. A preview
-# changes nothing, and
-# nobody else sees what is kept of a draft while it is typed.
+# Recorded too, and shown by other tests: signing in (test_access.py, test_signin.py, test_company_account.py), joining
+# (test_invitations.py) and setting up. A preview changes nothing, and nobody else sees what is kept of a draft while it
+# is typed.
 # The bin and what goes into it as a topic: test_bin.py. Following a topic, and reading: test_notifications.py. Tokens:
 # test_api.py. The order of the handbook: test_handbook.py. Backups: test_backup.py. Email: test_mail.py. Jobs:
 # test_admin.py. Sections of the settings: test_people.py.
@@ -1033,7 +1061,8 @@ UNRECORDED = {
     "notifications.follow_topic", "notifications.read_all",
     "admin.empty_bin", "admin.save_settings", "topics.delete", "topics.restore",
     "posts.autosave", "posts.arrange",
-    "auth.setup", "auth.login", "auth.start_oidc", "auth.register", "account.end_session", "posts.preview",
+    "auth.setup", "auth.login", "auth.login_code", "auth.reset", "auth.reset_by_link", "auth.start_oidc",
+    "auth.register", "auth.accept_invitation", "account.security", "account.end_session", "posts.preview",
     "account.tokens", "account.revoke_token",
     "auth.restore_backup", "admin.backups", "admin.download_backup",
     "account.unsubscribe", "admin.mail", "admin.send_again", "admin.run_job",

@@ -316,7 +316,7 @@ def test_people_who_are_gone_are_not_found(app, people, topics, sign_in):
     User.deactivate(people.admin, walter.id)
     assert 'class="who" href="/people/walter"' not in browser.get("/search?q=walrus").text
     User.reactivate(people.admin, walter.id)
-    User.edit_person(people.admin, walter.id, name="Sealman", email="")
+    User.edit_person(people.admin, walter.id, name="Sealman", email="", username="walter")
     assert "/people/walter" in browser.get("/search?q=sealman&kind=person").text
 
 

@@ -73,7 +73,6 @@ FILLINGS: dict[str, dict[str, Any]] = {
     },
     "account.profile": {"name": "Somebody", "email": "", "title": "Baker", "department": "", "phone": "",
                         "location": "Hall B", "away_from": "", "away_until": "", "stand_in_id": ""},
-    "account.username": {"username": "ada{unique}"},
     "account.appearance": {"theme": "dark", "timezone": "Europe/Berlin", "shortcuts": "y"},
     "account.password": {"current": PASSWORD, "password": "eight green bottles", "confirm": "eight green bottles"},
     "account.tokens": {"name": "A display", "scope": "read", "days": "30"},

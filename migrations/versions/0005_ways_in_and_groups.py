@@ -43,14 +43,8 @@ def upgrade() -> None:
     op.create_table(
         "people_groups",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("form_id", sa.String(length=32), nullable=False),
-        sa.Column("author_id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(length=32), nullable=False),
         sa.Column("name_key", sa.String(length=32), nullable=False),
-        sa.Column("created_at", database.Timestamp, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["author_id"], ["users.id"], name=op.f("fk_people_groups_author_id"), ondelete="RESTRICT"
-        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_people_groups")),
         sa.UniqueConstraint("name_key", name=op.f("uq_people_groups_name_key")),
         mysql_charset="utf8mb4",
@@ -58,9 +52,6 @@ def upgrade() -> None:
         mysql_engine="InnoDB",
         sqlite_autoincrement=True,
     )
-    with op.batch_alter_table("people_groups") as batch_op:
-        batch_op.create_index(batch_op.f("ix_people_groups_author_id"), ["author_id"], unique=False)
-        batch_op.create_index("uq_people_groups_author_id_form_id", ["author_id", "form_id"], unique=True)
 
     op.create_table(
         "recovery_codes",
