@@ -1340,7 +1340,7 @@ class User(db.Model):
     def record_export(cls, actor: User, person: User) -> None:
         """Record that a person's data is exported: by themselves, or by an administrator."""
         cls.acting(actor.id, Role.READER if person.id == actor.id else Role.ADMIN)
-        Activity.record(actor, "person.exported", person)
+        Activity.record(actor, "person.exported", db.session.get_one(cls, person.id))
 
     @classmethod
     def erase(cls, actor: User, user_id: int) -> None:
@@ -6829,6 +6829,8 @@ def start_oidc() -> ResponseReturnValue:
 @public
 def finish_oidc() -> ResponseReturnValue:
     """Sign in whoever comes back from the provider."""
+    if not current_app.config["OIDC_ISSUER"]:
+        abort(404)
     form, begun = LoginForm(formdata=None), session.pop("oidc", {})
     with form.errors_from_model():
         user = User.by_company_account(**company_account(begun))

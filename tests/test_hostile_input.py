@@ -23,7 +23,7 @@ from test_role_matrix import address
 from world import FILLINGS, World, row, set_settings, stand_up, value
 
 import app as corkboard
-from app import Comment, Post, Setting, Topic, User
+from app import Comment, Post, ResetLink, Setting, Topic, User
 
 ATTACKS = [
     "<script>alert(1)</script>",
@@ -182,6 +182,8 @@ def open_to(world: World, endpoint: str) -> tuple[Browser, str]:
     """Somebody who may use a form, and its address."""
     if endpoint == "auth.setup":
         return world.browser(), f"/setup?token={Setting.renew_setup_token()}"
+    if endpoint == "auth.reset_by_link":
+        return world.browser(), f"/reset/{ResetLink.create(world.people['keeper'])}"
     if endpoint == "auth.register":
         set_settings(world.app, registration="open")
     public = endpoint.startswith("auth.")

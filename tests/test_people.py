@@ -544,9 +544,9 @@ def test_a_logo_is_shown_to_everyone_until_it_is_removed(people, sign_in, kind):
     page = sign_in().get("/login").text
     answer = sign_in().get(re.search(r"/logo\.webp\?v=\w+", page)[0])
     with Image.open(io.BytesIO(answer.data)) as shown:
-        assert (shown.format, shown.size) == ("WEBP", (192, 96))
+        assert (shown.format, shown.size) == ("WEBP", (320, 160))
     assert "immutable" in answer.headers["Cache-Control"]
-    assert "changed the logo in" in browser.get("/admin/activity").text
+    assert "changed the settings" in browser.get("/admin/activity").text
     assert browser.submit("/admin/settings/look", {"accent": "green", "remove_logo": "y"}).status_code == 303
     assert "logo.webp" not in sign_in().get("/login").text
     assert sign_in().get("/logo.webp").status_code == 404

@@ -1023,13 +1023,14 @@ def test_every_action_writes_down_who_did_it_on_what_and_from_where(
     app, people, topics, sign_in, before, who, path, form, action
 ):
     subject = before(SimpleNamespace(people=people, topics=topics))
+    subject_id = subject.id if subject else None
     actor, browser = getattr(people, who), sign_in(getattr(people, who))
     last = db.session.scalar(sa.select(sa.func.max(Activity.id)))
     ids = {"open": topics.open.id, "reader": people.reader.id}
     sent = {name: ids.get(value, value) for name, value in form.items()}
-    address = path.format(subject.id if subject else "", 1, reader=people.reader.id)
-    answer = browser.submit(address, sent, environ_base={"REMOTE_ADDR": "192.0.2.7"})
-    assert answer.status_code in (200, 303)
+    address = path.format(subject_id, 1, reader=people.reader.id)
+    with browser.submit(address, sent, environ_base={"REMOTE_ADDR": "192.0.2.7"}) as answer:
+        assert answer.status_code in (200, 303)
     db.session.rollback()
     written_down = db.session.scalars(sa.select(Activity).where(Activity.id > last).order_by(Activity.id)).all()
     row = next(row for row in written_down if row.action == action)
@@ -1038,7 +1039,7 @@ def test_every_action_writes_down_who_did_it_on_what_and_from_where(
     kind = action.partition(".")[0]
     assert row.object_type == kinds.get(kind, kind)
     if subject is not None and action != "comment.created":
-        assert row.object_id == subject.id
+        assert row.object_id == subject_id
 
 
 def test_every_posting_view_stands_in_the_table_of_actions():
