@@ -5364,10 +5364,10 @@ def provider_trouble() -> Iterator[None]:
 
 def ask_provider(url: str, form: Mapping[str, str] | None = None) -> Any:
     """Return the JSON that an address of the provider answers with, to a POST if there is a form."""
+    if not is_safe_address(url):
+        raise ValueError(f"{url} is not encrypted")
     sent = urlencode(form).encode() if form else None
     with urlopen(url, sent, OIDC_SECONDS) as response:
-        if not (is_safe_address(url) and response.url == url):
-            raise ValueError(f"{url} is not encrypted, or leads to another address")
         return json.loads(response.read(OIDC_BYTES))
 
 
