@@ -6977,9 +6977,10 @@ def password() -> ResponseReturnValue:
         refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
         if password_fits(current_user.password_hash, form.current.data):
             Throttle.forget(key)
+            onto = "/" if current_user.must_change_password else "/account/password"
             User.change_password(current_user, hash_password(form.password.data))
             sign_in(current_user.id, session.permanent)
-            return redirect_with_flash("/account/password", "Password changed. All other devices have been signed out.")
+            return redirect_with_flash(onto, "Password changed. All other devices have been signed out.")
         form.add_error(ValidationError("current", "This isn't your current password."))
     return form_page("account/password.html", form)
 
