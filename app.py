@@ -133,7 +133,7 @@ from prometheus_client.registry import Collector
 from pyotp.hotp import HOTP
 from pyotp.totp import TOTP
 from sqlalchemy.event import listens_for
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
@@ -145,6 +145,7 @@ from sqlalchemy.orm import (
     joinedload,
     mapped_column,
     relationship,
+    selectinload,
     undefer,
 )
 from sqlalchemy.sql.operators import desc_op
@@ -190,6 +191,7 @@ from config import (
     is_ip_address,
     is_safe_address,
     load,
+    site_address,
     sqlite_path,
 )
 from config import config as configurations
@@ -1217,9 +1219,9 @@ class User(db.Model):
         Who has to wait for approval is not active until then, and administrators are told by email.
         Raises `ValidationError` if somebody else has the username or email address.
         """
+        Setting.lock()
         if actor is not None:
             cls.acting(actor.id, Role.ADMIN)
-        Setting.lock()
         user = cls(password_hash=password_hash, role=role, must_change_password=actor is not None)
         user._fill_in(**profile)
         db.session.add(user)
@@ -1246,7 +1248,7 @@ class User(db.Model):
         try:
             db.session.add_all(users)  # in few statements
             db.session.flush()
-        except sa.exc.IntegrityError as error:
+        except IntegrityError as error:
             raise ValidationError("text", "Someone has joined meanwhile. Check the list again.") from error
         for user in users:
             Activity.record(actor, "person.added", user, user.username)
@@ -1296,6 +1298,7 @@ class User(db.Model):
             outdate_mentions(user.username)
             changes["username"] = (user.username, username)
         user._fill_in(name=name, email=email, username=username)
+        db.session.execute(sa.delete(ResetLink).filter_by(user_id=user.id))  # it may have gone to a wrong address
         Activity.record(actor, "person.edited", user, changes=changes)
 
     @classmethod
@@ -1350,7 +1353,8 @@ class User(db.Model):
         """
         for stored in cls._erase(actor, user_id):
             for suffix in VERSION_SUFFIXES:
-                stored_path(stored, suffix).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # Windows deletes no file that is being sent: `prune` does it later
+                    stored_path(stored, suffix).unlink()
         rerender_texts()
 
     @classmethod
@@ -1427,6 +1431,8 @@ class User(db.Model):
         """Turn the second factor off, and tell the person: the actor's own, or as an administrator somebody's."""
         is_own = user_id == actor.id
         user = cls.acting(user_id) if is_own else cls._get_for_change(actor, user_id)
+        if user.totp_secret is None:
+            return
         user.totp_secret = None
         Activity.record(actor, "person.second_factor_off" if is_own else "person.second_factor_reset", user)
         OutgoingMail.tell(user, "code_off")
@@ -1443,6 +1449,8 @@ class User(db.Model):
         if user is None:
             user = cls.by_username(email) or cls._join(email, name)
             user._connect(identity)
+        if user.awaits_approval:
+            raise ValidationError("oidc", WAITS)
         if not user.is_active:
             raise ValidationError("oidc", "Your account here is deactivated. Ask an administrator.")
         return user
@@ -1463,7 +1471,7 @@ class User(db.Model):
         user = db.session.get_one(cls, user_id, with_for_update=True)
         user._fill_in(**profile)
         changes = {"role": (user.role.label, Role.ADMIN.label)}
-        user.role, user.deactivated_at, user.totp_secret = Role.ADMIN, None, None
+        user.role, user.deactivated_at, user.totp_secret, user.awaits_approval = Role.ADMIN, None, None, False
         user._set_password(password_hash)
         Activity.record(user, "person.rescued", user, changes=changes)
 
@@ -1503,7 +1511,8 @@ class User(db.Model):
         self.erased_at = self.deactivated_at = utcnow()
         self.role, self.awaits_approval, self.must_change_password = Role.READER, False, False
         blank |= dict.fromkeys((*unknown, "last_active_at"))
-        self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}", **blank)
+        # A username that nobody can choose, because it ends with a hyphen.
+        self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}-", **blank)
 
     @classmethod
     def _join(cls, email: str, name: str) -> Self:
@@ -1704,7 +1713,7 @@ class Invitation(db.Model):
 
     __tablename__ = "invitations"
     id: Mapped[int] = mapped_column(primary_key=True)
-    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"), index=True)
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
     name: Mapped[str] = mapped_column(sa.String(NAME_MAX), default="")  # what it is for, such as "Saturday team"
     email: Mapped[str | None] = mapped_column(sa.String(EMAIL_MAX))
@@ -1791,7 +1800,7 @@ class ResetLink(db.Model):
     __tablename__ = "reset_links"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
-    expires_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
+    expires_at: Mapped[datetime] = mapped_column(Timestamp)
 
     # -- queries
 
@@ -1825,6 +1834,8 @@ class ResetLink(db.Model):
             Activity.record(actor, "person.link", User._get_for_change(actor, user_id))
             if user_id == actor.id:
                 raise ValidationError("password", "Change your password under Account. It asks for the current one.")
+            if not may_use_password(User.acting(user_id)):
+                raise ValidationError("password", "They sign in with their company account.")
         token = secrets.token_urlsafe(32)
         row = {"user_id": user_id, "token_hash": hash_token(token), "expires_at": utcnow() + RESET_FOR}
         database.upsert(cls, [row])
@@ -1850,6 +1861,7 @@ class RecoveryCode(db.Model):
     code_hash: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
 
 
+WAITS = "An administrator has to let you in first."
 WRONG_CODE = "This code isn't right, or was used. Check that your phone's clock is set automatically, and try the next."
 
 
@@ -2185,6 +2197,7 @@ class Topic(SoftDelete, db.Model):
         """Make an invited person a member, or if the topic is open let them follow it."""
         if self.private:
             self._add_member(user.id)
+            Activity.record(user, "topic.joined", self)
         else:
             Follow.choose(user, "following", topic_id=self.id)
 
@@ -2241,7 +2254,7 @@ class Group(db.Model):
     name_key: Mapped[str] = mapped_column(sa.String(USERNAME_MAX), unique=True)
     people: Mapped[list[User]] = relationship(  # the active ones
         secondary="group_members", secondaryjoin="and_(GroupMember.user_id == User.id, User.deactivated_at == None)",
-        order_by=User.name_key, lazy="selectin",
+        order_by=User.name_key,
     )  # fmt: skip
 
     # -- queries
@@ -2251,9 +2264,9 @@ class Group(db.Model):
         return [user.id for user in self.people]
 
     @classmethod
-    def listed(cls) -> Sequence[Group]:
-        """Return the groups by name."""
-        return db.session.scalars(sa.select(cls).order_by(cls.name_key)).all()
+    def listed(cls) -> sa.Select[Self]:
+        """Select the groups by name."""
+        return sa.select(cls).order_by(cls.name_key)
 
     @classmethod
     def people_in(cls, group_ids: Iterable[int]) -> set[int]:
@@ -2274,7 +2287,7 @@ class Group(db.Model):
         """Make a group, or change the people of the one with an id. Raises `ValidationError` for a name in use."""
         Setting.lock()  # people and groups share their names
         User.acting(actor.id, Role.ADMIN)
-        group = db.session.get(cls, group_id or 0)
+        group = db.get_or_404(cls, group_id) if group_id else None
         if group is None:
             if cls.has_name(fold(name)) or User.by_username(name):
                 raise ValidationError("name", "A person or a group already has this name.")
@@ -3170,12 +3183,11 @@ class Comment(SoftDelete, db.Model):
             raise Forbidden
         if comment.body == body:
             return
-        added_names = mentioned_names(html) - mentioned_names(comment.html)
         comment.body, comment.html, comment.renderer = body, html, RENDERER_VERSION
         comment.edited_at = utcnow()
         Attachment.attach(actor, body, comment=comment)
         activity = Activity.record(actor, "comment.edited", comment)
-        notify_mentioned(activity, added_names, comment)
+        notify_mentioned(activity, comment)
 
     def record_deletion(self, actor: User, action: str) -> None:
         """Record it, and count the comments of its post again."""
@@ -3478,10 +3490,12 @@ def is_called(names: set[str]) -> sa.ColumnElement[bool]:
     """Whether folded names call a `User`: by name, with a group, as who follows a topic, or everyone."""
     if EVERYONE in names:
         return sa.true()
-    topics = sa.select(Topic.id).where(Topic.slug.in_(names))
     grouped = sa.select(GroupMember.user_id).join(Group).where(Group.name_key.in_(names))
-    following = follows("following", Follow.topic_id.in_(topics))
-    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), following)
+    chosen = sa.select(Follow.state).where(Follow.user_id == User.id, Follow.topic_id == Topic.id)
+    state = chosen.correlate(User, Topic).scalar_subquery()
+    is_following = sa.case((state.is_(None), Topic.followed_by_default), else_=state == "following")
+    followed = sa.exists().where(Topic.slug.in_(names), is_following).correlate(User)
+    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), followed)
 
 
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
@@ -3694,10 +3708,11 @@ class Activity(db.Model):
     def forget(cls, user: User) -> None:
         """Blank a person's names and addresses in the record, as part of an action."""
         about = sa.and_(cls.object_type == "user", cls.object_id == user.id)
+        names = {user.name, *db.session.scalars(sa.select(cls.name).where(about))}
         theirs = sa.update(cls).where(sa.or_(cls.actor_id == user.id, about))
         db.session.execute(theirs.values(address="", lookup=""))
         db.session.execute(sa.update(cls).where(about).values(name=FORMER_COLLEAGUE, detail="", changes="{}"))
-        db.session.execute(sa.update(cls).where(cls.detail == user.name).values(detail="", lookup=""))
+        db.session.execute(sa.update(cls).where(cls.detail.in_(names)).values(detail="", lookup=""))
 
     @staticmethod
     def _name_of(thing: Any) -> tuple[str, bool]:
@@ -3733,7 +3748,7 @@ ACTIVITY_PLACES = {
     "post": "/posts", "comment": "/comments", "topic": "/admin/topics", "user": "/admin/people",
     "group": "/admin/groups",
 }  # fmt: skip
-UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name", "invitation": "for one person"}
+UNNAMED = {"post": "a post", "attachment": "a file", "user": "an unknown name", "invitation": "without a name"}
 
 # What is said of an action is its second word and a noun ("deleted the topic"), unless it has words of its own.
 ACTIVITY_NOUNS = {
@@ -4179,10 +4194,14 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
     OutgoingMail.queue("mail", Notification.post_id == post.id, Notification.activity_id == activity.id)
 
 
-def notify_mentioned(activity: Activity, names: set[str], thing: Post | Comment, among: Any = sa.true()) -> None:  # noqa: B008
-    """Notify the people whom a text mentions by these folded names."""
-    if names:
-        notify("mention", activity, thing, who=sa.and_(is_called(names), among))
+def notify_mentioned(activity: Activity, thing: Post | Comment) -> None:
+    """Notify the people whom a text mentions, but for those who were told that of this text before."""
+    if names := mentioned_names(thing.html):
+        is_here = Notification.comment_id == thing.id
+        if isinstance(thing, Post):
+            is_here = sa.and_(Notification.post_id == thing.id, Notification.comment_id.is_(None))
+        told = sa.select(Notification.user_id).where(Notification.kind == "mention", is_here)
+        notify("mention", activity, thing, who=sa.and_(is_called(names), User.id.not_in(told)))
 
 
 def notify_required(activity: Activity, post: Post, kind: str = "must_read") -> None:
@@ -4193,22 +4212,20 @@ def notify_required(activity: Activity, post: Post, kind: str = "must_read") -> 
 
 def notify_of_post(activity: Activity, post: Post) -> None:
     """Notify people that a post is published: those it mentions, those who must read it, and followers of its topic."""
-    notify_mentioned(activity, mentioned_names(post.html), post)
+    notify_mentioned(activity, post)
     notify_required(activity, post)
     notify("post", activity, post, who=FOLLOWS_TOPIC)
 
 
 def notify_of_comment(activity: Activity, comment: Comment) -> None:
     """Notify people of a new comment: those it mentions, and followers of its post."""
-    notify_mentioned(activity, mentioned_names(comment.html), comment)
+    notify_mentioned(activity, comment)
     notify("comment", activity, comment, who=FOLLOWS_POST)
 
 
 def notify_again(activity: Activity, post: Post) -> None:
     """Notify everybody who sees a post that it changed; those it newly mentions, that it mentions them."""
-    about_post = (Notification.post_id == post.id, Notification.comment_id.is_(None))
-    told = sa.select(Notification.user_id).where(Notification.kind == "mention", *about_post)
-    notify_mentioned(activity, mentioned_names(post.html), post, among=User.id.not_in(told))
+    notify_mentioned(activity, post)
     notify("shared_again", activity, post, who=sa.true())
 
 
@@ -5104,6 +5121,7 @@ def weak_password(password: str) -> str | None:
 ACCOUNT_TRIES, ACCOUNT_TRY_EVERY = 10, timedelta(seconds=90)
 ADDRESS_TRIES, ADDRESS_TRY_EVERY = 10, timedelta(seconds=90)
 CODE_TRIES, CODE_TRY_EVERY = 5, timedelta(minutes=5)  # a guess has a chance of three in a million
+TEAM_TRIES, TEAM_TRY_EVERY = 40, timedelta(seconds=10)  # of a whole team, which often has one address
 WRITES, WRITE_SECONDS = 60, 1.0  # more than anyone does by hand, and less than a program would
 
 
@@ -5135,7 +5153,7 @@ def authenticate(name: str, password: str) -> User:
     if not stored.startswith(SCRYPT + "$"):
         User.rehash(user.id, hash_password(password))
     if user.awaits_approval:
-        raise ValidationError("login", "An administrator has to let you in first.")
+        raise ValidationError("login", WAITS)
     if not may_use_password(user):
         raise ValidationError("login", "Sign in with your company account. Only administrators use a password here.")
     return user
@@ -5303,13 +5321,17 @@ def renew_session(token: str | None, remember: bool = False) -> None:
         session["token"] = token
 
 
-def await_code(user: User, remember: bool) -> None:
-    """Remember in the session who has given the right password, for as long as they may take to give a code."""
+def await_code(user: User, remember: bool, onto: str) -> ResponseReturnValue:
+    """Remember in the session who has given the right password, for as long as they may take to give a code.
+
+    Returns a redirect to where they give it, from where they go `onto` another page.
+    """
     sign_out()
     session["pending"] = {
         "user_id": user.id, "password": hash_token(user.password_hash), "until": time.time() + CODE_WAIT,
-        "remember": remember, "next": onward(),
+        "remember": remember, "next": onto,
     }  # fmt: skip
+    return redirect("/login/code", 303)
 
 
 def pending_user() -> User | None:
@@ -5493,7 +5515,7 @@ def _requires(view: View, role: Role) -> View:
     return guarded
 
 
-NOT_YET = "Open the site in a browser first. It leads you through what comes before anything else."
+NOT_YET = "Open the site's home page first. It asks you for a new password, or to set up two-step sign-in."
 
 
 def first_step(user: User) -> str:
@@ -5636,10 +5658,11 @@ def new_password(label: str = "Password", required: bool = True, **kw: Any) -> A
 USERNAME_INPUT = {"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}
 
 
-def known_password(label: str) -> Any:
+def known_password(label: str, required: bool = True, description: str = "") -> Any:
     """Return a field for the password that somebody has already. Today's rules do not apply to it."""
-    asked = [InputRequired(f"Enter your {label.lower()}."), Length(max=PASSWORD_MAX)]
-    return PasswordField(label, validators=asked, render_kw={"autocomplete": "current-password"})
+    asked = [InputRequired(f"Enter your {label.lower()}.") if required else Optional(), Length(max=PASSWORD_MAX)]
+    words = {"autocomplete": "current-password"}
+    return PasswordField(label, validators=asked, description=description, render_kw=words)
 
 
 def not_common(_form: Any, field: Field) -> None:
@@ -5780,6 +5803,7 @@ class ProfileForm(ProfileFields, SiteForm):
     away_from = DateField("Away from", validators=[Optional()], description="Leave empty if you're already away")
     away_until = DateField("Away until", validators=[Optional()], description="The last day you're away")
     stand_in_id = SelectField("Cover", coerce=id_or_none, description="Who to ask while you're away")
+    current = known_password("Current password", required=False, description="Only to change your email address")
     upload = FileField("Profile picture", description="Cropped to a square")
 
 
@@ -5906,8 +5930,9 @@ class AutosaveForm(PostForm):
 def groups_field() -> Any:
     """Return a field of groups, each of which stands for its people."""
     words = "A group is a shortcut: it adds the people who are in it now, and no later changes."
-    offered = lambda: choices((group.id, f"The people of {group.name}") for group in Group.listed())  # noqa: E731
-    return SelectMultipleField("Groups", coerce=int, choices=offered, description=words)
+    return SelectMultipleField(
+        "Groups", coerce=int, choices=lambda: choices(names_of(Group.listed())), description=words
+    )
 
 
 class MustReadForm(SiteForm):
@@ -6019,7 +6044,7 @@ class ImportForm(SiteForm):
 class ListedForm(ProfileFields, Form):
     """One line of a list of people. `taken` are the folded usernames and email addresses that it cannot have."""
 
-    taken: set[str]
+    taken: set[str | None]
     username = username_field()
     role = string_field("Role", NAME_MAX, AnyOf([*ROLES.values()], "Use Reader, Member, Editor or Admin."))
 
@@ -6163,14 +6188,13 @@ def fetch(statement: Statement, **params: Any) -> Sequence[Any]:
     return [row[0] for row in rows] if is_entity else rows
 
 
-def paginate(
-    statement: Statement, keys: Sequence[Any], before: str | None = None, size: int = PAGE_SIZE, **params: Any
-) -> Page:
-    """Return a page of a list by keyset: the rows (or entities) that follow the cursor `before` in the order of `keys`.
+def paginate(statement: Statement, keys: Sequence[Any], size: int = PAGE_SIZE, **params: Any) -> Page:
+    """Return a page of a list by keyset: the rows (or entities) that follow `before` in the order of `keys`.
 
-    Keys are columns of the statement with their directions; together they are unique. Aborts with 404 for a cursor that
-    is not valid.
+    Keys are columns of the statement with their directions; together they are unique. Aborts with 404 for a cursor
+    that is not valid.
     """
+    before = request.args.get("before")
     if before:
         statement = statement.where(beyond(keys, decode_cursor(before, keys)))
     rows = fetch(statement.order_by(*keys).limit(size + 1), **params)
@@ -6302,8 +6326,9 @@ def read_list(text: str) -> list[ListedLine]:
     """Return what a list of people (CSV) says, line by line. Raises `ValidationError` if it is no such list."""
     heading = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
-    known, form = names_taken(), ListedForm()
-    form.taken = {*known}
+    people = db.session.scalars(sa.union(sa.select(User.username_key), sa.select(User.email_key)))
+    known, form = {*people}, ListedForm()
+    form.taken = {EVERYONE, *known, *db.session.scalars(sa.select(Group.name_key))}
     try:
         reader.fieldnames = [fold(cell) for cell in reader.fieldnames or ()]
         if "name" not in reader.fieldnames or text.count("\n") > IMPORT_MOST:
@@ -6314,15 +6339,10 @@ def read_list(text: str) -> list[ListedLine]:
         raise ValidationError("text", f"Line {reader.reader.line_num} can't be read: {error}.") from error
 
 
-def names_taken() -> set[str]:
-    """Return the folded usernames and email addresses of everybody here, and the names of groups."""
-    names = sa.union(sa.select(User.username_key), sa.select(User.email_key), sa.select(Group.name_key))
-    return {EVERYONE, *db.session.scalars(names)}
-
-
-def read_line(number: int, row: Mapping[str, str], known: set[str], form: ListedForm) -> ListedLine:
+def read_line(number: int, row: Mapping[str, str], known: set[str | None], form: ListedForm) -> ListedLine:
     """Return a line of a list. A person is known by the email address, or without one by the username."""
-    values = {column: tidy(row.get(column)).removeprefix("'") for column in LISTED}
+    # Without the apostrophe that `harmless_cell` puts before what looks like a formula.
+    values = {column: re.sub("^'(?=[=+@|%＝＋＠－-])", "", tidy(row.get(column))) for column in LISTED}
     values["username"] = values["username"] or values["email"].partition("@")[0]
     values["role"] = (values["role"] or "Member").capitalize()
     is_known = fold(values["email"] or values["username"]) in known
@@ -6743,8 +6763,7 @@ def login() -> ResponseReturnValue:
         with form.errors_from_model():
             user = authenticate(form.username.data, form.password.data)
             if user.totp_secret:
-                await_code(user, form.remember.data)
-                return redirect("/login/code", 303)
+                return await_code(user, form.remember.data, onward())
             sign_in(user.id, form.remember.data)
             return redirect(onward(), 303)
     return login_page(form, 422 if form.errors else 200)
@@ -6783,7 +6802,7 @@ def reset() -> ResponseReturnValue:
     """Ask for an email with a link for a new password. The answer is the same for names that nobody has."""
     form = NameForm()
     if mail_is_on() and form.validate_on_submit():
-        refuse_too_often(f"reset:{client_network()}", ADDRESS_TRIES, ADDRESS_TRY_EVERY)
+        refuse_too_often(f"reset:{client_network()}", TEAM_TRIES, TEAM_TRY_EVERY)
         refuse_too_often(f"reset:{fold(form.username.data)}", 3, timedelta(minutes=10))
         ResetLink.ask(form.username.data)
         return redirect_with_flash("/login", RESET_SENT)
@@ -6817,7 +6836,7 @@ def start_oidc() -> ResponseReturnValue:
     """Send somebody to sign in with their company's account."""
     if not current_app.config["OIDC_ISSUER"]:
         abort(404)
-    refuse_too_often(f"oidc:{client_network()}", ADDRESS_TRIES, ADDRESS_TRY_EVERY)
+    refuse_too_often(f"oidc:{client_network()}", TEAM_TRIES, TEAM_TRY_EVERY)
     form = LoginForm(formdata=None)
     with form.errors_from_model(), provider_trouble():
         # A page that leads on, because the policy lets no form lead to another site, not even by a redirect.
@@ -6834,6 +6853,8 @@ def finish_oidc() -> ResponseReturnValue:
     form, begun = LoginForm(formdata=None), session.pop("oidc", {})
     with form.errors_from_model():
         user = User.by_company_account(**company_account(begun))
+        if user.totp_secret:
+            return await_code(user, False, begun["next"])
         sign_in(user.id, remember=False)
         return redirect(begun["next"], 303)
     return login_page(form, 403)
@@ -6866,7 +6887,7 @@ def register() -> ResponseReturnValue:
 def welcome(user: User) -> ResponseReturnValue:
     """Sign a new person in, unless they have to wait for approval."""
     if user.awaits_approval:
-        return redirect_with_flash("/login", f"Thank you, {user.name}. An administrator has to let you in first.")
+        return redirect_with_flash("/login", f"Thank you, {user.name}. {WAITS}")
     sign_in(user.id, remember=False)
     return redirect_with_flash("/", f"Welcome, {user.name}.")
 
@@ -6884,7 +6905,7 @@ def accept_invitation(token: str) -> ResponseReturnValue:
         )
     form = JoinForm(data={"email": invitation.email})
     if form.validate_on_submit():
-        refuse_too_often(f"invite:{client_network()}", 40, timedelta(seconds=10))  # a team joins from one address
+        refuse_too_often(f"invite:{client_network()}", TEAM_TRIES, TEAM_TRY_EVERY)
         with form.errors_from_model():
             return welcome(Invitation.accept(token, **form.profile()))
     return form_page("auth/invite.html", form, invitation=invitation)
@@ -6902,7 +6923,8 @@ def profile() -> ResponseReturnValue:
     form = ProfileForm(obj=current_user)
     others = User.active().where(User.id != current_user.id)
     form.stand_in_id.choices = choices([("", "Nobody in particular"), *names_of(others)])
-    if form.validate_on_submit():
+    # With a link to another address, a browser that was left open would be enough to take the account over.
+    if form.validate_on_submit() and (form.email.data == (current_user.email or "") or has_password(form)):
         given = request.files.get("upload")
         with form.errors_from_model():
             picture = store_avatar(given) if given else None  # an upload without a name is false: no file was chosen
@@ -6972,17 +6994,24 @@ def time_zones() -> list[str]:
 @login_required
 def password() -> ResponseReturnValue:
     """Change one's own password. All other devices are signed out."""
-    form, key = PasswordForm(), f"password:{current_user.id}"
-    if form.validate_on_submit():
-        refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
-        if password_fits(current_user.password_hash, form.current.data):
-            Throttle.forget(key)
-            onto = "/" if current_user.must_change_password else "/account/password"
-            User.change_password(current_user, hash_password(form.password.data))
-            sign_in(current_user.id, session.permanent)
-            return redirect_with_flash(onto, "Password changed. All other devices have been signed out.")
-        form.add_error(ValidationError("current", "This isn't your current password."))
+    form = PasswordForm()
+    if form.validate_on_submit() and has_password(form):
+        onto = "/" if current_user.must_change_password else "/account/password"
+        User.change_password(current_user, hash_password(form.password.data))
+        sign_in(current_user.id, session.permanent)
+        return redirect_with_flash(onto, "Password changed. All other devices have been signed out.")
     return form_page("account/password.html", form)
+
+
+def has_password(form: PasswordForm | ProfileForm) -> bool:
+    """Whether a form has the person's present password. Raises 429 with Retry-After after many tries."""
+    key = f"password:{current_user.id}"
+    refuse_too_often(key, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
+    if password_fits(current_user.password_hash, form.current.data or ""):
+        Throttle.forget(key)
+        return True
+    form.add_error(ValidationError("current", "This isn't your current password."))
+    return False
 
 
 @account.route("/security", methods=["GET", "POST"])
@@ -7063,9 +7092,8 @@ posts = Blueprint("posts", __name__)
 @login_required
 def index() -> ResponseReturnValue:
     """Show Home: what the person still has to read or review, the pinned posts, then the news, newest first."""
-    before = request.args.get("before")
-    if before:
-        page = paginate(NEWS, NEWEST_FIRST, before)
+    if request.args.get("before"):
+        page = paginate(NEWS, NEWEST_FIRST)
         return render_template("posts/index.html", page=page, pinned=(), owed=(), reviews=(), sidebar=sidebar())
     pinned = fetch(PINNED)
     page = paginate(NEWS, NEWEST_FIRST, size=PAGE_SIZE + len(pinned))
@@ -7118,8 +7146,7 @@ OUTLINE_LEAST = 3  # headings; a shorter text has no outline
 def show_post(post_id: int, comment_form: CommentForm | None = None) -> ResponseReturnValue:
     """Return the page of a post, and mark what was new on it as read. 404 if the person does not see the post."""
     post = next(iter(fetch(POST_PAGE, post_id=post_id)), None) or abort(404)
-    before = request.args.get("before")
-    comments = paginate(COMMENTS, (Comment.id.desc(),), before, COMMENTS_PER_PAGE, post_id=post_id)
+    comments = paginate(COMMENTS, (Comment.id.desc(),), COMMENTS_PER_PAGE, post_id=post_id)
     since = max(post.looked_at or current_user.new_since, g.now - NEW_FOR)
     new_comments = {
         comment.id for comment in comments.items if comment.author_id != current_user.id and comment.created_at > since
@@ -7435,7 +7462,7 @@ def history(post_id: int) -> ResponseReturnValue:
     post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
     revisions = sa.select(Revision.number, Revision.created_at, Revision.body, User.name.label("editor_name"))
     revisions = revisions.join(Revision.editor).where(Revision.post_id == post.id)
-    page = paginate(revisions, (Revision.number.desc(),), request.args.get("before"))
+    page = paginate(revisions, (Revision.number.desc(),))
     return render_template("posts/history.html", post=post, page=page)
 
 
@@ -7499,7 +7526,7 @@ def restore_version(post_id: int, number: int) -> ResponseReturnValue:
 def review() -> ResponseReturnValue:
     """Show the pages due for review: all of them to an editor, their own to others."""
     keys, until = (REVIEW_DAY.asc(), Post.id.asc()), today() + REVIEW_SOON
-    page = paginate(own_reviews(), keys, request.args.get("before"), until=until)
+    page = paginate(own_reviews(), keys, until=until)
     return render_template("posts/review.html", page=page, day=today())
 
 
@@ -7570,7 +7597,7 @@ def find_page() -> ResponseReturnValue:
 @login_required
 def titles() -> ResponseReturnValue:
     """Suggest handbook pages for what was typed after two brackets, as a fragment for the script."""
-    typed = tidy(request.args.get("q"))[:TITLE_MAX]
+    typed = searched(TITLE_MAX)
     return render_template("posts/_titles.html", pages=pages_suggested(current_user, typed))
 
 
@@ -7583,7 +7610,7 @@ def drafts() -> ResponseReturnValue:
     """Show the person's drafts and scheduled posts."""
     columns = (Post.id, Post.title, Post.kind, Post.excerpt, Post.scheduled_for, Post.updated_at)
     own = sa.select(*columns).where(Post.visible(), Post.author_id == VIEWER, Post.published_at.is_(None))
-    page = paginate(own, (Post.updated_at.desc(), Post.id.desc()), request.args.get("before"))
+    page = paginate(own, (Post.updated_at.desc(), Post.id.desc()))
     return render_template("posts/drafts.html", page=page)
 
 
@@ -7754,7 +7781,7 @@ def show_topic(slug: str) -> ResponseReturnValue:
         return redirect(f"/topics/{into.slug}", 301)
     chosen = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
     follows = chosen or ("following" if topic.followed_by_default else "none")
-    page = paginate(TOPIC_POSTS, NEWEST_FIRST, request.args.get("before"), topic_id=topic.id)
+    page = paginate(TOPIC_POSTS, NEWEST_FIRST, topic_id=topic.id)
     tree = {} if page.is_continued else page_tree()
     values = {"follows": follows, "page": page, "tree": tree}
     return render_template("topics/show.html", topic=topic, topics=fetch(FIRST_TOPICS), **values)
@@ -7890,14 +7917,14 @@ people = Blueprint("people", __name__)
 
 def people_page(statement: Statement, query: str) -> Page:
     """Return a page of the people who match the query, by name."""
-    return paginate(statement.where(User.matching(query)), BY_NAME, request.args.get("before"), PEOPLE_PER_PAGE)
+    return paginate(statement.where(User.matching(query)), BY_NAME, PEOPLE_PER_PAGE)
 
 
 @people.get("/people", endpoint="index")
 @login_required
 def list_people() -> ResponseReturnValue:
     """Show everybody, with how to reach them."""
-    query = tidy(request.args.get("q"))[:NAME_MAX]
+    query = searched(NAME_MAX)
     return render_template("people/index.html", page=people_page(PEOPLE, query), q=query)
 
 
@@ -7912,7 +7939,7 @@ def show_person(username: str) -> ResponseReturnValue:
     person = db.session.scalar(_named(username))
     if person is None:
         return show_called(fold(username))
-    page = paginate(AUTHOR_POSTS, NEWEST_FIRST, request.args.get("before"), author_id=person.id)
+    page = paginate(AUTHOR_POSTS, NEWEST_FIRST, author_id=person.id)
     return render_template("people/show.html", person=person, page=page)
 
 
@@ -7942,7 +7969,7 @@ def suggest() -> ResponseReturnValue:
     topic_id = request.args.get("topic", type=as_id)
     if topic_id:
         db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
-    typed = tidy(request.args.get("q"))[:NAME_MAX]
+    typed = searched(NAME_MAX)
     calls = sorted(name for name in names_called(current_user) if typed and name.startswith(fold(typed)))
     offered = User.suggested(current_user, typed, topic_id)
     return render_template("people/_suggest.html", people=offered, calls=calls[:SUGGESTED_MOST])
@@ -8030,7 +8057,7 @@ SEARCH_FILTERS = ("kind", "topic", "author", "since", "before")
 @login_required
 def search_all() -> ResponseReturnValue:
     """Show the people who match what was typed, then the posts, pages, comments and files that have all its words."""
-    typed = tidy(request.args.get("q"))[:QUERY_MAX]
+    typed = searched(QUERY_MAX)
     asked = {name: request.args.get(name, "") for name in SEARCH_FILTERS}
     start = request.args.get("start", type=as_id)
     query = asked_query(typed, asked)
@@ -8131,13 +8158,13 @@ notifications = Blueprint("notifications", __name__)
 @login_required
 def list_notifications() -> ResponseReturnValue:
     """Show the person's notifications, newest first."""
-    return render_template("notifications/index.html", page=notification_page(request.args.get("before")))
+    return render_template("notifications/index.html", page=notification_page())
 
 
-def notification_page(before: str | None) -> Page:
+def notification_page() -> Page:
     """Return a page of the person's notifications in groups, the newest first."""
     groups = Notification.groups()
-    page = paginate(sa.select(groups), (groups.c.newest.desc(),), before)
+    page = paginate(sa.select(groups), (groups.c.newest.desc(),))
     return page._replace(items=notification_groups(page.items))
 
 
@@ -8267,11 +8294,16 @@ def manage_people() -> ResponseReturnValue:
     asked = given_filters()
     return render_template(
         "admin/people.html",
-        page=people_page(ALL_PEOPLE.where(*asked_people(asked, topics)), tidy(asked.get("q"))[:NAME_MAX]),
+        page=people_page(ALL_PEOPLE.where(*asked_people(asked, topics)), searched(NAME_MAX)),
         asked=asked,
         roles=ROLES.items(),
         topics=topics,
     )
+
+
+def searched(most: int) -> str:
+    """Return what the address searches for, with so many characters at most."""
+    return tidy(request.args.get("q"))[:most]
 
 
 def given_filters() -> dict[str, str]:
@@ -8350,7 +8382,7 @@ def invitations() -> ResponseReturnValue:
     if form.validate_on_submit():
         values: dict[str, Any] = form.data | {"form_id": checked_form_id(form.form_id)}
         return hand_over(*Invitation.create(current_user, **values))
-    page = paginate(Invitation.open(), (Invitation.id.desc(),), request.args.get("before"))
+    page = paginate(Invitation.open(), (Invitation.id.desc(),))
     return form_page("admin/invitations.html", form, page=page)
 
 
@@ -8471,7 +8503,7 @@ def make_link(user_id: int) -> ResponseReturnValue:
 def reset_second_factor(user_id: int) -> ResponseReturnValue:
     """Turn off somebody's two-step sign-in, for the day their phone is lost."""
     if user_id == current_user.id:
-        abort(403, "Turn off your own under Account, Security. It asks for your password, or a code.")
+        abort(403, "Turn off your own under Account, Security. It asks for a code.")
     User.turn_off_second_factor(current_user, user_id)
     return redirect_with_flash(f"/admin/people/{user_id}", "Two-step sign-in is off for them.")
 
@@ -8491,7 +8523,8 @@ def groups(group_id: int | None = None) -> ResponseReturnValue:
         with form.errors_from_model():
             Group.save(current_user, group_id, name=name, member_ids=form.member_ids.data or ())
             return redirect_with_flash("/admin/groups", f"Group @{name} saved.")
-    return form_page("admin/groups.html", form, group=group, groups=Group.listed())
+    every = db.session.scalars(Group.listed().options(selectinload(Group.people))).all()
+    return form_page("admin/groups.html", form, group=group, groups=every)
 
 
 @admin.post("/groups/<int:group_id>/delete")
@@ -8561,7 +8594,7 @@ def show_mail() -> ResponseReturnValue:
             send_test(current_user)
             return redirect_with_flash("/admin/mail", f"The mail server accepted a test email to {current_user.email}.")
     mails = sa.select(OutgoingMail).options(joinedload(OutgoingMail.user))
-    page = paginate(mails, (OutgoingMail.id.desc(),), request.args.get("before"))
+    page = paginate(mails, (OutgoingMail.id.desc(),))
     return form_page("admin/mail.html", form, page=page, kinds=MAIL_KINDS)
 
 
@@ -8582,7 +8615,7 @@ def recycle_bin() -> ResponseReturnValue:
         abort(404)
     model, deleted_by = BIN_MODELS[kind], joinedload(BIN_MODELS[kind].deleted_by)
     things = Bin.things(kind).options(deleted_by, *BIN_OPTIONS[kind])
-    page = paginate(things, (model.deleted_at.desc(), model.id.desc()), request.args.get("before"))
+    page = paginate(things, (model.deleted_at.desc(), model.id.desc()))
     return render_template("admin/bin.html", kind=kind, page=page, days=int(current_site().bin_days))
 
 
@@ -8817,7 +8850,7 @@ def list_activities() -> ResponseReturnValue:
     asked = given_filters()
     return render_template(
         "admin/activity.html",
-        page=paginate(asked_activities(), LATEST_FIRST, request.args.get("before")),
+        page=paginate(asked_activities(), LATEST_FIRST),
         asked=asked,
         people=names_of(sa.select(User).order_by(*BY_NAME)),
         kinds=ACTIVITY_KINDS,
@@ -8997,8 +9030,8 @@ def seen(model: Any, thing_id: int) -> Any:
 
 def listed(statement: Statement, keys: Sequence[Any], query: Given) -> ResponseReturnValue:
     """Return a page of what a statement selects and a query asks for."""
-    before = query.pop("before", None)
-    return linked(paginate(statement.filter_by(**query), keys, before))
+    query.pop("before", None)  # which `paginate` reads itself
+    return linked(paginate(statement.filter_by(**query), keys))
 
 
 def linked(page: Page) -> ResponseReturnValue:
@@ -9480,7 +9513,7 @@ class NotificationSchema(ma.Schema):
 @api.response(200, NotificationSchema(many=True))
 def get_notifications(query: Given) -> ResponseReturnValue:
     """Your notifications, newest first."""
-    return linked(notification_page(query.get("before")))
+    return linked(notification_page())
 
 
 @api.post("/notifications/read")
@@ -10006,7 +10039,17 @@ def register_template_helpers(app: Flask) -> None:
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
     filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
-    helpers = (icon, asset, cached_part, page_header, difference, depth_first, first_step, people_waiting)
+    helpers = (
+        icon,
+        asset,
+        cached_part,
+        page_header,
+        difference,
+        depth_first,
+        first_step,
+        may_use_password,
+        people_waiting,
+    )
     app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
     app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local)
     app.jinja_env.filters.update(for_mail=for_mail, qr_code=qr_code)
@@ -10084,27 +10127,6 @@ class PlainGroup(AppGroup):
 
 
 commands = PlainGroup()
-
-
-# Addresses of nobody (RFC 5737, RFC 3849), to learn which one of this computer's leads out.
-OUTSIDE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
-
-
-def site_address(config: Mapping[str, Any]) -> str:
-    """Return the site's address: SITE_URL, or that of HOST; for the whole network, that of this computer in it."""
-    host = outgoing_address(config["HOST"]) if config["HOST"] in OUTSIDE else config["HOST"]
-    return config["SITE_URL"] or f"http://{f'[{host}]' if ':' in host else host}:{config['PORT']}"
-
-
-def outgoing_address(host: str) -> str:
-    """Return the address of the interface that leads out or, without a way out, this computer's name."""
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe,
-    ):
-        probe.connect((OUTSIDE[host], 9))  # which sends nothing
-        return probe.getsockname()[0]
-    return socket.gethostname().lower()
 
 
 def setup_file(app: Flask) -> Path:
@@ -10197,30 +10219,11 @@ def upgrade_site() -> None:
     click.echo(f"The database is upgraded. As it was before, it is in {path}.")
 
 
-STOP_SECONDS = 60  # for the requests in hand, and for the jobs
-
-
 @commands.command("stop")
 def stop_command() -> None:
     """Stop the site that wsgi.py serves from this data folder, and wait until it has stopped."""
-    path = database.stop_file(current_app)
-    path.touch()
-    try:
-        wait_for_stop(time.monotonic() + STOP_SECONDS)
-    finally:
-        path.unlink(missing_ok=True)
+    database.stop_served(current_app)
     click.echo("Corkboard is stopped.")
-
-
-def wait_for_stop(give_up: float) -> None:
-    while True:
-        try:
-            database.lock_data_folder(alone=True).close()
-            return
-        except click.ClickException:
-            if time.monotonic() > give_up:
-                raise
-        time.sleep(0.2)
 
 
 @commands.command("create-admin")
@@ -10598,7 +10601,7 @@ def compose(user: User | Invitation, template: str, headers: Mapping[str, str], 
     for header, value in {
         "Subject": header_text(subject),
         "From": current_app.config["MAIL_FROM"],
-        "To": Address(header_text(user.name), addr_spec=user.email or ""),
+        "To": Address(header_text(user.name) if isinstance(user, User) else "", addr_spec=user.email or ""),
         "Date": formatdate(),
         "Auto-Submitted": "auto-generated",  # so that out-of-office replies aren't sent to it
         **headers,
@@ -10927,7 +10930,7 @@ BARE = {500, 503}  # pages that are drawn without the database or the session
 SENT_FIELDS = {
     "title": "Title", "body": "Text", "scheduled_for": "Publish on", "expires_at": "Remove from Home after",
     "name": "Name", "description": "Description", "welcome": "Welcome message", "announcement": "Announcement",
-    "email": "Email address",
+    "email": "Email address", "text": "List of people",
     "department": "Department", "phone": "Phone", "location": "Location", "away_from": "Away from",
     "away_until": "Away until",
 }  # fmt: skip

@@ -6,10 +6,12 @@ A bad value stops nothing here. It becomes a `Finding`, and the default takes it
 `configure_logging()` sets up the log.
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -643,6 +645,29 @@ def filesystem_of(path: Path, mounts: Path) -> str:
         if path.is_relative_to(folder) and len(folder.parts) >= len(best.parts):
             best, kind = folder, this_kind
     return kind
+
+
+# == The site's address ================================================================================================
+
+# Addresses of nobody (RFC 5737, RFC 3849), to learn which one of this computer's leads out.
+OUTSIDE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
+
+
+def site_address(config: Mapping[str, Any]) -> str:
+    """Return the site's address: SITE_URL, or that of HOST; for the whole network, that of this computer in it."""
+    host = outgoing_address(config["HOST"]) if config["HOST"] in OUTSIDE else config["HOST"]
+    return config["SITE_URL"] or f"http://{f'[{host}]' if ':' in host else host}:{config['PORT']}"
+
+
+def outgoing_address(host: str) -> str:
+    """Return the address of the interface that leads out or, without a way out, this computer's name."""
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe,
+    ):
+        probe.connect((OUTSIDE[host], 9))  # which sends nothing
+        return probe.getsockname()[0]
+    return socket.gethostname().lower()
 
 
 # == The log ===========================================================================================================

@@ -621,6 +621,33 @@ def stop_file(app: Flask) -> Path:
     return app.config["DATA_DIR"] / "stop"
 
 
+STOP_SECONDS = 60  # for the requests in hand, and for the jobs
+
+
+def stop_served(app: Flask) -> None:
+    """Stop what serves this data folder, and wait until it has stopped.
+
+    Raises a `ClickException` if that takes longer than `STOP_SECONDS`.
+    """
+    path, give_up = stop_file(app), time.monotonic() + STOP_SECONDS
+    path.touch()
+    try:
+        while not is_unused():
+            if time.monotonic() > give_up:
+                raise click.ClickException(f"It still runs after {STOP_SECONDS} seconds.")
+            time.sleep(0.2)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def is_unused() -> bool:
+    """Whether no process uses the data folder."""
+    with contextlib.suppress(click.ClickException):
+        lock_data_folder(alone=True).close()
+        return True
+    return False
+
+
 def _lock(file: IO[str], alone: bool) -> bool:
     """Lock the file without waiting. Returns False if another process has locked it."""
     try:

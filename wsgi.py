@@ -26,7 +26,8 @@ from waitress.server import create_server
 from waitress.utilities import BadRequest
 
 import database
-from app import announce_setup, create_app, plain_errors, run_jobs, site_address
+from app import announce_setup, create_app, plain_errors, run_jobs
+from config import site_address
 
 log = logging.getLogger("corkboard")
 

@@ -60,6 +60,7 @@ from database import db
 
 PASSWORD = "seven green bottles"
 CHEAP_SCRYPT = "scrypt:1024:1:1"  # only test_access.py tests a hash at its real cost
+CHEAP_NO_PASSWORD = f"{CHEAP_SCRYPT}$nobody$"
 PASSWORD_HASH = generate_password_hash(PASSWORD, method=CHEAP_SCRYPT)
 REQUIRE_ALL = os.environ.get("CORKBOARD_TEST_REQUIRE") == "all"
 MYSQL_URL = os.environ.get("TEST_MYSQL_URL", "")
@@ -478,6 +479,7 @@ def add_comment(author: User, post: Post, body: str = "Good to know.", **values:
 def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hash passwords cheaply, for tests that sign in by password but are about something else."""
     monkeypatch.setattr(corkboard, "SCRYPT", CHEAP_SCRYPT)
+    monkeypatch.setattr(corkboard, "NO_PASSWORD", CHEAP_NO_PASSWORD)
 
 
 # -- Several at once ---------------------------------------------------------------------------------------------------

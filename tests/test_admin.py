@@ -14,6 +14,7 @@ from conftest import add_comment, add_post
 from world import set_columns
 
 import app as corkboard
+import config
 from app import Activity, Comment, Job, JobRun, Post, SignIn, User, VisitCount, utcnow
 from database import db
 
@@ -113,7 +114,7 @@ def test_the_address_to_hand_out_is_the_same_everywhere_or_none_is(
     monkeypatch.setitem(app.config, "HOST", host)
     monkeypatch.setitem(app.config, "SITE_URL", site_url)
     ours = {"0.0.0.0": "192.0.2.77", "::": "2001:db8::77"}
-    monkeypatch.setattr(corkboard, "outgoing_address", ours.__getitem__)
+    monkeypatch.setattr(config, "outgoing_address", ours.__getitem__)
     browser = sign_in(people.admin)
     overview = browser.get("/admin").text
     sheet = browser.submit(f"/admin/people/{people.member.id}/link").text
@@ -125,15 +126,15 @@ def test_the_address_to_hand_out_is_the_same_everywhere_or_none_is(
         assert 'data-copy="http' not in overview
     checked = app.test_cli_runner().invoke(args=["check"]).output
     assert f"Other computers can open the site at {shown}" in checked or not shown
-    assert corkboard.site_address(app.config) == shown or not shown
+    assert config.site_address(app.config) == shown or not shown
 
 
 def test_the_address_of_this_computer_is_its_own_and_without_a_network_it_is_its_name(monkeypatch):
-    found = corkboard.outgoing_address("0.0.0.0")
+    found = config.outgoing_address("0.0.0.0")
     with socket.socket() as probe:
         probe.bind((found, 0))
-    monkeypatch.setattr(corkboard.socket.socket, "connect", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
-    assert corkboard.outgoing_address("0.0.0.0") == socket.gethostname().lower()
+    monkeypatch.setattr(config.socket.socket, "connect", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
+    assert config.outgoing_address("0.0.0.0") == socket.gethostname().lower()
 
 
 # -- How it is used ----------------------------------------------------------------------------------------------------
@@ -182,7 +183,8 @@ def test_it_shows_the_slowest_pages_and_those_that_failed(app, people, sign_in, 
     browser = sign_in(people.admin)
     browser.get("/people/reader")
     monkeypatch.setattr(corkboard, "sidebar", fail)
-    assert browser.get("/").status_code == 503
+    for _ in range(20):  # what other tests made fail is counted, too
+        assert browser.get("/").status_code == 503
     page = browser.get("/admin").text
     slowest = rows_of(page, "Slowest pages")
     assert 0 < len(slowest) <= 5

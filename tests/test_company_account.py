@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import jwt
+import pyotp
 import pytest
 import sqlalchemy as sa
 from conftest import PASSWORD, add_person
@@ -27,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from serving import free_port, until
+from world import set_columns
 
 import app as corkboard
 from app import Activity, Group, ResetLink, Role, Setting, User, hash_password
@@ -318,7 +320,7 @@ def test_who_joins_gets_a_username_like_their_address_that_is_free(people, sign_
 
 def test_who_is_connected_uses_no_password_unless_an_administrator(people, sign_in, provider, monkeypatch):
     sign_in_there(sign_in())
-    ResetLink.use(ResetLink.create(people.member.id, people.admin), hash_password(PASSWORD))
+    ResetLink.use(ResetLink.create(people.member.id), hash_password(PASSWORD))
     answer = log_in(sign_in(), "member")
     assert answer.status_code == 422
     assert "Sign in with your company account" in answer.text
@@ -326,6 +328,37 @@ def test_who_is_connected_uses_no_password_unless_an_administrator(people, sign_
     assert log_in(sign_in(), "admin").status_code == 303
     monkeypatch.setitem(sign_in().application.config, "OIDC_ISSUER", "")
     assert log_in(sign_in(), "member").status_code == 303
+
+
+def test_whoever_has_two_step_sign_in_here_is_asked_for_a_code_after_the_provider(people, sign_in, provider):
+    secret = pyotp.random_base32()
+    set_columns(User, people.member.id, totp_secret=secret)
+    browser = sign_in()
+    answer = sign_in_there(browser)
+    assert answer.location == "/login/code"
+    assert not is_in(browser)
+    assert browser.submit("/login/code", {"code": pyotp.TOTP(secret).now()}).status_code == 303
+    assert is_in(browser)
+
+
+def test_who_waits_for_approval_hears_so(people, sign_in, provider):
+    add_person("ole", email="ole@example.com", awaits_approval=True)
+    provider.claims = {"sub": "ole", "email": "ole@example.com"}
+    answer = sign_in_there(sign_in())
+    assert answer.status_code == 403
+    assert "An administrator has to let you in first." in answer.text
+
+
+def test_no_link_is_made_for_who_is_connected(people, sign_in, provider):
+    sign_in_there(sign_in())
+    admin, path = sign_in(people.admin), f"/admin/people/{people.member.id}"
+    assert "sign in with their company account" in admin.get(path).text
+    assert admin.submit(f"{path}/link").status_code == 422
+
+
+def test_a_whole_team_signs_in_there_from_one_address(people, sign_in, provider):
+    for _ in range(20):
+        assert sign_in_there(sign_in()).status_code == 303
 
 
 def test_no_link_for_a_password_passes_by_that(people, sign_in, provider):

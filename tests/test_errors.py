@@ -225,6 +225,7 @@ def forms(people, topics) -> list[tuple[str, dict[str, str]]]:
         ("/account", {"name": "Ada", "title": "Baker", "department": "Ovens", "phone": "12", "location": "Hall B",
                       "email": "ada@example.com", "away_from": "2030-03-01", "away_until": "2030-03-09"}),
         ("/admin/settings/site", {"name": "Board", "welcome": "Hello\n\nall"}),
+        ("/admin/people/import", {"text": "name,email\nIda,ida@example.com"}),
     ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import REQUIRE_ALL, add_comment, add_post, edit_post
+from conftest import PASSWORD, REQUIRE_ALL, add_comment, add_post, edit_post
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -845,7 +845,7 @@ def test_two_who_save_at_once_keep_what_the_second_uploaded(people, topics, sign
 
 # -- Pictures of people ------------------------------------------------------------------------------------------------
 
-PROFILE = {"name": "Reader", "email": "", "stand_in_id": ""}
+PROFILE = {"name": "Reader", "email": "", "stand_in_id": "", "current": PASSWORD}
 
 
 def test_a_picture_of_oneself_stands_wherever_the_initials_stood(people, topics, sign_in):

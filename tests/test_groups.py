@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from conftest import add_comment, add_person, add_post, add_topic, edit_post, together
+from werkzeug.exceptions import NotFound
 from world import set_columns
 
 import app as corkboard
@@ -53,7 +54,7 @@ def test_an_administrator_makes_fills_and_deletes_a_group(people, sign_in):
     new = {"name": "Kitchen", "member_ids": [people.member.id, people.reader.id]}
     assert browser.submit("/admin/groups", new).status_code == 303
     assert browser.submit("/admin/groups", new).status_code == 422, "a form that is sent again makes no second one"
-    [group] = Group.listed()
+    [group] = db.session.scalars(Group.listed()).all()
     assert "2 people" in browser.get("/admin/groups").text
     page = browser.get(f"/admin/groups/{group.id}").text
     assert page.count("checked") == 2
@@ -65,6 +66,14 @@ def test_an_administrator_makes_fills_and_deletes_a_group(people, sign_in):
     db.session.rollback()
     actions = db.session.scalars(sa.select(Activity.action).where(Activity.object_type == "group")).all()
     assert actions == ["group.saved", "group.saved", "group.deleted"]
+
+
+def test_a_group_that_another_administrator_deleted_is_not_made_again(people, sign_in):
+    group, browser = add_group(people), sign_in(people.admin)
+    Group.delete(people.admin, group.id)
+    assert browser.submit(f"/admin/groups/{group.id}", {"member_ids": []}).status_code == 404
+    with pytest.raises(NotFound):
+        Group.save(people.admin, group.id, name="kitchen", member_ids=[])
 
 
 def test_only_administrators_make_groups(people, sign_in):
@@ -153,6 +162,20 @@ def test_a_topic_calls_those_who_chose_to_follow_it(people, topics, sign_in):
     assert told(by_stranger) == []
 
 
+def test_a_topic_that_is_followed_by_default_calls_everyone_who_has_not_chosen_otherwise(people, topics):
+    rota = add_topic(people.editor, "Rota", followed_by_default=True)
+    Follow.choose(people.reader, "none", topic_id=rota.id)
+    Follow.choose(people.editor, "muted", topic_id=rota.id)
+    assert told(add_post(people.member, topics.open, body="@rota")) == ["admin", "stranger"]
+
+
+def test_an_edit_of_a_comment_tells_nobody_twice_who_was_called_by_a_group(people, topics):
+    add_group(people)
+    comment = add_comment(people.editor, add_post(people.editor, topics.open), body="@kitchen")
+    corkboard.Comment.edit(people.editor, comment.id, body="@kitchen and @member and @admin")
+    assert told(fresh(Comment, comment.id)) == ["admin", "member", "reader"]
+
+
 def test_an_edit_tells_those_who_are_newly_called_and_nobody_twice(people, topics):
     add_group(people, "kitchen", people.member, people.reader)
     post = add_post(people.editor, topics.open, body="@member")
@@ -195,7 +218,7 @@ def test_names_that_call_several_people_are_offered_after_people(people, topics,
 def test_a_group_adds_the_people_of_that_moment_to_a_must_read(people, topics, sign_in):
     group, post = add_group(people), add_post(people.editor, topics.open)
     browser = sign_in(people.editor)
-    assert "The people of kitchen" in browser.get(f"/posts/{post.id}/must-read").text
+    assert "<span>kitchen</span>" in browser.get(f"/posts/{post.id}/must-read").text
     chosen = {"audience": "some", "groups": group.id, "people": people.stranger.id}
     assert browser.submit(f"/posts/{post.id}/must-read", chosen).status_code == 303
     Group.save(people.admin, group.id, name="kitchen", member_ids=[people.admin.id])
@@ -208,7 +231,7 @@ def test_a_group_adds_the_people_of_that_moment_to_a_must_read(people, topics, s
 def test_a_group_adds_its_people_to_a_private_topic(people, topics, sign_in):
     group = add_group(people, "kitchen", people.member, people.stranger)
     browser = sign_in(people.editor)
-    assert "The people of kitchen" in browser.get(f"/admin/topics/{topics.private.id}").text
+    assert "<span>kitchen</span>" in browser.get(f"/admin/topics/{topics.private.id}").text
     browser.submit(f"/admin/topics/{topics.private.id}/members", {"groups": group.id})
     assert "stranger" in [user.username for user in fresh(Topic, topics.private.id).members]
 

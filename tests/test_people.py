@@ -146,7 +146,8 @@ def test_administrators_get_to_manage_a_person_and_oneself_to_edit(people, sign_
 # -- One's own profile -------------------------------------------------------------------------------------------------
 
 PROFILE = {"name": "Mia Member", "email": "mia@example.com", "title": "Baker", "department": "Kitchen",
-           "phone": "+49 30 1", "location": "Hall B", "away_from": "", "away_until": "", "stand_in_id": ""}  # fmt: skip
+           "phone": "+49 30 1", "location": "Hall B", "away_from": "", "away_until": "", "stand_in_id": "",
+           "current": PASSWORD}  # fmt: skip
 
 
 def test_a_profile_is_edited_by_whose_it_is(people, sign_in):
@@ -186,6 +187,17 @@ def test_a_mail_address_can_be_left_out_by_many(people, sign_in):
     for who in (people.member, people.editor):
         assert sign_in(who).submit("/account", PROFILE | {"email": ""}).status_code == 303
         assert again(who).email is None
+
+
+@pytest.mark.parametrize("current", ["", "seven green bottle"])
+def test_to_change_ones_address_takes_the_current_password(people, sign_in, current):
+    answer = sign_in(people.member).submit("/account", PROFILE | {"current": current})
+    assert answer.status_code == 422
+    assert "This isn&#39;t your current password." in answer.text
+    assert "mia@example.com" in answer.text
+    assert again(people.member).email == "member@example.com"
+    same = {"email": people.member.email, "current": current}
+    assert sign_in(people.member).submit("/account", PROFILE | same).status_code == 303
 
 
 def test_one_keeps_ones_own_name_and_address_in_another_spelling(people, sign_in):
@@ -679,9 +691,10 @@ def test_the_table_of_hues_covers_every_id():
 @pytest.mark.parametrize("hidden", ["\u202e", "\u200d\ufe0f", "\u3164 \u2800", "\u00ad"])
 def test_a_name_of_invisible_characters_is_refused_and_others_lose_them(people, sign_in, hidden):
     browser, admin = sign_in(people.member), sign_in(people.admin)
-    assert browser.submit("/account", {"name": hidden, "email": ""}).status_code == 422
+    own = {"email": "", "current": PASSWORD}
+    assert browser.submit("/account", own | {"name": hidden}).status_code == 422
     new = {"username": "ida", "email": "", "role": "20", "password": ""}
     assert admin.submit("/admin/people/new", new | {"name": hidden}).status_code == 422
-    browser.submit("/account", {"name": f"A{hidden.strip()}na", "email": "", "department": f"{hidden}Bakery"})
+    browser.submit("/account", own | {"name": f"A{hidden.strip()}na", "department": f"{hidden}Bakery"})
     member = again(people.member)
     assert (member.name.replace(" ", ""), member.department) == ("Ana", "Bakery")

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,6 +242,13 @@ def test_a_file_that_is_gone_from_the_disk_does_not_break_an_export(people, sign
     assert json.loads(found["files.json"])[0]["id"] == file.id
 
 
+def test_the_record_of_ones_own_export_is_about_oneself(people, sign_in):
+    with sign_in(people.member).submit("/account/export"):
+        pass
+    record = db.session.scalars(sa.select(Activity).where(Activity.action == "person.exported")).one()
+    assert (record.object_type, record.object_id, record.actor_id) == ("user", people.member.id, people.member.id)
+
+
 # -- Erasing -----------------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +284,7 @@ def test_what_an_erased_person_wrote_stays_under_former_colleague(people, topics
         assert "Former colleague" in page
         assert name not in page
     erased = fresh(User, people.member.id)
-    assert erased.username == f"former-{erased.id}"
+    assert erased.username == f"former-{erased.id}-"
     assert erased.erased_at
     assert erased.deactivated_at
     columns = (
@@ -373,6 +381,30 @@ def test_the_activity_keeps_what_was_done_without_name_and_address_and_says_that
     page = browser.get("/admin/activity").text
     assert name not in page
     assert "Former colleague" in page
+
+
+def test_the_activity_forgets_former_names_too(people, topics, sign_in):
+    Topic.add_member(people.editor, topics.private.id, people.member.id)
+    User.edit_person(people.admin, people.member.id, name="Mia Later", email="", username="mia")
+    erase(sign_in(people.admin), people.member)
+    db.session.rollback()
+    kept = " ".join(f"{row.name} {row.detail} {row.lookup}" for row in db.session.scalars(sa.select(Activity)))
+    assert "Member" not in kept
+    assert "Mia" not in kept
+
+
+def test_nobodys_username_stands_in_the_way(people, sign_in):
+    add_person(f"former-{people.member.id}")
+    erase(sign_in(people.admin), people.member)
+    assert fresh(User, people.member.id).erased_at
+
+
+def test_a_file_that_cannot_be_deleted_now_ends_no_erasure(people, topics, sign_in, monkeypatch):
+    post = add_post(people.editor, topics.open, body="For @member")
+    Attachment.create(people.member, upload())
+    monkeypatch.setattr(Path, "unlink", lambda *_args, **_more: (_ for _ in ()).throw(PermissionError("in use")))
+    erase(sign_in(people.admin), people.member)
+    assert "mention" not in fresh(Post, post.id).html
 
 
 def test_nobody_erases_themselves_and_only_administrators_erase(people, sign_in):

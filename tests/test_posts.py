@@ -21,6 +21,7 @@ from conftest import (
     edit_post,
     together,
 )
+from world import set_columns
 
 import app as corkboard
 import database
@@ -914,6 +915,11 @@ def a_colleague(s):
     return s.people.member
 
 
+def a_colleague_with_codes(s):
+    set_columns(User, s.people.member.id, totp_secret="A" * 32)
+    return s.people.member
+
+
 def who_waits(s):
     return add_person("ole", awaits_approval=True)
 
@@ -998,7 +1004,7 @@ ACTIONS = [
     (a_colleague, "admin", "/admin/people/{}/deactivate", {}, "person.deactivated"),
     (a_former_colleague, "admin", "/admin/people/{}/reactivate", {}, "person.reactivated"),
     (a_colleague, "admin", "/admin/people/{}/link", {}, "person.link"),
-    (a_colleague, "admin", "/admin/people/{}/second-factor", {}, "person.second_factor_reset"),
+    (a_colleague_with_codes, "admin", "/admin/people/{}/second-factor", {}, "person.second_factor_reset"),
     (a_colleague, "admin", "/admin/people/{}/export", {}, "person.exported"),
     (nothing, "reader", "/account/export", {}, "person.exported"),
     (a_colleague, "admin", "/admin/people/{}/erase", {}, "person.erased"),

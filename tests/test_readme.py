@@ -122,7 +122,7 @@ FIELD = """
 soren = browser_of("soren")
 assert "Speaks" not in soren.get("/people/soren").text
 assert 'name="languages"' in soren.get("/account").text
-soren.submit("/account", {"name": "Søren Dahl", "languages": "Danish and Polish"})
+soren.submit("/account", {"name": "Søren Dahl", "email": "soren@thimblerye.example", "languages": "Danish and Polish"})
 assert "Speaks Danish and Polish" in soren.get("/people/soren").text
 assert "Søren" in soren.get("/people?q=polish").text
 assert "Yuki" not in soren.get("/people?q=polish").text

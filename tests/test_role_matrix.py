@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import CHEAP_SCRYPT
+from conftest import CHEAP_NO_PASSWORD, CHEAP_SCRYPT
 from flask import Flask
 from snapshot import changed, dump
 from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, World, stand_up
@@ -491,6 +491,7 @@ MATRIX = read_table()
 @pytest.fixture
 def world(app: Flask, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
+    monkeypatch.setattr("app.NO_PASSWORD", CHEAP_NO_PASSWORD)
     return stand_up(app)
 
 

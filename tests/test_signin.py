@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import CHEAP_SCRYPT, PASSWORD, Browser, together
+from conftest import CHEAP_NO_PASSWORD, CHEAP_SCRYPT, PASSWORD, Browser, together
 from flask import Flask
 from pyotp.totp import TOTP
 from snapshot import changed, dump
@@ -42,6 +42,7 @@ SAME_WORDS = "If this account exists and has an email address, a link is on its 
 @pytest.fixture(autouse=True)
 def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
+    monkeypatch.setattr("app.NO_PASSWORD", CHEAP_NO_PASSWORD)
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_asking_is_limited_for_each_name_and_for_each_address(world, mail_on):
     assert [ask("member") for _ in range(4)] == [303, 303, 303, 429]
     assert [ask("nobody") for _ in range(4)] == [303, 303, 303, 429]
     assert ask("reader", **ELSEWHERE) == 303
-    assert 429 in [ask(f"name{number}", **ELSEWHERE) for number in range(10)]
+    assert 429 in [ask(f"name{number}", **ELSEWHERE) for number in range(corkboard.TEAM_TRIES)]
 
 
 # -- Links -------------------------------------------------------------------------------------------------------------
@@ -511,6 +512,12 @@ def test_an_administrator_turns_it_off_for_somebody_and_they_are_told(world, mai
     assert "Two-step sign-in was turned off" in text_of_mail(world)
 
 
+def test_to_turn_it_off_where_it_is_off_tells_nobody(world, mail_on):
+    member = world.people["member"]
+    assert world.browser("admin").submit(f"/admin/people/{member}/second-factor").status_code == 303
+    assert queued("code_off") == []
+
+
 def test_nobody_turns_off_their_own_where_no_proof_is_asked_for(world):
     with_second_factor(world, "admin")
     admin = world.people["admin"]
@@ -522,6 +529,18 @@ def test_a_rescue_on_the_command_line_clears_it_too(world):
     with_second_factor(world, "admin")
     User.rescue(world.people["admin"], "x", name="Admin", email="")
     assert row(User, world.people["admin"]).totp_secret is None
+
+
+def test_a_rescue_lets_in_who_waits_for_approval(world):
+    set_columns(User, world.people["member"], awaits_approval=True, deactivated_at=corkboard.utcnow())
+    User.rescue(world.people["member"], corkboard.hash_password(PASSWORD), name="Member", email="")
+    assert log_in(world.browser()).status_code == 303
+
+
+def test_a_link_ends_when_an_administrator_corrects_the_address(world):
+    link = f"/reset/{ResetLink.create(world.people['member'])}"
+    User.edit_person(row(User, world.people["admin"]), world.people["member"], name="M", email="", username="member")
+    assert world.browser().get(link).status_code == 410
 
 
 # -- Attacks -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-import database  # noqa: F401 (types of columns)
+import database
 
 revision = "0005_ways_in_and_groups"
 down_revision = "0004_handbook_tree"
@@ -36,7 +36,6 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("invitations") as batch_op:
-        batch_op.create_index(batch_op.f("ix_invitations_author_id"), ["author_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_invitations_expires_at"), ["expires_at"], unique=False)
         batch_op.create_index("uq_invitations_author_id_form_id", ["author_id", "form_id"], unique=True)
 
@@ -75,9 +74,6 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
     )
-    with op.batch_alter_table("reset_links") as batch_op:
-        batch_op.create_index(batch_op.f("ix_reset_links_expires_at"), ["expires_at"], unique=False)
-
     op.create_table(
         "group_members",
         sa.Column("group_id", sa.Integer(), nullable=False),
