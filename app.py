@@ -5125,6 +5125,9 @@ TEAM_TRIES, TEAM_TRY_EVERY = 40, timedelta(seconds=10)  # of a whole team, which
 WRITES, WRITE_SECONDS = 60, 1.0  # more than anyone does by hand, and less than a program would
 
 
+COMPANY_ONLY = "Sign in with your company account. Only administrators use a password here."
+
+
 def may_use_password(user: User) -> bool:
     """Whether a person signs in with a password. Who has a company account does not, except administrators."""
     return user.is_admin or not (user.identity and current_app.config["OIDC_ISSUER"])
@@ -5155,7 +5158,7 @@ def authenticate(name: str, password: str) -> User:
     if user.awaits_approval:
         raise ValidationError("login", WAITS)
     if not may_use_password(user):
-        raise ValidationError("login", "Sign in with your company account. Only administrators use a password here.")
+        raise ValidationError("login", COMPANY_ONLY)
     return user
 
 
@@ -6810,11 +6813,7 @@ def reset() -> ResponseReturnValue:
 
 
 RESET_SENT = "If this account exists and has an email address, a link is on its way. It works once, for 30 minutes."
-LINK_ENDED = (
-    "This link has ended",
-    "Each link works once, for 30 minutes. On the sign-in page, follow “Forgot your password?” for a new one. "
-    "If only administrators have passwords here, sign in with your company account.",
-)
+LINK_ENDED = "Each link works once, for 30 minutes. On the sign-in page, follow “Forgot your password?” for a new one."
 
 
 @auth.route("/reset/<token>", methods=["GET", "POST"])
@@ -6823,7 +6822,7 @@ def reset_by_link(token: str) -> ResponseReturnValue:
     """Choose a new password with a link. It does not sign anybody in."""
     user, form = db.session.scalar(ResetLink.owner(token)), NewPasswordForm()
     if user is None or not may_use_password(user):
-        return error_page(410, *LINK_ENDED)
+        return error_page(410, "This link has ended", COMPANY_ONLY if user else LINK_ENDED)
     if form.validate_on_submit():
         ResetLink.use(token, hash_password(form.password.data))
         return redirect_with_flash("/login", "Password changed. Sign in with it now.")

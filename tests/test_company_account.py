@@ -367,7 +367,7 @@ def test_no_link_for_a_password_passes_by_that(people, sign_in, provider):
     new = {"password": "eight green bottles", "confirm": "eight green bottles"}
     for answer in (sign_in().get(link), sign_in().submit(link, new)):
         assert answer.status_code == 410
-        assert "sign in with your company account" in answer.text
+        assert "Sign in with your company account" in answer.text
     assert sign_in().get(f"/reset/{ResetLink.create(people.admin.id)}").status_code == 200
 
 

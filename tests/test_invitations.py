@@ -70,7 +70,7 @@ def test_a_link_lets_someone_in_with_its_role_and_topics(people, topics, sign_in
     assert "<svg" in page
     visitor = sign_in()
     shown = visitor.get(link_in(page)).text
-    assert "Admin</b> invites you to join as editor." in re.sub(r"\s+", " ", shown)
+    assert "Admin</b> invites you to join. Your role will be Editor." in re.sub(r"\s+", " ", shown)
     assert "Management" not in shown
     answer = visitor.submit(link_in(page), IDA)
     assert (answer.status_code, answer.location) == (303, "/")

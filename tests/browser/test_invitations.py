@@ -41,7 +41,7 @@ def test_a_colleague_joins_by_the_link_of_a_qr_code_without_a_script(site: Site,
 
     colleague = visit(site, "", size=size, java_script_enabled=False)
     colleague.goto("/invite/" + link.rpartition("/")[2])
-    expect(colleague.get_by_text("invites you to join as member")).to_be_visible()
+    expect(colleague.get_by_text("invites you to join. Your role will be Member.")).to_be_visible()
     name = f"ida.{secrets.token_hex(4)}"
     for label, text in (
         ("Name", "Ida Berg"), ("Username", name), ("Email address", f"{name}@example.com"),
