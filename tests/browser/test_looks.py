@@ -9,7 +9,20 @@ import sqlalchemy as sa
 from flask import Flask
 from playwright.sync_api import Page, expect
 
-from app import Acknowledgement, Comment, Post, PostData, Role, Setting, Topic, User, unsubscribe_signer
+from app import (
+    Acknowledgement,
+    Comment,
+    Group,
+    Invitation,
+    Post,
+    PostData,
+    ResetLink,
+    Role,
+    Setting,
+    Topic,
+    User,
+    unsubscribe_signer,
+)
 from database import db
 
 from .conftest import Visit
@@ -23,14 +36,15 @@ EXAMPLES = {
     "topic_id": sa.select(sa.func.min(Topic.id)),
     "slug": sa.select(sa.func.min(Topic.slug)),
     "user_id": sa.select(User.id).where(User.username == "nia"),
+    "group_id": sa.select(sa.func.min(Group.id)),
     "number": sa.select(sa.literal(1)),
     "username": sa.select(User.username).where(User.username == "nia"),
 }
 NOT_PAGES = {
     *("static", "bootstrap.static", "health.live", "health.ready", "health.metrics"),
-    *("feeds.atom", "feeds.calendar", "admin.activity_csv"),
+    *("feeds.atom", "feeds.calendar", "admin.activity_csv", "admin.people_csv", "people.card"),
     *("posts.find_page", "posts.titles", "posts.report_csv", "people.suggest"),
-    *("files.show", "files.picture", "notifications.poll"),
+    *("files.show", "files.picture", "files.logo", "notifications.poll", "auth.finish_oidc"),
 }
 # The same addresses in another state; the endpoint beside it is for nobody but the reader.
 STATES = {
@@ -40,6 +54,8 @@ STATES = {
     "/search?q=bread&kind=page": "what was found, and the filters",
     "/search?q=zzz": "nothing found",
     "/people/hattie": "oneself",
+    "/people/bakers": "a group",
+    "/invite/used-up": "410",
     "/no-such-page": "404",
     "/posts/99999999": "404",
     "/logout": "405",
@@ -47,17 +63,28 @@ STATES = {
 }
 
 
+def invite() -> str:
+    """Return the token of an invitation for many."""
+    values = {"name": "", "email": None, "role": Role.MEMBER, "uses_most": 100, "topic_ids": []}
+    admin = db.session.scalars(sa.select(User).where(User.role == Role.ADMIN)).first()
+    return Invitation.create(admin, form_id="i" * 32, **values)[1]
+
+
 def addresses(app: Flask) -> list[str]:
     """One address for each page that can be opened, in the order of the url map."""
     with app.app_context(), app.test_request_context():
         given = {name: db.session.scalar(statement) for name, statement in EXAMPLES.items()}
         private = db.session.scalar(sa.select(sa.func.min(Topic.slug)).where(Topic.private))
-        given["token"] = unsubscribe_signer().dumps([given["user_id"], "post"])
+        tokens = {
+            "account.unsubscribe": unsubscribe_signer().dumps([given["user_id"], "post"]),
+            "auth.reset_by_link": ResetLink.create(given["user_id"]),
+            "auth.accept_invitation": invite(),
+        }
         db.session.rollback()
         rules = [rule for rule in app.url_map.iter_rules() if "GET" in (rule.methods or ())]
         adapter = app.url_map.bind("")
         return [f"/topics/{private}"] + [
-            adapter.build(rule.endpoint, {name: given[name] for name in rule.arguments})
+            adapter.build(rule.endpoint, {name: given.get(name, tokens.get(rule.endpoint)) for name in rule.arguments})
             for rule in rules
             if rule.endpoint not in NOT_PAGES and rule.endpoint.partition(".")[0] not in ("api", "docs")
         ]
