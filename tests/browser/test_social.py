@@ -89,9 +89,9 @@ def test_a_name_is_chosen_by_pointing_and_nothing_leaves_the_window(site: Site, 
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= SIZES[size]["width"]
-    options.filter(has_text="Inês").click()
+    options.filter(has_text="Amara").click()  # the first by name, whomever other tests add
     expect(field).to_be_focused()
-    assert field.input_value().endswith("a phone @ines ")
+    assert field.input_value().endswith("a phone @amara ")
     field.press_sequentially("and @")
     expect(options).to_have_count(8)
     assert faults_of(page, "people are offered") == []
