@@ -1831,10 +1831,11 @@ class ResetLink(db.Model):
         Raises `ValidationError` for the actor: a browser that was left open would be enough to take their account over.
         """
         if actor:
-            Activity.record(actor, "person.link", User._get_for_change(actor, user_id))
+            user = User._get_for_change(actor, user_id)
+            Activity.record(actor, "person.link", user)
             if user_id == actor.id:
                 raise ValidationError("password", "Change your password under Account. It asks for the current one.")
-            if not may_use_password(User.acting(user_id)):
+            if not may_use_password(user):
                 raise ValidationError("password", "They sign in with their company account.")
         token = secrets.token_urlsafe(32)
         row = {"user_id": user_id, "token_hash": hash_token(token), "expires_at": utcnow() + RESET_FOR}
