@@ -73,6 +73,7 @@ from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NamedTuple, Self, TypeVar
+from urllib.error import HTTPError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import urlopen
 from zoneinfo import ZoneInfo, available_timezones
@@ -5393,8 +5394,12 @@ def ask_provider(url: str, form: Mapping[str, str] | None = None) -> Any:
     if not is_safe_address(url):
         raise ValueError(f"{url} is not encrypted")
     sent = urlencode(form).encode() if form else None
-    with urlopen(url, sent, OIDC_SECONDS) as response:
-        return json.loads(response.read(OIDC_BYTES))
+    try:
+        with urlopen(url, sent, OIDC_SECONDS) as response:
+            return json.loads(response.read(OIDC_BYTES))
+    except HTTPError as error:  # it says in its text what is wrong, such as invalid_client
+        with error:
+            raise ValueError(f"{url} answered {error.code}: {error.read(500)!r}") from None
 
 
 def provider() -> dict[str, Any]:

@@ -416,8 +416,8 @@ class Stay(HTTPRedirectHandler):
 
 def authorize(url: str, subject: str) -> str:
     """Sign in on the page of the provider program, and return where it sends the browser."""
-    answer = build_opener(Stay).open(Request(url, urlencode({"sub": subject}).encode()), timeout=20)
-    return answer.headers["Location"]
+    with build_opener(Stay).open(Request(url, urlencode({"sub": subject}).encode()), timeout=20) as answer:
+        return answer.headers["Location"]
 
 
 def test_a_real_provider_program_signs_a_person_in(app, people, sign_in, monkeypatch):
