@@ -3,7 +3,7 @@
 `load()` returns an object of the class that APP_ENV names. The default is production, because that is the safe one.
 A bad value stops nothing here. It becomes a `Finding`, and the default takes its place, so that `require_sound()`
 (which `create_app` calls) can list everything that is wrong. `.env.example` explains each setting with its default.
-`configure_logging()` sets up the log.
+`site_address()` says where people open the site. `configure_logging()` sets up the log.
 """
 
 import contextlib

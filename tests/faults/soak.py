@@ -29,7 +29,7 @@ from serving import LOST, Answer, Client, Site
 
 from app import Role, g, utcnow
 
-PEOPLE, POSTS = ("ada", "ben", "cleo", "dan"), 200  # each person asks in a thread of their own
+PEOPLE, POSTS = ("ada", "ben", "cleo", "dan"), 40  # few, so that their pages are full of comments early
 PAUSE_FOR = 2000  # requests of one person, after which they sign out and in again
 WARM_UP = 0.25  # of the requests
 GROWTH_MAX = 1.0  # MB in 10,000 requests
