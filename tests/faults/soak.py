@@ -31,7 +31,7 @@ from app import Role, g, utcnow
 
 PEOPLE, POSTS = ("ada", "ben", "cleo", "dan"), 40  # few, so that their pages are full of comments early
 PAUSE_FOR = 2000  # requests of one person, after which they sign out and in again
-WARM_UP = 0.25  # of the requests
+WARM_UP = 0.5  # of the requests: by then, the kept parts of pages are as many as there may be (`_draw_part`)
 GROWTH_MAX = 1.0  # MB in 10,000 requests
 WAL_MAX = 16.0  # MB; SQLite empties its log whenever it has 4
 FILES_MORE = 12  # than after the warm-up: how many connections are open is not always the same
