@@ -1229,7 +1229,7 @@ class User(db.Model):
         db.session.flush()
         if user.awaits_approval:
             user.deactivated_at = utcnow()
-            for admin_user in db.session.scalars(cls.active().where(cls.role == Role.ADMIN)).all():
+            for admin_user in db.session.scalars(cls.active().where(cls.role == Role.ADMIN)):
                 OutgoingMail.tell(admin_user, "waiting")
         action = "person.added" if actor else "person.joined"
         Activity.record(actor or user, "person.asked" if user.awaits_approval else action, user, user.username)
@@ -1240,8 +1240,9 @@ class User(db.Model):
     def create_listed(cls, actor: User, people: Sequence[Mapping[str, Any]], by_email: bool) -> None:
         """Create all people of a list, or none. They have no password yet, and may get an email about that.
 
-        Raises `ValidationError` if somebody has one of the usernames or email addresses by now.
+        Raises `ValidationError` if somebody (or a group) has one of the usernames or email addresses by now.
         """
+        Setting.lock()  # people and groups share their names
         cls.acting(actor.id, Role.ADMIN)
         users = [cls(password_hash=NO_PASSWORD, must_change_password=True) for _ in people]
         for user, profile in zip(users, people, strict=True):
@@ -1249,8 +1250,11 @@ class User(db.Model):
         try:
             db.session.add_all(users)  # in few statements
             db.session.flush()
-        except IntegrityError as error:
-            raise ValidationError("text", "Someone has joined meanwhile. Check the list again.") from error
+            taken = count_of(Group, Group.name_key.in_([user.username_key for user in users]))
+        except IntegrityError:
+            taken = 1
+        if taken:
+            raise ValidationError("text", "One of these names or addresses is taken by now. Check the list again.")
         for user in users:
             Activity.record(actor, "person.added", user, user.username)
             if by_email:
@@ -1508,10 +1512,12 @@ class User(db.Model):
     def _blank(self) -> None:
         """Make this person a former colleague, of whom nothing is known and who can never sign in again."""
         blank = dict.fromkeys((*PROFILE_FIELDS, "password_hash", "timezone"), "")
-        unknown = ("email", "away_from", "away_until", "stand_in_id", "totp_secret", "identity", "previous_visit_at")
+        blank |= dict.fromkeys((
+            "email", "away_from", "away_until", "stand_in_id", "totp_secret", "identity", "previous_visit_at",
+            "last_active_at",
+        ))  # fmt: skip
         self.erased_at = self.deactivated_at = utcnow()
         self.role, self.awaits_approval, self.must_change_password = Role.READER, False, False
-        blank |= dict.fromkeys((*unknown, "last_active_at"))
         # A username that nobody can choose, because it ends with a hyphen.
         self._fill_in(name=FORMER_COLLEAGUE, username=f"former-{self.id}-", **blank)
 
@@ -1760,9 +1766,11 @@ class Invitation(db.Model):
     @classmethod
     @transactional
     def withdraw(cls, actor: User, invitation_id: int) -> None:
-        """Delete an invitation."""
+        """Delete an invitation. Raises `NotVisible` if there is none."""
         User.acting(actor.id, Role.ADMIN)
-        invitation = db.get_or_404(cls, invitation_id, with_for_update=True)
+        invitation = db.session.get(cls, invitation_id, with_for_update=True)
+        if invitation is None:
+            raise NotVisible
         Activity.record(actor, "invitation.withdrawn", invitation)
         db.session.delete(invitation)
 
@@ -2286,10 +2294,15 @@ class Group(db.Model):
     @classmethod
     @transactional
     def save(cls, actor: User, group_id: int | None, *, name: str, member_ids: Iterable[int]) -> None:
-        """Make a group, or change the people of the one with an id. Raises `ValidationError` for a name in use."""
+        """Make a group, or change the people of the one with an id.
+
+        Raises `ValidationError` for a name in use, and `NotVisible` if there is no group with that id.
+        """
         Setting.lock()  # people and groups share their names
         User.acting(actor.id, Role.ADMIN)
-        group = db.get_or_404(cls, group_id) if group_id else None
+        group = db.session.get(cls, group_id or 0)
+        if group_id and group is None:
+            raise NotVisible
         if group is None:
             if cls.has_name(fold(name)) or User.by_username(name):
                 raise ValidationError("name", "A person or a group already has this name.")
@@ -3185,11 +3198,12 @@ class Comment(SoftDelete, db.Model):
             raise Forbidden
         if comment.body == body:
             return
+        before = mentioned_names(comment.html)
         comment.body, comment.html, comment.renderer = body, html, RENDERER_VERSION
         comment.edited_at = utcnow()
         Attachment.attach(actor, body, comment=comment)
         activity = Activity.record(actor, "comment.edited", comment)
-        notify_mentioned(activity, comment)
+        notify_mentioned(activity, comment, before)
 
     def record_deletion(self, actor: User, action: str) -> None:
         """Record it, and count the comments of its post again."""
@@ -4196,9 +4210,9 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
     OutgoingMail.queue("mail", Notification.post_id == post.id, Notification.activity_id == activity.id)
 
 
-def notify_mentioned(activity: Activity, thing: Post | Comment) -> None:
-    """Notify the people whom a text mentions, but for those who were told that of this text before."""
-    if names := mentioned_names(thing.html):
+def notify_mentioned(activity: Activity, thing: Post | Comment, before: Iterable[str] = ()) -> None:
+    """Notify the people whom a text mentions by other names than `before`, and who were not told that of it yet."""
+    if names := mentioned_names(thing.html).difference(before):
         is_here = Notification.comment_id == thing.id
         if isinstance(thing, Post):
             is_here = sa.and_(Notification.post_id == thing.id, Notification.comment_id.is_(None))
@@ -8526,7 +8540,7 @@ def groups(group_id: int | None = None) -> ResponseReturnValue:
     if form.validate_on_submit():
         name = group.name if group else form.name.data
         with form.errors_from_model():
-            Group.save(current_user, group_id, name=name, member_ids=form.member_ids.data or ())
+            Group.save(current_user, group_id, name=name, member_ids=form.member_ids.data)
             return redirect_with_flash("/admin/groups", f"Group @{name} saved.")
     every = db.session.scalars(Group.listed().options(selectinload(Group.people))).all()
     return form_page("admin/groups.html", form, group=group, groups=every)

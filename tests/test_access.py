@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 import sqlalchemy as sa
-from conftest import CHEAP_NO_PASSWORD, CHEAP_SCRYPT, PASSWORD, REQUIRE_ALL, Browser, close, settings
+from conftest import CHEAP_SCRYPT, PASSWORD, REQUIRE_ALL, Browser, close, settings
 from flask import Flask
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -44,10 +44,7 @@ THIRD = {"environ_overrides": {"REMOTE_ADDR": "198.51.100.7"}}
 ELSEWHERE = {"environ_overrides": {"REMOTE_ADDR": "203.0.113.9"}}
 
 
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
-    monkeypatch.setattr("app.NO_PASSWORD", CHEAP_NO_PASSWORD)
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 
 @pytest.fixture

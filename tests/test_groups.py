@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from conftest import add_comment, add_person, add_post, add_topic, edit_post, together
-from werkzeug.exceptions import NotFound
 from world import set_columns
 
 import app as corkboard
@@ -72,7 +71,7 @@ def test_a_group_that_another_administrator_deleted_is_not_made_again(people, si
     group, browser = add_group(people), sign_in(people.admin)
     Group.delete(people.admin, group.id)
     assert browser.submit(f"/admin/groups/{group.id}", {"member_ids": []}).status_code == 404
-    with pytest.raises(NotFound):
+    with pytest.raises(corkboard.NotVisible):
         Group.save(people.admin, group.id, name="kitchen", member_ids=[])
 
 
@@ -174,6 +173,23 @@ def test_an_edit_of_a_comment_tells_nobody_twice_who_was_called_by_a_group(peopl
     comment = add_comment(people.editor, add_post(people.editor, topics.open), body="@kitchen")
     corkboard.Comment.edit(people.editor, comment.id, body="@kitchen and @member and @admin")
     assert told(fresh(Comment, comment.id)) == ["admin", "member", "reader"]
+
+
+def test_an_edit_of_a_comment_whose_old_notifications_are_deleted_tells_nobody_again(people, topics):
+    comment = add_comment(people.editor, add_post(people.editor, topics.open), body="Ask @member")
+    with db.engine.begin() as connection:
+        connection.execute(sa.delete(Notification))
+    Comment.edit(people.editor, comment.id, body="Please ask @member")
+    assert told(fresh(Comment, comment.id)) == []
+
+
+def test_a_list_takes_no_name_that_a_group_got_meanwhile(people):
+    add_group(people)
+    listed = {"name": "Kim", "username": "kitchen", "email": "", "role": corkboard.Role.MEMBER}
+    with pytest.raises(ValidationError):
+        User.create_listed(people.admin, [listed], by_email=False)
+    db.session.rollback()
+    assert User.by_username("kitchen") is None
 
 
 def test_an_edit_tells_those_who_are_newly_called_and_nobody_twice(people, topics):

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import sqlalchemy as sa
-from conftest import CHEAP_NO_PASSWORD, CHEAP_SCRYPT, Browser
+from conftest import Browser
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -129,9 +129,7 @@ def executable(page: str) -> list[str]:
 
 
 @pytest.fixture
-def world(app: Flask, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
-    monkeypatch.setattr("app.NO_PASSWORD", CHEAP_NO_PASSWORD)
+def world(app: Flask, cheap_hashes: None, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("app.Throttle.take", lambda *_args: None)
     return stand_up(app)
 

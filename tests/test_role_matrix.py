@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import CHEAP_NO_PASSWORD, CHEAP_SCRYPT
 from flask import Flask
 from snapshot import changed, dump
 from world import CAST, CONFIDENTIAL, DISCARDED, HUSHED, MISSING, World, stand_up
@@ -489,9 +488,7 @@ MATRIX = read_table()
 
 
 @pytest.fixture
-def world(app: Flask, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
-    monkeypatch.setattr("app.NO_PASSWORD", CHEAP_NO_PASSWORD)
+def world(app: Flask, cheap_hashes: None) -> World:
     return stand_up(app)
 
 

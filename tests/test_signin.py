@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import CHEAP_NO_PASSWORD, CHEAP_SCRYPT, PASSWORD, Browser, together
+from conftest import PASSWORD, Browser, together
 from flask import Flask
 from pyotp.totp import TOTP
 from snapshot import changed, dump
@@ -39,10 +39,7 @@ SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 SAME_WORDS = "If this account exists and has an email address, a link is on its way."
 
 
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.SCRYPT", CHEAP_SCRYPT)
-    monkeypatch.setattr("app.NO_PASSWORD", CHEAP_NO_PASSWORD)
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 
 @pytest.fixture
