@@ -8540,7 +8540,7 @@ def groups(group_id: int | None = None) -> ResponseReturnValue:
     if form.validate_on_submit():
         name = group.name if group else form.name.data
         with form.errors_from_model():
-            Group.save(current_user, group_id, name=name, member_ids=form.member_ids.data)
+            Group.save(current_user, group_id, name=name, member_ids=form.member_ids.data or ())
             return redirect_with_flash("/admin/groups", f"Group @{name} saved.")
     every = db.session.scalars(Group.listed().options(selectinload(Group.people))).all()
     return form_page("admin/groups.html", form, group=group, groups=every)
