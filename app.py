@@ -8714,7 +8714,8 @@ def privacy_findings(folder: Path) -> Iterator[Finding]:
     kept = sqlite_path(current_app.config["DATABASE_URL"])
     if kept and folder not in kept.parents:
         places += [("private database", kept, 0o600)]
-    if not kept or current_app.config["MAIL_PASSWORD"] or current_app.config["METRICS_TOKEN"]:
+    secret_settings = ("MAIL_PASSWORD", "METRICS_TOKEN", "OIDC_CLIENT_SECRET")
+    if not kept or any(current_app.config[name] for name in secret_settings):
         places += [("private settings", PROJECT_DIR / ".env", 0o640)]
     for name, path, mode in places:
         if os.name != "nt" and path.exists():

@@ -210,7 +210,7 @@ class Config:
         self.MAIL_USE_TLS: bool = self._read("MAIL_USE_TLS", "yes", choice("yes", "no")) == "yes"
         self.MAIL_CA_FILE: str = self._read("MAIL_CA_FILE", "", ca_file)
         self.MAIL_USERNAME: str = self._read("MAIL_USERNAME", "", str)
-        self.MAIL_PASSWORD: str = self._read("MAIL_PASSWORD", "", str, lambda _secret: "set")
+        self.MAIL_PASSWORD: str = self._read("MAIL_PASSWORD", "", str, hidden)
         self.MAIL_FROM: str = self._read("MAIL_FROM", "", mail_from)
         if self.MAIL_SERVER:
             self._check_mail()

@@ -260,6 +260,7 @@ assert "The mail server accepted a test email to ana@example.com." in page, page
 def test_email_works_after_the_steps_to_it(project):
     ((where, lines),) = steps_of("send-email")
     follow(project, where, lines)
+    (project / ".env").chmod(0o640)
     python(project, "-m", "flask", "init-db")
     ana = (
         'import app, sys; sys.argv = ["flask", "create-admin", "ana", "--email", "ana@example.com", "--password-stdin"]'
