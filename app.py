@@ -6300,6 +6300,12 @@ def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
     return render_template("auth/login.html", form=form, is_set_up=User.exists()), status
 
 
+def seen(model: Any, value: int | str, column: str = "id") -> Any:
+    """Return the thing with a value, as it is now. Aborts with 404 if the person who is signed in does not see it."""
+    found = model.visible_to(current_user).where(getattr(model, column) == value)
+    return db.one_or_404(found.execution_options(populate_existing=True))
+
+
 def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
     """Redirect after a change that succeeded (303), with a message about it and perhaps the address that undoes it."""
     if message:
@@ -7139,7 +7145,7 @@ def handbook() -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def arrange(slug: str) -> ResponseReturnValue:
     """Put the handbook pages of a topic in order. The form has the parent and the position of each page, or of one."""
-    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
+    topic = seen(Topic, slug, "slug")
     tree = page_tree()
     if request.method != "POST":
         return render_template("posts/arrange.html", topic=topic, tree=tree)
@@ -7216,7 +7222,7 @@ def new() -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def edit(post_id: int) -> ResponseReturnValue:
     """Change a post."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     if not post.editable_by(current_user):
         abort(403)
     return edit_post(post_form(post), post)
@@ -7392,7 +7398,7 @@ def comment(post_id: int) -> ResponseReturnValue:
 @login_required
 def show_comment(comment_id: int) -> ResponseReturnValue:
     """Redirect to a comment in its place below its post."""
-    target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
+    target = seen(Comment, comment_id)
     before = Comment.later_than(target)
     place = f"?before={encode_cursor([before])}" if before else ""
     return redirect(f"/posts/{target.post_id}{place}#comment-{target.id}", 302)
@@ -7402,7 +7408,7 @@ def show_comment(comment_id: int) -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def edit_comment(comment_id: int) -> ResponseReturnValue:
     """Change your own comment."""
-    target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
+    target = seen(Comment, comment_id)
     if target.author_id != current_user.id:
         abort(403)
     form, topic_id = EditCommentForm(obj=target), target.post.topic_id
@@ -7478,7 +7484,7 @@ def change_reaction(
 @login_required
 def history(post_id: int) -> ResponseReturnValue:
     """Show the revisions of a post. Any two of them can be compared."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     revisions = sa.select(Revision.number, Revision.created_at, Revision.body, User.name.label("editor_name"))
     revisions = revisions.join(Revision.editor).where(Revision.post_id == post.id)
     page = paginate(revisions, (Revision.number.desc(),))
@@ -7489,7 +7495,7 @@ def history(post_id: int) -> ResponseReturnValue:
 @login_required
 def compare(post_id: int) -> ResponseReturnValue:
     """Show how two revisions of a post differ."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     numbers = sorted(request.args.get(name, 0, as_id) for name in ("old", "new"))
     if not all(numbers):
         return redirect(f"/posts/{post.id}/history")
@@ -7502,8 +7508,8 @@ def compare(post_id: int) -> ResponseReturnValue:
 def how_moved(old: Revision, new: Revision) -> list[str]:
     """Return in words how a post moved between two revisions. Topics are named only if the person sees both."""
     words = []
-    seen = Topic.visible_to(current_user).where(Topic.id.in_([old.topic_id, new.topic_id]))
-    names: dict[Any, str] = {topic.id: topic.name for topic in db.session.scalars(seen)}
+    both = Topic.visible_to(current_user).where(Topic.id.in_([old.topic_id, new.topic_id]))
+    names: dict[Any, str] = {topic.id: topic.name for topic in db.session.scalars(both)}
     if len(names) == 2:
         words.append(f"Moved from {names[old.topic_id]} to {names[new.topic_id]}.")
     if old.kind != new.kind:
@@ -7515,7 +7521,7 @@ def how_moved(old: Revision, new: Revision) -> list[str]:
 @login_required
 def show_version(post_id: int, number: int) -> ResponseReturnValue:
     """Show a post as it was in one of its revisions."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     revision = db.one_or_404(Revision.of(post, number))
     return render_template("posts/version.html", post=post, revision=revision, html=preview_of(revision.body))
 
@@ -7524,7 +7530,7 @@ def show_version(post_id: int, number: int) -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def restore_version(post_id: int, number: int) -> ResponseReturnValue:
     """Save the text of an older revision as the newest one."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     revision, before = db.one_or_404(Revision.of(post, number)), post.revision
     text = {"title": revision.title, "body": revision.body}
     version = request.values.get("version", 0, as_id)
@@ -7595,7 +7601,7 @@ def mentioned_outside(html: str, topic_id: int | None) -> Sequence[str]:
     names = mentioned_names(html)
     if not topic_id or not names:
         return []
-    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
+    topic = seen(Topic, topic_id)
     return User.unable_to_see(topic, names)
 
 
@@ -7670,7 +7676,7 @@ def acknowledge(post_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def must_read(post_id: int) -> ResponseReturnValue:
     """Choose who is required to read a post, and by when."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     form = must_read_form(post)
     if form.validate_on_submit():
         with form.errors_from_model():
@@ -7715,7 +7721,7 @@ def report(post_id: int) -> ResponseReturnValue:
 
 def reported_post(post_id: int) -> Post:
     """Return a post whose report this person may see. 404 if they do not see the post, else 403."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     return post if current_user.can_see_report(post) else abort(403)
 
 
@@ -7793,10 +7799,10 @@ def list_topics() -> ResponseReturnValue:
 @login_required
 def show_topic(slug: str) -> ResponseReturnValue:
     """Show the news of a topic. A merged topic redirects to the one that it was merged into."""
-    seen = Topic.visible_to(current_user)
-    topic = db.session.scalar(seen.where(Topic.slug == slug))
+    visible = Topic.visible_to(current_user)
+    topic = db.session.scalar(visible.where(Topic.slug == slug))
     if topic is None:
-        into = db.one_or_404(seen.where(Topic.id.in_(sa.select(Topic.merged_into_id).where(Topic.slug == slug))))
+        into = db.one_or_404(visible.where(Topic.id.in_(sa.select(Topic.merged_into_id).where(Topic.slug == slug))))
         return redirect(f"/topics/{into.slug}", 301)
     chosen = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
     follows = chosen or ("following" if topic.followed_by_default else "none")
@@ -7827,7 +7833,7 @@ def manage() -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def edit_topic(topic_id: int) -> ResponseReturnValue:
     """Change a topic's name and description. The small forms below them change who sees it."""
-    topic = _seen_topic(topic_id)
+    topic = seen(Topic, topic_id)
     form = TopicForm(obj=topic)
     if topic.private:
         del form.followed_by_default
@@ -7838,10 +7844,6 @@ def edit_topic(topic_id: int) -> ResponseReturnValue:
     others = MembersForm(formdata=None)
     others.user.choices = choices(names_of(User.active().where(~User.sees(topic_id))))  # of an open topic: nobody
     return form_page("topics/edit.html", form, topic=topic, others=others)
-
-
-def _seen_topic(topic_id: int) -> Topic:
-    return db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
 
 
 @topics.post("/admin/topics/<int:topic_id>/private")
@@ -7892,7 +7894,7 @@ def move(topic_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def merge(topic_id: int) -> ResponseReturnValue:
     """Merge a topic into another one. The page says first what that means."""
-    topic = _seen_topic(topic_id)
+    topic = seen(Topic, topic_id)
     form = MergeForm()
     form.into.choices = choices(names_of(Topic.visible_to(current_user).where(Topic.id != topic_id)))
     if form.validate_on_submit():
@@ -7947,17 +7949,14 @@ def list_people() -> ResponseReturnValue:
     return render_template("people/index.html", page=people_page(PEOPLE, query), q=query)
 
 
-def _named(username: str) -> sa.Select[User]:
-    return User.visible_to(current_user).where(User.username_key == fold(username))
-
-
 @people.get("/people/<username>", endpoint="show")
 @login_required
 def show_person(username: str) -> ResponseReturnValue:
     """Show a person and what they have written, or the people of a group."""
-    person = db.session.scalar(_named(username))
+    key = fold(username)
+    person = db.session.scalar(User.visible_to(current_user).where(User.username_key == key))
     if person is None:
-        return show_called(fold(username))
+        return show_called(key)
     page = paginate(AUTHOR_POSTS, NEWEST_FIRST, author_id=person.id)
     return render_template("people/show.html", person=person, page=page)
 
@@ -7968,7 +7967,7 @@ def show_called(name: str) -> ResponseReturnValue:
         return redirect("/people")
     group = db.session.scalar(sa.select(Group).filter_by(name_key=name))
     if group is None:
-        topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == name))
+        topic = seen(Topic, name, "slug")
         return redirect(f"/topics/{topic.slug}")
     return render_template("people/group.html", group=group)
 
@@ -7977,7 +7976,7 @@ def show_called(name: str) -> ResponseReturnValue:
 @login_required
 def show_card(username: str) -> ResponseReturnValue:
     """Send a person's contact details for an address book (vCard 3.0, RFC 2426)."""
-    person = db.one_or_404(_named(username))
+    person = seen(User, fold(username), "username_key")
     return feed_answer(fold_lines(feed_text("people/card.vcf", person=person)), "text/vcard")
 
 
@@ -7987,7 +7986,7 @@ def suggest() -> ResponseReturnValue:
     """Suggest whom to mention by what was typed after an @, as a fragment. People who see the topic come first."""
     topic_id = request.args.get("topic", type=as_id)
     if topic_id:
-        db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
+        seen(Topic, topic_id)
     typed = searched(NAME_MAX)
     calls = sorted(name for name in names_called(current_user) if typed and name.startswith(fold(typed)))
     offered = User.suggested(current_user, typed, topic_id)
@@ -8003,15 +8002,17 @@ files = Blueprint("files", __name__)
 @login_required
 def show_file(file_id: int, name: str) -> ResponseReturnValue:
     """Send a file. Browsers show pictures and PDF, and save anything else."""
-    seen = Attachment.visible_to(current_user)
-    return _send(db.one_or_404(seen.where(Attachment.id == file_id, Attachment.name == name)))
+    file = seen(Attachment, file_id)
+    if file.name != name:
+        abort(404)
+    return _send(file)
 
 
 @files.get("/files/<int:file_id>/<any(medium, thumb):size>", endpoint="picture")
 @login_required
 def show_picture(file_id: int, size: str) -> ResponseReturnValue:
     """Send a picture in a smaller size, or as it is if it has none."""
-    file = db.one_or_404(Attachment.visible_to(current_user).where(Attachment.id == file_id))
+    file = seen(Attachment, file_id)
     suffix = f".{size}"
     return _send(file, suffix if stored_path(file.stored, suffix).exists() else "")
 
@@ -8108,7 +8109,7 @@ def asked_query(typed: str, asked: Mapping[str, str]) -> SearchQuery:
         author = db.one_or_404(sa.select(User).where(User.username_key == fold(asked["author"])))
         flags["author"] = author.id
     if asked["topic"]:
-        topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == asked["topic"]))
+        topic = seen(Topic, asked["topic"], "slug")
         conditions.append(Post.topic_id == topic.id)
     if since := midnight(asked["since"]):
         conditions.append(SearchEntry.at >= since)
@@ -8260,7 +8261,7 @@ def follow_post(post_id: int) -> ResponseReturnValue:
 @login_required
 def follow_topic(slug: str) -> ResponseReturnValue:
     """Follow a topic, mute it, or neither."""
-    state, topic = _chosen_state(), db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
+    state, topic = _chosen_state(), seen(Topic, slug, "slug")
     Follow.choose(current_user, state, topic_id=topic.id)
     return redirect_with_flash(f"/topics/{slug}", FOLLOW_MESSAGES[state])
 
@@ -8441,7 +8442,7 @@ def decline(user_id: int) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def edit_person(user_id: int) -> ResponseReturnValue:
     """Change a person's name, email address and username. The small forms below them change what the person may do."""
-    person = _person(user_id)
+    person = seen(User, user_id)
     form = EditPersonForm(obj=person)
     if form.validate_on_submit():
         with form.errors_from_model():
@@ -8449,10 +8450,6 @@ def edit_person(user_id: int) -> ResponseReturnValue:
             rerender_texts()
             return redirect_with_flash("/admin/people", f"{form.name.data} saved.")
     return _person_page(person, form)
-
-
-def _person(user_id: int) -> User:
-    return db.one_or_404(User.visible_to(current_user).where(User.id == user_id))
 
 
 def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
@@ -8466,7 +8463,7 @@ def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def export_person(user_id: int) -> ResponseReturnValue:
     """Download all that is a person's own. That is recorded."""
-    return send_export(_person(user_id))
+    return send_export(seen(User, user_id))
 
 
 @admin.route("/people/<int:user_id>/erase", methods=["GET", "POST"])
@@ -8476,14 +8473,14 @@ def erase_person(user_id: int) -> ResponseReturnValue:
     if SiteForm().validate_on_submit():
         User.erase(current_user, user_id)
         return redirect_with_flash("/admin/people", "Erased. What they wrote stays under “Former colleague”.")
-    return render_template("admin/erase_person.html", person=_person(user_id))
+    return render_template("admin/erase_person.html", person=seen(User, user_id))
 
 
 @admin.post("/people/<int:user_id>/role")
 @role_required(Role.ADMIN)
 def set_role(user_id: int) -> ResponseReturnValue:
     """Change a person's role."""
-    person, form = _person(user_id), RoleForm()
+    person, form = seen(User, user_id), RoleForm()
     if form.validate_on_submit():
         with form.errors_from_model():
             User.set_role(current_user, user_id, form.role.data)
@@ -8512,7 +8509,7 @@ def reactivate(user_id: int) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def make_link(user_id: int) -> ResponseReturnValue:
     """Make a link with which somebody chooses a new password, and show it once."""
-    person, token = _person(user_id), ResetLink.create(user_id, current_user)
+    person, token = seen(User, user_id), ResetLink.create(user_id, current_user)
     link = f"{site_address(current_app.config)}/reset/{token}"
     return render_template("admin/reset_link.html", person=person, link=link, reach=reach())
 
@@ -9039,12 +9036,6 @@ def check_match(post: Post) -> None:
         abort(428)
     if generate_etag(jsonify(PostSchema().dump(post)).data) not in request.if_match:
         abort(412)
-
-
-def seen(model: Any, thing_id: int) -> Any:
-    """Return a thing as it is now. Aborts with 404 where the person does not see it."""
-    found = model.visible_to(current_user).where(model.id == thing_id)
-    return db.one_or_404(found.execution_options(populate_existing=True))
 
 
 def listed(statement: Statement, keys: Sequence[Any], query: Given) -> ResponseReturnValue:
