@@ -5744,19 +5744,14 @@ def id_or_none(value: str | int | None) -> int | None:
     return int(value) if value else None
 
 
-def form_id_field() -> HiddenField:
+def form_id_field() -> Any:
     """Return a hidden field with a random id: a form that is sent twice creates one thing."""
-    return HiddenField(default=lambda: secrets.token_hex(16), filters=[lambda value: (value or "").strip()])
+    return HiddenField(filters=[lambda value: value if FORM_ID.fullmatch(value or "") else secrets.token_hex(16)])
 
 
 def version_field() -> Any:
     """Return a hidden field with the version that was read, so that an edit conflict is noticed."""
     return HiddenField(default="0", filters=[lambda value: int(value) if re.fullmatch("[0-9]{1,9}", str(value)) else 0])
-
-
-def checked_form_id(field: Field) -> str:
-    """Return the id of a form, or a new one if it is missing or malformed."""
-    return field.data if field.data and FORM_ID.fullmatch(field.data) else secrets.token_hex(16)
 
 
 class SetupForm(SiteForm):
@@ -7093,9 +7088,8 @@ def tokens() -> ResponseReturnValue:
     if form.validate_on_submit():
         with form.errors_from_model():
             made = ApiToken.create(
-                current_user, form_id=checked_form_id(form.form_id), **form_values(form, "name", "scope"),
-                expires_at=form.expires_at(),
-            )  # fmt: skip
+                current_user, **form_values(form, "form_id", "name", "scope"), expires_at=form.expires_at()
+            )
             form = TokenForm(formdata=None)
     return form_page("account/tokens.html", form, tokens=ApiToken.of(current_user), made=made, place=own_address())
 
@@ -7256,7 +7250,7 @@ def edit_post(form: PostForm, post: Post | None) -> ResponseReturnValue:
                     how="draft" if as_draft else "publish",
                     post_id=post.id if post else None,
                     version=form.version.data,
-                    form_id=checked_form_id(form.form_id),
+                    form_id=form.form_id.data,
                     notify=notify,
                     require_again="require_again" in request.form,
                 )
@@ -7387,7 +7381,7 @@ def comment(post_id: int) -> ResponseReturnValue:
     form = CommentForm()
     if not form.validate_on_submit():
         return show_post(post_id, form)
-    created = Comment.create(current_user, post_id, body=form.body.data, form_id=checked_form_id(form.form_id))
+    created = Comment.create(current_user, post_id, body=form.body.data, form_id=form.form_id.data)
     return redirect_with_flash(created.url)
 
 
@@ -7656,7 +7650,7 @@ def autosave(post_id: int | None = None) -> ResponseReturnValue:
         how="autosave",
         post_id=post_id,
         version=form.version.data,
-        form_id=checked_form_id(form.form_id),
+        form_id=form.form_id.data,
     )
     return jsonify(id=post.id, version=post.version)
 
@@ -7819,11 +7813,10 @@ def manage() -> ResponseReturnValue:
     form = NewTopicForm()
     form.members.choices = choices(names_of(User.active().where(User.id != current_user.id)))
     if form.validate_on_submit():
-        values = form_values(form, "name", "description", "private", "followed_by_default", "members")
         with form.errors_from_model():
-            topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
-            onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
-            return redirect_with_flash(onward, f'Topic "{topic.name}" created.')
+            topic = Topic.create(current_user, **form.data)
+            place = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
+            return redirect_with_flash(place, f'Topic "{topic.name}" created.')
     hidden = Topic.hidden_from(current_user) if current_user.is_admin else []
     listed = list(Topic.audiences(current_user).values())
     return form_page("topics/manage.html", form, topics=listed, hidden_topics=hidden)
@@ -8400,8 +8393,7 @@ def invitations() -> ResponseReturnValue:
     if not mail_is_on():
         del form.email
     if form.validate_on_submit():
-        values: dict[str, Any] = form.data | {"form_id": checked_form_id(form.form_id)}
-        return hand_over(*Invitation.create(current_user, **values))
+        return hand_over(*Invitation.create(current_user, **form.data))
     page = paginate(Invitation.open(), (Invitation.id.desc(),))
     return form_page("admin/invitations.html", form, page=page)
 
