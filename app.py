@@ -5726,9 +5726,9 @@ def email_field(required: bool = True) -> Any:
     )  # fmt: skip
 
 
-def choices(named: Mapping[Any, str] | Iterable[tuple[Any, str]]) -> list[SelectChoice]:
+def choices(named: Mapping[Any, str]) -> list[SelectChoice]:
     """Return the choices of a field from values and what people call them."""
-    return [SelectChoice(str(value), label) for value, label in dict(named).items()]
+    return [SelectChoice(str(value), label) for value, label in named.items()]
 
 
 ROLES = {int(role): role.label for role in Role}
@@ -6314,9 +6314,9 @@ def form_values(form: SiteForm, *names: str) -> dict[str, Any]:
     return {name: form[name].data for name in names}
 
 
-def names_of(statement: sa.Select[Any]) -> list[tuple[int, str]]:
-    """Return id and name of the people or topics that a statement selects."""
-    return [(thing.id, thing.name) for thing in db.session.scalars(statement)]
+def names_of(statement: sa.Select[Any]) -> dict[Any, str]:
+    """Return the names of the people, topics or groups that a statement selects, by their ids."""
+    return {thing.id: thing.name for thing in db.session.scalars(statement)}
 
 
 def qr_code(text: str) -> Markup:
@@ -6942,7 +6942,7 @@ def profile() -> ResponseReturnValue:
     """Edit one's own profile and picture."""
     form = ProfileForm(obj=current_user)
     others = User.active().where(User.id != current_user.id)
-    form.stand_in_id.choices = choices([("", "Nobody in particular"), *names_of(others)])
+    form.stand_in_id.choices = choices({"": "Nobody in particular"} | names_of(others))
     # With a link to another address, a browser that was left open would be enough to take the account over.
     if form.validate_on_submit() and (form.email.data == (current_user.email or "") or has_password(form)):
         given = request.files.get("upload")
@@ -7002,7 +7002,7 @@ def unsubscribe(token: str) -> ResponseReturnValue:
 
 
 def zone_choices(default: str) -> list[SelectChoice]:
-    return choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
+    return choices({"": default} | {name: name.replace("_", " ") for name in time_zones()})
 
 
 def time_zones() -> list[str]:
@@ -7268,7 +7268,7 @@ def offer_choices(form: PostForm, post: Post | None) -> None:
     if (post.kind if post else form.kind.data) != "page":
         del form.owner, form.review, form.parent_id
         return
-    owners = {0: "Nobody"} | dict(names_of(User.active().where(User.sees(post.topic_id if post else None))))
+    owners = {0: "Nobody"} | names_of(User.active().where(User.sees(post.topic_id if post else None)))
     form.owner.choices = choices(owners)
     if not form.owner.raw_data and form.owner.data not in owners:
         form.owner.data = 0  # the owner has left, or no longer sees the topic
@@ -7502,8 +7502,7 @@ def compare(post_id: int) -> ResponseReturnValue:
 def how_moved(old: Revision, new: Revision) -> list[str]:
     """Return in words how a post moved between two revisions. Topics are named only if the person sees both."""
     words = []
-    both = Topic.visible_to(current_user).where(Topic.id.in_([old.topic_id, new.topic_id]))
-    names: dict[Any, str] = {topic.id: topic.name for topic in db.session.scalars(both)}
+    names = names_of(Topic.visible_to(current_user).where(Topic.id.in_([old.topic_id, new.topic_id])))
     if len(names) == 2:
         words.append(f"Moved from {names[old.topic_id]} to {names[new.topic_id]}.")
     if old.kind != new.kind:
@@ -8188,16 +8187,12 @@ def notification_groups(rows: Sequence[Any]) -> list[NotificationGroup]:
     ends = sa.select(Notification).options(*about, joinedload(Notification.actor)).where(Notification.id.in_(ids))
     told = {notification.id: notification for notification in db.session.scalars(ends)}
     there = [row for row in rows if row.newest in told and row.oldest in told]
-    names = person_names({row.first_actor for row in rows} | {row.last_actor for row in rows})
+    actor_ids = {row.first_actor for row in rows} | {row.last_actor for row in rows}
+    names = names_of(sa.select(User).where(User.id.in_(actor_ids)))
     return [
         NotificationGroup(told[row.newest], told[row.oldest], row.is_unread, who_did(row, told[row.newest], names))
         for row in there
     ]
-
-
-def person_names(user_ids: Iterable[int | None]) -> dict[int, str]:
-    """Return the names of some people by their ids."""
-    return dict(names_of(sa.select(User).where(User.id.in_(user_ids))))
 
 
 def who_did(group: Any, newest: Notification, names: Mapping[int, str]) -> str:
@@ -8309,7 +8304,7 @@ def manage_people() -> ResponseReturnValue:
         "admin/people.html",
         page=people_page(ALL_PEOPLE.where(*asked_people(asked, topics)), searched(NAME_MAX)),
         asked=asked,
-        roles=ROLES.items(),
+        roles=ROLES,
         topics=topics,
     )
 
@@ -8324,12 +8319,12 @@ def given_filters() -> dict[str, str]:
     return {name: value for name, value in request.args.items() if value and name != "before"}
 
 
-def asked_people(asked: Mapping[str, str], topics: list[tuple[int, str]]) -> Iterator[sa.ColumnElement[bool]]:
+def asked_people(asked: Mapping[str, str], topics: Iterable[int]) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the conditions of the filters that are asked for. A value that no filter has is ignored."""
     filters = {
         "state": {"active": User.is_active, "deactivated": ~User.is_active, "waiting": User.awaits_approval},
         "role": {str(int(role)): User.role == role for role in Role},
-        "topic": {str(topic_id): User.sees(topic_id) for topic_id, _name in topics},
+        "topic": {str(topic_id): User.sees(topic_id) for topic_id in topics},
         "unseen": {"90": sa.func.coalesce(User.last_active_at, LONG_AGO) < g.now - timedelta(days=90)},
     }
     for name, known in filters.items():
