@@ -8110,10 +8110,10 @@ def asked_query(typed: str, asked: Mapping[str, str]) -> SearchQuery:
     return SearchQuery(database.query_words(typed), database.search_flags(**flags), conditions)
 
 
-def midnight(day: str) -> datetime | None:
-    """Return when a day begins in this person's zone, as times are stored. None if the text is no day."""
+def midnight(day: str, later: int = 0) -> datetime | None:
+    """Return when a day, or one some days later, begins in this person's zone. None if the text is no day."""
     try:
-        return as_utc(datetime.combine(date.fromisoformat(day), datetime.min.time()))
+        return as_utc(datetime.combine(date.fromisoformat(day) + timedelta(days=later), datetime.min.time()))
     except (ValueError, OverflowError):
         return None
 
@@ -8863,16 +8863,15 @@ def list_activities() -> ResponseReturnValue:
 def asked_activities() -> sa.Select[Any]:
     """Select what the filters in the address let through. Those that say nothing are ignored."""
     given = request.args
-    words = sort_key(tidy(given.get("q"))[:QUERY_MAX]).split()
-    wanted = [Activity.mentions(word) for word in words]
+    wanted = [Activity.mentions(word) for word in sort_key(searched(QUERY_MAX)).split()]
     if person := given.get("person", type=as_id):
         wanted.append(Activity.actor_id == person)
     if kind := given.get("kind"):
         wanted.append(Activity.action.startswith(kind, autoescape=True))
     if since := midnight(given.get("since", "")):
         wanted.append(Activity.at >= since)
-    if until := midnight(given.get("until", "")):
-        wanted.append(Activity.at < end_of_day(local(until).date()))
+    if end := midnight(given.get("until", ""), later=1):
+        wanted.append(Activity.at < end)
     return sa.select(Activity).where(*wanted)
 
 
