@@ -5739,6 +5739,21 @@ def role_field() -> Any:
     return SelectField("Role", choices=choices(ROLES), coerce=lambda value: Role(int(value)), default=Role.MEMBER)
 
 
+def is_plausible(day: date | None) -> bool:
+    """Return whether every time zone and database can represent a day. No day is fine as well."""
+    return day is None or 2000 <= day.year <= 2100
+
+
+def plausible_day(_form: Any, field: Field) -> None:
+    """Validator: a day that every time zone and database can represent."""
+    if not is_plausible(field.data):
+        raise validators.ValidationError("Choose a day between 2000 and 2100.")
+
+
+def day_field(label: str, description: str = "") -> DateField:
+    return DateField(label, validators=[Optional(), plausible_day], description=description)
+
+
 def id_or_none(value: str | int | None) -> int | None:
     """Return the id that was chosen, or None if nothing was."""
     return int(value) if value else None
@@ -5752,15 +5767,6 @@ def form_id_field() -> Any:
 def version_field() -> Any:
     """Return a hidden field with the version that was read, so that an edit conflict is noticed."""
     return HiddenField(default="0", filters=[lambda value: int(value) if re.fullmatch("[0-9]{1,9}", str(value)) else 0])
-
-
-class SetupForm(SiteForm):
-    site_name = string_field("Site name", NAME_MAX, shortest=1, description="For example, the name of your team")
-    name = name_field(description="Your name. You'll be the first administrator.")
-    username = username_field()
-    email = email_field()
-    password = new_password()
-    confirm = confirm_password()
 
 
 class RestoreForm(SiteForm):
@@ -5797,6 +5803,11 @@ class JoinForm(SiteForm):
         return form_values(self, "name", "username", "email") | {"password_hash": hash_password(self.password.data)}
 
 
+class SetupForm(JoinForm):
+    site_name = string_field("Site name", NAME_MAX, shortest=1, description="For example, the name of your team")
+    name = name_field(description="Your name. You'll be the first administrator.")
+
+
 class RegisterForm(JoinForm):
     def validate_email(self, field: Field) -> None:
         site = current_site()
@@ -5818,8 +5829,8 @@ class ProfileFields:
 
 
 class ProfileForm(ProfileFields, SiteForm):
-    away_from = DateField("Away from", validators=[Optional()], description="Leave empty if you're already away")
-    away_until = DateField("Away until", validators=[Optional()], description="The last day you're away")
+    away_from = day_field("Away from", "Leave empty if you're already away")
+    away_until = day_field("Away until", "The last day you're away")
     stand_in_id = SelectField("Cover", coerce=id_or_none, description="Who to ask while you're away")
     current = known_password("Current password", required=False, description="Only to change your email address")
     upload = FileField("Profile picture", description="Cropped to a square")
@@ -5884,21 +5895,6 @@ class TokenForm(SiteForm):
 
 
 # -- Forms of posts ----------------------------------------------------------------------------------------------------
-
-
-def is_plausible(day: date | None) -> bool:
-    """Return whether every time zone and database can represent a day. No day is fine as well."""
-    return day is None or 2000 <= day.year <= 2100
-
-
-def plausible_day(_form: Any, field: Field) -> None:
-    """Validator: a day that every time zone and database can represent."""
-    if not is_plausible(field.data):
-        raise validators.ValidationError("Choose a day between 2000 and 2100.")
-
-
-def day_field(label: str, description: str = "") -> DateField:
-    return DateField(label, validators=[Optional(), plausible_day], description=description)
 
 
 class PostForm(SiteForm):
@@ -5980,16 +5976,15 @@ class PinForm(SiteForm):
     until = day_field("Pin until")
 
 
-COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone."
-
-
-class CommentForm(SiteForm):
-    body = textarea_field("Comment", COMMENT_MAX, description=COMMENT_HINT)
-    form_id = form_id_field()
-
-
 class EditCommentForm(SiteForm):
-    body = textarea_field("Comment", COMMENT_MAX, description=COMMENT_HINT)
+    body = textarea_field(
+        "Comment", COMMENT_MAX,
+        description="Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone.",
+    )  # fmt: skip
+
+
+class CommentForm(EditCommentForm):
+    form_id = form_id_field()
 
 
 class TopicForm(SiteForm):
@@ -6740,9 +6735,8 @@ def setup() -> ResponseReturnValue:
     _check_setup_token(token)
     form = SetupForm()
     if form.validate_on_submit():
-        profile = form_values(form, "site_name", "name", "username", "email")
         with form.errors_from_model():
-            user = Setting.set_up(token, password_hash=hash_password(form.password.data), **profile)
+            user = Setting.set_up(token, site_name=form.site_name.data, **form.profile())
             remove_setup_file(current_app)
             sign_in(user.id, remember=False)
             return redirect_with_flash("/admin", "Your site is ready.")
