@@ -6296,11 +6296,9 @@ def seen(model: Any, value: int | str, column: str = "id") -> Any:
     return db.one_or_404(found.execution_options(populate_existing=True))
 
 
-def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
+def redirect_with_flash(address: str, message: str, undo: str = "") -> ResponseReturnValue:
     """Redirect after a change that succeeded (303), with a message about it and perhaps the address that undoes it."""
-    if message:
-        content: Any = {"text": message, "undo": undo} if undo else message
-        flash(content, "success")
+    flash({"text": message, "undo": undo})  # type: ignore[arg-type]
     return redirect(address, 303)
 
 
@@ -6779,12 +6777,16 @@ def login() -> ResponseReturnValue:
         return redirect(onward())
     if form.validate_on_submit():
         with form.errors_from_model():
-            user = authenticate(form.username.data, form.password.data)
-            if user.totp_secret:
-                return await_code(user, form.remember.data, onward())
-            sign_in(user.id, form.remember.data)
-            return redirect(onward(), 303)
+            return let_in(authenticate(form.username.data, form.password.data), form.remember.data, onward())
     return login_page(form, 422 if form.errors else 200)
+
+
+def let_in(user: User, remember: bool, onto: str) -> ResponseReturnValue:
+    """Sign in a person, and send them `onto` a page. Whoever has a second factor is asked for a code first."""
+    if user.totp_secret:
+        return await_code(user, remember, onto)
+    sign_in(user.id, remember)
+    return redirect(onto, 303)
 
 
 @auth.route("/login/code", methods=["GET", "POST"])
@@ -6866,11 +6868,7 @@ def finish_oidc() -> ResponseReturnValue:
         abort(404)
     form, begun = LoginForm(formdata=None), session.pop("oidc", {})
     with form.errors_from_model():
-        user = User.by_company_account(**company_account(begun))
-        if user.totp_secret:
-            return await_code(user, False, begun["next"])
-        sign_in(user.id, remember=False)
-        return redirect(begun["next"], 303)
+        return let_in(User.by_company_account(**company_account(begun)), False, begun["next"])
     return login_page(form, 403)
 
 
@@ -7376,7 +7374,7 @@ def comment(post_id: int) -> ResponseReturnValue:
     if not form.validate_on_submit():
         return show_post(post_id, form)
     created = Comment.create(current_user, post_id, body=form.body.data, form_id=form.form_id.data)
-    return redirect_with_flash(created.url)
+    return redirect(created.url, 303)
 
 
 # -- posts: comments ---------------------------------------------------------------------------------------------------
@@ -7462,7 +7460,7 @@ def change_reaction(
     if request.headers.get("X-Requested-With") == "fetch":
         summaries = reactions_of(post_id, [comment_id] if comment_id else [])[comment_id]
         return render_template("posts/_reactions.html", address=address, summaries=summaries)
-    return redirect_with_flash(back)
+    return redirect(back, 303)
 
 
 # -- posts: history, and reviews of the handbook -----------------------------------------------------------------------
@@ -7873,7 +7871,7 @@ def remove_member(topic_id: int, user_id: int) -> ResponseReturnValue:
 def move(topic_id: int) -> ResponseReturnValue:
     """Move a topic up or down in the list."""
     Topic.move(current_user, topic_id, up=request.form.get("direction") != "down")
-    return redirect_with_flash("/admin/topics")
+    return redirect("/admin/topics", 303)
 
 
 @topics.route("/admin/topics/<int:topic_id>/merge", methods=["GET", "POST"])
@@ -8223,29 +8221,27 @@ FOLLOW_MESSAGES = {
 }
 
 
-def _chosen_state() -> str:
-    state = request.form.get("state", "")
-    if state not in FOLLOW_MESSAGES:
-        raise ValidationError("state", "Choose whether to follow this, mute it, or neither.")
-    return state
-
-
 @notifications.post("/posts/<int:post_id>/follow")
 @login_required
 def follow_post(post_id: int) -> ResponseReturnValue:
     """Follow a post, mute it, or neither."""
-    state = _chosen_state()
-    Follow.choose(current_user, state, post_id=post_id)
-    return redirect_with_flash(f"/posts/{post_id}", FOLLOW_MESSAGES[state])
+    return choose_following(f"/posts/{post_id}", post_id=post_id)
 
 
 @notifications.post("/topics/<slug:slug>/follow")
 @login_required
 def follow_topic(slug: str) -> ResponseReturnValue:
     """Follow a topic, mute it, or neither."""
-    state, topic = _chosen_state(), seen(Topic, slug, "slug")
-    Follow.choose(current_user, state, topic_id=topic.id)
-    return redirect_with_flash(f"/topics/{slug}", FOLLOW_MESSAGES[state])
+    return choose_following(f"/topics/{slug}", topic_id=seen(Topic, slug, "slug").id)
+
+
+def choose_following(address: str, **place: int) -> ResponseReturnValue:
+    """Follow a post or a topic, mute it, or neither, as the form says, and return to its page."""
+    state = request.form.get("state", "")
+    if state not in FOLLOW_MESSAGES:
+        raise ValidationError("state", "Choose whether to follow this, mute it, or neither.")
+    Follow.choose(current_user, state, **place)
+    return redirect_with_flash(address, FOLLOW_MESSAGES[state])
 
 
 # -- admin: overview, people, settings, recycle bin --------------------------------------------------------------------
@@ -8629,24 +8625,23 @@ BIN_OPTIONS: dict[str, tuple[Any, ...]] = {
 @role_required(Role.EDITOR)
 def show_binned(post_id: int) -> ResponseReturnValue:
     """Show a deleted post."""
-    post = db.one_or_404(binned("post").where(Post.id == post_id))
-    files = db.session.scalars(FILES_OF_POST, {"post_id": post_id}).all()
-    return render_template("admin/binned.html", kind="post", thing=post, post=post, files=files)
+    return binned_page("post", post_id)
 
 
 @admin.get("/bin/comments/<int:comment_id>")
 @role_required(Role.EDITOR)
 def show_binned_comment(comment_id: int) -> ResponseReturnValue:
     """Show a deleted comment."""
-    comment = db.one_or_404(binned("comment").where(Comment.id == comment_id))
-    kept = sa.select(Attachment).where(Attachment.comment_id == comment_id, Attachment.deleted_at.is_(None))
-    files = db.session.scalars(kept.order_by(Attachment.id)).all()
-    return render_template("admin/binned.html", kind="comment", thing=comment, post=comment.post, files=files)
+    return binned_page("comment", comment_id)
 
 
-def binned(kind: str) -> sa.Select[Any]:
-    """Return the statement of the things of a kind in the bin that this person may see."""
-    return Bin.things(kind).params(viewer=current_user.id, now=utcnow())
+def binned_page(kind: str, thing_id: int) -> ResponseReturnValue:
+    """Return the page of a deleted post or comment. 404 if this person may not see it."""
+    things = Bin.things(kind).params(viewer=current_user.id, now=utcnow())
+    thing = db.one_or_404(things.where(BIN_MODELS[kind].id == thing_id))
+    files = sa.select(Attachment).filter_by(**{f"{kind}_id": thing_id}, deleted_at=None).order_by(Attachment.id)
+    context = {"thing": thing, "post": post_of(thing), "files": db.session.scalars(files).all()}
+    return render_template("admin/binned.html", kind=kind, **context)
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
