@@ -1357,9 +1357,7 @@ class User(db.Model):
         Raises `ValidationError` for the actor.
         """
         for stored in cls._erase(actor, user_id):
-            for suffix in VERSION_SUFFIXES:
-                with contextlib.suppress(OSError):  # Windows deletes no file that is being sent: `prune` does it later
-                    stored_path(stored, suffix).unlink()
+            unlink_versions(stored)
         rerender_texts()
 
     @classmethod
@@ -6506,9 +6504,7 @@ def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> 
         for suffix, content in versions.items():
             write_file(content, stored_path(stored, suffix))
     except OSError as error:
-        for suffix in versions:
-            with contextlib.suppress(OSError):
-                stored_path(stored, suffix).unlink()
+        unlink_versions(stored)
         log.error("an upload cannot be written: %s", error)
         cause = "The server's disk is full" if error.errno in FULL else "The server can't write to its folder for files"
         words = f"{cause}, so {name} wasn't saved. Tell an administrator; your text is not lost."
@@ -6516,6 +6512,13 @@ def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> 
     with open(stored_path(stored), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return StoredFile(name, name.rpartition(".")[2], file.tell(), sha256, stored, *size)
+
+
+def unlink_versions(stored: str) -> None:
+    """Delete a file and its smaller versions. Windows deletes no file that is being sent: `prune` does it later."""
+    for suffix in VERSION_SUFFIXES:
+        with contextlib.suppress(OSError):
+            stored_path(stored, suffix).unlink()
 
 
 def trash_folder() -> Path:
