@@ -7283,7 +7283,7 @@ def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = (
     """
     values = form.data
     begins, ends = values.get("scheduled_for"), values.get("expires_at")
-    scheduled_for, expires_at = begins and as_utc(begins), ends and end_of_day(ends)
+    scheduled_for, expires_at = begins and as_utc(begins), end_of_day(ends)
     if post and begins == to_the_minute(post.scheduled_for):
         scheduled_for = post.scheduled_for
     if post and ends == last_day(post.expires_at):
@@ -7307,14 +7307,13 @@ def attention_of(form: PostForm) -> Attention | None:
     """Return what a form says about pin and must-read, or None where it does not ask."""
     if "pinned" not in form:
         return None
-    until = end_of_day(form.until.data) if form.pinned.data and form.until.data else None
+    until = end_of_day(form.until.data) if form.pinned.data else None
     return Attention(form.pinned.data, until, form.must_read.data, form.due.data if form.must_read.data else None)
 
 
 def to_the_minute(moment: datetime | None) -> datetime | None:
     """Return a stored time in the person's zone, without its seconds, as a form shows it."""
-    local = as_local(moment)
-    return local and local.replace(second=0, microsecond=0)
+    return local(moment).replace(second=0, microsecond=0) if moment else None
 
 
 def saved_message(post: Post, was_published: bool, notified: bool) -> str:
@@ -7365,7 +7364,7 @@ def pin(post_id: int) -> ResponseReturnValue:
     pinned, form = request.form.get("pinned") == "1", PinForm()
     if not form.validate_on_submit():
         raise ValidationError("until", "Choose today or a later day.")
-    Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned and form.until.data else None)
+    Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned else None)
     return redirect_with_flash(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "Unpinned.")
 
 
@@ -7730,7 +7729,7 @@ def report_csv(post_id: int) -> ResponseReturnValue:
     """Download the report as a table for a spreadsheet. Times are in the person's time zone."""
     rows = [("Name", "Username", "Department", "Status", "Version", "When", "Earlier versions")]
     for line in Acknowledgement.report(reported_post(post_id)).lines:
-        given = [(str(one.revision), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
+        given = [(str(one.revision), f"{local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
         version, when = given[-1] if given else ("", "")
         earlier = "; ".join(f"{version} on {when}" for version, when in given[:-1])
         person = (line.person.name, line.person.username, line.person.department)
@@ -9854,12 +9853,8 @@ def site_day(moment: datetime) -> date:
     return in_site_zone(moment).date()
 
 
-def as_local(moment: datetime | None) -> datetime | None:
-    """Return a stored time in this person's zone."""
-    return moment and local(moment)
-
-
 def local(moment: datetime) -> datetime:
+    """Return a stored time in this person's zone."""
     return moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
 
 
@@ -9868,9 +9863,9 @@ def as_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=clock()[1]).astimezone(UTC).replace(tzinfo=None)
 
 
-def end_of_day(day: date) -> datetime:
+def end_of_day(day: date | None) -> datetime | None:
     """Return the end of a day in this person's zone, as it is stored."""
-    return as_utc(datetime.combine(day + timedelta(days=1), datetime.min.time()))
+    return as_utc(datetime.combine(day + timedelta(days=1), datetime.min.time())) if day else None
 
 
 def last_day(moment: datetime | None) -> date | None:
