@@ -7241,7 +7241,7 @@ def edit_post(form: PostForm, post: Post | None) -> ResponseReturnValue:
             with form.errors_from_model():
                 saved = Post.save(
                     current_user,
-                    post_data(form, post, files),
+                    post_data(form, post, [file.id for file in files]),
                     how="draft" if as_draft else "publish",
                     post_id=post.id if post else None,
                     version=form.version.data,
@@ -7276,7 +7276,7 @@ def topic_choice(topic: Any) -> SelectChoice:
     return SelectChoice(str(topic.id), f"{topic.name} ({kind}, {people})", {"data-seen-by": seen_by})
 
 
-def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = ()) -> PostData:
+def post_data(form: PostForm, post: Post | None, file_ids: Sequence[int]) -> PostData:
     """Return what the form of a post says. Its times are in the person's time zone.
 
     The form shows no seconds. A time that nobody changed keeps the seconds that it has.
@@ -7298,7 +7298,7 @@ def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = (
         review_every=values.get("review") or None,
         scheduled_for=scheduled_for,
         expires_at=expires_at,
-        file_ids=[file.id for file in files],
+        file_ids=file_ids,
         attention=attention_of(form),
     ).for_its_kind()
 
@@ -7636,10 +7636,9 @@ def autosave(post_id: int | None = None) -> ResponseReturnValue:
     offer_choices(form, None)
     if not form.validate_on_submit() or not (form.title.data or form.body.data):
         raise ValidationError("body", "There is nothing to save yet.")
-    files = Attachment.unused_of(current_user, request.form.getlist("attached", type=as_id))
     post = Post.save(
         current_user,
-        post_data(form, None, db.session.scalars(files)),
+        post_data(form, None, request.form.getlist("attached", type=as_id)),
         how="autosave",
         post_id=post_id,
         version=form.version.data,
