@@ -6943,8 +6943,8 @@ def profile() -> ResponseReturnValue:
         given = request.files.get("upload")
         with form.errors_from_model():
             picture = store_avatar(given) if given else None  # an upload without a name is false: no file was chosen
-            absence = ("away_from", "away_until", "stand_in_id")
-            User.edit_profile(current_user, **form_values(form, "name", "email", *PROFILE_FIELDS, *absence))
+            names = ("name", "email", *PROFILE_FIELDS, "away_from", "away_until", "stand_in_id")
+            User.edit_profile(current_user, **form_values(form, *names))
             if picture:
                 Attachment.set_avatar(current_user, picture)
             return redirect_with_flash("/account", "Profile saved.")
@@ -7167,20 +7167,22 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
     }
     text, headings = outlined(post.html)
     form = comment_form or CommentForm(formdata=None)
-    context = {
-        "post": post,
-        "state": Post.state_of(post, g.now),
-        "day": today(),
-        "text": text,
-        "outline": headings if len(headings) >= OUTLINE_LEAST else (),
-        "files": files_below(post),
-        "comments": comments,
-        "reactions": reactions_of(post_id, [comment.id for comment in comments.items]),
-        "new_comments": new_comments,
-        "tree": page_tree() if post.kind == "page" else {},
-    }
     g.unread -= post.unread_kinds  # the header of this page no longer counts what the page shows
-    page = form_page("posts/show.html", form, **context, **previewed(form, post.topic_id))
+    page = form_page(
+        "posts/show.html",
+        form,
+        post=post,
+        state=Post.state_of(post, g.now),
+        day=today(),
+        text=text,
+        outline=headings if len(headings) >= OUTLINE_LEAST else (),
+        files=files_below(post),
+        comments=comments,
+        reactions=reactions_of(post_id, [comment.id for comment in comments.items]),
+        new_comments=new_comments,
+        tree=page_tree() if post.kind == "page" else {},
+        **previewed(form, post.topic_id),
+    )
     if post.is_unseen or post.unread_kinds or new_comments:
         mark_read(post_id)
     return page
@@ -7219,11 +7221,17 @@ def edit(post_id: int) -> ResponseReturnValue:
 
 def post_form(post: Post, **changes: Any) -> PostForm:
     """Return the form of a post, filled in with its values; `changes` replace some of them."""
-    values = {name: getattr(post, name) for name in ("title", "body", "kind", "version", "parent_id")}
-    values |= {"topic": post.topic_id, "owner": post.owner_id or 0, "review": post.review_every or 0}
-    values |= {"scheduled_for": to_the_minute(post.scheduled_for), "expires_at": last_day(post.expires_at)}
-    values |= {"pinned": post.pinned_at, "until": last_day(post.pinned_until)}
-    values |= {"must_read": post.must_read_since, "due": post.must_read_due}
+    values = {name: getattr(post, name) for name in ("title", "body", "kind", "version", "parent_id")} | {
+        "topic": post.topic_id,
+        "owner": post.owner_id or 0,
+        "review": post.review_every or 0,
+        "scheduled_for": to_the_minute(post.scheduled_for),
+        "expires_at": last_day(post.expires_at),
+        "pinned": post.pinned_at,
+        "until": last_day(post.pinned_until),
+        "must_read": post.must_read_since,
+        "due": post.must_read_due,
+    }
     return PostForm(**values | changes)
 
 
@@ -7327,11 +7335,17 @@ def saved_message(post: Post, was_published: bool, notified: bool) -> str:
 
 def editor_context(form: PostForm, post: Post | None, files: Sequence[Attachment]) -> dict[str, Any]:
     """Return what the page of a post's form shows besides the form."""
-    context = {"post": post, "kind": post.kind if post else form.kind.data, "attached": files, "clock": as_local(g.now)}
-    context["tree"] = page_tree() if form.parent_id else {}
-    state = Post.state_of(post, utcnow()) if post else "draft"
-    autosave_to = url_for("posts.autosave", post_id=post.id if post else None) if state == "draft" else None
-    return context | {"state": state, "autosave_to": autosave_to} | previewed(form, form.topic.data)
+    state = post.state if post else "draft"
+    return {
+        "post": post,
+        "kind": post.kind if post else form.kind.data,
+        "attached": files,
+        "clock": local(g.now),
+        "tree": page_tree() if form.parent_id else {},
+        "state": state,
+        "autosave_to": url_for("posts.autosave", post_id=post.id if post else None) if state == "draft" else None,
+        **previewed(form, form.topic.data),
+    }
 
 
 def conflict_page(form: PostForm, theirs: Post, files: Sequence[Attachment] = ()) -> ResponseReturnValue:
@@ -7715,8 +7729,10 @@ def report_page(post: Post, error: ValidationError | None = None) -> ResponseRet
     """Return the report of a post, with the error of a reminder that was refused."""
     is_early = post.reminded_at is not None and utcnow() - post.reminded_at < REMIND_EVERY
     can_remind = post.editable_by(current_user) and not is_early
-    context = {"post": post, "report": Acknowledgement.report(post), "error": error, "can_remind": can_remind}
-    return render_template("posts/report.html", **context), 422 if error else 200
+    page = render_template(
+        "posts/report.html", post=post, report=Acknowledgement.report(post), error=error, can_remind=can_remind
+    )
+    return page, 422 if error else 200
 
 
 REPORT_WORDS = {"read": "has read it", "pending": "has not read it", "past": "no longer required"}
@@ -7793,9 +7809,14 @@ def show_topic(slug: str) -> ResponseReturnValue:
     chosen = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
     follows = chosen or ("following" if topic.followed_by_default else "none")
     page = paginate(TOPIC_POSTS, NEWEST_FIRST, topic_id=topic.id)
-    tree = {} if page.is_continued else page_tree()
-    values = {"follows": follows, "page": page, "tree": tree}
-    return render_template("topics/show.html", topic=topic, topics=fetch(FIRST_TOPICS), **values)
+    return render_template(
+        "topics/show.html",
+        topic=topic,
+        topics=fetch(FIRST_TOPICS),
+        follows=follows,
+        page=page,
+        tree={} if page.is_continued else page_tree(),
+    )
 
 
 @topics.route("/admin/topics", methods=["GET", "POST"])
@@ -8641,8 +8662,9 @@ def binned_page(kind: str, thing_id: int) -> ResponseReturnValue:
     things = Bin.things(kind).params(viewer=current_user.id, now=utcnow())
     thing = db.one_or_404(things.where(BIN_MODELS[kind].id == thing_id))
     files = sa.select(Attachment).filter_by(**{f"{kind}_id": thing_id}, deleted_at=None).order_by(Attachment.id)
-    context = {"thing": thing, "post": post_of(thing), "files": db.session.scalars(files).all()}
-    return render_template("admin/binned.html", kind=kind, **context)
+    return render_template(
+        "admin/binned.html", kind=kind, thing=thing, post=post_of(thing), files=db.session.scalars(files).all()
+    )
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
@@ -8891,7 +8913,8 @@ def activity_table(statement: sa.Select[Any]) -> Iterator[tuple[str, ...]]:
 def list_backups() -> ResponseReturnValue:
     """Show the backups in the data folder, and when a restore was last tried out; or make one now."""
     if SiteForm().validate_on_submit():
-        Backup.make(current_user, path := new_backup_path())
+        path = new_backup_path()
+        Backup.make(current_user, path)
         return redirect_with_flash("/admin/backups", f"{path.name} created.")
     return render_template("admin/backups.html", backups=Backup.all(), verified=Backup.last_verified())
 
