@@ -7487,9 +7487,7 @@ def change_reaction(
 def history(post_id: int) -> ResponseReturnValue:
     """Show the revisions of a post. Any two of them can be compared."""
     post = seen(Post, post_id)
-    revisions = sa.select(Revision.number, Revision.created_at, Revision.body, User.name.label("editor_name"))
-    revisions = revisions.join(Revision.editor).where(Revision.post_id == post.id)
-    page = paginate(revisions, (Revision.number.desc(),))
+    page = paginate(sa.select(Revision).where(Revision.post_id == post.id), (Revision.number.desc(),))
     return render_template("posts/history.html", post=post, page=page)
 
 
@@ -7611,9 +7609,8 @@ def mentioned_outside(html: str, topic_id: int | None) -> Sequence[str]:
 def find_page() -> ResponseReturnValue:
     """Redirect to the handbook page with a title. Where there is none, editors are led to write it; others get 404."""
     title = tidy(request.args.get("title"))[:TITLE_MAX]
-    pages = pages_titled(current_user, [title])
-    if pages:
-        return redirect(f"/posts/{next(iter(pages.values()))}")
+    if page_id := pages_titled(current_user, [title]).get(sort_key(title)):
+        return redirect(f"/posts/{page_id}")
     if not title or not current_user.may_write_kind("page"):
         abort(404)
     return redirect(url_for("posts.new", kind="page", title=title))
@@ -7908,8 +7905,7 @@ def merge(topic_id: int) -> ResponseReturnValue:
             into = Topic.merge(current_user, topic_id, form.into.data)
             return redirect_with_flash("/admin/topics", f"Merged into {into.name}.")
     inside = Post.visible_to(current_user).where(Post.topic_id == topic_id)
-    count = db.session.scalar(inside.with_only_columns(sa.func.count()))
-    return form_page("topics/merge.html", form, topic=topic, posts_count=count)
+    return form_page("topics/merge.html", form, topic=topic, posts_count=count_of(inside.subquery()))
 
 
 @topics.post("/admin/topics/<int:topic_id>/delete", endpoint="delete")
@@ -8200,12 +8196,12 @@ def notification_groups(rows: Sequence[Any]) -> list[NotificationGroup]:
     about = (joinedload(Notification.post).load_only(Post.title), joinedload(Notification.comment))
     ends = sa.select(Notification).options(*about, joinedload(Notification.actor)).where(Notification.id.in_(ids))
     told = {notification.id: notification for notification in db.session.scalars(ends)}
-    there = [row for row in rows if row.newest in told and row.oldest in told]
     actor_ids = {row.first_actor for row in rows} | {row.last_actor for row in rows}
     names = names_of(sa.select(User).where(User.id.in_(actor_ids)))
     return [
         NotificationGroup(told[row.newest], told[row.oldest], row.is_unread, who_did(row, told[row.newest], names))
-        for row in there
+        for row in rows
+        if row.newest in told and row.oldest in told
     ]
 
 
