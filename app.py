@@ -8702,12 +8702,14 @@ def machine_findings() -> Iterator[Finding]:
 
 def privacy_findings(folder: Path) -> Iterator[Finding]:
     """Check that other accounts of this computer can read neither the data nor a secret."""
-    places = [("private data", folder, 0o700), ("secret key", folder / "secret_key", 0o600)]
+    places = [
+        ("private data", folder, 0o700),
+        ("secret key", folder / "secret_key", 0o600),
+        ("private settings", PROJECT_DIR / ".env", 0o640),
+    ]
     kept = sqlite_path(current_app.config["DATABASE_URL"])
     if kept and folder not in kept.parents:
-        places += [("private database", kept, 0o600)]
-    if not kept or current_app.config["MAIL_PASSWORD"] or current_app.config["METRICS_TOKEN"]:
-        places += [("private settings", PROJECT_DIR / ".env", 0o640)]
+        places.append(("private database", kept, 0o600))
     for name, path, mode in places:
         if os.name != "nt" and path.exists():
             private = not path.stat().st_mode & 0o077 & ~mode

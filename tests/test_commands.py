@@ -127,12 +127,12 @@ def test_check_notices_a_secret_key_that_others_can_read(app, people, run):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-def test_check_notices_data_and_settings_that_others_can_read(app, people, run, monkeypatch, tmp_path):
+@pytest.mark.parametrize("secret", ["MAIL_PASSWORD", "OIDC_CLIENT_SECRET", "SECRET_KEY", "RATELIMIT_STORAGE_URI"])
+def test_check_notices_data_and_settings_that_others_can_read(app, people, run, monkeypatch, tmp_path, secret):
     folder = Path(app.config["DATA_DIR"])
-    (tmp_path / ".env").write_text("MAIL_PASSWORD=secret", encoding="utf-8")
+    (tmp_path / ".env").write_text(f"{secret}=secret", encoding="utf-8")
     (tmp_path / ".env").chmod(0o644)
     monkeypatch.setattr(corkboard, "PROJECT_DIR", tmp_path)
-    monkeypatch.setitem(app.config, "MAIL_PASSWORD", "secret")
     folder.chmod(0o755)
     try:
         result = run("check")
