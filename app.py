@@ -6418,7 +6418,7 @@ def page_tree() -> dict[Any, list[Any]]:
 
 
 def depth_first(tree: Any, place: Any, above: Any = ()) -> Iterator[Any]:
-    """Return the pages of a topic in the order in which one reads, each with the pages above it."""
+    """Yield the pages of a topic in the order in which one reads, each with the pages above it."""
     for page in tree.get(place, ()):
         yield page, above
         yield from depth_first(tree, page.id, (*above, page))
@@ -8361,10 +8361,9 @@ def new_person() -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def people_csv() -> ResponseReturnValue:
     """Download the active people as a table for a spreadsheet, which can be imported again."""
-    people = db.session.scalars(User.active())
     rows = [
         (user.name, user.username, user.email or "", user.role.label, *(getattr(user, name) for name in PROFILE_FIELDS))
-        for user in people
+        for user in db.session.scalars(User.active())
     ]
     return csv_response("people", [LISTED, *rows])
 
@@ -8622,10 +8621,8 @@ def send_again(mail_id: int) -> ResponseReturnValue:
 def recycle_bin() -> ResponseReturnValue:
     """Show what was deleted and can be restored."""
     kind = request.args.get("kind", "post")
-    if kind not in BIN_MODELS:
-        abort(404)
-    model, deleted_by = BIN_MODELS[kind], joinedload(BIN_MODELS[kind].deleted_by)
-    things = Bin.things(kind).options(deleted_by, *BIN_OPTIONS[kind])
+    model = BIN_MODELS.get(kind) or abort(404)
+    things = Bin.things(kind).options(joinedload(model.deleted_by), *BIN_OPTIONS[kind])
     page = paginate(things, (model.deleted_at.desc(), model.id.desc()))
     return render_template("admin/bin.html", kind=kind, page=page, days=int(current_site().bin_days))
 
