@@ -6826,7 +6826,7 @@ def reset() -> ResponseReturnValue:
     form = NameForm()
     if mail_is_on() and form.validate_on_submit():
         refuse_too_often(f"reset:{client_network()}", TEAM_TRIES, TEAM_TRY_EVERY)
-        refuse_too_often(f"reset:{fold(form.username.data)}", 3, timedelta(minutes=10))
+        refuse_too_often(f"reset-name:{fold(form.username.data)}", 3, timedelta(minutes=10))
         ResetLink.ask(form.username.data)
         return redirect_with_flash("/login", RESET_SENT)
     return form_page("auth/reset.html", form)
