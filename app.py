@@ -8090,7 +8090,7 @@ def search_all() -> ResponseReturnValue:
     found = {"q": typed, "words": results.words or query.words, "start": start, "people": people, "results": results}
     if request.args.get("part") == "live":
         return render_template("search/_live.html", **found)
-    found["meant"] = "" if people or results.hits else nearest_query(typed, asked)
+    found["meant"] = nearest_query(typed, asked) if query.words and not (people or results.hits) else ""
     narrowed = {name: value for name, value in asked.items() if value}
     return render_template("search/index.html", asked=asked, narrowed=narrowed, **found, **filter_choices(asked))
 
@@ -8140,7 +8140,7 @@ def filter_choices(asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return what each filter offers: the values and their names."""
     topics = db.session.scalars(Topic.visible_to(current_user))
     chosen = User.username_key == fold(asked["author"])
-    authors = db.session.scalars(sa.select(User).where(sa.or_(User.is_active, chosen)).order_by(User.name_key, User.id))
+    authors = db.session.scalars(sa.select(User).where(sa.or_(User.is_active, chosen)).order_by(*BY_NAME))
     return {
         "kinds": SEARCH_KINDS,
         "topics": {topic.slug: topic.name for topic in topics},
