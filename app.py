@@ -5758,7 +5758,10 @@ def id_or_none(value: str | int | None) -> int | None:
 
 
 def form_id_field() -> Any:
-    """Return a hidden field with a random id: a form that is sent twice creates one thing."""
+    """Return a hidden field with a random id: a form that is sent twice creates one thing.
+
+    A missing or malformed id is replaced.
+    """
     return HiddenField(filters=[lambda value: value if FORM_ID.fullmatch(value or "") else secrets.token_hex(16)])
 
 
@@ -6289,7 +6292,7 @@ def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
 
 
 def seen(model: Any, value: int | str, column: str = "id") -> Any:
-    """Return the thing with a value, as it is now. Aborts with 404 if the person who is signed in does not see it."""
+    """Return a thing as it is now, by its id or another column. Aborts with 404 if the person does not see it."""
     found = model.visible_to(current_user).where(getattr(model, column) == value)
     return db.one_or_404(found.execution_options(populate_existing=True))
 
