@@ -1357,9 +1357,7 @@ class User(db.Model):
         Raises `ValidationError` for the actor.
         """
         for stored in cls._erase(actor, user_id):
-            for suffix in VERSION_SUFFIXES:
-                with contextlib.suppress(OSError):  # Windows deletes no file that is being sent: `prune` does it later
-                    stored_path(stored, suffix).unlink()
+            unlink_versions(stored)
         rerender_texts()
 
     @classmethod
@@ -5726,9 +5724,9 @@ def email_field(required: bool = True) -> Any:
     )  # fmt: skip
 
 
-def choices(named: Mapping[Any, str] | Iterable[tuple[Any, str]]) -> list[SelectChoice]:
+def choices(named: Mapping[Any, str]) -> list[SelectChoice]:
     """Return the choices of a field from values and what people call them."""
-    return [SelectChoice(str(value), label) for value, label in dict(named).items()]
+    return [SelectChoice(str(value), label) for value, label in named.items()]
 
 
 ROLES = {int(role): role.label for role in Role}
@@ -5739,33 +5737,37 @@ def role_field() -> Any:
     return SelectField("Role", choices=choices(ROLES), coerce=lambda value: Role(int(value)), default=Role.MEMBER)
 
 
+def is_plausible(day: date | None) -> bool:
+    """Return whether every time zone and database can represent a day. No day is fine as well."""
+    return day is None or 2000 <= day.year <= 2100
+
+
+def plausible_day(_form: Any, field: Field) -> None:
+    """Validator: a day that every time zone and database can represent."""
+    if not is_plausible(field.data):
+        raise validators.ValidationError("Choose a day between 2000 and 2100.")
+
+
+def day_field(label: str, description: str = "") -> DateField:
+    return DateField(label, validators=[Optional(), plausible_day], description=description)
+
+
 def id_or_none(value: str | int | None) -> int | None:
     """Return the id that was chosen, or None if nothing was."""
     return int(value) if value else None
 
 
-def form_id_field() -> HiddenField:
-    """Return a hidden field with a random id: a form that is sent twice creates one thing."""
-    return HiddenField(default=lambda: secrets.token_hex(16), filters=[lambda value: (value or "").strip()])
+def form_id_field() -> Any:
+    """Return a hidden field with a random id: a form that is sent twice creates one thing.
+
+    A missing or malformed id is replaced.
+    """
+    return HiddenField(filters=[lambda value: value if FORM_ID.fullmatch(value or "") else secrets.token_hex(16)])
 
 
 def version_field() -> Any:
     """Return a hidden field with the version that was read, so that an edit conflict is noticed."""
     return HiddenField(default="0", filters=[lambda value: int(value) if re.fullmatch("[0-9]{1,9}", str(value)) else 0])
-
-
-def checked_form_id(field: Field) -> str:
-    """Return the id of a form, or a new one if it is missing or malformed."""
-    return field.data if field.data and FORM_ID.fullmatch(field.data) else secrets.token_hex(16)
-
-
-class SetupForm(SiteForm):
-    site_name = string_field("Site name", NAME_MAX, shortest=1, description="For example, the name of your team")
-    name = name_field(description="Your name. You'll be the first administrator.")
-    username = username_field()
-    email = email_field()
-    password = new_password()
-    confirm = confirm_password()
 
 
 class RestoreForm(SiteForm):
@@ -5802,6 +5804,11 @@ class JoinForm(SiteForm):
         return form_values(self, "name", "username", "email") | {"password_hash": hash_password(self.password.data)}
 
 
+class SetupForm(JoinForm):
+    site_name = string_field("Site name", NAME_MAX, shortest=1, description="For example, the name of your team")
+    name = name_field(description="Your name. You'll be the first administrator.")
+
+
 class RegisterForm(JoinForm):
     def validate_email(self, field: Field) -> None:
         site = current_site()
@@ -5823,8 +5830,8 @@ class ProfileFields:
 
 
 class ProfileForm(ProfileFields, SiteForm):
-    away_from = DateField("Away from", validators=[Optional()], description="Leave empty if you're already away")
-    away_until = DateField("Away until", validators=[Optional()], description="The last day you're away")
+    away_from = day_field("Away from", "Leave empty if you're already away")
+    away_until = day_field("Away until", "The last day you're away")
     stand_in_id = SelectField("Cover", coerce=id_or_none, description="Who to ask while you're away")
     current = known_password("Current password", required=False, description="Only to change your email address")
     upload = FileField("Profile picture", description="Cropped to a square")
@@ -5889,21 +5896,6 @@ class TokenForm(SiteForm):
 
 
 # -- Forms of posts ----------------------------------------------------------------------------------------------------
-
-
-def is_plausible(day: date | None) -> bool:
-    """Return whether every time zone and database can represent a day. No day is fine as well."""
-    return day is None or 2000 <= day.year <= 2100
-
-
-def plausible_day(_form: Any, field: Field) -> None:
-    """Validator: a day that every time zone and database can represent."""
-    if not is_plausible(field.data):
-        raise validators.ValidationError("Choose a day between 2000 and 2100.")
-
-
-def day_field(label: str, description: str = "") -> DateField:
-    return DateField(label, validators=[Optional(), plausible_day], description=description)
 
 
 class PostForm(SiteForm):
@@ -5985,16 +5977,15 @@ class PinForm(SiteForm):
     until = day_field("Pin until")
 
 
-COMMENT_HINT = "Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone."
-
-
-class CommentForm(SiteForm):
-    body = textarea_field("Comment", COMMENT_MAX, description=COMMENT_HINT)
-    form_id = form_id_field()
-
-
 class EditCommentForm(SiteForm):
-    body = textarea_field("Comment", COMMENT_MAX, description=COMMENT_HINT)
+    body = textarea_field(
+        "Comment", COMMENT_MAX,
+        description="Markdown works: **bold**, *italic*, lists and links. Type @ to mention someone.",
+    )  # fmt: skip
+
+
+class CommentForm(EditCommentForm):
+    form_id = form_id_field()
 
 
 class TopicForm(SiteForm):
@@ -6300,11 +6291,15 @@ def login_page(form: LoginForm, status: int) -> ResponseReturnValue:
     return render_template("auth/login.html", form=form, is_set_up=User.exists()), status
 
 
-def redirect_with_flash(address: str, message: str | None = None, undo: str | None = None) -> ResponseReturnValue:
+def seen(model: Any, value: int | str, column: str = "id") -> Any:
+    """Return a thing as it is now, by its id or another column. Aborts with 404 if the person does not see it."""
+    found = model.visible_to(current_user).where(getattr(model, column) == value)
+    return db.one_or_404(found.execution_options(populate_existing=True))
+
+
+def redirect_with_flash(address: str, message: str, undo: str = "") -> ResponseReturnValue:
     """Redirect after a change that succeeded (303), with a message about it and perhaps the address that undoes it."""
-    if message:
-        content: Any = {"text": message, "undo": undo} if undo else message
-        flash(content, "success")
+    flash({"text": message, "undo": undo})  # type: ignore[arg-type]
     return redirect(address, 303)
 
 
@@ -6313,9 +6308,9 @@ def form_values(form: SiteForm, *names: str) -> dict[str, Any]:
     return {name: form[name].data for name in names}
 
 
-def names_of(statement: sa.Select[Any]) -> list[tuple[int, str]]:
-    """Return id and name of the people or topics that a statement selects."""
-    return [(thing.id, thing.name) for thing in db.session.scalars(statement)]
+def names_of(statement: sa.Select[Any]) -> dict[Any, str]:
+    """Return the names of the people, topics or groups that a statement selects, by their ids."""
+    return {thing.id: thing.name for thing in db.session.scalars(statement)}
 
 
 def qr_code(text: str) -> Markup:
@@ -6426,7 +6421,7 @@ def page_tree() -> dict[Any, list[Any]]:
 
 
 def depth_first(tree: Any, place: Any, above: Any = ()) -> Iterator[Any]:
-    """Return the pages of a topic in the order in which one reads, each with the pages above it."""
+    """Yield the pages of a topic in the order in which one reads, each with the pages above it."""
     for page in tree.get(place, ()):
         yield page, above
         yield from depth_first(tree, page.id, (*above, page))
@@ -6512,9 +6507,7 @@ def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> 
         for suffix, content in versions.items():
             write_file(content, stored_path(stored, suffix))
     except OSError as error:
-        for suffix in versions:
-            with contextlib.suppress(OSError):
-                stored_path(stored, suffix).unlink()
+        unlink_versions(stored)
         log.error("an upload cannot be written: %s", error)
         cause = "The server's disk is full" if error.errno in FULL else "The server can't write to its folder for files"
         words = f"{cause}, so {name} wasn't saved. Tell an administrator; your text is not lost."
@@ -6522,6 +6515,13 @@ def store_versions(name: str, versions: Mapping[str, IO[bytes]], *size: int) -> 
     with open(stored_path(stored), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return StoredFile(name, name.rpartition(".")[2], file.tell(), sha256, stored, *size)
+
+
+def unlink_versions(stored: str) -> None:
+    """Delete a file and its smaller versions. Windows deletes no file that is being sent: `prune` does it later."""
+    for suffix in VERSION_SUFFIXES:
+        with contextlib.suppress(OSError):
+            stored_path(stored, suffix).unlink()
 
 
 def trash_folder() -> Path:
@@ -6739,9 +6739,8 @@ def setup() -> ResponseReturnValue:
     _check_setup_token(token)
     form = SetupForm()
     if form.validate_on_submit():
-        profile = form_values(form, "site_name", "name", "username", "email")
         with form.errors_from_model():
-            user = Setting.set_up(token, password_hash=hash_password(form.password.data), **profile)
+            user = Setting.set_up(token, site_name=form.site_name.data, **form.profile())
             remove_setup_file(current_app)
             sign_in(user.id, remember=False)
             return redirect_with_flash("/admin", "Your site is ready.")
@@ -6784,12 +6783,16 @@ def login() -> ResponseReturnValue:
         return redirect(onward())
     if form.validate_on_submit():
         with form.errors_from_model():
-            user = authenticate(form.username.data, form.password.data)
-            if user.totp_secret:
-                return await_code(user, form.remember.data, onward())
-            sign_in(user.id, form.remember.data)
-            return redirect(onward(), 303)
+            return let_in(authenticate(form.username.data, form.password.data), form.remember.data, onward())
     return login_page(form, 422 if form.errors else 200)
+
+
+def let_in(user: User, remember: bool, onto: str) -> ResponseReturnValue:
+    """Sign in a person, and send them `onto` a page. Whoever has a second factor is asked for a code first."""
+    if user.totp_secret:
+        return await_code(user, remember, onto)
+    sign_in(user.id, remember)
+    return redirect(onto, 303)
 
 
 @auth.route("/login/code", methods=["GET", "POST"])
@@ -6826,7 +6829,7 @@ def reset() -> ResponseReturnValue:
     form = NameForm()
     if mail_is_on() and form.validate_on_submit():
         refuse_too_often(f"reset:{client_network()}", TEAM_TRIES, TEAM_TRY_EVERY)
-        refuse_too_often(f"reset:{fold(form.username.data)}", 3, timedelta(minutes=10))
+        refuse_too_often(f"reset-name:{fold(form.username.data)}", 3, timedelta(minutes=10))
         ResetLink.ask(form.username.data)
         return redirect_with_flash("/login", RESET_SENT)
     return form_page("auth/reset.html", form)
@@ -6871,11 +6874,7 @@ def finish_oidc() -> ResponseReturnValue:
         abort(404)
     form, begun = LoginForm(formdata=None), session.pop("oidc", {})
     with form.errors_from_model():
-        user = User.by_company_account(**company_account(begun))
-        if user.totp_secret:
-            return await_code(user, False, begun["next"])
-        sign_in(user.id, remember=False)
-        return redirect(begun["next"], 303)
+        return let_in(User.by_company_account(**company_account(begun)), False, begun["next"])
     return login_page(form, 403)
 
 
@@ -6941,14 +6940,14 @@ def profile() -> ResponseReturnValue:
     """Edit one's own profile and picture."""
     form = ProfileForm(obj=current_user)
     others = User.active().where(User.id != current_user.id)
-    form.stand_in_id.choices = choices([("", "Nobody in particular"), *names_of(others)])
+    form.stand_in_id.choices = choices({"": "Nobody in particular"} | names_of(others))
     # With a link to another address, a browser that was left open would be enough to take the account over.
     if form.validate_on_submit() and (form.email.data == (current_user.email or "") or has_password(form)):
         given = request.files.get("upload")
         with form.errors_from_model():
             picture = store_avatar(given) if given else None  # an upload without a name is false: no file was chosen
-            absence = ("away_from", "away_until", "stand_in_id")
-            User.edit_profile(current_user, **form_values(form, "name", "email", *PROFILE_FIELDS, *absence))
+            names = ("name", "email", *PROFILE_FIELDS, "away_from", "away_until", "stand_in_id")
+            User.edit_profile(current_user, **form_values(form, *names))
             if picture:
                 Attachment.set_avatar(current_user, picture)
             return redirect_with_flash("/account", "Profile saved.")
@@ -7001,7 +7000,7 @@ def unsubscribe(token: str) -> ResponseReturnValue:
 
 
 def zone_choices(default: str) -> list[SelectChoice]:
-    return choices([("", default), *((name, name.replace("_", " ")) for name in time_zones())])
+    return choices({"": default} | {name: name.replace("_", " ") for name in time_zones()})
 
 
 def time_zones() -> list[str]:
@@ -7087,9 +7086,8 @@ def tokens() -> ResponseReturnValue:
     if form.validate_on_submit():
         with form.errors_from_model():
             made = ApiToken.create(
-                current_user, form_id=checked_form_id(form.form_id), **form_values(form, "name", "scope"),
-                expires_at=form.expires_at(),
-            )  # fmt: skip
+                current_user, **form_values(form, "form_id", "name", "scope"), expires_at=form.expires_at()
+            )
             form = TokenForm(formdata=None)
     return form_page("account/tokens.html", form, tokens=ApiToken.of(current_user), made=made, place=own_address())
 
@@ -7139,7 +7137,7 @@ def handbook() -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def arrange(slug: str) -> ResponseReturnValue:
     """Put the handbook pages of a topic in order. The form has the parent and the position of each page, or of one."""
-    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
+    topic = seen(Topic, slug, "slug")
     tree = page_tree()
     if request.method != "POST":
         return render_template("posts/arrange.html", topic=topic, tree=tree)
@@ -7172,20 +7170,22 @@ def show_post(post_id: int, comment_form: CommentForm | None = None) -> Response
     }
     text, headings = outlined(post.html)
     form = comment_form or CommentForm(formdata=None)
-    context = {
-        "post": post,
-        "state": Post.state_of(post, g.now),
-        "day": today(),
-        "text": text,
-        "outline": headings if len(headings) >= OUTLINE_LEAST else (),
-        "files": files_below(post),
-        "comments": comments,
-        "reactions": reactions_of(post_id, [comment.id for comment in comments.items]),
-        "new_comments": new_comments,
-        "tree": page_tree() if post.kind == "page" else {},
-    }
     g.unread -= post.unread_kinds  # the header of this page no longer counts what the page shows
-    page = form_page("posts/show.html", form, **context, **previewed(form, post.topic_id))
+    page = form_page(
+        "posts/show.html",
+        form,
+        post=post,
+        state=Post.state_of(post, g.now),
+        day=today(),
+        text=text,
+        outline=headings if len(headings) >= OUTLINE_LEAST else (),
+        files=files_below(post),
+        comments=comments,
+        reactions=reactions_of(post_id, [comment.id for comment in comments.items]),
+        new_comments=new_comments,
+        tree=page_tree() if post.kind == "page" else {},
+        **previewed(form, post.topic_id),
+    )
     if post.is_unseen or post.unread_kinds or new_comments:
         mark_read(post_id)
     return page
@@ -7216,7 +7216,7 @@ def new() -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def edit(post_id: int) -> ResponseReturnValue:
     """Change a post."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     if not post.editable_by(current_user):
         abort(403)
     return edit_post(post_form(post), post)
@@ -7224,11 +7224,17 @@ def edit(post_id: int) -> ResponseReturnValue:
 
 def post_form(post: Post, **changes: Any) -> PostForm:
     """Return the form of a post, filled in with its values; `changes` replace some of them."""
-    values = {name: getattr(post, name) for name in ("title", "body", "kind", "version", "parent_id")}
-    values |= {"topic": post.topic_id, "owner": post.owner_id or 0, "review": post.review_every or 0}
-    values |= {"scheduled_for": to_the_minute(post.scheduled_for), "expires_at": last_day(post.expires_at)}
-    values |= {"pinned": post.pinned_at, "until": last_day(post.pinned_until)}
-    values |= {"must_read": post.must_read_since, "due": post.must_read_due}
+    values = {name: getattr(post, name) for name in ("title", "body", "kind", "version", "parent_id")} | {
+        "topic": post.topic_id,
+        "owner": post.owner_id or 0,
+        "review": post.review_every or 0,
+        "scheduled_for": to_the_minute(post.scheduled_for),
+        "expires_at": last_day(post.expires_at),
+        "pinned": post.pinned_at,
+        "until": last_day(post.pinned_until),
+        "must_read": post.must_read_since,
+        "due": post.must_read_due,
+    }
     return PostForm(**values | changes)
 
 
@@ -7246,11 +7252,11 @@ def edit_post(form: PostForm, post: Post | None) -> ResponseReturnValue:
             with form.errors_from_model():
                 saved = Post.save(
                     current_user,
-                    post_data(form, post, files),
+                    post_data(form, post, [file.id for file in files]),
                     how="draft" if as_draft else "publish",
                     post_id=post.id if post else None,
                     version=form.version.data,
-                    form_id=checked_form_id(form.form_id),
+                    form_id=form.form_id.data,
                     notify=notify,
                     require_again="require_again" in request.form,
                 )
@@ -7268,7 +7274,7 @@ def offer_choices(form: PostForm, post: Post | None) -> None:
     if (post.kind if post else form.kind.data) != "page":
         del form.owner, form.review, form.parent_id
         return
-    owners = {0: "Nobody"} | dict(names_of(User.active().where(User.sees(post.topic_id if post else None))))
+    owners = {0: "Nobody"} | names_of(User.active().where(User.sees(post.topic_id if post else None)))
     form.owner.choices = choices(owners)
     if not form.owner.raw_data and form.owner.data not in owners:
         form.owner.data = 0  # the owner has left, or no longer sees the topic
@@ -7281,14 +7287,14 @@ def topic_choice(topic: Any) -> SelectChoice:
     return SelectChoice(str(topic.id), f"{topic.name} ({kind}, {people})", {"data-seen-by": seen_by})
 
 
-def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = ()) -> PostData:
+def post_data(form: PostForm, post: Post | None, file_ids: Sequence[int]) -> PostData:
     """Return what the form of a post says. Its times are in the person's time zone.
 
     The form shows no seconds. A time that nobody changed keeps the seconds that it has.
     """
     values = form.data
     begins, ends = values.get("scheduled_for"), values.get("expires_at")
-    scheduled_for, expires_at = begins and as_utc(begins), ends and end_of_day(ends)
+    scheduled_for, expires_at = begins and as_utc(begins), end_of_day(ends)
     if post and begins == to_the_minute(post.scheduled_for):
         scheduled_for = post.scheduled_for
     if post and ends == last_day(post.expires_at):
@@ -7303,7 +7309,7 @@ def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = (
         review_every=values.get("review") or None,
         scheduled_for=scheduled_for,
         expires_at=expires_at,
-        file_ids=[file.id for file in files],
+        file_ids=file_ids,
         attention=attention_of(form),
     ).for_its_kind()
 
@@ -7312,14 +7318,13 @@ def attention_of(form: PostForm) -> Attention | None:
     """Return what a form says about pin and must-read, or None where it does not ask."""
     if "pinned" not in form:
         return None
-    until = end_of_day(form.until.data) if form.pinned.data and form.until.data else None
+    until = end_of_day(form.until.data) if form.pinned.data else None
     return Attention(form.pinned.data, until, form.must_read.data, form.due.data if form.must_read.data else None)
 
 
 def to_the_minute(moment: datetime | None) -> datetime | None:
     """Return a stored time in the person's zone, without its seconds, as a form shows it."""
-    local = as_local(moment)
-    return local and local.replace(second=0, microsecond=0)
+    return local(moment).replace(second=0, microsecond=0) if moment else None
 
 
 def saved_message(post: Post, was_published: bool, notified: bool) -> str:
@@ -7333,11 +7338,17 @@ def saved_message(post: Post, was_published: bool, notified: bool) -> str:
 
 def editor_context(form: PostForm, post: Post | None, files: Sequence[Attachment]) -> dict[str, Any]:
     """Return what the page of a post's form shows besides the form."""
-    context = {"post": post, "kind": post.kind if post else form.kind.data, "attached": files, "clock": as_local(g.now)}
-    context["tree"] = page_tree() if form.parent_id else {}
-    state = Post.state_of(post, utcnow()) if post else "draft"
-    autosave_to = url_for("posts.autosave", post_id=post.id if post else None) if state == "draft" else None
-    return context | {"state": state, "autosave_to": autosave_to} | previewed(form, form.topic.data)
+    state = post.state if post else "draft"
+    return {
+        "post": post,
+        "kind": post.kind if post else form.kind.data,
+        "attached": files,
+        "clock": local(g.now),
+        "tree": page_tree() if form.parent_id else {},
+        "state": state,
+        "autosave_to": url_for("posts.autosave", post_id=post.id if post else None) if state == "draft" else None,
+        **previewed(form, form.topic.data),
+    }
 
 
 def conflict_page(form: PostForm, theirs: Post, files: Sequence[Attachment] = ()) -> ResponseReturnValue:
@@ -7370,7 +7381,7 @@ def pin(post_id: int) -> ResponseReturnValue:
     pinned, form = request.form.get("pinned") == "1", PinForm()
     if not form.validate_on_submit():
         raise ValidationError("until", "Choose today or a later day.")
-    Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned and form.until.data else None)
+    Post.pin(current_user, post_id, pinned, end_of_day(form.until.data) if pinned else None)
     return redirect_with_flash(f"/posts/{post_id}", "Pinned to the top of Home." if pinned else "Unpinned.")
 
 
@@ -7381,8 +7392,8 @@ def comment(post_id: int) -> ResponseReturnValue:
     form = CommentForm()
     if not form.validate_on_submit():
         return show_post(post_id, form)
-    created = Comment.create(current_user, post_id, body=form.body.data, form_id=checked_form_id(form.form_id))
-    return redirect_with_flash(created.url)
+    created = Comment.create(current_user, post_id, body=form.body.data, form_id=form.form_id.data)
+    return redirect(created.url, 303)
 
 
 # -- posts: comments ---------------------------------------------------------------------------------------------------
@@ -7392,7 +7403,7 @@ def comment(post_id: int) -> ResponseReturnValue:
 @login_required
 def show_comment(comment_id: int) -> ResponseReturnValue:
     """Redirect to a comment in its place below its post."""
-    target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
+    target = seen(Comment, comment_id)
     before = Comment.later_than(target)
     place = f"?before={encode_cursor([before])}" if before else ""
     return redirect(f"/posts/{target.post_id}{place}#comment-{target.id}", 302)
@@ -7402,7 +7413,7 @@ def show_comment(comment_id: int) -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def edit_comment(comment_id: int) -> ResponseReturnValue:
     """Change your own comment."""
-    target = db.one_or_404(Comment.visible_to(current_user).where(Comment.id == comment_id))
+    target = seen(Comment, comment_id)
     if target.author_id != current_user.id:
         abort(403)
     form, topic_id = EditCommentForm(obj=target), target.post.topic_id
@@ -7468,7 +7479,7 @@ def change_reaction(
     if request.headers.get("X-Requested-With") == "fetch":
         summaries = reactions_of(post_id, [comment_id] if comment_id else [])[comment_id]
         return render_template("posts/_reactions.html", address=address, summaries=summaries)
-    return redirect_with_flash(back)
+    return redirect(back, 303)
 
 
 # -- posts: history, and reviews of the handbook -----------------------------------------------------------------------
@@ -7478,10 +7489,8 @@ def change_reaction(
 @login_required
 def history(post_id: int) -> ResponseReturnValue:
     """Show the revisions of a post. Any two of them can be compared."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
-    revisions = sa.select(Revision.number, Revision.created_at, Revision.body, User.name.label("editor_name"))
-    revisions = revisions.join(Revision.editor).where(Revision.post_id == post.id)
-    page = paginate(revisions, (Revision.number.desc(),))
+    post = seen(Post, post_id)
+    page = paginate(sa.select(Revision).where(Revision.post_id == post.id), (Revision.number.desc(),))
     return render_template("posts/history.html", post=post, page=page)
 
 
@@ -7489,7 +7498,7 @@ def history(post_id: int) -> ResponseReturnValue:
 @login_required
 def compare(post_id: int) -> ResponseReturnValue:
     """Show how two revisions of a post differ."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     numbers = sorted(request.args.get(name, 0, as_id) for name in ("old", "new"))
     if not all(numbers):
         return redirect(f"/posts/{post.id}/history")
@@ -7502,8 +7511,7 @@ def compare(post_id: int) -> ResponseReturnValue:
 def how_moved(old: Revision, new: Revision) -> list[str]:
     """Return in words how a post moved between two revisions. Topics are named only if the person sees both."""
     words = []
-    seen = Topic.visible_to(current_user).where(Topic.id.in_([old.topic_id, new.topic_id]))
-    names: dict[Any, str] = {topic.id: topic.name for topic in db.session.scalars(seen)}
+    names = names_of(Topic.visible_to(current_user).where(Topic.id.in_([old.topic_id, new.topic_id])))
     if len(names) == 2:
         words.append(f"Moved from {names[old.topic_id]} to {names[new.topic_id]}.")
     if old.kind != new.kind:
@@ -7515,7 +7523,7 @@ def how_moved(old: Revision, new: Revision) -> list[str]:
 @login_required
 def show_version(post_id: int, number: int) -> ResponseReturnValue:
     """Show a post as it was in one of its revisions."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     revision = db.one_or_404(Revision.of(post, number))
     return render_template("posts/version.html", post=post, revision=revision, html=preview_of(revision.body))
 
@@ -7524,7 +7532,7 @@ def show_version(post_id: int, number: int) -> ResponseReturnValue:
 @role_required(Role.MEMBER)
 def restore_version(post_id: int, number: int) -> ResponseReturnValue:
     """Save the text of an older revision as the newest one."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     revision, before = db.one_or_404(Revision.of(post, number)), post.revision
     text = {"title": revision.title, "body": revision.body}
     version = request.values.get("version", 0, as_id)
@@ -7595,7 +7603,7 @@ def mentioned_outside(html: str, topic_id: int | None) -> Sequence[str]:
     names = mentioned_names(html)
     if not topic_id or not names:
         return []
-    topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
+    topic = seen(Topic, topic_id)
     return User.unable_to_see(topic, names)
 
 
@@ -7604,9 +7612,8 @@ def mentioned_outside(html: str, topic_id: int | None) -> Sequence[str]:
 def find_page() -> ResponseReturnValue:
     """Redirect to the handbook page with a title. Where there is none, editors are led to write it; others get 404."""
     title = tidy(request.args.get("title"))[:TITLE_MAX]
-    pages = pages_titled(current_user, [title])
-    if pages:
-        return redirect(f"/posts/{next(iter(pages.values()))}")
+    if page_id := pages_titled(current_user, [title]).get(sort_key(title)):
+        return redirect(f"/posts/{page_id}")
     if not title or not current_user.may_write_kind("page"):
         abort(404)
     return redirect(url_for("posts.new", kind="page", title=title))
@@ -7643,14 +7650,13 @@ def autosave(post_id: int | None = None) -> ResponseReturnValue:
     offer_choices(form, None)
     if not form.validate_on_submit() or not (form.title.data or form.body.data):
         raise ValidationError("body", "There is nothing to save yet.")
-    files = Attachment.unused_of(current_user, request.form.getlist("attached", type=as_id))
     post = Post.save(
         current_user,
-        post_data(form, None, db.session.scalars(files)),
+        post_data(form, None, request.form.getlist("attached", type=as_id)),
         how="autosave",
         post_id=post_id,
         version=form.version.data,
-        form_id=checked_form_id(form.form_id),
+        form_id=form.form_id.data,
     )
     return jsonify(id=post.id, version=post.version)
 
@@ -7670,7 +7676,7 @@ def acknowledge(post_id: int) -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def must_read(post_id: int) -> ResponseReturnValue:
     """Choose who is required to read a post, and by when."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     form = must_read_form(post)
     if form.validate_on_submit():
         with form.errors_from_model():
@@ -7715,7 +7721,7 @@ def report(post_id: int) -> ResponseReturnValue:
 
 def reported_post(post_id: int) -> Post:
     """Return a post whose report this person may see. 404 if they do not see the post, else 403."""
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id))
+    post = seen(Post, post_id)
     return post if current_user.can_see_report(post) else abort(403)
 
 
@@ -7723,8 +7729,10 @@ def report_page(post: Post, error: ValidationError | None = None) -> ResponseRet
     """Return the report of a post, with the error of a reminder that was refused."""
     is_early = post.reminded_at is not None and utcnow() - post.reminded_at < REMIND_EVERY
     can_remind = post.editable_by(current_user) and not is_early
-    context = {"post": post, "report": Acknowledgement.report(post), "error": error, "can_remind": can_remind}
-    return render_template("posts/report.html", **context), 422 if error else 200
+    page = render_template(
+        "posts/report.html", post=post, report=Acknowledgement.report(post), error=error, can_remind=can_remind
+    )
+    return page, 422 if error else 200
 
 
 REPORT_WORDS = {"read": "has read it", "pending": "has not read it", "past": "no longer required"}
@@ -7736,7 +7744,7 @@ def report_csv(post_id: int) -> ResponseReturnValue:
     """Download the report as a table for a spreadsheet. Times are in the person's time zone."""
     rows = [("Name", "Username", "Department", "Status", "Version", "When", "Earlier versions")]
     for line in Acknowledgement.report(reported_post(post_id)).lines:
-        given = [(str(one.revision), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
+        given = [(str(one.revision), f"{local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
         version, when = given[-1] if given else ("", "")
         earlier = "; ".join(f"{version} on {when}" for version, when in given[:-1])
         person = (line.person.name, line.person.username, line.person.department)
@@ -7793,17 +7801,22 @@ def list_topics() -> ResponseReturnValue:
 @login_required
 def show_topic(slug: str) -> ResponseReturnValue:
     """Show the news of a topic. A merged topic redirects to the one that it was merged into."""
-    seen = Topic.visible_to(current_user)
-    topic = db.session.scalar(seen.where(Topic.slug == slug))
+    visible = Topic.visible_to(current_user)
+    topic = db.session.scalar(visible.where(Topic.slug == slug))
     if topic is None:
-        into = db.one_or_404(seen.where(Topic.id.in_(sa.select(Topic.merged_into_id).where(Topic.slug == slug))))
+        into = db.one_or_404(visible.where(Topic.id.in_(sa.select(Topic.merged_into_id).where(Topic.slug == slug))))
         return redirect(f"/topics/{into.slug}", 301)
     chosen = db.session.scalar(sa.select(Follow.state).filter_by(user_id=current_user.id, topic_id=topic.id))
     follows = chosen or ("following" if topic.followed_by_default else "none")
     page = paginate(TOPIC_POSTS, NEWEST_FIRST, topic_id=topic.id)
-    tree = {} if page.is_continued else page_tree()
-    values = {"follows": follows, "page": page, "tree": tree}
-    return render_template("topics/show.html", topic=topic, topics=fetch(FIRST_TOPICS), **values)
+    return render_template(
+        "topics/show.html",
+        topic=topic,
+        topics=fetch(FIRST_TOPICS),
+        follows=follows,
+        page=page,
+        tree={} if page.is_continued else page_tree(),
+    )
 
 
 @topics.route("/admin/topics", methods=["GET", "POST"])
@@ -7813,11 +7826,10 @@ def manage() -> ResponseReturnValue:
     form = NewTopicForm()
     form.members.choices = choices(names_of(User.active().where(User.id != current_user.id)))
     if form.validate_on_submit():
-        values = form_values(form, "name", "description", "private", "followed_by_default", "members")
         with form.errors_from_model():
-            topic = Topic.create(current_user, form_id=checked_form_id(form.form_id), **values)
-            onward = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
-            return redirect_with_flash(onward, f'Topic "{topic.name}" created.')
+            topic = Topic.create(current_user, **form.data)
+            place = f"/admin/topics/{topic.id}" if topic.private else "/admin/topics"
+            return redirect_with_flash(place, f'Topic "{topic.name}" created.')
     hidden = Topic.hidden_from(current_user) if current_user.is_admin else []
     listed = list(Topic.audiences(current_user).values())
     return form_page("topics/manage.html", form, topics=listed, hidden_topics=hidden)
@@ -7827,7 +7839,7 @@ def manage() -> ResponseReturnValue:
 @role_required(Role.EDITOR)
 def edit_topic(topic_id: int) -> ResponseReturnValue:
     """Change a topic's name and description. The small forms below them change who sees it."""
-    topic = _seen_topic(topic_id)
+    topic = seen(Topic, topic_id)
     form = TopicForm(obj=topic)
     if topic.private:
         del form.followed_by_default
@@ -7838,10 +7850,6 @@ def edit_topic(topic_id: int) -> ResponseReturnValue:
     others = MembersForm(formdata=None)
     others.user.choices = choices(names_of(User.active().where(~User.sees(topic_id))))  # of an open topic: nobody
     return form_page("topics/edit.html", form, topic=topic, others=others)
-
-
-def _seen_topic(topic_id: int) -> Topic:
-    return db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
 
 
 @topics.post("/admin/topics/<int:topic_id>/private")
@@ -7885,14 +7893,14 @@ def remove_member(topic_id: int, user_id: int) -> ResponseReturnValue:
 def move(topic_id: int) -> ResponseReturnValue:
     """Move a topic up or down in the list."""
     Topic.move(current_user, topic_id, up=request.form.get("direction") != "down")
-    return redirect_with_flash("/admin/topics")
+    return redirect("/admin/topics", 303)
 
 
 @topics.route("/admin/topics/<int:topic_id>/merge", methods=["GET", "POST"])
 @role_required(Role.EDITOR)
 def merge(topic_id: int) -> ResponseReturnValue:
     """Merge a topic into another one. The page says first what that means."""
-    topic = _seen_topic(topic_id)
+    topic = seen(Topic, topic_id)
     form = MergeForm()
     form.into.choices = choices(names_of(Topic.visible_to(current_user).where(Topic.id != topic_id)))
     if form.validate_on_submit():
@@ -7900,8 +7908,7 @@ def merge(topic_id: int) -> ResponseReturnValue:
             into = Topic.merge(current_user, topic_id, form.into.data)
             return redirect_with_flash("/admin/topics", f"Merged into {into.name}.")
     inside = Post.visible_to(current_user).where(Post.topic_id == topic_id)
-    count = db.session.scalar(inside.with_only_columns(sa.func.count()))
-    return form_page("topics/merge.html", form, topic=topic, posts_count=count)
+    return form_page("topics/merge.html", form, topic=topic, posts_count=count_of(inside.subquery()))
 
 
 @topics.post("/admin/topics/<int:topic_id>/delete", endpoint="delete")
@@ -7947,17 +7954,14 @@ def list_people() -> ResponseReturnValue:
     return render_template("people/index.html", page=people_page(PEOPLE, query), q=query)
 
 
-def _named(username: str) -> sa.Select[User]:
-    return User.visible_to(current_user).where(User.username_key == fold(username))
-
-
 @people.get("/people/<username>", endpoint="show")
 @login_required
 def show_person(username: str) -> ResponseReturnValue:
     """Show a person and what they have written, or the people of a group."""
-    person = db.session.scalar(_named(username))
+    key = fold(username)
+    person = db.session.scalar(User.visible_to(current_user).where(User.username_key == key))
     if person is None:
-        return show_called(fold(username))
+        return show_called(key)
     page = paginate(AUTHOR_POSTS, NEWEST_FIRST, author_id=person.id)
     return render_template("people/show.html", person=person, page=page)
 
@@ -7968,7 +7972,7 @@ def show_called(name: str) -> ResponseReturnValue:
         return redirect("/people")
     group = db.session.scalar(sa.select(Group).filter_by(name_key=name))
     if group is None:
-        topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == name))
+        topic = seen(Topic, name, "slug")
         return redirect(f"/topics/{topic.slug}")
     return render_template("people/group.html", group=group)
 
@@ -7977,7 +7981,7 @@ def show_called(name: str) -> ResponseReturnValue:
 @login_required
 def show_card(username: str) -> ResponseReturnValue:
     """Send a person's contact details for an address book (vCard 3.0, RFC 2426)."""
-    person = db.one_or_404(_named(username))
+    person = seen(User, fold(username), "username_key")
     return feed_answer(fold_lines(feed_text("people/card.vcf", person=person)), "text/vcard")
 
 
@@ -7987,7 +7991,7 @@ def suggest() -> ResponseReturnValue:
     """Suggest whom to mention by what was typed after an @, as a fragment. People who see the topic come first."""
     topic_id = request.args.get("topic", type=as_id)
     if topic_id:
-        db.one_or_404(Topic.visible_to(current_user).where(Topic.id == topic_id))
+        seen(Topic, topic_id)
     typed = searched(NAME_MAX)
     calls = sorted(name for name in names_called(current_user) if typed and name.startswith(fold(typed)))
     offered = User.suggested(current_user, typed, topic_id)
@@ -8003,15 +8007,17 @@ files = Blueprint("files", __name__)
 @login_required
 def show_file(file_id: int, name: str) -> ResponseReturnValue:
     """Send a file. Browsers show pictures and PDF, and save anything else."""
-    seen = Attachment.visible_to(current_user)
-    return _send(db.one_or_404(seen.where(Attachment.id == file_id, Attachment.name == name)))
+    file = seen(Attachment, file_id)
+    if file.name != name:
+        abort(404)
+    return _send(file)
 
 
 @files.get("/files/<int:file_id>/<any(medium, thumb):size>", endpoint="picture")
 @login_required
 def show_picture(file_id: int, size: str) -> ResponseReturnValue:
     """Send a picture in a smaller size, or as it is if it has none."""
-    file = db.one_or_404(Attachment.visible_to(current_user).where(Attachment.id == file_id))
+    file = seen(Attachment, file_id)
     suffix = f".{size}"
     return _send(file, suffix if stored_path(file.stored, suffix).exists() else "")
 
@@ -8087,7 +8093,7 @@ def search_all() -> ResponseReturnValue:
     found = {"q": typed, "words": results.words or query.words, "start": start, "people": people, "results": results}
     if request.args.get("part") == "live":
         return render_template("search/_live.html", **found)
-    found["meant"] = "" if people or results.hits else nearest_query(typed, asked)
+    found["meant"] = nearest_query(typed, asked) if query.words and not (people or results.hits) else ""
     narrowed = {name: value for name, value in asked.items() if value}
     return render_template("search/index.html", asked=asked, narrowed=narrowed, **found, **filter_choices(asked))
 
@@ -8108,7 +8114,7 @@ def asked_query(typed: str, asked: Mapping[str, str]) -> SearchQuery:
         author = db.one_or_404(sa.select(User).where(User.username_key == fold(asked["author"])))
         flags["author"] = author.id
     if asked["topic"]:
-        topic = db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == asked["topic"]))
+        topic = seen(Topic, asked["topic"], "slug")
         conditions.append(Post.topic_id == topic.id)
     if since := midnight(asked["since"]):
         conditions.append(SearchEntry.at >= since)
@@ -8117,10 +8123,10 @@ def asked_query(typed: str, asked: Mapping[str, str]) -> SearchQuery:
     return SearchQuery(database.query_words(typed), database.search_flags(**flags), conditions)
 
 
-def midnight(day: str) -> datetime | None:
-    """Return when a day begins in this person's zone, as times are stored. None if the text is no day."""
+def midnight(day: str, later: int = 0) -> datetime | None:
+    """Return when a day, or one some days later, begins in this person's zone. None if the text is no day."""
     try:
-        return as_utc(datetime.combine(date.fromisoformat(day), datetime.min.time()))
+        return as_utc(datetime.combine(date.fromisoformat(day) + timedelta(days=later), datetime.min.time()))
     except (ValueError, OverflowError):
         return None
 
@@ -8137,7 +8143,7 @@ def filter_choices(asked: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return what each filter offers: the values and their names."""
     topics = db.session.scalars(Topic.visible_to(current_user))
     chosen = User.username_key == fold(asked["author"])
-    authors = db.session.scalars(sa.select(User).where(sa.or_(User.is_active, chosen)).order_by(User.name_key, User.id))
+    authors = db.session.scalars(sa.select(User).where(sa.or_(User.is_active, chosen)).order_by(*BY_NAME))
     return {
         "kinds": SEARCH_KINDS,
         "topics": {topic.slug: topic.name for topic in topics},
@@ -8193,17 +8199,13 @@ def notification_groups(rows: Sequence[Any]) -> list[NotificationGroup]:
     about = (joinedload(Notification.post).load_only(Post.title), joinedload(Notification.comment))
     ends = sa.select(Notification).options(*about, joinedload(Notification.actor)).where(Notification.id.in_(ids))
     told = {notification.id: notification for notification in db.session.scalars(ends)}
-    there = [row for row in rows if row.newest in told and row.oldest in told]
-    names = person_names({row.first_actor for row in rows} | {row.last_actor for row in rows})
+    actor_ids = {row.first_actor for row in rows} | {row.last_actor for row in rows}
+    names = names_of(sa.select(User).where(User.id.in_(actor_ids)))
     return [
         NotificationGroup(told[row.newest], told[row.oldest], row.is_unread, who_did(row, told[row.newest], names))
-        for row in there
+        for row in rows
+        if row.newest in told and row.oldest in told
     ]
-
-
-def person_names(user_ids: Iterable[int | None]) -> dict[int, str]:
-    """Return the names of some people by their ids."""
-    return dict(names_of(sa.select(User).where(User.id.in_(user_ids))))
 
 
 def who_did(group: Any, newest: Notification, names: Mapping[int, str]) -> str:
@@ -8240,29 +8242,27 @@ FOLLOW_MESSAGES = {
 }
 
 
-def _chosen_state() -> str:
-    state = request.form.get("state", "")
-    if state not in FOLLOW_MESSAGES:
-        raise ValidationError("state", "Choose whether to follow this, mute it, or neither.")
-    return state
-
-
 @notifications.post("/posts/<int:post_id>/follow")
 @login_required
 def follow_post(post_id: int) -> ResponseReturnValue:
     """Follow a post, mute it, or neither."""
-    state = _chosen_state()
-    Follow.choose(current_user, state, post_id=post_id)
-    return redirect_with_flash(f"/posts/{post_id}", FOLLOW_MESSAGES[state])
+    return choose_following(f"/posts/{post_id}", post_id=post_id)
 
 
 @notifications.post("/topics/<slug:slug>/follow")
 @login_required
 def follow_topic(slug: str) -> ResponseReturnValue:
     """Follow a topic, mute it, or neither."""
-    state, topic = _chosen_state(), db.one_or_404(Topic.visible_to(current_user).where(Topic.slug == slug))
-    Follow.choose(current_user, state, topic_id=topic.id)
-    return redirect_with_flash(f"/topics/{slug}", FOLLOW_MESSAGES[state])
+    return choose_following(f"/topics/{slug}", topic_id=seen(Topic, slug, "slug").id)
+
+
+def choose_following(address: str, **place: int) -> ResponseReturnValue:
+    """Follow a post or a topic, mute it, or neither, as the form says, and return to its page."""
+    state = request.form.get("state", "")
+    if state not in FOLLOW_MESSAGES:
+        raise ValidationError("state", "Choose whether to follow this, mute it, or neither.")
+    Follow.choose(current_user, state, **place)
+    return redirect_with_flash(address, FOLLOW_MESSAGES[state])
 
 
 # -- admin: overview, people, settings, recycle bin --------------------------------------------------------------------
@@ -8315,7 +8315,7 @@ def manage_people() -> ResponseReturnValue:
         "admin/people.html",
         page=people_page(ALL_PEOPLE.where(*asked_people(asked, topics)), searched(NAME_MAX)),
         asked=asked,
-        roles=ROLES.items(),
+        roles=ROLES,
         topics=topics,
     )
 
@@ -8330,12 +8330,12 @@ def given_filters() -> dict[str, str]:
     return {name: value for name, value in request.args.items() if value and name != "before"}
 
 
-def asked_people(asked: Mapping[str, str], topics: list[tuple[int, str]]) -> Iterator[sa.ColumnElement[bool]]:
+def asked_people(asked: Mapping[str, str], topics: Iterable[int]) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the conditions of the filters that are asked for. A value that no filter has is ignored."""
     filters = {
         "state": {"active": User.is_active, "deactivated": ~User.is_active, "waiting": User.awaits_approval},
         "role": {str(int(role)): User.role == role for role in Role},
-        "topic": {str(topic_id): User.sees(topic_id) for topic_id, _name in topics},
+        "topic": {str(topic_id): User.sees(topic_id) for topic_id in topics},
         "unseen": {"90": sa.func.coalesce(User.last_active_at, LONG_AGO) < g.now - timedelta(days=90)},
     }
     for name, known in filters.items():
@@ -8364,10 +8364,9 @@ def new_person() -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def people_csv() -> ResponseReturnValue:
     """Download the active people as a table for a spreadsheet, which can be imported again."""
-    people = db.session.scalars(User.active())
     rows = [
         (user.name, user.username, user.email or "", user.role.label, *(getattr(user, name) for name in PROFILE_FIELDS))
-        for user in people
+        for user in db.session.scalars(User.active())
     ]
     return csv_response("people", [LISTED, *rows])
 
@@ -8399,8 +8398,7 @@ def invitations() -> ResponseReturnValue:
     if not mail_is_on():
         del form.email
     if form.validate_on_submit():
-        values: dict[str, Any] = form.data | {"form_id": checked_form_id(form.form_id)}
-        return hand_over(*Invitation.create(current_user, **values))
+        return hand_over(*Invitation.create(current_user, **form.data))
     page = paginate(Invitation.open(), (Invitation.id.desc(),))
     return form_page("admin/invitations.html", form, page=page)
 
@@ -8441,7 +8439,7 @@ def decline(user_id: int) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def edit_person(user_id: int) -> ResponseReturnValue:
     """Change a person's name, email address and username. The small forms below them change what the person may do."""
-    person = _person(user_id)
+    person = seen(User, user_id)
     form = EditPersonForm(obj=person)
     if form.validate_on_submit():
         with form.errors_from_model():
@@ -8449,10 +8447,6 @@ def edit_person(user_id: int) -> ResponseReturnValue:
             rerender_texts()
             return redirect_with_flash("/admin/people", f"{form.name.data} saved.")
     return _person_page(person, form)
-
-
-def _person(user_id: int) -> User:
-    return db.one_or_404(User.visible_to(current_user).where(User.id == user_id))
 
 
 def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
@@ -8466,7 +8460,7 @@ def _person_page(person: User, form: SiteForm) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def export_person(user_id: int) -> ResponseReturnValue:
     """Download all that is a person's own. That is recorded."""
-    return send_export(_person(user_id))
+    return send_export(seen(User, user_id))
 
 
 @admin.route("/people/<int:user_id>/erase", methods=["GET", "POST"])
@@ -8476,14 +8470,14 @@ def erase_person(user_id: int) -> ResponseReturnValue:
     if SiteForm().validate_on_submit():
         User.erase(current_user, user_id)
         return redirect_with_flash("/admin/people", "Erased. What they wrote stays under “Former colleague”.")
-    return render_template("admin/erase_person.html", person=_person(user_id))
+    return render_template("admin/erase_person.html", person=seen(User, user_id))
 
 
 @admin.post("/people/<int:user_id>/role")
 @role_required(Role.ADMIN)
 def set_role(user_id: int) -> ResponseReturnValue:
     """Change a person's role."""
-    person, form = _person(user_id), RoleForm()
+    person, form = seen(User, user_id), RoleForm()
     if form.validate_on_submit():
         with form.errors_from_model():
             User.set_role(current_user, user_id, form.role.data)
@@ -8512,7 +8506,7 @@ def reactivate(user_id: int) -> ResponseReturnValue:
 @role_required(Role.ADMIN)
 def make_link(user_id: int) -> ResponseReturnValue:
     """Make a link with which somebody chooses a new password, and show it once."""
-    person, token = _person(user_id), ResetLink.create(user_id, current_user)
+    person, token = seen(User, user_id), ResetLink.create(user_id, current_user)
     link = f"{site_address(current_app.config)}/reset/{token}"
     return render_template("admin/reset_link.html", person=person, link=link, reach=reach())
 
@@ -8630,10 +8624,8 @@ def send_again(mail_id: int) -> ResponseReturnValue:
 def recycle_bin() -> ResponseReturnValue:
     """Show what was deleted and can be restored."""
     kind = request.args.get("kind", "post")
-    if kind not in BIN_MODELS:
-        abort(404)
-    model, deleted_by = BIN_MODELS[kind], joinedload(BIN_MODELS[kind].deleted_by)
-    things = Bin.things(kind).options(deleted_by, *BIN_OPTIONS[kind])
+    model = BIN_MODELS.get(kind) or abort(404)
+    things = Bin.things(kind).options(joinedload(model.deleted_by), *BIN_OPTIONS[kind])
     page = paginate(things, (model.deleted_at.desc(), model.id.desc()))
     return render_template("admin/bin.html", kind=kind, page=page, days=int(current_site().bin_days))
 
@@ -8651,24 +8643,24 @@ BIN_OPTIONS: dict[str, tuple[Any, ...]] = {
 @role_required(Role.EDITOR)
 def show_binned(post_id: int) -> ResponseReturnValue:
     """Show a deleted post."""
-    post = db.one_or_404(binned("post").where(Post.id == post_id))
-    files = db.session.scalars(FILES_OF_POST, {"post_id": post_id}).all()
-    return render_template("admin/binned.html", kind="post", thing=post, post=post, files=files)
+    return binned_page("post", post_id)
 
 
 @admin.get("/bin/comments/<int:comment_id>")
 @role_required(Role.EDITOR)
 def show_binned_comment(comment_id: int) -> ResponseReturnValue:
     """Show a deleted comment."""
-    comment = db.one_or_404(binned("comment").where(Comment.id == comment_id))
-    kept = sa.select(Attachment).where(Attachment.comment_id == comment_id, Attachment.deleted_at.is_(None))
-    files = db.session.scalars(kept.order_by(Attachment.id)).all()
-    return render_template("admin/binned.html", kind="comment", thing=comment, post=comment.post, files=files)
+    return binned_page("comment", comment_id)
 
 
-def binned(kind: str) -> sa.Select[Any]:
-    """Return the statement of the things of a kind in the bin that this person may see."""
-    return Bin.things(kind).params(viewer=current_user.id, now=utcnow())
+def binned_page(kind: str, thing_id: int) -> ResponseReturnValue:
+    """Return the page of a deleted post or comment. 404 if this person may not see it."""
+    things = Bin.things(kind).params(viewer=current_user.id, now=utcnow())
+    thing = db.one_or_404(things.where(BIN_MODELS[kind].id == thing_id))
+    files = sa.select(Attachment).filter_by(**{f"{kind}_id": thing_id}, deleted_at=None).order_by(Attachment.id)
+    return render_template(
+        "admin/binned.html", kind=kind, thing=thing, post=post_of(thing), files=db.session.scalars(files).all()
+    )
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
@@ -8710,13 +8702,14 @@ def machine_findings() -> Iterator[Finding]:
 
 def privacy_findings(folder: Path) -> Iterator[Finding]:
     """Check that other accounts of this computer can read neither the data nor a secret."""
-    places = [("private data", folder, 0o700), ("secret key", folder / "secret_key", 0o600)]
+    places = [
+        ("private data", folder, 0o700),
+        ("secret key", folder / "secret_key", 0o600),
+        ("private settings", PROJECT_DIR / ".env", 0o640),
+    ]
     kept = sqlite_path(current_app.config["DATABASE_URL"])
     if kept and folder not in kept.parents:
-        places += [("private database", kept, 0o600)]
-    secret_settings = ("MAIL_PASSWORD", "METRICS_TOKEN", "OIDC_CLIENT_SECRET")
-    if not kept or any(current_app.config[name] for name in secret_settings):
-        places += [("private settings", PROJECT_DIR / ".env", 0o640)]
+        places.append(("private database", kept, 0o600))
     for name, path, mode in places:
         if os.name != "nt" and path.exists():
             private = not path.stat().st_mode & 0o077 & ~mode
@@ -8880,16 +8873,15 @@ def list_activities() -> ResponseReturnValue:
 def asked_activities() -> sa.Select[Any]:
     """Select what the filters in the address let through. Those that say nothing are ignored."""
     given = request.args
-    words = sort_key(tidy(given.get("q"))[:QUERY_MAX]).split()
-    wanted = [Activity.mentions(word) for word in words]
+    wanted = [Activity.mentions(word) for word in sort_key(searched(QUERY_MAX)).split()]
     if person := given.get("person", type=as_id):
         wanted.append(Activity.actor_id == person)
     if kind := given.get("kind"):
         wanted.append(Activity.action.startswith(kind, autoescape=True))
     if since := midnight(given.get("since", "")):
         wanted.append(Activity.at >= since)
-    if until := midnight(given.get("until", "")):
-        wanted.append(Activity.at < end_of_day(local(until).date()))
+    if end := midnight(given.get("until", ""), later=1):
+        wanted.append(Activity.at < end)
     return sa.select(Activity).where(*wanted)
 
 
@@ -8919,7 +8911,8 @@ def activity_table(statement: sa.Select[Any]) -> Iterator[tuple[str, ...]]:
 def list_backups() -> ResponseReturnValue:
     """Show the backups in the data folder, and when a restore was last tried out; or make one now."""
     if SiteForm().validate_on_submit():
-        Backup.make(current_user, path := new_backup_path())
+        path = new_backup_path()
+        Backup.make(current_user, path)
         return redirect_with_flash("/admin/backups", f"{path.name} created.")
     return render_template("admin/backups.html", backups=Backup.all(), verified=Backup.last_verified())
 
@@ -9040,12 +9033,6 @@ def check_match(post: Post) -> None:
         abort(428)
     if generate_etag(jsonify(PostSchema().dump(post)).data) not in request.if_match:
         abort(412)
-
-
-def seen(model: Any, thing_id: int) -> Any:
-    """Return a thing as it is now. Aborts with 404 where the person does not see it."""
-    found = model.visible_to(current_user).where(model.id == thing_id)
-    return db.one_or_404(found.execution_options(populate_existing=True))
 
 
 def listed(statement: Statement, keys: Sequence[Any], query: Given) -> ResponseReturnValue:
@@ -9886,12 +9873,8 @@ def site_day(moment: datetime) -> date:
     return in_site_zone(moment).date()
 
 
-def as_local(moment: datetime | None) -> datetime | None:
-    """Return a stored time in this person's zone."""
-    return moment and local(moment)
-
-
 def local(moment: datetime) -> datetime:
+    """Return a stored time in this person's zone."""
     return moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
 
 
@@ -9900,9 +9883,9 @@ def as_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=clock()[1]).astimezone(UTC).replace(tzinfo=None)
 
 
-def end_of_day(day: date) -> datetime:
+def end_of_day(day: date | None) -> datetime | None:
     """Return the end of a day in this person's zone, as it is stored."""
-    return as_utc(datetime.combine(day + timedelta(days=1), datetime.min.time()))
+    return as_utc(datetime.combine(day + timedelta(days=1), datetime.min.time())) if day else None
 
 
 def last_day(moment: datetime | None) -> date | None:

@@ -127,13 +127,12 @@ def test_check_notices_a_secret_key_that_others_can_read(app, people, run):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-@pytest.mark.parametrize("name", ["MAIL_PASSWORD", "METRICS_TOKEN", "OIDC_CLIENT_SECRET"])
-def test_check_notices_data_and_settings_that_others_can_read(app, people, run, monkeypatch, tmp_path, name):
+@pytest.mark.parametrize("secret", ["MAIL_PASSWORD", "OIDC_CLIENT_SECRET", "SECRET_KEY", "RATELIMIT_STORAGE_URI"])
+def test_check_notices_data_and_settings_that_others_can_read(app, people, run, monkeypatch, tmp_path, secret):
     folder = Path(app.config["DATA_DIR"])
-    (tmp_path / ".env").write_text(f"{name}=secret", encoding="utf-8")
+    (tmp_path / ".env").write_text(f"{secret}=secret", encoding="utf-8")
     (tmp_path / ".env").chmod(0o644)
     monkeypatch.setattr(corkboard, "PROJECT_DIR", tmp_path)
-    monkeypatch.setitem(app.config, name, "secret")
     folder.chmod(0o755)
     try:
         result = run("check")

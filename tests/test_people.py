@@ -165,7 +165,8 @@ def test_a_wrong_profile_comes_back_as_typed(people, sign_in):
     for wrong in [
         {"name": ""}, {"name": " "}, {"name": "x" * 81}, {"title": "x" * 81}, {"email": "no address"},
         {"email": "a@b"}, {"email": "x" * 250 + "@example.com"}, {"away_until": "soon"}, {"away_from": "soon"},
-        {"away_until": "2026-02-30"}, {"stand_in_id": "7777"}, {"stand_in_id": "x"},
+        {"away_until": "2026-02-30"}, {"away_until": "9999-12-31"}, {"away_from": "0005-01-01"},
+        {"stand_in_id": "7777"}, {"stand_in_id": "x"},
     ]:  # fmt: skip
         answer = browser.submit("/account", PROFILE | {"title": "Typed before"} | wrong)
         assert answer.status_code == 422, wrong

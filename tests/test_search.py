@@ -150,6 +150,11 @@ def test_a_search_that_finds_nothing_offers_the_nearest_known_words(people, topi
         assert "No results" not in browser.get("/search", query_string={"q": words}).text
 
 
+def test_where_nothing_was_typed_nothing_might_be_meant(browser, monkeypatch):
+    monkeypatch.setattr(SearchEntry, "known_words", lambda _viewer: pytest.fail("it read the words of 300 things"))
+    assert browser.get("/search").status_code == 200
+
+
 def test_what_might_be_meant_says_nothing_of_private_topics_drafts_and_deleted_posts(people, topics, sign_in):
     add_post(people.member, topics.private, "Reorganisation")
     Post.delete(people.member, add_post(people.member, topics.open, "Xylophone").id)

@@ -155,6 +155,7 @@ def test_asking_is_limited_for_each_name_and_for_each_address(world, mail_on):
     ask = lambda name, **more: world.browser().submit("/reset", {"username": name}, **more).status_code  # noqa: E731
     assert [ask("member") for _ in range(4)] == [303, 303, 303, 429]
     assert [ask("nobody") for _ in range(4)] == [303, 303, 303, 429]
+    assert [ask("127.0.0.1") for _ in range(4)] == [303, 303, 303, 429], "a name like the address it comes from"
     assert ask("reader", **ELSEWHERE) == 303
     assert 429 in [ask(f"name{number}", **ELSEWHERE) for number in range(corkboard.TEAM_TRIES)]
 
