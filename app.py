@@ -7318,8 +7318,7 @@ def attention_of(form: PostForm) -> Attention | None:
 
 def to_the_minute(moment: datetime | None) -> datetime | None:
     """Return a stored time in the person's zone, without its seconds, as a form shows it."""
-    local = as_local(moment)
-    return local and local.replace(second=0, microsecond=0)
+    return moment and local(moment).replace(second=0, microsecond=0)
 
 
 def saved_message(post: Post, was_published: bool, notified: bool) -> str:
@@ -7333,7 +7332,7 @@ def saved_message(post: Post, was_published: bool, notified: bool) -> str:
 
 def editor_context(form: PostForm, post: Post | None, files: Sequence[Attachment]) -> dict[str, Any]:
     """Return what the page of a post's form shows besides the form."""
-    context = {"post": post, "kind": post.kind if post else form.kind.data, "attached": files, "clock": as_local(g.now)}
+    context = {"post": post, "kind": post.kind if post else form.kind.data, "attached": files, "clock": local(g.now)}
     context["tree"] = page_tree() if form.parent_id else {}
     state = Post.state_of(post, utcnow()) if post else "draft"
     autosave_to = url_for("posts.autosave", post_id=post.id if post else None) if state == "draft" else None
@@ -7736,7 +7735,7 @@ def report_csv(post_id: int) -> ResponseReturnValue:
     """Download the report as a table for a spreadsheet. Times are in the person's time zone."""
     rows = [("Name", "Username", "Department", "Status", "Version", "When", "Earlier versions")]
     for line in Acknowledgement.report(reported_post(post_id)).lines:
-        given = [(str(one.revision), f"{as_local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
+        given = [(str(one.revision), f"{local(one.at):%Y-%m-%d %H:%M}") for one in line.given]
         version, when = given[-1] if given else ("", "")
         earlier = "; ".join(f"{version} on {when}" for version, when in given[:-1])
         person = (line.person.name, line.person.username, line.person.department)
@@ -9821,9 +9820,6 @@ def samples(metric: Collector, ending: str) -> dict[tuple[str, ...], float]:
 # == 8. Template filters and context ===================================================================================
 # ======================================================================================================================
 
-WEEKDAYS = tuple(calendar.day_name)
-MONTHS = tuple(calendar.month_name)
-
 
 def zone_of(name: str) -> ZoneInfo:
     """Return a time zone by its name, or the site's for an empty name."""
@@ -9834,21 +9830,25 @@ def ago(moment: datetime | None) -> Markup | str:
     """Return a stored time in words ('2 hours ago', 'yesterday', 'Monday') that show the full date as a tooltip."""
     if moment is None:
         return "never"
-    return _ago(moment, *clock())
+    return _ago(moment, g.now.replace(second=0, microsecond=0), viewer_zone())
 
 
-def clock() -> tuple[datetime, ZoneInfo]:
-    """Return the current minute in UTC, and the time zone of this request's person."""
-    if "clock" not in g:
+def viewer_zone() -> ZoneInfo:
+    """Return the time zone of this request's person."""
+    if "zone" not in g:
         viewer = signed_in_user()
-        g.clock = g.now.replace(second=0, microsecond=0), viewer.zone if viewer else zone_of("")
-    return g.clock
+        g.zone = viewer.zone if viewer else zone_of("")
+    return g.zone
+
+
+def in_zone(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Return a stored time as a clock in a time zone shows it."""
+    return moment.replace(tzinfo=UTC).astimezone(zone)
 
 
 def today() -> date:
     """Return today's date in the person's zone."""
-    minute, zone = clock()
-    return minute.replace(tzinfo=UTC).astimezone(zone).date()
+    return local(g.now).date()
 
 
 def is_away(person: Any) -> bool:
@@ -9872,12 +9872,12 @@ def absence(person: Any) -> str:
 
 def day_in(zone: str) -> date:
     """Return today's date for somebody who chose that time zone."""
-    return clock()[0].replace(tzinfo=UTC).astimezone(zone_of(zone)).date()
+    return in_zone(g.now, zone_of(zone)).date()
 
 
 def in_site_zone(moment: datetime) -> datetime:
     """Return a stored time as the site's clock shows it."""
-    return moment.replace(tzinfo=UTC).astimezone(zone_of(""))
+    return in_zone(moment, zone_of(""))
 
 
 def site_day(moment: datetime) -> date:
@@ -9885,18 +9885,14 @@ def site_day(moment: datetime) -> date:
     return in_site_zone(moment).date()
 
 
-def as_local(moment: datetime | None) -> datetime | None:
-    """Return a stored time in this person's zone."""
-    return moment and local(moment)
-
-
 def local(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
+    """Return a stored time in this person's zone."""
+    return in_zone(moment, viewer_zone()).replace(tzinfo=None)
 
 
 def as_utc(moment: datetime) -> datetime:
     """Return a time that a person typed in their own zone as it is stored."""
-    return moment.replace(tzinfo=clock()[1]).astimezone(UTC).replace(tzinfo=None)
+    return moment.replace(tzinfo=viewer_zone()).astimezone(UTC).replace(tzinfo=None)
 
 
 def end_of_day(day: date) -> datetime:
@@ -9912,14 +9908,14 @@ def last_day(moment: datetime | None) -> date | None:
 def moment_in_words(moment: datetime) -> str:
     """Return a time to come in words: 'Thursday 3 December, 12:30'."""
     shown = local(moment)
-    return f"{WEEKDAYS[shown.weekday()]} {_day(shown.date(), g.now.year)}, {shown:%H:%M}"
+    return f"{shown:%A} {day_in_words(shown.date())}, {shown:%H:%M}"
 
 
 @functools.lru_cache(maxsize=2048)
 def _ago(moment: datetime, minute: datetime, zone: ZoneInfo) -> Markup:
     """Return the words that `ago` shows. They are the same for a whole minute, so they can be kept."""
-    local, now = (time.replace(tzinfo=UTC).astimezone(zone) for time in (moment, minute))
-    full = f"{WEEKDAYS[local.weekday()]} {local.day} {MONTHS[local.month]} {local.year}, {local:%H:%M}"
+    local, now = in_zone(moment, zone), in_zone(minute, zone)
+    full = f"{local:%A} {local.day} {local:%B %Y, %H:%M}"
     words = _in_words(minute - moment, (now.date() - local.date()).days, local.date(), now.year)
     return Markup(f'<time datetime="{moment.isoformat(timespec="seconds")}Z" title="{full}">{words}</time>')
 
@@ -9934,11 +9930,11 @@ def _in_words(passed: timedelta, days: int, day: date, this_year: int) -> str:
         return f"{plural(minutes // 60, 'hour')} ago"
     if days == 1:
         return "yesterday"
-    return WEEKDAYS[day.weekday()] if days < 7 else _day(day, this_year)
+    return f"{day:%A}" if days < 7 else _day(day, this_year)
 
 
 def _day(day: date, this_year: int) -> str:
-    return f"{day.day} {MONTHS[day.month]}" + (f" {day.year}" if day.year != this_year else "")
+    return f"{day.day} {day:%B}" + (f" {day.year}" if day.year != this_year else "")
 
 
 def day_in_words(day: date) -> str:
