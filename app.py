@@ -9939,7 +9939,7 @@ def _day(day: date, this_year: int) -> str:
 
 def day_in_words(day: date) -> str:
     """Return a date in words: '2 December', with the year unless it is this one."""
-    return _day(day, g.now.year)
+    return _day(day, today().year)
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
@@ -10588,7 +10588,8 @@ def unsubscribe_signer() -> URLSafeSerializer:
 
 def write_mail(mail: OutgoingMail, told: Sequence[Notification]) -> EmailMessage:
     """Return an email about these notifications. Raises as `compose` does."""
-    domain, base, g.now = sender_domain(), site_address(current_app.config), utcnow()
+    domain, base = sender_domain(), site_address(current_app.config)
+    g.now, g.zone = utcnow(), mail.user.zone
     if mail.kind in ACCOUNT_MAILS:
         link = f"/reset/{ResetLink.create(mail.user_id)}" if mail.kind == "reset" else ""
         return compose(mail.user, "mail/account.html", {}, kind=mail.kind, about=MAIL_KINDS[mail.kind], link=link)
