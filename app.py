@@ -3486,11 +3486,7 @@ def is_called(names: set[str]) -> sa.ColumnElement[bool]:
     if EVERYONE in names:
         return sa.true()
     grouped = sa.select(GroupMember.user_id).join(Group).where(Group.name_key.in_(names))
-    chosen = sa.select(Follow.state).where(Follow.user_id == User.id, Follow.topic_id == Topic.id)
-    state = chosen.correlate(User, Topic).scalar_subquery()
-    is_following = sa.case((state.is_(None), Topic.followed_by_default), else_=state == "following")
-    followed = sa.exists().where(Topic.slug.in_(names), is_following).correlate(User)
-    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), followed)
+    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), follows_topic(Topic.slug.in_(names)))
 
 
 def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
@@ -3539,14 +3535,6 @@ class Reaction(db.Model):
     at: Mapped[datetime] = mapped_column(Timestamp)
 
     @classmethod
-    def visible_to(cls, user: User, model: Any) -> sa.Select[Any]:
-        """Select the posts, or the comments, to which a person may react: those that others may see too."""
-        seen = sa.select(model)
-        if model is Comment:
-            seen = seen.join(Post, Post.id == Comment.post_id).where(Comment.deleted_at.is_(None))
-        return seen.where(Post.listed()).params(viewer=user.id, now=utcnow())
-
-    @classmethod
     @transactional
     def change(
         cls, actor: User, kind: str, given: bool, *, post_id: int | None = None, comment_id: int | None = None
@@ -3557,8 +3545,11 @@ class Reaction(db.Model):
         """
         if kind not in REACTIONS:
             raise ValidationError("kind", "Choose one of the reactions.")
-        user, model = User.acting(actor.id), Comment if comment_id else Post
-        thing = db.session.scalar(cls.visible_to(user, model).where(model.id == (comment_id or post_id)))
+        user = User.acting(actor.id)
+        if comment_id:
+            thing = db.session.scalar(Comment.visible_to(user).where(Comment.id == comment_id))
+        else:
+            thing = db.session.scalar(Post.visible_to(user).where(Post.id == post_id, Post.is_published()))
         if thing is None:
             raise NotVisible
         mine = {"user_id": user.id, "kind": kind, "post_id": post_id, "comment_id": comment_id}
@@ -4135,11 +4126,17 @@ def follows(state: str, thing: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]
     return User.id.in_(sa.select(Follow.user_id).where(thing, Follow.state == state))
 
 
+def follows_topic(which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether a `User` follows a `Topic` for which `which` holds, because they chose to or by default."""
+    chosen = sa.select(Follow.state).where(Follow.user_id == User.id, Follow.topic_id == Topic.id)
+    state = chosen.correlate(User, Topic).scalar_subquery()
+    is_following = sa.case((state.is_(None), Topic.followed_by_default), else_=state == "following")
+    return sa.exists().where(which, is_following).correlate(User)
+
+
 POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in ("post_id", "topic_id", "actor_id"))
 FOLLOWS_POST = follows("following", Follow.post_id == POST_ID)
-CHOSE_TOPIC = User.id.in_(sa.select(Follow.user_id).where(Follow.topic_id == TOPIC_ID))
-FOLLOWED_BY_DEFAULT = sa.exists().where(Topic.id == TOPIC_ID, Topic.followed_by_default)
-FOLLOWS_TOPIC = sa.or_(follows("following", Follow.topic_id == TOPIC_ID), sa.and_(FOLLOWED_BY_DEFAULT, ~CHOSE_TOPIC))
+FOLLOWS_TOPIC = follows_topic(Topic.id == TOPIC_ID)
 MUTED_TOPIC = sa.and_(follows("muted", Follow.topic_id == TOPIC_ID), ~FOLLOWS_POST)
 MUTED = sa.or_(follows("muted", Follow.post_id == POST_ID), MUTED_TOPIC)
 KIND = sa.bindparam("kind", type_=sa.String)
@@ -4254,7 +4251,7 @@ class OutgoingMail(db.Model):
             return ()
         told = sa.select(Notification).where(Notification.mail_id == self.id, Notification.read_at.is_(None))
         told = told.where(Notification.visible()).order_by(Notification.id)
-        return db.session.scalars(told, {"viewer": self.user_id, "now": utcnow()}).all()
+        return db.session.scalars(told, {"viewer": self.user_id}).all()
 
     # -- predicates
 
@@ -4692,10 +4689,9 @@ class Bin:
     def _empty_batch(cls, actor: User | None, kind: str, until: datetime) -> int:
         """Delete up to `BIN_BATCH` things of a kind, and by foreign keys what belongs to them. Returns how many."""
         model = BIN_MODELS[kind]
-        if actor is None:
-            things = sa.select(model).where(model.deleted_at.is_not(None), cls.is_own(model))
-        else:
-            things = cls.things(kind).params(viewer=User.acting(actor.id, Role.ADMIN).id, now=utcnow())
+        things = sa.select(model).where(model.deleted_at.is_not(None), cls.is_own(model))
+        if actor is not None:
+            things = cls.things(kind).params(viewer=User.acting(actor.id, Role.ADMIN).id)
         ids = things.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(BIN_BATCH)
         found = db.session.scalars(ids.with_for_update()).all()
         if kind == "topic" and found:  # first the posts of a topic, so that no transaction is huge
@@ -7415,7 +7411,7 @@ def react(post_id: int) -> ResponseReturnValue:
     address = f"/posts/{post_id}"
     if request.method == "POST":
         return change_reaction(address, f"{address}#reactions-posts-{post_id}", post_id=post_id)
-    post = db.one_or_404(Reaction.visible_to(current_user, Post).where(Post.id == post_id))
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id, Post.is_published()))
     return reactions_page(reactions_of(post_id)[None], address, post.title)
 
 
@@ -7426,7 +7422,7 @@ def react_comment(comment_id: int) -> ResponseReturnValue:
     address = f"/comments/{comment_id}"
     if request.method == "POST":
         return change_reaction(address, address, comment_id=comment_id)
-    target = db.one_or_404(Reaction.visible_to(current_user, Comment).where(Comment.id == comment_id))
+    target = seen(Comment, comment_id)
     return reactions_page(reactions_of(None, [comment_id])[comment_id], address, plain_text(target.html))
 
 
@@ -8646,7 +8642,7 @@ def show_binned_comment(comment_id: int) -> ResponseReturnValue:
 
 def binned(kind: str) -> sa.Select[Any]:
     """Return the statement of the things of a kind in the bin that this person may see."""
-    return Bin.things(kind).params(viewer=current_user.id, now=utcnow())
+    return Bin.things(kind).params(viewer=current_user.id)
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
