@@ -4840,28 +4840,29 @@ class JobRun(db.Model):
 
         An `actor` is the administrator who asked for it.
         """
-        now, lease = utcnow(), secrets.token_hex(16)
+        now = utcnow()
         database.insert_if_absent(cls, name=name, due_at=now, lease="", result="", failures=0)
-        free = sa.or_(cls.lease == "", cls.leased_until < now)
+        run = db.session.get_one(cls, name, with_for_update=True)
         # A job that began in the future did so before the clock was set back.
-        due = sa.or_(cls.due_at <= now, cls.started_at > now + JOB_LEASE)
-        statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else due)
-        statement = statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None)
-        taken: Any = db.session.execute(statement)
-        if taken.rowcount == 1 and actor is not None:
+        is_due = early or run.due_at <= now or (run.started_at and run.started_at > now + JOB_LEASE)
+        if not is_due or (run.leased_until and run.leased_until >= now):
+            return None
+        run.lease, run.leased_until, run.started_at, run.ended_at = secrets.token_hex(16), now + JOB_LEASE, now, None
+        if actor is not None:
             Activity.record(User.acting(actor.id, Role.ADMIN), "job.run", ("job", 0), name)
-        return lease if taken.rowcount == 1 else None
+        return run.lease
 
     @classmethod
     @transactional
     def finish(cls, name: str, lease: str, every: timedelta, result: str, failed: bool) -> None:
         """Record how a job went and when it is due again: soon after a failure, and later after each further one."""
-        now = utcnow()
-        mine = sa.and_(cls.name == name, cls.lease == lease)  # not if another process took the job over
-        failures = (db.session.scalar(sa.select(cls.failures).where(mine)) or 0) + 1 if failed else 0
-        pause = min(every, JOB_RETRY * 2 ** min(failures - 1, 10)) if failed else every
-        ended = sa.update(cls).where(mine).values(lease="", leased_until=None, ended_at=now, due_at=now + pause)
-        db.session.execute(ended.values(result=result[:200], failures=failures))
+        run, now = db.session.get_one(cls, name, with_for_update=True), utcnow()
+        if run.lease != lease:  # another process took the job over
+            return
+        run.failures = run.failures + 1 if failed else 0
+        pause = min(every, JOB_RETRY * 2 ** min(run.failures - 1, 10)) if failed else every
+        run.lease, run.leased_until, run.ended_at, run.due_at = "", None, now, now + pause
+        run.result = result[:200]
 
     @property
     def took(self) -> str:
