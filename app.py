@@ -3489,11 +3489,6 @@ def is_called(names: set[str]) -> sa.ColumnElement[bool]:
     return sa.or_(User.username_key.in_(names), User.id.in_(grouped), follows_topic(Topic.slug.in_(names)))
 
 
-def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
-    """Select the posts, or comments, that an older version of the renderer rendered."""
-    return sa.select(model).where(model.renderer < RENDERER_VERSION)
-
-
 def outdate_mentions(name: str) -> None:
     """Let `rerender_texts` render the texts again that mention a person or group, as part of an action."""
     for model in (Post, Comment):
@@ -3503,13 +3498,14 @@ def outdate_mentions(name: str) -> None:
 
 def count_outdated_texts() -> int:
     """Return how many posts and comments an older version of the renderer rendered."""
-    return sum(count_of(outdated_texts(model).subquery()) for model in (Post, Comment))
+    return sum(count_of(model, model.renderer < RENDERER_VERSION) for model in (Post, Comment))
 
 
 @transactional
 def rerender_some(model: type[Post] | type[Comment]) -> int:
     """Render some of the texts again that an older version rendered. Returns how many."""
-    texts = db.session.scalars(outdated_texts(model).order_by(model.id).limit(50).with_for_update()).all()
+    outdated = sa.select(model).where(model.renderer < RENDERER_VERSION).order_by(model.id).limit(50)
+    texts = db.session.scalars(outdated.with_for_update()).all()
     for text in texts:
         text.renderer = RENDERER_VERSION
         with contextlib.suppress(ValidationError):  # a text from before there was a limit stays as it was rendered
@@ -4091,10 +4087,9 @@ class Notification(db.Model):
 
 sa.Index("uq_notifications_user_id_activity_id", Notification.user_id, Notification.activity_id, unique=True)
 sa.Index(
-    "ix_notifications_unread",
-    *(Notification.user_id, Notification.read_at, Notification.post_id),
+    "ix_notifications_unread", Notification.user_id, Notification.read_at, Notification.post_id,
     sqlite_where=Notification.read_at.is_(None),
-)
+)  # fmt: skip
 
 
 class NotificationGroup(NamedTuple):
@@ -4384,16 +4379,21 @@ class Setting(db.Model):
         User.acting(actor.id, Role.ADMIN)
         Site(**values)  # checks the names
         before = cls.read()._asdict()
-        database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
+        cls._write(values)
         changes = {name: (before[name], new) for name, new in values.items() if before[name] != new}
         Activity.record(actor, "settings.changed", ("setting", 0), changes=changes)
+
+    @classmethod
+    def _write(cls, values: Mapping[str, str]) -> None:
+        """Write some rows, as part of an action."""
+        database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
 
     @classmethod
     @transactional
     def set_logo(cls, actor: User, content: bytes) -> None:
         """Show this picture beside the site's name; an empty one removes it."""
         cls.change(actor, logo=utcnow().isoformat() if content else "")
-        database.upsert(cls, [{"name": LOGO_PICTURE, "value": base64.b64encode(content).decode()}])
+        cls._write({LOGO_PICTURE: base64.b64encode(content).decode()})
 
     @classmethod
     def logo(cls) -> bytes:
@@ -4409,7 +4409,7 @@ class Setting(db.Model):
             words = f"The site is already set up. To get back into an account: {FLASK} create-admin"
             raise ValidationError("token", words)
         token = secrets.token_urlsafe(24)
-        database.upsert(cls, [{"name": "setup_token", "value": hash_token(token)}])
+        cls._write({"setup_token": hash_token(token)})
         return token
 
     @classmethod
@@ -4941,10 +4941,12 @@ PINNED = (
     .order_by(Post.pinned_at.desc(), Post.id.desc())
     .limit(PINNED_MAX)
 )
-NEWS_OF_TOPIC = CARD.where(Post.topic_id == sa.bindparam("topic_id"), Post.kind == "news")
-TOPIC_POSTS = database.in_table_order(NEWS_OF_TOPIC, {Post: "ix_posts_topic", Topic: "PRIMARY"})
-BY_AUTHOR = CARD.where(Post.author_id == sa.bindparam("author_id"))
-AUTHOR_POSTS = database.in_table_order(BY_AUTHOR, {Post: "ix_posts_author", Topic: "PRIMARY"})
+TOPIC_POSTS = database.in_table_order(
+    CARD.where(Post.topic_id == TOPIC_ID, Post.kind == "news"), {Post: "ix_posts_topic", Topic: "PRIMARY"}
+)
+AUTHOR_POSTS = database.in_table_order(
+    CARD.where(Post.author_id == sa.bindparam("author_id")), {Post: "ix_posts_author", Topic: "PRIMARY"}
+)
 
 OWNER = aliased(User)
 OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.is_active)
@@ -4957,24 +4959,22 @@ POST_PAGE = (
     .join(Post.author)
     .join(Post.topic)
     .outerjoin(OWNER, OWNER_IS_HERE)
-    .where(Post.visible(), Post.id == sa.bindparam("post_id"))
+    .where(Post.visible(), Post.id == POST_ID)
 )
 COMMENTS = (
     sa.select(Comment.id, Comment.html, Comment.created_at, Comment.edited_at, Comment.author_id)
     .add_columns(*AUTHOR)
     .join(Comment.author)
-    .where(Comment.post_id == sa.bindparam("post_id"), Comment.deleted_at.is_(None))
+    .where(Comment.post_id == POST_ID, Comment.deleted_at.is_(None))
 )
 REACTIONS_GIVEN = (
     sa.select(Reaction.comment_id, Reaction.kind, Reaction.user_id, User.name)
     .join(User, User.id == Reaction.user_id)
-    .where(sa.or_(Reaction.post_id == sa.bindparam("post_id"), Reaction.comment_id.in_(sa.bindparam("comment_ids"))))
+    .where(sa.or_(Reaction.post_id == POST_ID, Reaction.comment_id.in_(sa.bindparam("comment_ids"))))
     .order_by(Reaction.id)
 )
 FILES_OF_POST = (
-    sa.select(Attachment)
-    .where(Attachment.post_id == sa.bindparam("post_id"), Attachment.deleted_at.is_(None))
-    .order_by(Attachment.id)
+    sa.select(Attachment).where(Attachment.post_id == POST_ID, Attachment.deleted_at.is_(None)).order_by(Attachment.id)
 )
 
 EDITOR = aliased(User)
@@ -5051,10 +5051,10 @@ SETTINGS = sa.select(Setting.name, Setting.value).where(Setting.name != LOGO_PIC
 
 BY_NAME = (User.name_key.asc(), User.id.asc())
 ALL_PEOPLE = sa.select(
-    *(User.id, User.name, User.username, User.email, *(getattr(User, name) for name in PROFILE_FIELDS)),
-    *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id),
-    *(User.role, User.deactivated_at, User.awaits_approval, User.last_active_at, User.erased_at),
-)
+    User.id, User.name, User.username, User.email, *(getattr(User, name) for name in PROFILE_FIELDS),
+    User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id,
+    User.role, User.deactivated_at, User.awaits_approval, User.last_active_at, User.erased_at,
+)  # fmt: skip
 PEOPLE = ALL_PEOPLE.where(User.is_active)
 
 
@@ -10029,24 +10029,17 @@ def register_template_helpers(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
-    filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
+    filters = (
+        ago, absence, local, last_day, plural, initials, hue, file_size,
+        without_files, for_mail, marked, snippet, qr_code, validation_words,
+    )  # fmt: skip
     helpers = (
-        icon,
-        asset,
-        cached_part,
-        page_header,
-        difference,
-        depth_first,
-        first_step,
-        may_use_password,
-        people_waiting,
-    )
-    app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
-    app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local)
-    app.jinja_env.filters.update(for_mail=for_mail, qr_code=qr_code)
-    app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
-    app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
-    app.jinja_env.globals.update(FLASK=FLASK, KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
+        icon, asset, cached_part, page_header, difference, depth_first, first_step, may_use_password, people_waiting,
+    )  # fmt: skip
+    app.jinja_env.filters.update({function.__name__: function for function in filters})
+    app.jinja_env.filters.update(day=day_in_words, moment=moment_in_words)
+    app.jinja_env.globals.update({function.__name__: function for function in helpers})
+    app.jinja_env.globals.update(FLASK=FLASK, KEYS=KEYS, REACTIONS=REACTIONS, Role=Role, WRITING_KEYS=WRITING_KEYS)
     app.context_processor(template_context)
 
 
