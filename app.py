@@ -4663,14 +4663,13 @@ class Bin:
 
     @classmethod
     def things(cls, kind: str) -> sa.Select[Any]:
-        """Select the things of one kind in the bin that the person bound as `viewer` may see."""
-        model = BIN_MODELS[kind]
-        return sa.select(model).where(model.deleted_at.is_not(None), model.reachable(), cls.is_own(model))
+        """Select the things of one kind in the bin that the person bound as `viewer` may see.
 
-    @staticmethod
-    def is_own(model: Any) -> sa.ColumnElement[bool]:
-        """Whether the bin shows a thing: it never shows a person's picture."""
-        return Attachment.person_id.is_(None) if model is Attachment else sa.true()
+        The bin does not show the pictures that people had before.
+        """
+        model = BIN_MODELS[kind]
+        things = sa.select(model).where(model.deleted_at.is_not(None), model.reachable())
+        return things.where(Attachment.person_id.is_(None)) if model is Attachment else things
 
     @classmethod
     def empty(cls, actor: User | None, until: datetime) -> int:
@@ -4689,7 +4688,7 @@ class Bin:
     def _empty_batch(cls, actor: User | None, kind: str, until: datetime) -> int:
         """Delete up to `BIN_BATCH` things of a kind, and by foreign keys what belongs to them. Returns how many."""
         model = BIN_MODELS[kind]
-        things = sa.select(model).where(model.deleted_at.is_not(None), cls.is_own(model))
+        things = sa.select(model)
         if actor is not None:
             things = cls.things(kind).params(viewer=User.acting(actor.id, Role.ADMIN).id)
         ids = things.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(BIN_BATCH)
@@ -4699,9 +4698,7 @@ class Bin:
             if held := db.session.scalars(posts).all():
                 model, found = Post, held
         if found:
-            db.session.execute(
-                sa.delete(model).where(model.id.in_(found)), execution_options={"synchronize_session": False}
-            )
+            db.session.execute(sa.delete(model).where(model.id.in_(found)))
             Activity.record(actor, "bin.emptied", ("bin", 0), f"{plural(len(found), 'item')} deleted permanently")
         return len(found)
 
