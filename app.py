@@ -3121,7 +3121,7 @@ class Comment(SoftDelete, db.Model):
     @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
         """Whether the person bound as `viewer` may see a comment's post. The comment itself may be deleted."""
-        return sa.exists().where(Post.id == cls.post_id, Post.visible())
+        return cls.post.has(Post.visible())
 
     @classmethod
     def later_than(cls, comment: Comment) -> int | None:
@@ -3988,14 +3988,12 @@ class Notification(db.Model):
     @classmethod
     def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
         """Whether a `person`, or else the one bound as `viewer`, still sees what a notification is about."""
-        post = sa.exists().where(Post.id == cls.post_id, Post.shown_to(person)).correlate_except(Post)
-        return sa.and_(post, cls.has_its_comment())
+        return sa.and_(cls.post.has(Post.shown_to(person)), cls.has_its_comment())
 
     @classmethod
     def has_its_comment(cls) -> sa.ColumnElement[bool]:
         """Whether the comment that a notification is about, if any, is not deleted."""
-        kept = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate_except(Comment)
-        return sa.or_(cls.comment_id.is_(None), kept)
+        return sa.or_(cls.comment_id.is_(None), cls.comment.has(Comment.deleted_at.is_(None)))
 
     @classmethod
     def unread_of(cls, person: Any) -> sa.ScalarSelect[int]:
@@ -4021,8 +4019,8 @@ class Notification(db.Model):
     @classmethod
     def choices(cls, user: User) -> dict[str, str]:
         """Return how a person wants to be notified of each kind."""
-        chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
-        return DEFAULT_WAYS | {choice.kind: choice.way for choice in chosen}
+        chosen = sa.select(NotificationChoice.kind, NotificationChoice.way).filter_by(user_id=user.id)
+        return DEFAULT_WAYS | dict(db.session.execute(chosen).all())
 
     @classmethod
     def offered_choices(cls, user: User) -> dict[str, str]:
@@ -4071,8 +4069,8 @@ class Notification(db.Model):
     @classmethod
     def read(cls, user_id: int, at: datetime, *which: sa.ColumnElement[bool]) -> None:
         """Mark a person's notifications as read, or those for which `which` holds, in the caller's transaction."""
-        unread = sa.update(cls).where(cls.user_id == user_id, cls.read_at.is_(None), *which).values(read_at=at)
-        db.session.execute(unread, execution_options={"synchronize_session": False})
+        unread = sa.update(cls).where(cls.user_id == user_id, cls.read_at.is_(None), *which)
+        db.session.execute(unread.values(read_at=at))
 
     @classmethod
     def take_back(cls, actor: User, thing: Post | Comment, reaction: str) -> None:
@@ -4099,10 +4097,6 @@ class NotificationGroup(NamedTuple):
     oldest: Notification
     is_unread: bool
     who: str
-
-    @property
-    def said(self) -> str:
-        return self.newest.said
 
     @property
     def address(self) -> str:
@@ -9693,12 +9687,14 @@ def ready() -> ResponseReturnValue:
     try:
         database.check_ready()
         check_writing()
+        is_full = shutil.disk_usage(database.data_folder()).free < DISK_FULL
+        reason = "The disk is full." if is_full else ""
     except database.SchemaError as error:
-        return jsonify(status="unready", reason=error.message), 503, {"Retry-After": "30"}
+        reason = error.message
     except (SQLAlchemyError, database.DatabaseBusy):
-        return jsonify(status="unready", reason="The database does not answer."), 503, {"Retry-After": "5"}
-    if shutil.disk_usage(database.data_folder()).free < DISK_FULL:
-        return jsonify(status="unready", reason="The disk is full."), 503, {"Retry-After": "30"}
+        reason = "The database does not answer."
+    if reason:
+        return jsonify(status="unready", reason=reason), 503, {"Retry-After": "5"}
     return jsonify(status="ok")
 
 
