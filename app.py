@@ -969,6 +969,8 @@ def difference(old: str, new: str) -> Markup:
 VIEWER = sa.bindparam("viewer", type_=sa.Integer)
 NOW = sa.bindparam("now", type_=Timestamp)
 SINCE = sa.bindparam("since", type_=Timestamp)  # the viewer's last visit
+# What a statement is about, and who acts.
+POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in ("post_id", "topic_id", "actor_id"))
 
 
 class RoleType(sa.TypeDecorator[Role]):
@@ -3199,7 +3201,7 @@ class Comment(SoftDelete, db.Model):
     def recount(cls, post_id: int) -> None:
         """Update a post: how many comments it has, when the newest one was written, and by whom."""
         db.session.flush()
-        db.session.connection().execute(COMMENT_COUNTS, {"commented_id": post_id})
+        db.session.connection().execute(COMMENT_COUNTS, {"post_id": post_id})
 
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
@@ -3208,12 +3210,11 @@ sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
 # SQLite's index holds deleted comments only, so that a new comment does not have to be written to it.
 sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
 
-COMMENTED_ID = sa.bindparam("commented_id")
-COMMENTS_LEFT = sa.select(Comment).where(Comment.post_id == COMMENTED_ID, Comment.deleted_at.is_(None))
+COMMENTS_LEFT = sa.select(Comment).where(Comment.post_id == POST_ID, Comment.deleted_at.is_(None))
 NEWEST_COMMENT = COMMENTS_LEFT.order_by(Comment.id.desc()).limit(1)
 COMMENT_COUNTS = (
     sa.update(Post)
-    .where(Post.id == COMMENTED_ID)
+    .where(Post.id == POST_ID)
     .values(
         comment_count=COMMENTS_LEFT.with_only_columns(sa.func.count()).scalar_subquery(),
         last_comment_at=NEWEST_COMMENT.with_only_columns(Comment.created_at).scalar_subquery(),
@@ -3809,10 +3810,10 @@ class Follow(db.Model):
     # -- queries
 
     @classmethod
-    def of_viewer(cls, thing: sa.ColumnElement[bool]) -> sa.Label[Any]:
-        """A column: how the person bound as `viewer` follows `thing`, such as `Follow.post_id == Post.id`, or NULL."""
-        mine = sa.select(cls.state).where(cls.user_id == VIEWER, thing)
-        return mine.correlate_except(cls).scalar_subquery().label("follows")
+    def of_viewer(cls) -> sa.Label[Any]:
+        """A column of a post: how the person bound as `viewer` follows it, or NULL."""
+        mine = sa.select(cls.state).where(cls.user_id == VIEWER, cls.post_id == Post.id).correlate(Post)
+        return mine.scalar_subquery().label("follows")
 
     # -- actions
 
@@ -4123,7 +4124,6 @@ def follows_topic(which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     return sa.exists().where(which, is_following).correlate(User)
 
 
-POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in ("post_id", "topic_id", "actor_id"))
 FOLLOWS_POST = follows("following", Follow.post_id == POST_ID)
 FOLLOWS_TOPIC = follows_topic(Topic.id == TOPIC_ID)
 MUTED_TOPIC = sa.and_(follows("muted", Follow.topic_id == TOPIC_ID), ~FOLLOWS_POST)
@@ -4945,7 +4945,7 @@ POST_COLUMNS = [column for column in sa.inspect(Post).columns if column.key != "
 POST_PAGE = (
     sa.select(*POST_COLUMNS, *AUTHOR, *TOPIC)
     .add_columns(OWNER.name.label("owner_name"), OWNER.username.label("owner_username"))
-    .add_columns(*Acknowledgement.of_viewer(), ReadMark.of_viewer(), Follow.of_viewer(Follow.post_id == Post.id))
+    .add_columns(*Acknowledgement.of_viewer(), ReadMark.of_viewer(), Follow.of_viewer())
     .add_columns(Post.unseen().label("is_unseen"), UNREAD_KINDS.label("unread_kinds"))
     .join(Post.author)
     .join(Post.topic)
@@ -7285,7 +7285,7 @@ def attention_of(form: PostForm) -> Attention | None:
 
 def to_the_minute(moment: datetime | None) -> datetime | None:
     """Return a stored time in the person's zone, without its seconds, as a form shows it."""
-    return moment and local(moment).replace(second=0, microsecond=0)
+    return local(moment).replace(second=0, microsecond=0) if moment else None
 
 
 def saved_message(post: Post, was_published: bool, notified: bool) -> str:
@@ -8634,7 +8634,7 @@ def show_binned_comment(comment_id: int) -> ResponseReturnValue:
 
 def binned(kind: str) -> sa.Select[Any]:
     """Return the statement of the things of a kind in the bin that this person may see."""
-    return Bin.things(kind).params(viewer=current_user.id)
+    return Bin.things(kind).params(viewer=current_user.id, now=utcnow())
 
 
 @admin.route("/bin/empty", methods=["GET", "POST"], endpoint="empty_bin")
@@ -9927,10 +9927,11 @@ def file_size(count: int) -> str:
     """Return the size of a file in words: '640 bytes', '12 KB', '3.4 MB', as Windows and MAX_UPLOAD_MB count."""
     if count < 1000:
         return plural(count, "byte")
-    units = (("KB", 1024), ("MB", MEGABYTE), ("GB", 1024 * MEGABYTE))
-    name, one = next(named for named in units if count < named[1] * 999.5)
-    size = count / one
-    return f"{size:.{1 if size < 9.95 else 0}f} {name}"
+    size, unit = count / 1024, "KB"
+    for larger in ("MB", "GB"):
+        if size >= 999.5:
+            size, unit = size / 1024, larger
+    return f"{size:.{1 if size < 9.95 else 0}f} {unit}"
 
 
 def hue(number: int) -> int:
@@ -10002,7 +10003,7 @@ WRITING_KEYS = (
 
 def asset(endpoint: str, filename: str) -> str:
     """Return the address of a static file. A hash of its content lets browsers keep it for a year."""
-    holder = current_app.blueprints[endpoint.partition(".")[0]] if "." in endpoint else current_app
+    holder = current_app.blueprints.get(endpoint.partition(".")[0], current_app)
     digest = static_hash.__wrapped__ if current_app.debug else static_hash
     return url_for(endpoint, filename=filename, v=digest(Path(str(holder.static_folder), filename)))
 
