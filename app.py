@@ -4685,6 +4685,8 @@ class Bin:
         things = sa.select(model)
         if actor is not None:
             things = cls.things(kind).params(viewer=User.acting(actor.id, Role.ADMIN).id)
+        elif model is Topic:  # the address of a merged topic leads to the other one for good
+            things = things.where(Topic.merged_into_id.is_(None))
         ids = things.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(BIN_BATCH)
         found = db.session.scalars(ids.with_for_update()).all()
         if kind == "topic" and found:  # first the posts of a topic, so that no transaction is huge
