@@ -4926,20 +4926,21 @@ CARD = (
     .join(Post.topic)
     .where(Post.listed())
 )
-CURRENT_NEWS = CARD.where(Post.kind == "news", Post.current())
-NEWS = database.in_table_order(CURRENT_NEWS, {Post: "ix_posts_news", Topic: "PRIMARY"})
+
+
+def cards(index: str, *which: sa.ColumnElement[bool]) -> Statement:
+    """Select the cards of some posts. MySQL reads the posts by this index, and then their topics."""
+    return database.in_table_order(CARD.where(*which), {Post: index, Topic: "PRIMARY"})
+
+
+NEWS = cards("ix_posts_news", Post.kind == "news", Post.current())
 PINNED = (
-    database.in_table_order(CURRENT_NEWS, {Post: "ix_posts_pinned", Topic: "PRIMARY"})
-    .where(Post.pinned_at.is_not(None), Post.is_pinned_now())
+    cards("ix_posts_pinned", Post.kind == "news", Post.current(), Post.pinned_at.is_not(None), Post.is_pinned_now())
     .order_by(Post.pinned_at.desc(), Post.id.desc())
     .limit(PINNED_MAX)
 )
-TOPIC_POSTS = database.in_table_order(
-    CARD.where(Post.topic_id == TOPIC_ID, Post.kind == "news"), {Post: "ix_posts_topic", Topic: "PRIMARY"}
-)
-AUTHOR_POSTS = database.in_table_order(
-    CARD.where(Post.author_id == sa.bindparam("author_id")), {Post: "ix_posts_author", Topic: "PRIMARY"}
-)
+TOPIC_POSTS = cards("ix_posts_topic", Post.topic_id == TOPIC_ID, Post.kind == "news")
+AUTHOR_POSTS = cards("ix_posts_author", Post.author_id == sa.bindparam("author_id"))
 
 OWNER = aliased(User)
 OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.is_active)
@@ -8988,7 +8989,9 @@ def tell_limit(response: Response) -> Response:
     if limit := limiter.current_limit:
         wait = 1 + int(limit.reset_at - time.time())
         told = {"RateLimit-Limit": limit.limit.amount, "RateLimit-Remaining": limit.remaining, "RateLimit-Reset": wait}
-        response.headers.update(told | {"Retry-After": wait} if limit.breached else told)
+        response.headers.update(told)
+        if limit.breached:
+            response.retry_after = wait
     return response
 
 
