@@ -969,6 +969,8 @@ def difference(old: str, new: str) -> Markup:
 VIEWER = sa.bindparam("viewer", type_=sa.Integer)
 NOW = sa.bindparam("now", type_=Timestamp)
 SINCE = sa.bindparam("since", type_=Timestamp)  # the viewer's last visit
+# What a statement is about, and who acts.
+POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in ("post_id", "topic_id", "actor_id"))
 
 
 class RoleType(sa.TypeDecorator[Role]):
@@ -1002,6 +1004,12 @@ class SoftDelete:
         return relationship("User", foreign_keys=[cls.deleted_by_id])
 
     @classmethod
+    def visible_to(cls, user: User) -> sa.Select[Self]:
+        """Select the things that a person may see."""
+        seen = sa.select(cls).where(cls.deleted_at.is_(None), cls.reachable())
+        return seen.params(viewer=user.id, now=utcnow())
+
+    @classmethod
     def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.READER, deleted: bool = False) -> Self:
         """Lock and return a thing that this person may change. With `deleted`, it may be in the recycle bin.
 
@@ -1033,17 +1041,13 @@ class SoftDelete:
     def _set_deleted(cls, actor: User, thing_id: int, deleted: bool) -> Self:
         thing = cls.get_for_change(actor, thing_id, deleted=True)
         if (thing.deleted_at is not None) != deleted:
-            thing.before_deletion(actor, deleted)
             thing.deleted_at, thing.deleted_by_id = (utcnow(), actor.id) if deleted else (None, None)
-            thing.record_deletion(actor, f"{type(thing).__name__.lower()}.{'deleted' if deleted else 'restored'}")
+            thing.after_deletion()
+            Activity.record(actor, f"{cls.__name__.lower()}.{'deleted' if deleted else 'restored'}", thing)
         return thing
 
-    def before_deletion(self, actor: User, deleted: bool) -> None:
-        """Do what a model needs before a thing is deleted or restored. Models override this."""
-
-    def record_deletion(self, actor: User, action: str) -> None:
-        """Record that a thing was deleted or restored. Models override this."""
-        Activity.record(actor, action, self)
+    def after_deletion(self) -> None:
+        """Do what a model needs after a thing was deleted or restored. Models override this."""
 
 
 # -- People ------------------------------------------------------------------------------------------------------------
@@ -2011,7 +2015,7 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
         """Select the topics that a person may see, in the team's order."""
-        return sa.select(cls).where(cls.visible()).order_by(cls.position, cls.id).params(viewer=user.id)
+        return super().visible_to(user).order_by(cls.position, cls.id)
 
     @classmethod
     def audiences(cls, user: User) -> dict[int, Any]:
@@ -2219,15 +2223,14 @@ class Topic(SoftDelete, db.Model):
     def editable_by(self, user: User) -> bool:
         return user.is_editor
 
-    def before_deletion(self, actor: User, deleted: bool) -> None:
-        """Raise `ValidationError` if the last open topic is deleted."""
-        if deleted:
+    def after_deletion(self) -> None:
+        """Raise `ValidationError` if the last open topic was deleted."""
+        if self.deleted_at:
             self._check_other_open("topic")
 
     def _check_other_open(self, field: str) -> None:
         """Raise `ValidationError` if this is the only open topic. Without one, some people would see no topic."""
-        others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id)
-        if not self.private and db.session.scalar(others.limit(1)) is None:
+        if not self.private and not count_of(Topic, Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id):
             raise ValidationError(field, "This is the only topic that everyone can see. Create another one first.")
 
     @classmethod
@@ -2426,11 +2429,6 @@ class Post(SoftDelete, db.Model):
     owner: Mapped[User | None] = relationship(foreign_keys=[owner_id])
 
     # -- queries
-
-    @classmethod
-    def visible_to(cls, user: User) -> sa.Select[Self]:
-        """Select the posts that a person may see."""
-        return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
 
     @classmethod
     def get_visible(cls, user: User, post_id: int) -> Self:
@@ -3123,17 +3121,7 @@ class Comment(SoftDelete, db.Model):
     @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
         """Whether the person bound as `viewer` may see a comment's post. The comment itself may be deleted."""
-        return sa.exists().where(Post.id == cls.post_id, Post.visible())
-
-    @classmethod
-    def visible_to(cls, user: User) -> sa.Select[Self]:
-        """Select the comments that a person may see: those of the posts that they may see."""
-        return (
-            sa.select(cls)
-            .join(Post, Post.id == cls.post_id)
-            .where(cls.deleted_at.is_(None), Post.visible())
-            .params(viewer=user.id, now=utcnow())
-        )
+        return cls.post.has(Post.visible())
 
     @classmethod
     def later_than(cls, comment: Comment) -> int | None:
@@ -3203,16 +3191,15 @@ class Comment(SoftDelete, db.Model):
         activity = Activity.record(actor, "comment.edited", comment)
         notify_mentioned(activity, comment, before)
 
-    def record_deletion(self, actor: User, action: str) -> None:
-        """Record it, and count the comments of its post again."""
+    def after_deletion(self) -> None:
+        """Count the comments of its post again."""
         self.recount(self.post_id)
-        Activity.record(actor, action, self)
 
     @classmethod
     def recount(cls, post_id: int) -> None:
         """Update a post: how many comments it has, when the newest one was written, and by whom."""
         db.session.flush()
-        db.session.connection().execute(COMMENT_COUNTS, {"commented_id": post_id})
+        db.session.connection().execute(COMMENT_COUNTS, {"post_id": post_id})
 
 
 sa.Index("uq_comments_author_id_form_id", Comment.author_id, Comment.form_id, unique=True)
@@ -3221,12 +3208,11 @@ sa.Index("ix_comments_post", Comment.post_id, Comment.deleted_at, Comment.id)
 # SQLite's index holds deleted comments only, so that a new comment does not have to be written to it.
 sa.Index("ix_comments_bin", Comment.deleted_at, Comment.id, sqlite_where=Comment.deleted_at.is_not(None))
 
-COMMENTED_ID = sa.bindparam("commented_id")
-COMMENTS_LEFT = sa.select(Comment).where(Comment.post_id == COMMENTED_ID, Comment.deleted_at.is_(None))
+COMMENTS_LEFT = sa.select(Comment).where(Comment.post_id == POST_ID, Comment.deleted_at.is_(None))
 NEWEST_COMMENT = COMMENTS_LEFT.order_by(Comment.id.desc()).limit(1)
 COMMENT_COUNTS = (
     sa.update(Post)
-    .where(Post.id == COMMENTED_ID)
+    .where(Post.id == POST_ID)
     .values(
         comment_count=COMMENTS_LEFT.with_only_columns(sa.func.count()).scalar_subquery(),
         last_comment_at=NEWEST_COMMENT.with_only_columns(Comment.created_at).scalar_subquery(),
@@ -3280,12 +3266,6 @@ class Attachment(SoftDelete, db.Model):
         of_comment = cls.comment.has(sa.and_(Comment.deleted_at.is_(None), Comment.reachable()))
         mine = sa.and_(cls.is_unused(), cls.uploader_id == VIEWER)
         return sa.or_(cls.person_id.is_not(None), cls.post.has(Post.visible()), of_comment, mine)
-
-    @classmethod
-    def visible_to(cls, user: User) -> sa.Select[Self]:
-        """Select the files that a person may see."""
-        seen = sa.select(cls).where(cls.deleted_at.is_(None), cls.reachable())
-        return seen.params(viewer=user.id, now=utcnow())
 
     @classmethod
     def unused_of(cls, user: User, ids: Iterable[int]) -> sa.Select[Self]:
@@ -3505,16 +3485,7 @@ def is_called(names: set[str]) -> sa.ColumnElement[bool]:
     if EVERYONE in names:
         return sa.true()
     grouped = sa.select(GroupMember.user_id).join(Group).where(Group.name_key.in_(names))
-    chosen = sa.select(Follow.state).where(Follow.user_id == User.id, Follow.topic_id == Topic.id)
-    state = chosen.correlate(User, Topic).scalar_subquery()
-    is_following = sa.case((state.is_(None), Topic.followed_by_default), else_=state == "following")
-    followed = sa.exists().where(Topic.slug.in_(names), is_following).correlate(User)
-    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), followed)
-
-
-def outdated_texts(model: type[Post] | type[Comment]) -> sa.Select[Any]:
-    """Select the posts, or comments, that an older version of the renderer rendered."""
-    return sa.select(model).where(model.renderer < RENDERER_VERSION)
+    return sa.or_(User.username_key.in_(names), User.id.in_(grouped), follows_topic(Topic.slug.in_(names)))
 
 
 def outdate_mentions(name: str) -> None:
@@ -3526,13 +3497,14 @@ def outdate_mentions(name: str) -> None:
 
 def count_outdated_texts() -> int:
     """Return how many posts and comments an older version of the renderer rendered."""
-    return sum(count_of(outdated_texts(model).subquery()) for model in (Post, Comment))
+    return sum(count_of(model, model.renderer < RENDERER_VERSION) for model in (Post, Comment))
 
 
 @transactional
 def rerender_some(model: type[Post] | type[Comment]) -> int:
     """Render some of the texts again that an older version rendered. Returns how many."""
-    texts = db.session.scalars(outdated_texts(model).order_by(model.id).limit(50).with_for_update()).all()
+    outdated = sa.select(model).where(model.renderer < RENDERER_VERSION).order_by(model.id).limit(50)
+    texts = db.session.scalars(outdated.with_for_update()).all()
     for text in texts:
         text.renderer = RENDERER_VERSION
         with contextlib.suppress(ValidationError):  # a text from before there was a limit stays as it was rendered
@@ -3558,14 +3530,6 @@ class Reaction(db.Model):
     at: Mapped[datetime] = mapped_column(Timestamp)
 
     @classmethod
-    def visible_to(cls, user: User, model: Any) -> sa.Select[Any]:
-        """Select the posts, or the comments, to which a person may react: those that others may see too."""
-        seen = sa.select(model)
-        if model is Comment:
-            seen = seen.join(Post, Post.id == Comment.post_id).where(Comment.deleted_at.is_(None))
-        return seen.where(Post.listed()).params(viewer=user.id, now=utcnow())
-
-    @classmethod
     @transactional
     def change(
         cls, actor: User, kind: str, given: bool, *, post_id: int | None = None, comment_id: int | None = None
@@ -3576,8 +3540,11 @@ class Reaction(db.Model):
         """
         if kind not in REACTIONS:
             raise ValidationError("kind", "Choose one of the reactions.")
-        user, model = User.acting(actor.id), Comment if comment_id else Post
-        thing = db.session.scalar(cls.visible_to(user, model).where(model.id == (comment_id or post_id)))
+        user = User.acting(actor.id)
+        if comment_id:
+            thing = db.session.scalar(Comment.visible_to(user).where(Comment.id == comment_id))
+        else:
+            thing = db.session.scalar(Post.visible_to(user).where(Post.id == post_id, Post.is_published()))
         if thing is None:
             raise NotVisible
         mine = {"user_id": user.id, "kind": kind, "post_id": post_id, "comment_id": comment_id}
@@ -3841,10 +3808,10 @@ class Follow(db.Model):
     # -- queries
 
     @classmethod
-    def of_viewer(cls, thing: sa.ColumnElement[bool]) -> sa.Label[Any]:
-        """A column: how the person bound as `viewer` follows `thing`, such as `Follow.post_id == Post.id`, or NULL."""
-        mine = sa.select(cls.state).where(cls.user_id == VIEWER, thing)
-        return mine.correlate_except(cls).scalar_subquery().label("follows")
+    def of_viewer(cls) -> sa.Label[Any]:
+        """A column of a post: how the person bound as `viewer` follows it, or NULL."""
+        mine = sa.select(cls.state).where(cls.user_id == VIEWER, cls.post_id == Post.id).correlate(Post)
+        return mine.scalar_subquery().label("follows")
 
     # -- actions
 
@@ -4020,14 +3987,12 @@ class Notification(db.Model):
     @classmethod
     def visible(cls, person: Any = None) -> sa.ColumnElement[bool]:
         """Whether a `person`, or else the one bound as `viewer`, still sees what a notification is about."""
-        post = sa.exists().where(Post.id == cls.post_id, Post.shown_to(person)).correlate_except(Post)
-        return sa.and_(post, cls.has_its_comment())
+        return sa.and_(cls.post.has(Post.shown_to(person)), cls.has_its_comment())
 
     @classmethod
     def has_its_comment(cls) -> sa.ColumnElement[bool]:
         """Whether the comment that a notification is about, if any, is not deleted."""
-        kept = sa.exists().where(Comment.id == cls.comment_id, Comment.deleted_at.is_(None)).correlate_except(Comment)
-        return sa.or_(cls.comment_id.is_(None), kept)
+        return sa.or_(cls.comment_id.is_(None), cls.comment.has(Comment.deleted_at.is_(None)))
 
     @classmethod
     def unread_of(cls, person: Any) -> sa.ScalarSelect[int]:
@@ -4053,8 +4018,8 @@ class Notification(db.Model):
     @classmethod
     def choices(cls, user: User) -> dict[str, str]:
         """Return how a person wants to be notified of each kind."""
-        chosen = db.session.scalars(sa.select(NotificationChoice).where(NotificationChoice.user_id == user.id))
-        return DEFAULT_WAYS | {choice.kind: choice.way for choice in chosen}
+        chosen = sa.select(NotificationChoice.kind, NotificationChoice.way).filter_by(user_id=user.id)
+        return DEFAULT_WAYS | dict(db.session.execute(chosen).all())
 
     @classmethod
     def offered_choices(cls, user: User) -> dict[str, str]:
@@ -4103,8 +4068,8 @@ class Notification(db.Model):
     @classmethod
     def read(cls, user_id: int, at: datetime, *which: sa.ColumnElement[bool]) -> None:
         """Mark a person's notifications as read, or those for which `which` holds, in the caller's transaction."""
-        unread = sa.update(cls).where(cls.user_id == user_id, cls.read_at.is_(None), *which).values(read_at=at)
-        db.session.execute(unread, execution_options={"synchronize_session": False})
+        unread = sa.update(cls).where(cls.user_id == user_id, cls.read_at.is_(None), *which)
+        db.session.execute(unread.values(read_at=at))
 
     @classmethod
     def take_back(cls, actor: User, thing: Post | Comment, reaction: str) -> None:
@@ -4119,10 +4084,9 @@ class Notification(db.Model):
 
 sa.Index("uq_notifications_user_id_activity_id", Notification.user_id, Notification.activity_id, unique=True)
 sa.Index(
-    "ix_notifications_unread",
-    *(Notification.user_id, Notification.read_at, Notification.post_id),
+    "ix_notifications_unread", Notification.user_id, Notification.read_at, Notification.post_id,
     sqlite_where=Notification.read_at.is_(None),
-)
+)  # fmt: skip
 
 
 class NotificationGroup(NamedTuple):
@@ -4132,10 +4096,6 @@ class NotificationGroup(NamedTuple):
     oldest: Notification
     is_unread: bool
     who: str
-
-    @property
-    def said(self) -> str:
-        return self.newest.said
 
     @property
     def address(self) -> str:
@@ -4154,11 +4114,16 @@ def follows(state: str, thing: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]
     return User.id.in_(sa.select(Follow.user_id).where(thing, Follow.state == state))
 
 
-POST_ID, TOPIC_ID, ACTOR_ID = (sa.bindparam(name, type_=sa.Integer) for name in ("post_id", "topic_id", "actor_id"))
+def follows_topic(which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether a `User` follows a `Topic` for which `which` holds, because they chose to or by default."""
+    chosen = sa.select(Follow.state).where(Follow.user_id == User.id, Follow.topic_id == Topic.id)
+    state = chosen.correlate(User, Topic).scalar_subquery()
+    is_following = sa.case((state.is_(None), Topic.followed_by_default), else_=state == "following")
+    return sa.exists().where(which, is_following).correlate(User)
+
+
 FOLLOWS_POST = follows("following", Follow.post_id == POST_ID)
-CHOSE_TOPIC = User.id.in_(sa.select(Follow.user_id).where(Follow.topic_id == TOPIC_ID))
-FOLLOWED_BY_DEFAULT = sa.exists().where(Topic.id == TOPIC_ID, Topic.followed_by_default)
-FOLLOWS_TOPIC = sa.or_(follows("following", Follow.topic_id == TOPIC_ID), sa.and_(FOLLOWED_BY_DEFAULT, ~CHOSE_TOPIC))
+FOLLOWS_TOPIC = follows_topic(Topic.id == TOPIC_ID)
 MUTED_TOPIC = sa.and_(follows("muted", Follow.topic_id == TOPIC_ID), ~FOLLOWS_POST)
 MUTED = sa.or_(follows("muted", Follow.post_id == POST_ID), MUTED_TOPIC)
 KIND = sa.bindparam("kind", type_=sa.String)
@@ -4273,7 +4238,7 @@ class OutgoingMail(db.Model):
             return ()
         told = sa.select(Notification).where(Notification.mail_id == self.id, Notification.read_at.is_(None))
         told = told.where(Notification.visible()).order_by(Notification.id)
-        return db.session.scalars(told, {"viewer": self.user_id, "now": utcnow()}).all()
+        return db.session.scalars(told, {"viewer": self.user_id}).all()
 
     # -- predicates
 
@@ -4406,16 +4371,21 @@ class Setting(db.Model):
         User.acting(actor.id, Role.ADMIN)
         Site(**values)  # checks the names
         before = cls.read()._asdict()
-        database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
+        cls._write(values)
         changes = {name: (before[name], new) for name, new in values.items() if before[name] != new}
         Activity.record(actor, "settings.changed", ("setting", 0), changes=changes)
+
+    @classmethod
+    def _write(cls, values: Mapping[str, str]) -> None:
+        """Write some rows, as part of an action."""
+        database.upsert(cls, [{"name": name, "value": value} for name, value in values.items()])
 
     @classmethod
     @transactional
     def set_logo(cls, actor: User, content: bytes) -> None:
         """Show this picture beside the site's name; an empty one removes it."""
         cls.change(actor, logo=utcnow().isoformat() if content else "")
-        database.upsert(cls, [{"name": LOGO_PICTURE, "value": base64.b64encode(content).decode()}])
+        cls._write({LOGO_PICTURE: base64.b64encode(content).decode()})
 
     @classmethod
     def logo(cls) -> bytes:
@@ -4431,7 +4401,7 @@ class Setting(db.Model):
             words = f"The site is already set up. To get back into an account: {FLASK} create-admin"
             raise ValidationError("token", words)
         token = secrets.token_urlsafe(24)
-        database.upsert(cls, [{"name": "setup_token", "value": hash_token(token)}])
+        cls._write({"setup_token": hash_token(token)})
         return token
 
     @classmethod
@@ -4685,14 +4655,13 @@ class Bin:
 
     @classmethod
     def things(cls, kind: str) -> sa.Select[Any]:
-        """Select the things of one kind in the bin that the person bound as `viewer` may see."""
-        model = BIN_MODELS[kind]
-        return sa.select(model).where(model.deleted_at.is_not(None), model.reachable(), cls.is_own(model))
+        """Select the things of one kind in the bin that the person bound as `viewer` may see.
 
-    @staticmethod
-    def is_own(model: Any) -> sa.ColumnElement[bool]:
-        """Whether the bin shows a thing: it never shows a person's picture."""
-        return Attachment.person_id.is_(None) if model is Attachment else sa.true()
+        The bin does not show the pictures that people had before.
+        """
+        model = BIN_MODELS[kind]
+        things = sa.select(model).where(model.deleted_at.is_not(None), model.reachable())
+        return things.where(Attachment.person_id.is_(None)) if model is Attachment else things
 
     @classmethod
     def empty(cls, actor: User | None, until: datetime) -> int:
@@ -4711,10 +4680,11 @@ class Bin:
     def _empty_batch(cls, actor: User | None, kind: str, until: datetime) -> int:
         """Delete up to `BIN_BATCH` things of a kind, and by foreign keys what belongs to them. Returns how many."""
         model = BIN_MODELS[kind]
-        if actor is None:
-            things = sa.select(model).where(model.deleted_at.is_not(None), cls.is_own(model))
-        else:
-            things = cls.things(kind).params(viewer=User.acting(actor.id, Role.ADMIN).id, now=utcnow())
+        things = sa.select(model)
+        if actor is not None:
+            things = cls.things(kind).params(viewer=User.acting(actor.id, Role.ADMIN).id)
+        elif model is Topic:  # the address of a merged topic leads to the other one for good
+            things = things.where(Topic.merged_into_id.is_(None))
         ids = things.with_only_columns(model.id).where(model.deleted_at <= until).order_by(model.id).limit(BIN_BATCH)
         found = db.session.scalars(ids.with_for_update()).all()
         if kind == "topic" and found:  # first the posts of a topic, so that no transaction is huge
@@ -4722,9 +4692,7 @@ class Bin:
             if held := db.session.scalars(posts).all():
                 model, found = Post, held
         if found:
-            db.session.execute(
-                sa.delete(model).where(model.id.in_(found)), execution_options={"synchronize_session": False}
-            )
+            db.session.execute(sa.delete(model).where(model.id.in_(found)))
             Activity.record(actor, "bin.emptied", ("bin", 0), f"{plural(len(found), 'item')} deleted permanently")
         return len(found)
 
@@ -4863,28 +4831,29 @@ class JobRun(db.Model):
 
         An `actor` is the administrator who asked for it.
         """
-        now, lease = utcnow(), secrets.token_hex(16)
+        now = utcnow()
         database.insert_if_absent(cls, name=name, due_at=now, lease="", result="", failures=0)
-        free = sa.or_(cls.lease == "", cls.leased_until < now)
+        run = db.session.get_one(cls, name, with_for_update=True)
         # A job that began in the future did so before the clock was set back.
-        due = sa.or_(cls.due_at <= now, cls.started_at > now + JOB_LEASE)
-        statement = sa.update(cls).where(cls.name == name, free, sa.true() if early else due)
-        statement = statement.values(lease=lease, leased_until=now + JOB_LEASE, started_at=now, ended_at=None)
-        taken: Any = db.session.execute(statement)
-        if taken.rowcount == 1 and actor is not None:
+        is_due = early or run.due_at <= now or (run.started_at and run.started_at > now + JOB_LEASE)
+        if not is_due or (run.leased_until and run.leased_until >= now):
+            return None
+        run.lease, run.leased_until, run.started_at, run.ended_at = secrets.token_hex(16), now + JOB_LEASE, now, None
+        if actor is not None:
             Activity.record(User.acting(actor.id, Role.ADMIN), "job.run", ("job", 0), name)
-        return lease if taken.rowcount == 1 else None
+        return run.lease
 
     @classmethod
     @transactional
     def finish(cls, name: str, lease: str, every: timedelta, result: str, failed: bool) -> None:
         """Record how a job went and when it is due again: soon after a failure, and later after each further one."""
-        now = utcnow()
-        mine = sa.and_(cls.name == name, cls.lease == lease)  # not if another process took the job over
-        failures = (db.session.scalar(sa.select(cls.failures).where(mine)) or 0) + 1 if failed else 0
-        pause = min(every, JOB_RETRY * 2 ** min(failures - 1, 10)) if failed else every
-        ended = sa.update(cls).where(mine).values(lease="", leased_until=None, ended_at=now, due_at=now + pause)
-        db.session.execute(ended.values(result=result[:200], failures=failures))
+        run, now = db.session.get_one(cls, name, with_for_update=True), utcnow()
+        if run.lease != lease:  # another process took the job over
+            return
+        run.failures = run.failures + 1 if failed else 0
+        pause = min(every, JOB_RETRY * 2 ** min(run.failures - 1, 10)) if failed else every
+        run.lease, run.leased_until, run.ended_at, run.due_at = "", None, now, now + pause
+        run.result = result[:200]
 
     @property
     def took(self) -> str:
@@ -4955,18 +4924,21 @@ CARD = (
     .join(Post.topic)
     .where(Post.listed())
 )
-CURRENT_NEWS = CARD.where(Post.kind == "news", Post.current())
-NEWS = database.in_table_order(CURRENT_NEWS, {Post: "ix_posts_news", Topic: "PRIMARY"})
+
+
+def cards(index: str, *which: sa.ColumnElement[bool]) -> Statement:
+    """Select the cards of some posts. MySQL reads the posts by this index, and then their topics."""
+    return database.in_table_order(CARD.where(*which), {Post: index, Topic: "PRIMARY"})
+
+
+NEWS = cards("ix_posts_news", Post.kind == "news", Post.current())
 PINNED = (
-    database.in_table_order(CURRENT_NEWS, {Post: "ix_posts_pinned", Topic: "PRIMARY"})
-    .where(Post.pinned_at.is_not(None), Post.is_pinned_now())
+    cards("ix_posts_pinned", Post.kind == "news", Post.current(), Post.pinned_at.is_not(None), Post.is_pinned_now())
     .order_by(Post.pinned_at.desc(), Post.id.desc())
     .limit(PINNED_MAX)
 )
-NEWS_OF_TOPIC = CARD.where(Post.topic_id == sa.bindparam("topic_id"), Post.kind == "news")
-TOPIC_POSTS = database.in_table_order(NEWS_OF_TOPIC, {Post: "ix_posts_topic", Topic: "PRIMARY"})
-BY_AUTHOR = CARD.where(Post.author_id == sa.bindparam("author_id"))
-AUTHOR_POSTS = database.in_table_order(BY_AUTHOR, {Post: "ix_posts_author", Topic: "PRIMARY"})
+TOPIC_POSTS = cards("ix_posts_topic", Post.topic_id == TOPIC_ID, Post.kind == "news")
+AUTHOR_POSTS = cards("ix_posts_author", Post.author_id == sa.bindparam("author_id"))
 
 OWNER = aliased(User)
 OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.is_active)
@@ -4974,29 +4946,27 @@ POST_COLUMNS = [column for column in sa.inspect(Post).columns if column.key != "
 POST_PAGE = (
     sa.select(*POST_COLUMNS, *AUTHOR, *TOPIC)
     .add_columns(OWNER.name.label("owner_name"), OWNER.username.label("owner_username"))
-    .add_columns(*Acknowledgement.of_viewer(), ReadMark.of_viewer(), Follow.of_viewer(Follow.post_id == Post.id))
+    .add_columns(*Acknowledgement.of_viewer(), ReadMark.of_viewer(), Follow.of_viewer())
     .add_columns(Post.unseen().label("is_unseen"), UNREAD_KINDS.label("unread_kinds"))
     .join(Post.author)
     .join(Post.topic)
     .outerjoin(OWNER, OWNER_IS_HERE)
-    .where(Post.visible(), Post.id == sa.bindparam("post_id"))
+    .where(Post.visible(), Post.id == POST_ID)
 )
 COMMENTS = (
     sa.select(Comment.id, Comment.html, Comment.created_at, Comment.edited_at, Comment.author_id)
     .add_columns(*AUTHOR)
     .join(Comment.author)
-    .where(Comment.post_id == sa.bindparam("post_id"), Comment.deleted_at.is_(None))
+    .where(Comment.post_id == POST_ID, Comment.deleted_at.is_(None))
 )
 REACTIONS_GIVEN = (
     sa.select(Reaction.comment_id, Reaction.kind, Reaction.user_id, User.name)
     .join(User, User.id == Reaction.user_id)
-    .where(sa.or_(Reaction.post_id == sa.bindparam("post_id"), Reaction.comment_id.in_(sa.bindparam("comment_ids"))))
+    .where(sa.or_(Reaction.post_id == POST_ID, Reaction.comment_id.in_(sa.bindparam("comment_ids"))))
     .order_by(Reaction.id)
 )
 FILES_OF_POST = (
-    sa.select(Attachment)
-    .where(Attachment.post_id == sa.bindparam("post_id"), Attachment.deleted_at.is_(None))
-    .order_by(Attachment.id)
+    sa.select(Attachment).where(Attachment.post_id == POST_ID, Attachment.deleted_at.is_(None)).order_by(Attachment.id)
 )
 
 EDITOR = aliased(User)
@@ -5073,10 +5043,10 @@ SETTINGS = sa.select(Setting.name, Setting.value).where(Setting.name != LOGO_PIC
 
 BY_NAME = (User.name_key.asc(), User.id.asc())
 ALL_PEOPLE = sa.select(
-    *(User.id, User.name, User.username, User.email, *(getattr(User, name) for name in PROFILE_FIELDS)),
-    *(User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id),
-    *(User.role, User.deactivated_at, User.awaits_approval, User.last_active_at, User.erased_at),
-)
+    User.id, User.name, User.username, User.email, *(getattr(User, name) for name in PROFILE_FIELDS),
+    User.away_from, User.away_until, User.timezone, User.name_key, User.lookup, User.picture_id,
+    User.role, User.deactivated_at, User.awaits_approval, User.last_active_at, User.erased_at,
+)  # fmt: skip
 PEOPLE = ALL_PEOPLE.where(User.is_active)
 
 
@@ -7448,7 +7418,7 @@ def react(post_id: int) -> ResponseReturnValue:
     address = f"/posts/{post_id}"
     if request.method == "POST":
         return change_reaction(address, f"{address}#reactions-posts-{post_id}", post_id=post_id)
-    post = db.one_or_404(Reaction.visible_to(current_user, Post).where(Post.id == post_id))
+    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id, Post.is_published()))
     return reactions_page(reactions_of(post_id)[None], address, post.title)
 
 
@@ -7459,7 +7429,7 @@ def react_comment(comment_id: int) -> ResponseReturnValue:
     address = f"/comments/{comment_id}"
     if request.method == "POST":
         return change_reaction(address, address, comment_id=comment_id)
-    target = db.one_or_404(Reaction.visible_to(current_user, Comment).where(Comment.id == comment_id))
+    target = seen(Comment, comment_id)
     return reactions_page(reactions_of(None, [comment_id])[comment_id], address, plain_text(target.html))
 
 
@@ -9014,7 +8984,9 @@ def tell_limit(response: Response) -> Response:
     if limit := limiter.current_limit:
         wait = 1 + int(limit.reset_at - time.time())
         told = {"RateLimit-Limit": limit.limit.amount, "RateLimit-Remaining": limit.remaining, "RateLimit-Reset": wait}
-        response.headers.update(told | {"Retry-After": wait} if limit.breached else told)
+        response.headers.update(told)
+        if limit.breached:
+            response.retry_after = wait
     return response
 
 
@@ -9709,12 +9681,14 @@ def ready() -> ResponseReturnValue:
     try:
         database.check_ready()
         check_writing()
+        is_full = shutil.disk_usage(database.data_folder()).free < DISK_FULL
+        reason = "The disk is full." if is_full else ""
     except database.SchemaError as error:
-        return jsonify(status="unready", reason=error.message), 503, {"Retry-After": "30"}
+        reason = error.message
     except (SQLAlchemyError, database.DatabaseBusy):
-        return jsonify(status="unready", reason="The database does not answer."), 503, {"Retry-After": "5"}
-    if shutil.disk_usage(database.data_folder()).free < DISK_FULL:
-        return jsonify(status="unready", reason="The disk is full."), 503, {"Retry-After": "30"}
+        reason = "The database does not answer."
+    if reason:
+        return jsonify(status="unready", reason=reason), 503, {"Retry-After": "5"}
     return jsonify(status="ok")
 
 
@@ -9809,9 +9783,6 @@ def samples(metric: Collector, ending: str) -> dict[tuple[str, ...], float]:
 # == 8. Template filters and context ===================================================================================
 # ======================================================================================================================
 
-WEEKDAYS = tuple(calendar.day_name)
-MONTHS = tuple(calendar.month_name)
-
 
 def zone_of(name: str) -> ZoneInfo:
     """Return a time zone by its name, or the site's for an empty name."""
@@ -9822,21 +9793,25 @@ def ago(moment: datetime | None) -> Markup | str:
     """Return a stored time in words ('2 hours ago', 'yesterday', 'Monday') that show the full date as a tooltip."""
     if moment is None:
         return "never"
-    return _ago(moment, *clock())
+    return _ago(moment, g.now.replace(second=0, microsecond=0), viewer_zone())
 
 
-def clock() -> tuple[datetime, ZoneInfo]:
-    """Return the current minute in UTC, and the time zone of this request's person."""
-    if "clock" not in g:
+def viewer_zone() -> ZoneInfo:
+    """Return the time zone of this request's person."""
+    if "zone" not in g:
         viewer = signed_in_user()
-        g.clock = g.now.replace(second=0, microsecond=0), viewer.zone if viewer else zone_of("")
-    return g.clock
+        g.zone = viewer.zone if viewer else zone_of("")
+    return g.zone
+
+
+def in_zone(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Return a stored time as a clock in a time zone shows it."""
+    return moment.replace(tzinfo=UTC).astimezone(zone)
 
 
 def today() -> date:
     """Return today's date in the person's zone."""
-    minute, zone = clock()
-    return minute.replace(tzinfo=UTC).astimezone(zone).date()
+    return local(g.now).date()
 
 
 def is_away(person: Any) -> bool:
@@ -9860,12 +9835,12 @@ def absence(person: Any) -> str:
 
 def day_in(zone: str) -> date:
     """Return today's date for somebody who chose that time zone."""
-    return clock()[0].replace(tzinfo=UTC).astimezone(zone_of(zone)).date()
+    return in_zone(g.now, zone_of(zone)).date()
 
 
 def in_site_zone(moment: datetime) -> datetime:
     """Return a stored time as the site's clock shows it."""
-    return moment.replace(tzinfo=UTC).astimezone(zone_of(""))
+    return in_zone(moment, zone_of(""))
 
 
 def site_day(moment: datetime) -> date:
@@ -9875,12 +9850,12 @@ def site_day(moment: datetime) -> date:
 
 def local(moment: datetime) -> datetime:
     """Return a stored time in this person's zone."""
-    return moment.replace(tzinfo=UTC).astimezone(clock()[1]).replace(tzinfo=None)
+    return in_zone(moment, viewer_zone()).replace(tzinfo=None)
 
 
 def as_utc(moment: datetime) -> datetime:
     """Return a time that a person typed in their own zone as it is stored."""
-    return moment.replace(tzinfo=clock()[1]).astimezone(UTC).replace(tzinfo=None)
+    return moment.replace(tzinfo=viewer_zone()).astimezone(UTC).replace(tzinfo=None)
 
 
 def end_of_day(day: date | None) -> datetime | None:
@@ -9896,14 +9871,14 @@ def last_day(moment: datetime | None) -> date | None:
 def moment_in_words(moment: datetime) -> str:
     """Return a time to come in words: 'Thursday 3 December, 12:30'."""
     shown = local(moment)
-    return f"{WEEKDAYS[shown.weekday()]} {_day(shown.date(), g.now.year)}, {shown:%H:%M}"
+    return f"{shown:%A} {day_in_words(shown.date())}, {shown:%H:%M}"
 
 
 @functools.lru_cache(maxsize=2048)
 def _ago(moment: datetime, minute: datetime, zone: ZoneInfo) -> Markup:
     """Return the words that `ago` shows. They are the same for a whole minute, so they can be kept."""
-    local, now = (time.replace(tzinfo=UTC).astimezone(zone) for time in (moment, minute))
-    full = f"{WEEKDAYS[local.weekday()]} {local.day} {MONTHS[local.month]} {local.year}, {local:%H:%M}"
+    local, now = in_zone(moment, zone), in_zone(minute, zone)
+    full = f"{local:%A} {local.day} {local:%B %Y, %H:%M}"
     words = _in_words(minute - moment, (now.date() - local.date()).days, local.date(), now.year)
     return Markup(f'<time datetime="{moment.isoformat(timespec="seconds")}Z" title="{full}">{words}</time>')
 
@@ -9918,16 +9893,16 @@ def _in_words(passed: timedelta, days: int, day: date, this_year: int) -> str:
         return f"{plural(minutes // 60, 'hour')} ago"
     if days == 1:
         return "yesterday"
-    return WEEKDAYS[day.weekday()] if days < 7 else _day(day, this_year)
+    return f"{day:%A}" if days < 7 else _day(day, this_year)
 
 
 def _day(day: date, this_year: int) -> str:
-    return f"{day.day} {MONTHS[day.month]}" + (f" {day.year}" if day.year != this_year else "")
+    return f"{day.day} {day:%B}" + (f" {day.year}" if day.year != this_year else "")
 
 
 def day_in_words(day: date) -> str:
     """Return a date in words: '2 December', with the year unless it is this one."""
-    return _day(day, g.now.year)
+    return _day(day, today().year)
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
@@ -9946,10 +9921,11 @@ def file_size(count: int) -> str:
     """Return the size of a file in words: '640 bytes', '12 KB', '3.4 MB', as Windows and MAX_UPLOAD_MB count."""
     if count < 1000:
         return plural(count, "byte")
-    units = (("KB", 1024), ("MB", MEGABYTE), ("GB", 1024 * MEGABYTE))
-    name, one = next(named for named in units if count < named[1] * 999.5)
-    size = count / one
-    return f"{size:.{1 if size < 9.95 else 0}f} {name}"
+    size, unit = count / 1024, "KB"
+    for larger in ("MB", "GB"):
+        if size >= 999.5:
+            size, unit = size / 1024, larger
+    return f"{size:.{1 if size < 9.95 else 0}f} {unit}"
 
 
 def hue(number: int) -> int:
@@ -10021,7 +9997,7 @@ WRITING_KEYS = (
 
 def asset(endpoint: str, filename: str) -> str:
     """Return the address of a static file. A hash of its content lets browsers keep it for a year."""
-    holder = current_app.blueprints[endpoint.partition(".")[0]] if "." in endpoint else current_app
+    holder = current_app.blueprints.get(endpoint.partition(".")[0], current_app)
     digest = static_hash.__wrapped__ if current_app.debug else static_hash
     return url_for(endpoint, filename=filename, v=digest(Path(str(holder.static_folder), filename)))
 
@@ -10041,24 +10017,17 @@ def register_template_helpers(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     if app.testing or app.debug:
         app.jinja_env.undefined = StrictUndefined  # a misspelt name is an error, not an empty string
-    filters = (ago, absence, plural, initials, hue, file_size, without_files, validation_words)
+    filters = (
+        ago, absence, local, last_day, plural, initials, hue, file_size,
+        without_files, for_mail, marked, snippet, qr_code, validation_words,
+    )  # fmt: skip
     helpers = (
-        icon,
-        asset,
-        cached_part,
-        page_header,
-        difference,
-        depth_first,
-        first_step,
-        may_use_password,
-        people_waiting,
-    )
-    app.jinja_env.filters.update({function.__name__: function for function in filters}, day=day_in_words)
-    app.jinja_env.filters.update(marked=marked, snippet=snippet, local=local)
-    app.jinja_env.filters.update(for_mail=for_mail, qr_code=qr_code)
-    app.jinja_env.filters.update(moment=moment_in_words, last_day=last_day)
-    app.jinja_env.globals.update({function.__name__: function for function in helpers}, Role=Role)
-    app.jinja_env.globals.update(FLASK=FLASK, KEYS=KEYS, REACTIONS=REACTIONS, WRITING_KEYS=WRITING_KEYS)
+        icon, asset, cached_part, page_header, difference, depth_first, first_step, may_use_password, people_waiting,
+    )  # fmt: skip
+    app.jinja_env.filters.update({function.__name__: function for function in filters})
+    app.jinja_env.filters.update(day=day_in_words, moment=moment_in_words)
+    app.jinja_env.globals.update({function.__name__: function for function in helpers})
+    app.jinja_env.globals.update(FLASK=FLASK, KEYS=KEYS, REACTIONS=REACTIONS, Role=Role, WRITING_KEYS=WRITING_KEYS)
     app.context_processor(template_context)
 
 
@@ -10576,7 +10545,8 @@ def unsubscribe_signer() -> URLSafeSerializer:
 
 def write_mail(mail: OutgoingMail, told: Sequence[Notification]) -> EmailMessage:
     """Return an email about these notifications. Raises as `compose` does."""
-    domain, base, g.now = sender_domain(), site_address(current_app.config), utcnow()
+    domain, base = sender_domain(), site_address(current_app.config)
+    g.now, g.zone = utcnow(), mail.user.zone
     if mail.kind in ACCOUNT_MAILS:
         link = f"/reset/{ResetLink.create(mail.user_id)}" if mail.kind == "reset" else ""
         return compose(mail.user, "mail/account.html", {}, kind=mail.kind, about=MAIL_KINDS[mail.kind], link=link)

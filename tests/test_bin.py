@@ -333,3 +333,20 @@ def test_a_picture_of_a_person_that_was_taken_away_is_in_no_bin(people, sign_in)
             or viewer is people.member
         )
     assert "There is nothing of this type in the bin" in shown(sign_in(people.admin), "file")
+
+
+def test_a_picture_that_a_person_had_before_leaves_the_site_with_what_else_is_old(app, people, sign_in):
+    member = sign_in(people.member)
+    for name in ("before.png", "now.png"):
+        typed = {
+            "name": "Member",
+            "email": people.member.email,
+            "stand_in_id": "",
+            "upload": (BytesIO(picture()), name),
+        }
+        assert member.submit("/account", typed).status_code == 303
+    pictures = sa.select(sa.func.count()).where(Attachment.person_id == people.member.id)
+    with app.app_context():
+        assert (Bin.empty(None, utcnow() - timedelta(days=1)), value(pictures)) == (0, 2)
+        assert (Bin.empty(None, utcnow()), value(pictures.where(Attachment.deleted_at.is_(None)))) == (1, 1)
+        assert value(pictures) == 1

@@ -127,10 +127,9 @@ def test_check_notices_a_secret_key_that_others_can_read(app, people, run):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-@pytest.mark.parametrize("secret", ["MAIL_PASSWORD", "OIDC_CLIENT_SECRET", "SECRET_KEY", "RATELIMIT_STORAGE_URI"])
-def test_check_notices_data_and_settings_that_others_can_read(app, people, run, monkeypatch, tmp_path, secret):
+def test_check_notices_data_and_settings_that_others_can_read(app, people, run, monkeypatch, tmp_path):
     folder = Path(app.config["DATA_DIR"])
-    (tmp_path / ".env").write_text(f"{secret}=secret", encoding="utf-8")
+    (tmp_path / ".env").write_text("OIDC_CLIENT_SECRET=secret", encoding="utf-8")
     (tmp_path / ".env").chmod(0o644)
     monkeypatch.setattr(corkboard, "PROJECT_DIR", tmp_path)
     folder.chmod(0o755)

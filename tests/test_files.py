@@ -1160,6 +1160,7 @@ def test_an_upload_without_a_file_is_refused(people, sign_in):
 @pytest.mark.parametrize(("count", "said"), [
     (0, "no bytes"), (1, "1 byte"), (999, "999 bytes"), (1024, "1.0 KB"), (12_345, "12 KB"), (3_600_000, "3.4 MB"),
     (1_048_575, "1.0 MB"), (25 * 2**20, "25 MB"), (20 * 2**20, "20 MB"), (2_700_000_000, "2.5 GB"),
+    (3 * 2**40, "3072 GB"),
 ])  # fmt: skip
 def test_a_size_is_told_in_words(count, said):
     assert corkboard.file_size(count) == said

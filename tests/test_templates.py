@@ -96,6 +96,13 @@ def test_a_day_is_told_with_its_year_only_when_it_is_another(app):
         assert day_in_words(date(2027, 1, 2)) == "2 January 2027"
 
 
+def test_the_year_that_is_not_told_is_the_readers(app):
+    with app.test_request_context():
+        corkboard.g.now, corkboard.g.zone = datetime(2026, 12, 31, 12, 0), ZoneInfo("Pacific/Auckland")
+        assert day_in_words(date(2027, 1, 1)) == "1 January"
+        assert day_in_words(date(2026, 12, 31)) == "31 December 2026"
+
+
 @pytest.mark.parametrize(("count", "said"), [
     (0, "no comments"), (1, "1 comment"), (2, "2 comments"), (1000, "1,000 comments"), (21, "21 comments"),
 ])  # fmt: skip

@@ -13,7 +13,19 @@ from conftest import add_person, add_post, add_topic, together
 from test_posts import again, count, ids_in
 from world import set_columns
 
-from app import TOPICS_SHOWN, Activity, NotVisible, Post, Role, Topic, TopicMember, User, ValidationError, utcnow
+from app import (
+    TOPICS_SHOWN,
+    Activity,
+    NotVisible,
+    Post,
+    Role,
+    Topic,
+    TopicMember,
+    User,
+    ValidationError,
+    empty_bin,
+    utcnow,
+)
 from database import db
 
 pytestmark = pytest.mark.usefixtures("cheap_hashes")
@@ -179,6 +191,14 @@ def test_a_merged_topic_leads_to_the_one_it_went_into(people, topics, sign_in):
         assert (answer.status_code, answer.location) == (301, "/topics/everyone")
     assert browser.get(f"/admin/topics/{garden.id}").status_code == 404
     assert post.id in ids_in(browser.get("/topics/everyone").text)
+
+
+def test_the_old_address_of_a_topic_leads_to_the_other_one_for_good(people, topics, sign_in):
+    garden = add_topic(people.editor, "Garden")
+    Topic.merge(people.editor, garden.id, topics.open.id)
+    set_columns(Topic, garden.id, deleted_at=utcnow() - timedelta(days=400))
+    assert empty_bin() == 0
+    assert sign_in(people.reader).get("/topics/garden").location == "/topics/everyone"
 
 
 def test_a_topic_is_not_merged_into_itself_or_into_one_that_is_not_seen(people, topics, sign_in):
