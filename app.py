@@ -1002,6 +1002,12 @@ class SoftDelete:
         return relationship("User", foreign_keys=[cls.deleted_by_id])
 
     @classmethod
+    def visible_to(cls, user: User) -> sa.Select[Self]:
+        """Select the things that a person may see."""
+        seen = sa.select(cls).where(cls.deleted_at.is_(None), cls.reachable())
+        return seen.params(viewer=user.id, now=utcnow())
+
+    @classmethod
     def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.READER, deleted: bool = False) -> Self:
         """Lock and return a thing that this person may change. With `deleted`, it may be in the recycle bin.
 
@@ -1033,17 +1039,13 @@ class SoftDelete:
     def _set_deleted(cls, actor: User, thing_id: int, deleted: bool) -> Self:
         thing = cls.get_for_change(actor, thing_id, deleted=True)
         if (thing.deleted_at is not None) != deleted:
-            thing.before_deletion(actor, deleted)
             thing.deleted_at, thing.deleted_by_id = (utcnow(), actor.id) if deleted else (None, None)
-            thing.record_deletion(actor, f"{type(thing).__name__.lower()}.{'deleted' if deleted else 'restored'}")
+            thing.after_deletion()
+            Activity.record(actor, f"{cls.__name__.lower()}.{'deleted' if deleted else 'restored'}", thing)
         return thing
 
-    def before_deletion(self, actor: User, deleted: bool) -> None:
-        """Do what a model needs before a thing is deleted or restored. Models override this."""
-
-    def record_deletion(self, actor: User, action: str) -> None:
-        """Record that a thing was deleted or restored. Models override this."""
-        Activity.record(actor, action, self)
+    def after_deletion(self) -> None:
+        """Do what a model needs after a thing was deleted or restored. Models override this."""
 
 
 # -- People ------------------------------------------------------------------------------------------------------------
@@ -2013,7 +2015,7 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
         """Select the topics that a person may see, in the team's order."""
-        return sa.select(cls).where(cls.visible()).order_by(cls.position, cls.id).params(viewer=user.id)
+        return super().visible_to(user).order_by(cls.position, cls.id)
 
     @classmethod
     def audiences(cls, user: User) -> dict[int, Any]:
@@ -2221,15 +2223,14 @@ class Topic(SoftDelete, db.Model):
     def editable_by(self, user: User) -> bool:
         return user.is_editor
 
-    def before_deletion(self, actor: User, deleted: bool) -> None:
-        """Raise `ValidationError` if the last open topic is deleted."""
-        if deleted:
+    def after_deletion(self) -> None:
+        """Raise `ValidationError` if the last open topic was deleted."""
+        if self.deleted_at:
             self._check_other_open("topic")
 
     def _check_other_open(self, field: str) -> None:
         """Raise `ValidationError` if this is the only open topic. Without one, some people would see no topic."""
-        others = sa.select(Topic.id).where(Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id)
-        if not self.private and db.session.scalar(others.limit(1)) is None:
+        if not self.private and not count_of(Topic, Topic.deleted_at.is_(None), ~Topic.private, Topic.id != self.id):
             raise ValidationError(field, "This is the only topic that everyone can see. Create another one first.")
 
     @classmethod
@@ -2428,11 +2429,6 @@ class Post(SoftDelete, db.Model):
     owner: Mapped[User | None] = relationship(foreign_keys=[owner_id])
 
     # -- queries
-
-    @classmethod
-    def visible_to(cls, user: User) -> sa.Select[Self]:
-        """Select the posts that a person may see."""
-        return sa.select(cls).where(cls.visible()).params(viewer=user.id, now=utcnow())
 
     @classmethod
     def get_visible(cls, user: User, post_id: int) -> Self:
@@ -3128,16 +3124,6 @@ class Comment(SoftDelete, db.Model):
         return sa.exists().where(Post.id == cls.post_id, Post.visible())
 
     @classmethod
-    def visible_to(cls, user: User) -> sa.Select[Self]:
-        """Select the comments that a person may see: those of the posts that they may see."""
-        return (
-            sa.select(cls)
-            .join(Post, Post.id == cls.post_id)
-            .where(cls.deleted_at.is_(None), Post.visible())
-            .params(viewer=user.id, now=utcnow())
-        )
-
-    @classmethod
     def later_than(cls, comment: Comment) -> int | None:
         """Return the cursor of the page with a comment: the id before which it begins, or None for the newest page."""
         later = sa.select(cls.id).where(cls.post_id == comment.post_id, cls.deleted_at.is_(None), cls.id > comment.id)
@@ -3205,10 +3191,9 @@ class Comment(SoftDelete, db.Model):
         activity = Activity.record(actor, "comment.edited", comment)
         notify_mentioned(activity, comment, before)
 
-    def record_deletion(self, actor: User, action: str) -> None:
-        """Record it, and count the comments of its post again."""
+    def after_deletion(self) -> None:
+        """Count the comments of its post again."""
         self.recount(self.post_id)
-        Activity.record(actor, action, self)
 
     @classmethod
     def recount(cls, post_id: int) -> None:
@@ -3282,12 +3267,6 @@ class Attachment(SoftDelete, db.Model):
         of_comment = cls.comment.has(sa.and_(Comment.deleted_at.is_(None), Comment.reachable()))
         mine = sa.and_(cls.is_unused(), cls.uploader_id == VIEWER)
         return sa.or_(cls.person_id.is_not(None), cls.post.has(Post.visible()), of_comment, mine)
-
-    @classmethod
-    def visible_to(cls, user: User) -> sa.Select[Self]:
-        """Select the files that a person may see."""
-        seen = sa.select(cls).where(cls.deleted_at.is_(None), cls.reachable())
-        return seen.params(viewer=user.id, now=utcnow())
 
     @classmethod
     def unused_of(cls, user: User, ids: Iterable[int]) -> sa.Select[Self]:
