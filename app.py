@@ -1244,7 +1244,6 @@ class User(db.Model):
         user = cls(password_hash=password_hash, role=role, must_change_password=actor is not None)
         user._fill_in(**profile)
         db.session.add(user)
-        db.session.flush()
         if user.awaits_approval:
             user.deactivated_at = utcnow()
             for admin_user in db.session.scalars(cls.active().where(cls.role == Role.ADMIN)):
@@ -1316,10 +1315,10 @@ class User(db.Model):
 
         Raises `ValidationError` for a username or address in use.
         """
-        user, changes = cls._get_for_change(actor, user_id), dict[str, Any]()
-        if username != user.username:
+        user = cls._get_for_change(actor, user_id)
+        changes = {"username": (user.username, username)} if username != user.username else {}
+        if changes:
             outdate_mentions(user.username)
-            changes["username"] = (user.username, username)
         user._fill_in(name=name, email=email, username=username)
         db.session.execute(sa.delete(ResetLink).filter_by(user_id=user.id))  # it may have gone to a wrong address
         Activity.record(actor, "person.edited", user, changes=changes)
@@ -1345,8 +1344,7 @@ class User(db.Model):
             raise ValidationError("active", "You can't deactivate yourself. Ask another administrator.")
         if user.deactivated_at is None:
             user.deactivated_at = utcnow()
-            SignIn.end_all(user.id)
-            ApiToken.revoke_all(user.id)
+            user._end_access()
             Activity.record(actor, "person.deactivated", user)
 
     @classmethod
@@ -1505,9 +1503,10 @@ class User(db.Model):
         user, sign_in = db.session.get(cls, user_id, with_for_update=True), db.session.get(SignIn, sign_in_id)
         if user is None or sign_in is None:
             return
-        if user.last_active_at is None or site_day(user.last_active_at) < site_day(now):
+        before = user.last_active_at or LONG_AGO
+        if site_day(before) < site_day(now):
             VisitCount.add(site_day(now))
-        if user.last_active_at is None or user.last_active_at < now - VISIT_GAP:
+        if before < now - VISIT_GAP:
             user.previous_visit_at = user.last_active_at
         user.last_active_at = sign_in.last_used_at = now
 
@@ -1567,11 +1566,15 @@ class User(db.Model):
         Activity.record(self, "person.connected", self)
 
     def _set_password(self, password_hash: str) -> None:
-        """Set the password, and end what was signed in by the old one, and the link for a new one."""
+        """Set the password, and end what was signed in by the old one."""
         self.password_hash, self.must_change_password = password_hash, False
+        self._end_access()
+
+    def _end_access(self) -> None:
+        """End this person's sign-ins, and delete their tokens and the link for a new password."""
         SignIn.end_all(self.id)
-        ApiToken.revoke_all(self.id)
-        db.session.execute(sa.delete(ResetLink).filter_by(user_id=self.id))
+        for model in (ApiToken, ResetLink):
+            db.session.execute(sa.delete(model).filter_by(user_id=self.id))
 
     def _fill_in(self, **profile: Any) -> None:
         """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
@@ -1602,8 +1605,8 @@ class User(db.Model):
     def _check_taken(self, column: str, message: str) -> None:
         """Raise `ValidationError` if a value is somebody's username or email address. Either one signs a person in."""
         key = getattr(self, f"{column}_key")
-        same = sa.select(User.id).where(sa.or_(User.username_key == key, User.email_key == key))
-        if key and db.session.scalar(same.where(User.id != (self.id or 0)).limit(1)):
+        is_same = sa.or_(User.username_key == key, User.email_key == key)
+        if key and count_of(User, is_same, User.id != (self.id or 0)):
             raise ValidationError(column, message)
 
     def _check_absence(self) -> None:
@@ -1612,9 +1615,8 @@ class User(db.Model):
             raise ValidationError("away_until", "Enter your last day away.")
         if self.away_from and self.away_until and self.away_until < self.away_from:
             raise ValidationError("away_until", "The last day is before the first.")
-        others = User.active().where(User.id == self.stand_in_id, User.id != self.id)
         with db.session.no_autoflush:
-            if self.stand_in_id and db.session.scalar(others) is None:
+            if self.stand_in_id and not count_of(User, User.is_active, User.id == self.stand_in_id, User.id != self.id):
                 raise ValidationError("stand_in_id", "Choose someone else, whose account is active.")
 
 
@@ -1720,8 +1722,7 @@ class VisitCount(db.Model):
     @classmethod
     def since(cls, day: date) -> dict[date, int]:
         """Return how many people were here on each day from that one on. Days on which nobody was are left out."""
-        counted = db.session.execute(sa.select(cls.day, cls.visitors).where(cls.day >= day))
-        return {row.day: row.visitors for row in counted}
+        return dict(db.session.execute(sa.select(cls.day, cls.visitors).where(cls.day >= day)).all())
 
 
 # -- Ways in: invitations, links for a new password, recovery codes ----------------------------------------------------
@@ -1948,7 +1949,6 @@ class ApiToken(db.Model):
             prefix=raw[:TOKEN_PREFIX], token_hash=hash_token(raw),
         )  # fmt: skip
         db.session.add(token)
-        db.session.flush()
         Activity.record(user, "token.created", token, scope)
         return raw
 
@@ -1960,11 +1960,6 @@ class ApiToken(db.Model):
         token = one_visible(sa.select(cls).filter_by(id=token_id, user_id=user.id).with_for_update())
         db.session.delete(token)
         Activity.record(user, "token.revoked", token)
-
-    @classmethod
-    def revoke_all(cls, user_id: int) -> None:
-        """Delete a person's tokens, as part of an action."""
-        db.session.execute(sa.delete(cls).filter_by(user_id=user_id))
 
     @classmethod
     @transactional
@@ -2062,8 +2057,7 @@ class Topic(SoftDelete, db.Model):
         """
         Setting.lock()
         editor = User.acting(actor.id, Role.EDITOR)
-        same_form = sa.select(cls).where(cls.author_id == editor.id, cls.form_id == form_id)
-        if (existing := db.session.scalar(same_form)) is not None:
+        if existing := db.session.scalar(sa.select(cls).filter_by(author_id=editor.id, form_id=form_id)):
             return existing
         last = db.session.scalar(sa.select(sa.func.max(cls.position))) or 0
         topic = cls(
@@ -2072,11 +2066,9 @@ class Topic(SoftDelete, db.Model):
         )  # fmt: skip
         topic._rename(name)
         db.session.add(topic)
-        db.session.flush()
-        if private:
-            topic._add_member(editor.id)
         Activity.record(editor, "topic.created", topic)
         if private:
+            topic._add_member(editor.id)
             cls.add_members(editor, topic.id, members)
         return topic
 
@@ -2199,7 +2191,7 @@ class Topic(SoftDelete, db.Model):
     @classmethod
     def ensure_first(cls, actor: User) -> None:
         """Give a new site its first topic."""
-        if db.session.scalar(sa.select(cls.id).limit(1)) is None:
+        if not count_of(cls):
             form_id, description = secrets.token_hex(16), "News for the whole team"
             cls.create(actor, form_id=form_id, name="Everyone", description=description, followed_by_default=True)
 
@@ -2240,7 +2232,7 @@ class Topic(SoftDelete, db.Model):
         A private topic leaves the bare name to others, who would otherwise notice that it is taken.
         """
         bare = slug = slugify(name)
-        while private or db.session.scalar(sa.select(cls.id).where(cls.slug == slug)):
+        while private or count_of(cls, cls.slug == slug):
             slug, private = f"{bare}-{secrets.randbelow(900_000) + 100_000}", False
         return slug
 
@@ -2309,7 +2301,6 @@ class Group(db.Model):
             group = cls(name=name, name_key=fold(name))
             db.session.add(group)
         group.people = [*db.session.scalars(User.active().where(User.id.in_(member_ids)))]
-        db.session.flush()
         Activity.record(actor, "group.saved", group)
 
     @classmethod
@@ -2577,7 +2568,7 @@ class Post(SoftDelete, db.Model):
     @classmethod
     def _of_form(cls, author: User, form_id: str) -> Self:
         """Return the post that a person's form has created, or a new one."""
-        created = sa.select(cls).where(cls.author_id == author.id, cls.form_id == form_id).with_for_update()
+        created = sa.select(cls).filter_by(author_id=author.id, form_id=form_id).with_for_update()
         post = db.session.scalar(created.execution_options(populate_existing=True))
         return post or cls(author_id=author.id, form_id=form_id, version=0, revision=0)
 
@@ -2686,9 +2677,12 @@ class Post(SoftDelete, db.Model):
     @classmethod
     def publish_due(cls) -> int:
         """Publish the posts that are scheduled for now or earlier. Returns how many they were."""
-        due = sa.select(cls.id).where(cls.scheduled_for <= utcnow(), cls.deleted_at.is_(None))
-        post_ids = db.session.scalars(due.order_by(cls.scheduled_for)).all()
+        post_ids = db.session.scalars(cls._due().with_only_columns(cls.id).order_by(cls.scheduled_for)).all()
         return sum(cls._publish_scheduled(post_id) for post_id in post_ids)
+
+    @classmethod
+    def _due(cls) -> sa.Select[Self]:
+        return sa.select(cls).where(cls.scheduled_for <= utcnow(), cls.deleted_at.is_(None))
 
     @classmethod
     @transactional
@@ -2697,13 +2691,11 @@ class Post(SoftDelete, db.Model):
 
         Returns whether the post was published.
         """
-        db.session.execute(sa.select(cls.id).where(cls.id == post_id).with_for_update())
-        post = db.session.get(cls, post_id, populate_existing=True)
-        if post is None or post.deleted_at or not post.scheduled_for or post.scheduled_for > utcnow():
+        post = db.session.scalar(cls._due().where(cls.id == post_id).with_for_update())
+        if post is None:
             return False
-        author = db.session.get_one(User, post.author_id, populate_existing=True)
-        sees_it = db.session.scalar(cls.visible_to(author).where(cls.id == post.id)) is not None
-        if not author.is_active or not author.may_write_kind(post.kind) or not sees_it:
+        author = db.session.scalar(User.active().where(User.id == post.author_id, User.sees(post.topic_id)))
+        if author is None or not author.may_write_kind(post.kind):
             post.scheduled_for = None
             activity = Activity.record(None, "post.unscheduled", post)
             notify("unpublished", activity, post, who=User.id == post.author_id)
@@ -2810,7 +2802,7 @@ class PageReview:
         owner = db.session.get(User, owner_id)
         if owner is None or not owner.is_active:
             raise ValidationError("owner", "Choose someone whose account is active.")
-        if db.session.scalar(Topic.visible_to(owner).where(Topic.id == topic_id)) is None:
+        if not count_of(User, User.id == owner_id, User.sees(topic_id)):
             raise ValidationError("owner", f"{owner.name} can't see that topic. Choose someone who can.")
 
 
@@ -3342,7 +3334,6 @@ class Attachment(SoftDelete, db.Model):
         user = User.acting(actor.id, Role.MEMBER)
         file = cls(uploader_id=user.id, **stored._asdict())
         db.session.add(file)
-        db.session.flush()
         Activity.record(user, "attachment.uploaded", file)
         return file
 
@@ -3675,6 +3666,7 @@ class Activity(db.Model):
         `thing` is a row of a model, or the pair of a kind and an id. Every administrator can read the `detail` and the
         `changes`: nothing from a private topic may be in them.
         """
+        db.session.flush()  # so that a new thing has its id
         kind, thing_id = thing if isinstance(thing, tuple) else (type(thing).__name__.lower(), thing.id)
         name, confidential = cls._name_of(thing)
         address = client_address()
