@@ -1002,7 +1002,7 @@ class SoftDelete:
     id: Any
     reachable: Any
     editable_by: Any
-    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    deleted_at: Mapped[datetime | None]
     deleted_by_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
 
     @declared_attr
@@ -1091,22 +1091,22 @@ class User(db.Model):
     phone: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     location: Mapped[str] = mapped_column(sa.String(PROFILE_MAX), default="")
     lookup: Mapped[str] = mapped_column(sa.String(LOOKUP_MAX), default="")
-    away_from: Mapped[date | None] = mapped_column(sa.Date)  # None if the absence has already begun
-    away_until: Mapped[date | None] = mapped_column(sa.Date, index=True)
+    away_from: Mapped[date | None]  # None if the absence has already begun
+    away_until: Mapped[date | None] = mapped_column(index=True)
     stand_in_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     theme: Mapped[str] = mapped_column(sa.String(8), default="system")
     timezone: Mapped[str] = mapped_column(sa.String(64), default="")
     shortcuts: Mapped[bool] = mapped_column(default=True)
-    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
-    deactivated_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    previous_visit_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    last_active_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    deactivated_at: Mapped[datetime | None]
+    previous_visit_at: Mapped[datetime | None]
+    last_active_at: Mapped[datetime | None]
     must_change_password: Mapped[bool] = mapped_column(default=False)  # somebody else made the present one
     totp_secret: Mapped[str | None] = mapped_column(sa.String(64))  # None without two-step sign-in (RFC 6238)
     totp_step: Mapped[int] = mapped_column(default=0)  # of the last code that was accepted: no code works twice
     identity: Mapped[str | None] = mapped_column(sa.String(64), unique=True)  # hash of issuer and subject (OpenID)
     awaits_approval: Mapped[bool] = mapped_column(default=False)  # until then, `deactivated_at` is set as well
-    erased_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    erased_at: Mapped[datetime | None]
     picture_id: ClassVar[Any]  # a column property, defined in "Hot reads", as is the next
     second_factor_role: ClassVar[Any]  # the site's setting, which each request of a person needs
     stand_in: Mapped[User | None] = relationship(remote_side=id)
@@ -1633,10 +1633,10 @@ class SignIn(db.Model):
     device: Mapped[str] = mapped_column(sa.String(80))
     address: Mapped[str] = mapped_column(sa.String(45))
     remembered: Mapped[bool]
-    created_at: Mapped[datetime] = mapped_column(Timestamp)
-    last_used_at: Mapped[datetime] = mapped_column(Timestamp)
-    expires_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
-    ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    ended_at: Mapped[datetime | None]
     user: Mapped[User] = relationship()
 
     def is_valid(self, now: datetime) -> bool:
@@ -1710,7 +1710,7 @@ class VisitCount(db.Model):
     """How many people were here on a day of the site's time zone."""
 
     __tablename__ = "visit_counts"
-    day: Mapped[date] = mapped_column(sa.Date, primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
     visitors: Mapped[int]
 
     @classmethod
@@ -1741,8 +1741,8 @@ class Invitation(db.Model):
     token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
     uses: Mapped[int] = mapped_column(default=0)
     uses_most: Mapped[int] = mapped_column(default=1)
-    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
-    expires_at: Mapped[datetime] = mapped_column(Timestamp, default=lambda: utcnow() + INVITATION_AGE, index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    expires_at: Mapped[datetime] = mapped_column(default=lambda: utcnow() + INVITATION_AGE, index=True)
     author: Mapped[User] = relationship()
 
     # -- queries
@@ -1820,7 +1820,7 @@ class ResetLink(db.Model):
     __tablename__ = "reset_links"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
-    expires_at: Mapped[datetime] = mapped_column(Timestamp)
+    expires_at: Mapped[datetime]
 
     # -- queries
 
@@ -1912,8 +1912,8 @@ class ApiToken(db.Model):
     scope: Mapped[str] = mapped_column(sa.String(5))
     prefix: Mapped[str] = mapped_column(sa.String(TOKEN_PREFIX))
     token_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
-    last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    expires_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
     user: Mapped[User] = relationship()
 
     # -- queries
@@ -1988,7 +1988,7 @@ class Topic(SoftDelete, db.Model):
     position: Mapped[int]
     author_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
     form_id: Mapped[str] = mapped_column(sa.String(32))
-    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
     merged_into_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="SET NULL"))
     members: Mapped[list[User]] = relationship(secondary="topic_members", order_by=User.name_key, viewonly=True)
 
@@ -2385,28 +2385,28 @@ class Post(SoftDelete, db.Model):
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
     comment_count: Mapped[int] = mapped_column(default=0)
     # A copy of the newest comment's time and author, without a foreign key.
-    last_comment_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    last_comment_at: Mapped[datetime | None]
     last_comment_by_id: Mapped[int | None]
-    published_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    scheduled_for: Mapped[datetime | None] = mapped_column(Timestamp, index=True)  # when a job will publish it
-    updated_at: Mapped[datetime] = mapped_column(Timestamp)
-    edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    pinned_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    published_at: Mapped[datetime | None]
+    scheduled_for: Mapped[datetime | None] = mapped_column(index=True)  # when a job will publish it
+    updated_at: Mapped[datetime]
+    edited_at: Mapped[datetime | None]
+    pinned_at: Mapped[datetime | None]
     # The owner and the reviews of a handbook page: see `PageReview`.
     owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
     review_every: Mapped[int | None] = mapped_column(sa.SmallInteger)  # months, None for never
-    review_by: Mapped[date | None] = mapped_column(sa.Date)
-    reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    review_told: Mapped[date | None] = mapped_column(sa.Date)  # the `review_by` of which its owner was notified
+    review_by: Mapped[date | None]
+    reviewed_at: Mapped[datetime | None]
+    review_told: Mapped[date | None]  # the `review_by` of which its owner was notified
     # Where a handbook page stands: see `PageTree`.
     parent_id: Mapped[int | None] = mapped_column(sa.ForeignKey("posts.id", ondelete="SET NULL"), index=True)
     position: Mapped[int] = mapped_column(default=UNPLACED, server_default=str(UNPLACED))
-    pinned_until: Mapped[datetime | None] = mapped_column(Timestamp)
-    expires_at: Mapped[datetime | None] = mapped_column(Timestamp)  # then it leaves Home, and is marked elsewhere
-    must_read_since: Mapped[datetime | None] = mapped_column(Timestamp)
-    must_read_due: Mapped[date | None] = mapped_column(sa.Date)
+    pinned_until: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]  # then it leaves Home, and is marked elsewhere
+    must_read_since: Mapped[datetime | None]
+    must_read_due: Mapped[date | None]
     must_read_revision: Mapped[int | None]  # acknowledgements of older revisions do not count
-    reminded_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    reminded_at: Mapped[datetime | None]
     # These come last, because SQLite reads a row from its start, and lists do not need the long texts.
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
@@ -2879,7 +2879,7 @@ class Revision(db.Model):
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
     number: Mapped[int]
     editor_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"))
-    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    created_at: Mapped[datetime]
     kind: Mapped[str] = mapped_column(sa.String(8))
     topic_id: Mapped[int | None] = mapped_column(sa.ForeignKey("topics.id", ondelete="SET NULL"))
     title: Mapped[str] = mapped_column(sa.String(TITLE_MAX))
@@ -2923,7 +2923,7 @@ class Acknowledgement(db.Model):
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"))
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="RESTRICT"), index=True)
     revision: Mapped[int]
-    at: Mapped[datetime] = mapped_column(Timestamp)
+    at: Mapped[datetime]
     user: Mapped[User] = relationship()
 
     # -- queries
@@ -3093,8 +3093,8 @@ class Comment(SoftDelete, db.Model):
     body: Mapped[str] = mapped_column(LongText)
     html: Mapped[str] = mapped_column(LongText)
     renderer: Mapped[int] = mapped_column(sa.SmallInteger)
-    created_at: Mapped[datetime] = mapped_column(Timestamp)
-    edited_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    created_at: Mapped[datetime]
+    edited_at: Mapped[datetime | None]
 
     post: Mapped[Post] = relationship()
     author: Mapped[User] = relationship(foreign_keys=[author_id])
@@ -3235,7 +3235,7 @@ class Attachment(SoftDelete, db.Model):
     stored: Mapped[str] = mapped_column(sa.String(32), unique=True)
     width: Mapped[int | None]
     height: Mapped[int | None]
-    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
     post: Mapped[Post | None] = relationship()
     comment: Mapped[Comment | None] = relationship()
 
@@ -3523,7 +3523,7 @@ class Reaction(db.Model):
     comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"))
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str] = mapped_column(sa.String(8))
-    at: Mapped[datetime] = mapped_column(Timestamp)
+    at: Mapped[datetime]
 
     @classmethod
     def visible_to(cls, user: User, model: Any) -> sa.Select[Any]:
@@ -3598,7 +3598,7 @@ class Activity(db.Model):
 
     __tablename__ = "activities"
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[datetime] = mapped_column(Timestamp, index=True)
+    at: Mapped[datetime] = mapped_column(index=True)
     actor_id: Mapped[int | None]
     action: Mapped[str] = mapped_column(sa.String(40))
     object_type: Mapped[str] = mapped_column(sa.String(20))
@@ -3867,7 +3867,7 @@ class ReadMark(db.Model):
     __tablename__ = "read_marks"
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True, index=True)
-    at: Mapped[datetime] = mapped_column(Timestamp)
+    at: Mapped[datetime]
 
     @classmethod
     def of_viewer(cls) -> sa.Label[Any]:
@@ -3965,8 +3965,8 @@ class Notification(db.Model):
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), index=True)
     comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
     actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))
-    created_at: Mapped[datetime] = mapped_column(Timestamp)
-    read_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+    created_at: Mapped[datetime]
+    read_at: Mapped[datetime | None] = mapped_column(index=True)
     way: Mapped[str] = mapped_column(sa.String(6))  # one of MAIL_WAYS until an email is queued; else "site"
     mail_id: Mapped[int | None] = mapped_column(sa.ForeignKey("outgoing_mail.id", ondelete="SET NULL"), index=True)
 
@@ -4227,9 +4227,9 @@ class OutgoingMail(db.Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str] = mapped_column(sa.String(12))  # one of MAIL_KINDS
-    created_at: Mapped[datetime] = mapped_column(Timestamp, default=utcnow)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
     # When to send it. A process that sends it sets this to later first. None if it has failed.
-    due_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True, default=utcnow)
+    due_at: Mapped[datetime | None] = mapped_column(index=True, default=utcnow)
     answer: Mapped[str] = mapped_column(sa.String(500), default="")  # the server's, in words
 
     user: Mapped[User] = relationship()
@@ -4460,7 +4460,7 @@ class SearchEntry(db.Model):
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("posts.id", ondelete="CASCADE"), index=True)
     comment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("comments.id", ondelete="CASCADE"), index=True)
     attachment_id: Mapped[int | None] = mapped_column(sa.ForeignKey("attachments.id", ondelete="CASCADE"), index=True)
-    at: Mapped[datetime] = mapped_column(Timestamp)
+    at: Mapped[datetime]
     tokens: Mapped[str] = mapped_column(LongText, deferred=True)
     __table_args__ = (sa.UniqueConstraint("kind", "object_id"),)
 
@@ -4609,7 +4609,7 @@ class Throttle(db.Model):
 
     __tablename__ = "throttles"
     key: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
-    whole_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
+    whole_at: Mapped[datetime] = mapped_column(index=True)
 
     @classmethod
     @transactional
@@ -4817,11 +4817,11 @@ class JobRun(db.Model):
 
     __tablename__ = "jobs"
     name: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
-    due_at: Mapped[datetime] = mapped_column(Timestamp)
+    due_at: Mapped[datetime]
     lease: Mapped[str] = mapped_column(sa.String(32))  # empty while no process runs it
-    leased_until: Mapped[datetime | None] = mapped_column(Timestamp)
-    started_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    leased_until: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
     result: Mapped[str] = mapped_column(sa.String(200))
     failures: Mapped[int]  # since it last succeeded
 
