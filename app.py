@@ -2114,24 +2114,19 @@ class Topic(SoftDelete, db.Model):
 
     @classmethod
     @transactional
-    def add_member(cls, actor: User, topic_id: int, user_id: int) -> User:
-        """Let a person see a private topic. Returns the person.
+    def add_members(cls, actor: User, topic_id: int, user_ids: Iterable[int]) -> list[User]:
+        """Let people see a private topic. Returns them.
 
         Raises `NotVisible` if there is no such active person, and `ValidationError` for an open topic.
         """
         topic = cls.get_for_change(actor, topic_id)
-        user = one_visible(User.active().where(User.id == user_id))
         if not topic.private:
             raise ValidationError("members", "This topic is open: everyone sees it.")
-        if topic._add_member(user.id):
-            Activity.record(actor, "topic.member_added", topic, user.name)
-        return user
-
-    @classmethod
-    @transactional
-    def add_members(cls, actor: User, topic_id: int, user_ids: Iterable[int]) -> list[User]:
-        """Let several people see a private topic. Returns them, and raises as `add_member` does."""
-        return [cls.add_member(actor, topic_id, user_id) for user_id in user_ids]
+        added = [one_visible(User.active().where(User.id == user_id)) for user_id in user_ids]
+        for user in added:
+            if topic._add_member(user.id):
+                Activity.record(actor, "topic.member_added", topic, user.name)
+        return added
 
     @classmethod
     @transactional
@@ -10429,8 +10424,8 @@ class Demo:
         """Return the id of the open topic with that name, or of a new one."""
         same = Topic.visible_to(self.owner).where(Topic.name == name, ~Topic.private)
         topic = db.session.scalar(same) or Topic.create(self.owner, form_id=secrets.token_hex(16), name=name, **values)
-        for username in members:
-            Topic.add_member(self.owner, topic.id, self.people[username].id)
+        if members:
+            Topic.add_members(self.owner, topic.id, [self.people[username].id for username in members])
         return topic.id
 
     def carry_out(self, post: dict[str, Any], event: dict[str, Any]) -> None:
