@@ -1010,6 +1010,11 @@ class SoftDelete:
         return relationship("User", foreign_keys=[cls.deleted_by_id])
 
     @classmethod
+    def visible(cls) -> sa.ColumnElement[bool]:
+        """Return the condition that the `viewer` may see a thing."""
+        return sa.and_(cls.deleted_at.is_(None), cls.reachable())
+
+    @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
         """Select the things that a person may see."""
         return cls.reachable_to(user).where(cls.deleted_at.is_(None))
@@ -2422,13 +2427,8 @@ class Post(SoftDelete, db.Model):
         return post
 
     @classmethod
-    def visible(cls) -> sa.ColumnElement[bool]:
-        """Return the condition that the `viewer` may see a post at its own address."""
-        return sa.and_(cls.deleted_at.is_(None), cls.reachable())
-
-    @classmethod
     def reachable(cls) -> sa.ColumnElement[bool]:
-        """Return the same condition for a post that may be deleted.
+        """Return the condition that the `viewer` may see a post at its own address, if it is not deleted.
 
         Everyone sees a published post, its author sees it before that, and editors see it once it is scheduled.
         """
@@ -2461,15 +2461,11 @@ class Post(SoftDelete, db.Model):
     @classmethod
     def current(cls) -> sa.ColumnElement[bool]:
         """Return the condition that a post has not expired."""
-        return cls._not_over(cls.expires_at)
-
-    @classmethod
-    def is_pinned_now(cls) -> sa.ColumnElement[bool]:
-        """Return the condition that the time for which a post is pinned is not over."""
-        return cls._not_over(cls.pinned_until)
+        return cls.not_over(cls.expires_at)
 
     @staticmethod
-    def _not_over(end: Any) -> sa.ColumnElement[bool]:
+    def not_over(end: Any) -> sa.ColumnElement[bool]:
+        """Return the condition that a time has not come yet, or that there is none."""
         # Not as an OR, because MariaDB would then choose a worse index.
         return sa.func.coalesce(end <= NOW, sa.false()) == sa.false()
 
@@ -2960,7 +2956,7 @@ class Acknowledgement(db.Model):
     @classmethod
     def report(cls, post: Post) -> Report:
         """Return who has read a post, who has not, and who confirmed it but is no longer required to read it."""
-        required = sa.select(User).join(Post, Post.id == post.id).where(cls.required_readers())
+        required = cls._people_of(post, cls.required_readers())
         given = sa.select(cls).where(cls.post_id == post.id).order_by(cls.at, cls.id).options(joinedload(cls.user))
         lines = {user.id: ReportLine(user, "pending") for user in db.session.scalars(required, {"now": utcnow()})}
         for acknowledgement in db.session.scalars(given):
@@ -2970,6 +2966,11 @@ class Acknowledgement(db.Model):
             if line.state == "pending" and acknowledgement.revision >= (post.must_read_revision or 0):
                 line.state = "read"
         return Report(sorted(lines.values(), key=lambda line: (REPORT_STATES.index(line.state), line.person.name_key)))
+
+    @staticmethod
+    def _people_of(post: Post, condition: sa.ColumnElement[bool]) -> sa.Select[User]:
+        """Select the people for whom a condition on `Post` and `User` is true of a post."""
+        return sa.select(User).join(Post, Post.id == post.id).where(condition).params(now=utcnow())
 
     # -- actions
 
@@ -2983,8 +2984,7 @@ class Acknowledgement(db.Model):
         """
         user = User.acting(actor.id)
         post = Post.get_visible(user, post_id)
-        required = sa.select(User.id).join(Post, Post.id == post.id).where(User.id == user.id, cls.required_readers())
-        if db.session.scalar(required, {"now": utcnow()}) is None:
+        if db.session.scalar(cls._people_of(post, cls.required_readers()).where(User.id == user.id)) is None:
             raise ValidationError("revision", "You haven't been asked to confirm this.")
         read = min(revision or post.revision, post.revision)
         if read < (post.must_read_revision or 0):
@@ -3035,8 +3035,7 @@ class Acknowledgement(db.Model):
         Raises `ValidationError` when there is nobody to remind, or when the last reminder was less than a day ago.
         """
         post, now = Post.get_for_change(actor, post_id), utcnow()
-        pending = sa.select(sa.func.count()).select_from(User).join(Post, Post.id == post_id).where(cls.pending())
-        count = db.session.scalar(pending, {"now": now}) or 0
+        count = count_of(cls._people_of(post, cls.pending()).with_only_columns(User.id).subquery())
         if not count:
             raise ValidationError("remind", "There's nobody left to remind.")
         if post.reminded_at and now - post.reminded_at < REMIND_EVERY:
@@ -3247,9 +3246,9 @@ class Attachment(SoftDelete, db.Model):
 
         Everybody may see the pictures of people. Only its uploader may see a file that belongs to nothing yet.
         """
-        of_comment = cls.comment.has(sa.and_(Comment.deleted_at.is_(None), Comment.reachable()))
+        of_text = sa.or_(cls.post.has(Post.visible()), cls.comment.has(Comment.visible()))
         mine = sa.and_(cls.is_unused(), cls.uploader_id == VIEWER)
-        return sa.or_(cls.person_id.is_not(None), cls.post.has(Post.visible()), of_comment, mine)
+        return sa.or_(cls.person_id.is_not(None), of_text, mine)
 
     @classmethod
     def unused_of(cls, user: User, ids: Iterable[int]) -> sa.Select[Self]:
@@ -4923,7 +4922,7 @@ CURRENT_NEWS = CARD.where(Post.kind == "news", Post.current())
 NEWS = database.in_table_order(CURRENT_NEWS, {Post: "ix_posts_news", Topic: "PRIMARY"})
 PINNED = (
     database.in_table_order(CURRENT_NEWS, {Post: "ix_posts_pinned", Topic: "PRIMARY"})
-    .where(Post.pinned_at.is_not(None), Post.is_pinned_now())
+    .where(Post.pinned_at.is_not(None), Post.not_over(Post.pinned_until))
     .order_by(Post.pinned_at.desc(), Post.id.desc())
     .limit(PINNED_MAX)
 )
