@@ -1249,12 +1249,12 @@ class User(db.Model):
         user = cls(password_hash=password_hash, role=role, must_change_password=actor is not None)
         user._fill_in(**profile)
         db.session.add(user)
+        action = "person.added" if actor else "person.joined"
         if user.awaits_approval:
-            user.deactivated_at = utcnow()
+            action, user.deactivated_at = "person.asked", utcnow()
             for admin_user in db.session.scalars(cls.active().where(cls.role == Role.ADMIN)):
                 OutgoingMail.tell(admin_user, "waiting")
-        action = "person.added" if actor else "person.joined"
-        Activity.record(actor or user, "person.asked" if user.awaits_approval else action, user, user.username)
+        Activity.record(actor or user, action, user, user.username)
         return user
 
     @classmethod
@@ -1325,7 +1325,6 @@ class User(db.Model):
         if changes:
             outdate_mentions(user.username)
         user._fill_in(name=name, email=email, username=username)
-        db.session.execute(sa.delete(ResetLink).filter_by(user_id=user.id))  # it may have gone to a wrong address
         Activity.record(actor, "person.edited", user, changes=changes)
 
     @classmethod
@@ -1583,12 +1582,15 @@ class User(db.Model):
 
     def _fill_in(self, **profile: Any) -> None:
         """Set columns, and the keys made from them. Raises `ValidationError` for a username or address in use."""
+        before = self.email_key
         with db.session.no_autoflush:
             self._set_profile(**profile)
             if "username" in profile and Group.has_name(self.username_key):
                 raise ValidationError("username", "This name is a group's. Choose another one.")
             self._check_taken("username", "This username is taken.")
             self._check_taken("email", "Someone else is using this email address.")
+        if before and before != self.email_key:  # a link for a new password may have gone to the address before
+            db.session.execute(sa.delete(ResetLink).filter_by(user_id=self.id))
 
     def _set_profile(self, **profile: Any) -> None:
         """Set columns, and the keys made from them."""
@@ -2604,7 +2606,7 @@ class Post(SoftDelete, db.Model):
         if data.kind == "page":
             self.pinned_at = self.pinned_until = None
         self.expires_at = data.expires_at
-        PageReview.assign(self, utcnow(), data.owner_id, data.review_every)
+        PageReview.assign(self, data.owner_id, data.review_every)
         db.session.add(self)
         db.session.flush()
         PageTree.assign(self, data.parent_id, changes)
@@ -2776,7 +2778,7 @@ class PageReview:
         return len(pages)
 
     @classmethod
-    def assign(cls, page: Post, now: datetime, owner_id: int | None, review_every: int | None) -> None:
+    def assign(cls, page: Post, owner_id: int | None, review_every: int | None) -> None:
         """Set the owner of a page and the months between its reviews, as part of a save. None means no reviews.
 
         Raises `ValidationError` if the owner is not active, or does not see the page's topic.
@@ -2784,8 +2786,8 @@ class PageReview:
         if owner_id is not None and owner_id != page.owner_id:
             cls._check_owner(owner_id, page.topic_id)
         if review_every != page.review_every:
-            page.reviewed_at = now if review_every else None
-            page.review_by = months_after(now.date(), review_every) if review_every else None
+            page.reviewed_at = utcnow() if review_every else None
+            page.review_by = months_after(site_day(utcnow()), review_every) if review_every else None
         page.owner_id, page.review_every = owner_id, review_every
 
     @staticmethod
@@ -2958,7 +2960,7 @@ class Acknowledgement(db.Model):
         """Return who has read a post, who has not, and who confirmed it but is no longer required to read it."""
         required = cls._people_of(post, cls.required_readers())
         given = sa.select(cls).where(cls.post_id == post.id).order_by(cls.at, cls.id).options(joinedload(cls.user))
-        lines = {user.id: ReportLine(user, "pending") for user in db.session.scalars(required, {"now": utcnow()})}
+        lines = {user.id: ReportLine(user, "pending") for user in db.session.scalars(required)}
         for acknowledgement in db.session.scalars(given):
             user = acknowledgement.user
             line = lines.setdefault(user.id, ReportLine(user, "past"))
