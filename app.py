@@ -2526,7 +2526,7 @@ class Post(SoftDelete, db.Model):
         """
         # The text is rendered before the transaction begins, because others cannot write until that ends.
         body = link_pages(data.body, actor) if how == "publish" else data.body
-        prepared, html = replace(data, body=body), render_body(actor, body)
+        prepared, html = replace(data.for_its_kind(), body=body), render_body(actor, body)
         return cls._save(actor, prepared, html, how, post_id, version, form_id, notify, require_again)
 
     @classmethod
@@ -7252,7 +7252,7 @@ def post_data(form: PostForm, post: Post | None, files: Iterable[Attachment] = (
         expires_at=expires_at,
         file_ids=[file.id for file in files],
         attention=attention_of(form),
-    ).for_its_kind()
+    )
 
 
 def attention_of(form: PostForm) -> Attention | None:
@@ -9169,7 +9169,7 @@ def create_post(given: Given) -> Post:
     form_id = new_form_id()
     made = db.session.scalar(sa.select(Post.id).filter_by(author_id=current_user.id, form_id=form_id))
     how = "draft" if given.pop("draft", False) else "publish"
-    data = replace(PostData("news", 0, "", ""), **given).for_its_kind()
+    data = replace(PostData("news", 0, "", ""), **given)
     return seen(Post, made or Post.save(current_user, data, how=how, form_id=form_id).id)
 
 
@@ -9194,7 +9194,7 @@ def change_post(given: Given, post_id: int) -> Post:
         if post.published_at and given.get(name):
             raise ValidationError(name, "This is already published. To take it back, delete it.")
     is_draft = given.pop("draft", post.state == "draft") and not post.published_at
-    data = PostData.of(post, **given).for_its_kind()
+    data = PostData.of(post, **given)
     Post.save(current_user, data, how="draft" if is_draft else "publish", post_id=post_id, version=post.version)
     return seen(Post, post_id)
 
