@@ -1239,8 +1239,8 @@ class User(db.Model):
     def create(cls, actor: User | None, *, password_hash: str, role: Role = Role.MEMBER, **profile: Any) -> Self:
         """Create a person, and return them. `actor` is None if they sign up themselves, or set up the site.
 
-        The password of somebody whom an actor creates has to be changed at the first sign-in.
-        Who has to wait for approval is not active until then, and administrators are told by email.
+        Somebody whom an actor creates has to change their password at the first sign-in. Somebody who has to wait for
+        approval is not active until then, and the administrators get an email.
         Raises `ValidationError` if somebody else has the username or email address.
         """
         Setting.lock()
@@ -1668,7 +1668,7 @@ class SignIn(db.Model):
     @staticmethod
     @transactional
     def record_failure(user: User | None) -> None:
-        """Record that a password was wrong. Not the name, unless somebody has it: people type passwords there, too."""
+        """Record that a password was wrong. A name that nobody has is not kept, because people type passwords there."""
         Activity.record(None, "person.sign_in_failed", user or ("user", 0))
 
     @classmethod
@@ -1798,7 +1798,7 @@ class Invitation(db.Model):
         """Create a person by an invitation, with its role. Returns them.
 
         They follow its open topics, and are members of its private ones, if its author still sees them. Raises
-        `NotVisible` for an invitation that works no more, and `ValidationError` as `User.create` does.
+        `NotVisible` for an invitation that no longer works, and `ValidationError` as `User.create` does.
         """
         Setting.lock()  # so that each use is counted
         invitation = cls.of_link(token)
@@ -1905,7 +1905,7 @@ def random_words(count: int) -> str:
 # -- Tokens of programs ------------------------------------------------------------------------------------------------
 
 SCOPES = ("read", "write", "admin")  # each may do what the ones before it may
-TOKEN_PREFIX = 10  # characters by which people know a token again
+TOKEN_PREFIX = 10  # characters by which people recognize a token
 
 
 class ApiToken(db.Model):
@@ -1927,7 +1927,7 @@ class ApiToken(db.Model):
 
     @classmethod
     def find(cls, raw: str) -> Self | None:
-        """Return the token with its person, or None where it is unknown, revoked or expired."""
+        """Return the token with its person, or None if it is unknown, revoked or expired."""
         is_valid = sa.or_(cls.expires_at.is_(None), cls.expires_at > utcnow())
         found = sa.select(cls).filter_by(token_hash=hash_token(raw)).where(is_valid)
         return db.session.scalar(found.options(joinedload(cls.user).undefer(User.second_factor_role)))
@@ -2595,7 +2595,7 @@ class Post(SoftDelete, db.Model):
             raise ValidationError("expires_at", "Choose a day after it is published.")
 
     def _assign(self, editor: User, data: PostData, html: str, how: str, changes: set[str]) -> None:
-        """Set what the form says, except when the post is published."""
+        """Set what the form says, apart from the time of publishing."""
         if changes & REVISED:
             self.editor_id, self.updated_at = editor.id, utcnow()
         if changes & TEXT:
@@ -2615,7 +2615,7 @@ class Post(SoftDelete, db.Model):
             self._draw_attention(editor, data.attention)
 
     def _draw_attention(self, editor: User, wanted: Attention) -> None:
-        """Pin this, and ask people to read it, or stop doing either: from when it is published. Editors only."""
+        """Set whether this post will be pinned, and whether people will be asked to read it. Editors only."""
         self.pin(editor, self.id, wanted.pinned and self.kind == "news", wanted.until)
         if not wanted.must_read:
             Acknowledgement.stop_requiring(editor, self.id)
@@ -3002,8 +3002,8 @@ class Acknowledgement(db.Model):
     ) -> None:  # fmt: skip
         """Require people to read a post, by role and by name. Editors only.
 
-        They are asked when it is published. With `again`, people who confirmed an earlier revision have to confirm once
-        more. Raises `ValidationError` when nobody is chosen.
+        Of a draft, they are told when it is published. With `again`, people who confirmed an earlier revision have to
+        confirm once more. Raises `ValidationError` when nobody is chosen.
         """
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
         roles = set(roles)
@@ -5096,7 +5096,7 @@ def weak_password(password: str) -> str | None:
     return None
 
 
-# Of any number of guesses, 20 are looked at in 15 minutes.
+# However many guesses there are, at most 20 are checked in 15 minutes.
 ACCOUNT_TRIES, ACCOUNT_TRY_EVERY = 10, timedelta(seconds=90)
 ADDRESS_TRIES, ADDRESS_TRY_EVERY = 10, timedelta(seconds=90)
 CODE_TRIES, CODE_TRY_EVERY = 5, timedelta(minutes=5)  # a guess has a chance of three in a million
@@ -5108,7 +5108,7 @@ COMPANY_ONLY = "Sign in with your company account. Only administrators use a pas
 
 
 def may_use_password(user: User) -> bool:
-    """Whether a person signs in with a password. Who has a company account does not, except administrators."""
+    """Whether a person signs in with a password. Somebody with a company account does not, except administrators."""
     return user.is_admin or not (user.identity and current_app.config["OIDC_ISSUER"])
 
 
@@ -5116,12 +5116,12 @@ def authenticate(name: str, password: str) -> User:
     """Return the person with this username (or email address) and password.
 
     Raises `ValidationError`: the same one for an unknown name, a wrong password and a deactivated account, after the
-    same time. Only who has the right password hears of anything else. Raises 429 with Retry-After when there were too
-    many tries on this account or from this address.
+    same time. Only somebody with the right password hears of anything else. Raises 429 with Retry-After when there were
+    too many tries on this account or from this address.
     """
     user = User.by_username(name)
     account, address = _account_key(user, name), f"address:{client_network()}"
-    refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)  # first: a refused one writes nothing of an account
+    refuse_too_often(address, ADDRESS_TRIES, ADDRESS_TRY_EVERY)  # first: a refused try does not count for the account
     refuse_too_often(account, ACCOUNT_TRIES, ACCOUNT_TRY_EVERY)
     # Without an account, a hash that fits no password is compared, so that the answer takes as long.
     stored = user.password_hash if user and (user.is_active or user.awaits_approval) else NO_PASSWORD
@@ -5308,7 +5308,7 @@ def await_code(user: User, remember: bool, onto: str) -> ResponseReturnValue:
 def pending_user() -> User | None:
     """Return the person who has given the right password, and not yet a code. None if that was too long ago.
 
-    It is bound to the password: when that changes, or the person is deactivated, there is nobody.
+    It is bound to the password: None as well if that has changed, or if the person was deactivated.
     """
     pending = session.get("pending")
     if not pending or pending["until"] < time.time():
@@ -5497,7 +5497,7 @@ NOT_YET = "Open the site's home page first. It asks you for a new password, or t
 def first_step(user: User) -> str:
     """Return the view that a person has to go through before any other: a new password, the second factor, or "".
 
-    Who has no password signs in with the company's account, whose provider asks for a second factor.
+    Somebody without a password signs in with the company's account, whose provider asks for a second factor.
     """
     if user.password_hash == NO_PASSWORD:
         return ""
@@ -5520,7 +5520,7 @@ def is_limited_elsewhere() -> bool:
 
 
 def needed_scope(role: Role) -> str:
-    """The scope that this request asks of a token, for a view that needs a role."""
+    """Return the scope that a token needs for this request, of a view that needs a role."""
     if role is Role.ADMIN:
         return "admin"
     return "read" if request.method in ("GET", "HEAD") else "write"
