@@ -43,14 +43,13 @@ from alembic.script import ScriptDirectory
 from flask import Flask, current_app, g, has_app_context
 from flask_migrate import Migrate, upgrade
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import event
+from sqlalchemy import event, orm
 from sqlalchemy.dialects.mysql import insert as insert_mysql
 from sqlalchemy.dialects.mysql import match as match_mysql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase
 
 from config import FLASK
 
@@ -115,17 +114,23 @@ def sort_key(text: str, length: int = 200) -> str:
 # ======================================================================================================================
 
 
-class Base(DeclarativeBase):
-    """The base class of the models. Each constraint has a name, so that a migration can change it."""
+class Base(orm.DeclarativeBase):
+    """The base class of the models. Each constraint has a name, so that a migration can change it.
 
-    metadata = sa.MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
+    A `Mapped[datetime]` is a `Timestamp`.
+    """
+
+    registry = orm.registry(
+        metadata=sa.MetaData(
+            naming_convention={
+                "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+                "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                "ck": "ck_%(table_name)s_%(constraint_name)s",
+                "fk": "fk_%(table_name)s_%(column_0_name)s",
+                "pk": "pk_%(table_name)s",
+            }
+        ),
+        type_annotation_map={datetime: Timestamp},
     )
 
 

@@ -450,8 +450,8 @@ def add_topic(actor: User, name: str, members: Iterable[int] = (), **values: Any
     """Create a topic, a private one if it has `members`."""
     values = {"private": bool(members)} | values
     topic = Topic.create(actor, form_id=secrets.token_hex(16), name=name, **values)
-    for user_id in members:
-        Topic.add_member(actor, topic.id, user_id)
+    if members:
+        Topic.add_members(actor, topic.id, members)
     return db.session.get_one(Topic, topic.id)
 
 

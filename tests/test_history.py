@@ -547,6 +547,12 @@ def test_saving_a_text_leaves_the_day_as_it_is_and_another_interval_sets_it_anew
     assert again(page).review_by == date(2027, 3, 12)
 
 
+def test_the_months_are_counted_from_the_day_that_it_is_in_the_sites_time_zone(app, people, topics, clock, monkeypatch):
+    monkeypatch.setitem(app.config, "TIMEZONE", "Pacific/Auckland")
+    clock.now = datetime(2026, 3, 2, 20, 0)
+    assert page_of(people, topics, every=6).review_by == date(2026, 9, 3)
+
+
 def test_only_who_sees_the_topic_can_look_after_a_page(people, topics, sign_in):
     private = add_post(people.editor, topics.private, kind="page")
     browser = sign_in(people.editor)

@@ -173,7 +173,7 @@ def test_a_private_topic_is_followed_by_those_who_choose_to(people, topics, news
     db.session.rollback()
     followed = db.session.scalars(sa.select(Topic.name).where(Topic.followed_by_default))
     assert [*followed] == ["Other"]
-    Topic.add_member(people.editor, topics.open.id, people.reader.id)
+    Topic.add_members(people.editor, topics.open.id, [people.reader.id])
     add_post(people.editor, topics.open)
     assert news() == set()
 

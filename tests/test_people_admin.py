@@ -384,7 +384,7 @@ def test_the_activity_keeps_what_was_done_without_name_and_address_and_says_that
 
 
 def test_the_activity_forgets_former_names_too(people, topics, sign_in):
-    Topic.add_member(people.editor, topics.private.id, people.member.id)
+    Topic.add_members(people.editor, topics.private.id, [people.member.id])
     User.edit_person(people.admin, people.member.id, name="Mia Later", email="", username="mia")
     erase(sign_in(people.admin), people.member)
     db.session.rollback()

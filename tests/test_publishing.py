@@ -455,7 +455,7 @@ def test_who_may_not_write_there_any_more_has_a_draft_again(people, topics, sign
     topic = topics.private if lost == "topic" else topics.open
     author = add_person("author", corkboard.Role.EDITOR)
     if lost == "topic":
-        Topic.add_member(people.editor, topic.id, author.id)
+        Topic.add_members(people.editor, topic.id, [author.id])
     post = scheduled(author, topic, clock.now + HOUR, kind="page" if lost == "kind" else "news")
     if lost == "topic":
         Topic.remove_member(people.editor, topic.id, author.id)

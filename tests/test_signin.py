@@ -203,6 +203,16 @@ def test_a_new_link_ends_the_one_before_and_a_changed_password_or_a_deactivation
     newest = f"/reset/{ResetLink.create(world.people['keeper'], admin)}"
     User.deactivate(admin, world.people["keeper"])
     assert world.browser().get(newest).status_code == 410
+    User.reactivate(admin, world.people["keeper"])
+    assert world.browser().get(newest).status_code == 410
+
+
+def test_a_link_ends_when_the_person_has_another_email_address(world):
+    link = f"/reset/{ResetLink.create(world.people['keeper'])}"
+    User.edit_profile(world.users["keeper"], title="Baker")
+    assert world.browser().get(link).status_code == 200
+    User.edit_profile(world.users["keeper"], email="keeper@elsewhere.example")
+    assert world.browser().get(link).status_code == 410
 
 
 def test_a_link_signs_nobody_in_and_passes_by_no_second_factor(world):

@@ -373,7 +373,7 @@ def test_joining_while_people_are_added_and_removed_is_never_lost(app, people, t
     for _round in range(5):
         outcomes = together(
             app,
-            lambda: Topic.add_member(editor, secret.id, reader.id).id,
+            lambda: Topic.add_members(editor, secret.id, [reader.id])[0].id,
             lambda: Topic.join(admin, secret.id).id,
         )
         assert outcomes == [reader.id, secret.id]
