@@ -500,6 +500,8 @@ def schema_problem() -> str | None:
         return None
     # While a server says nothing, one thread waits for it. The others are free for what needs no database.
     with _held(state.schema_lock, RECHECK_SECONDS / 4):
+        if state.schema_ok:  # by now
+            return None
         if time.monotonic() - state.schema_checked < RECHECK_SECONDS:
             return f"The database is not ready. See the log, or run: {FLASK} check"
         try:

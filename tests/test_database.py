@@ -575,6 +575,22 @@ def bare(app, monkeypatch):
     state.schema_checked = float("-inf")
 
 
+def test_many_first_requests_check_the_schema_once(bare, monkeypatch):
+    check, hold, checks = database.check_ready, database._held, []
+    everyone = threading.Barrier(4)  # all of them have seen that nobody has checked the schema so far
+
+    @contextmanager
+    def held(lock, seconds):
+        everyone.wait(10)
+        with hold(lock, 10):
+            yield
+
+    monkeypatch.setattr(database, "_held", held)
+    monkeypatch.setattr(database, "check_ready", lambda: checks.append(check()))
+    assert together(bare, *[database.schema_problem] * 4) == [None] * 4
+    assert checks == [None]
+
+
 def test_init_db_may_run_twice_and_keeps_what_is_there(app, people):
     before = columns_as_made()
     for _ in range(2):
