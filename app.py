@@ -5222,9 +5222,9 @@ def hash_token(token: str) -> str:
 
 def load_sign_in() -> SignIn | None:
     """Return the sign-in, with its person, to which the token in the session belongs. None without a valid one."""
-    token = session.get("token")
-    parameters = {"token_hash": hash_token(token or ""), "now": g.now}
-    found = db.session.execute(SIGNED_IN, parameters).first() if token else None
+    if "token" not in session:
+        return None
+    found = db.session.execute(SIGNED_IN, {"token_hash": hash_token(session["token"]), "now": g.now}).first()
     if found is None or not found.SignIn.is_valid(g.now):
         return None
     g.unread = found.unread
@@ -5275,7 +5275,7 @@ def record_visit(response: Response) -> Response:
     token = g.get("api_token")
     is_visit = g.get("begins_visit") and g.get("sign_in") is not None and request.endpoint != POLL_ENDPOINT
     try:
-        if token and (not token.last_used_at or g.now - token.last_used_at > VISIT_NOTED_EVERY):
+        if token and g.now - (token.last_used_at or LONG_AGO) > VISIT_NOTED_EVERY:
             ApiToken.record_use(token.id, g.now)
         elif is_visit:
             User.record_visit(g.user_id, g.sign_in.id, g.now)
