@@ -1029,7 +1029,7 @@ class SoftDelete:
     @classmethod
     def lock_reachable(cls, user: User, thing_id: int) -> Self:
         """Lock and return a thing that a person may see, deleted or not, as part of an action. Raises `NotVisible`."""
-        db.session.execute(sa.select(cls.id).where(cls.id == thing_id).with_for_update())
+        db.session.execute(sa.select(cls.id).filter_by(id=thing_id).with_for_update())
         return one_visible(cls.reachable_to(user).where(cls.id == thing_id))
 
     @classmethod
@@ -1396,7 +1396,7 @@ class User(db.Model):
             SignIn, ApiToken, ResetLink, RecoveryCode, TopicMember, GroupMember, MustReadPerson, Follow, ReadMark,
             NotificationChoice, Notification, OutgoingMail,
         ):  # fmt: skip
-            db.session.execute(sa.delete(model).where(model.user_id == user.id))
+            db.session.execute(sa.delete(model).filter_by(user_id=user.id))
         invited = sa.and_(Invitation.email.is_not(None), sa.func.lower(Invitation.email) == user.email_key)
         db.session.execute(sa.delete(Invitation).where(invited))
         user._blank()
@@ -1470,7 +1470,7 @@ class User(db.Model):
         Somebody new joins if the settings say so. Raises `ValidationError` if nobody may sign in with this account.
         """
         Setting.lock()
-        user = db.session.scalar(sa.select(cls).where(cls.identity == identity))
+        user = db.session.scalar(sa.select(cls).filter_by(identity=identity))
         if user is None:
             user = cls.by_username(email) or cls._join(email, name)
             user._connect(identity)
@@ -1484,7 +1484,7 @@ class User(db.Model):
     @transactional
     def rehash(cls, user_id: int, password_hash: str) -> None:
         """Store a new hash of the same password, made with the current parameters."""
-        db.session.execute(sa.update(cls).where(cls.id == user_id).values(password_hash=password_hash))
+        db.session.execute(sa.update(cls).filter_by(id=user_id).values(password_hash=password_hash))
 
     @classmethod
     @transactional
@@ -1724,7 +1724,7 @@ class VisitCount(db.Model):
     def add(cls, day: date) -> None:
         """Count one more person, as part of the caller's transaction."""
         database.insert_if_absent(cls, day=day, visitors=0)
-        db.session.execute(sa.update(cls).where(cls.day == day).values(visitors=cls.visitors + 1))
+        db.session.execute(sa.update(cls).filter_by(day=day).values(visitors=cls.visitors + 1))
 
     @classmethod
     def since(cls, day: date) -> dict[date, int]:
@@ -2116,7 +2116,7 @@ class Topic(SoftDelete, db.Model):
         topic = cls.get_for_change(actor, topic_id)
         if topic.private:
             topic.private = False
-            db.session.execute(sa.delete(TopicMember).where(TopicMember.topic_id == topic.id))
+            db.session.execute(sa.delete(TopicMember).filter_by(topic_id=topic.id))
             Activity.record(actor, "topic.opened", topic)
 
     @classmethod
@@ -2171,9 +2171,9 @@ class Topic(SoftDelete, db.Model):
             raise ValidationError("into", "Choose another topic.")
         if into.private:
             topic._check_other_open("into")
-        db.session.execute(sa.update(Post).where(Post.topic_id == topic.id).values(topic_id=into.id))
-        db.session.execute(sa.update(Revision).where(Revision.topic_id == topic.id).values(topic_id=into.id))
-        db.session.execute(sa.update(cls).where(cls.merged_into_id == topic.id).values(merged_into_id=into.id))
+        for model in (Post, Revision):
+            db.session.execute(sa.update(model).filter_by(topic_id=topic.id).values(topic_id=into.id))
+        db.session.execute(sa.update(cls).filter_by(merged_into_id=topic.id).values(merged_into_id=into.id))
         Follow.move(topic.id, into.id)
         into.followed_by_default |= topic.followed_by_default and not into.private
         topic.deleted_at, topic.merged_into_id = utcnow(), into.id
@@ -2842,7 +2842,7 @@ class PageTree:
         if not changes & {"kind", "topic_id", "parent_id"}:
             return
         if page.published_at and changes & {"kind", "topic_id"}:
-            db.session.execute(sa.update(Post).where(Post.parent_id == page.id).values(parent_id=page.parent_id))
+            db.session.execute(sa.update(Post).filter_by(parent_id=page.id).values(parent_id=page.parent_id))
         if parent_id:
             pages = sa.select(Post.id, Post.parent_id).filter_by(topic_id=page.topic_id, kind="page")
             cls._check({**dict(db.session.execute(pages).all()), page.id: parent_id})
@@ -2882,7 +2882,7 @@ class Revision(db.Model):
     @classmethod
     def of(cls, post: Post, number: int | None) -> sa.Select[Self]:
         """Select a revision of a post."""
-        return sa.select(cls).where(cls.post_id == post.id, cls.number == number)
+        return sa.select(cls).filter_by(post_id=post.id, number=number)
 
 
 sa.Index("uq_revisions_post_id_number", Revision.post_id, Revision.number, unique=True)
@@ -2959,7 +2959,7 @@ class Acknowledgement(db.Model):
     def report(cls, post: Post) -> Report:
         """Return who has read a post, who has not, and who confirmed it but is no longer required to read it."""
         required = cls._people_of(post, cls.required_readers())
-        given = sa.select(cls).where(cls.post_id == post.id).order_by(cls.at, cls.id).options(joinedload(cls.user))
+        given = sa.select(cls).filter_by(post_id=post.id).order_by(cls.at, cls.id).options(joinedload(cls.user))
         lines = {user.id: ReportLine(user, "pending") for user in db.session.scalars(required)}
         for acknowledgement in db.session.scalars(given):
             user = acknowledgement.user
@@ -3013,8 +3013,8 @@ class Acknowledgement(db.Model):
         if again or post.must_read_since is None:
             post.must_read_revision = max(post.revision, 1)
         post.must_read_since, post.must_read_due = post.must_read_since or utcnow(), due
-        db.session.execute(sa.delete(MustReadRole).where(MustReadRole.post_id == post.id))
-        db.session.execute(sa.delete(MustReadPerson).where(MustReadPerson.post_id == post.id))
+        for model in (MustReadRole, MustReadPerson):
+            db.session.execute(sa.delete(model).filter_by(post_id=post.id))
         db.session.add_all(MustReadRole(post_id=post.id, role=role) for role in roles)
         db.session.add_all(MustReadPerson(post_id=post.id, user_id=user_id) for user_id in named)
         activity = Activity.record(actor, "post.must_read", post)
@@ -5217,9 +5217,9 @@ def hash_token(token: str) -> str:
 
 def load_sign_in() -> SignIn | None:
     """Return the sign-in, with its person, to which the token in the session belongs. None without a valid one."""
-    token = session.get("token")
-    parameters = {"token_hash": hash_token(token or ""), "now": g.now}
-    found = db.session.execute(SIGNED_IN, parameters).first() if token else None
+    if "token" not in session:
+        return None
+    found = db.session.execute(SIGNED_IN, {"token_hash": hash_token(session["token"]), "now": g.now}).first()
     if found is None or not found.SignIn.is_valid(g.now):
         return None
     g.unread = found.unread
@@ -5270,7 +5270,7 @@ def record_visit(response: Response) -> Response:
     token = g.get("api_token")
     is_visit = g.get("begins_visit") and g.get("sign_in") is not None and request.endpoint != POLL_ENDPOINT
     try:
-        if token and (not token.last_used_at or g.now - token.last_used_at > VISIT_NOTED_EVERY):
+        if token and g.now - (token.last_used_at or LONG_AGO) > VISIT_NOTED_EVERY:
             ApiToken.record_use(token.id, g.now)
         elif is_visit:
             User.record_visit(g.user_id, g.sign_in.id, g.now)
