@@ -7921,7 +7921,7 @@ def show_called(name: str) -> ResponseReturnValue:
     return render_template("people/group.html", group=group)
 
 
-@people.get("/people/<username>.vcf", endpoint="card")
+@people.get("/people/<username>/card.vcf", endpoint="card")
 @login_required
 def show_card(username: str) -> ResponseReturnValue:
     """Send a person's contact details for an address book (vCard 3.0, RFC 2426)."""

@@ -374,7 +374,9 @@ def test_everybody_is_exported_as_a_table_that_is_harmless_and_can_be_imported_a
 
 def test_a_person_can_be_saved_in_an_address_book(people, sign_in):
     User.edit_profile(people.member, name="Ána, Maria; Lima", title="Baker", phone="+44 20", location="Hall B")
-    answer = sign_in(people.reader).get("/people/member.vcf")
+    browser = sign_in(people.reader)
+    assert 'href="/people/member/card.vcf"' in browser.get("/people/member").text
+    answer = browser.get("/people/member/card.vcf")
     assert answer.mimetype == "text/vcard"
     lines = answer.get_data(as_text=True).split("\r\n")
     assert lines[:2] == ["BEGIN:VCARD", "VERSION:3.0"]
@@ -384,6 +386,12 @@ def test_a_person_can_be_saved_in_an_address_book(people, sign_in):
         "EMAIL;TYPE=INTERNET:member@example.com", "TEL;TYPE=WORK,VOICE:+44 20", "NOTE:Hall B",
     ):  # fmt: skip
         assert line in lines
+
+
+def test_a_username_may_end_like_a_file(people, sign_in):
+    add_person("mia.vcf")
+    page = sign_in(people.reader).get("/people/mia.vcf")
+    assert (page.status_code, page.mimetype) == (200, "text/html")
 
 
 # -- Approval ----------------------------------------------------------------------------------------------------------
