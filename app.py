@@ -3997,11 +3997,11 @@ class Notification(db.Model):
         return sa.or_(cls.comment_id.is_(None), cls.comment.has(Comment.deleted_at.is_(None)))
 
     @classmethod
-    def unread_of(cls, person: Any) -> sa.ScalarSelect[int]:
-        """A column of a person: how many groups of unread notifications their list shows."""
+    def unread(cls) -> sa.ScalarSelect[int]:
+        """A column of a `User`: how many groups of unread notifications their list shows."""
         groups = sa.func.count(sa.distinct(sa.cast(cls.post_id, sa.String(10)) + cls.kind))
-        unread = sa.select(groups).where(cls.user_id == person.id, cls.read_at.is_(None), cls.visible(person))
-        return unread.correlate(person).scalar_subquery()
+        unread = sa.select(groups).where(cls.user_id == User.id, cls.read_at.is_(None), cls.visible(User))
+        return unread.correlate(User).scalar_subquery()
 
     @classmethod
     def groups(cls) -> sa.Subquery:
@@ -5215,7 +5215,7 @@ def network_of(address: str) -> str:
 
 
 SIGNED_IN = (
-    sa.select(SignIn, Notification.unread_of(User).label("unread"))
+    sa.select(SignIn, Notification.unread().label("unread"))
     .join(SignIn.user)
     .options(contains_eager(SignIn.user).undefer(User.second_factor_role))
     .where(SignIn.token_hash == sa.bindparam("token_hash"))
@@ -9828,7 +9828,7 @@ def today() -> date:
 def is_away(person: Any) -> bool:
     """Return whether a person is away today, by the date in their own zone."""
     day = day_in(person.timezone)
-    return (person.away_from is None or person.away_from <= day) and day <= person.away_until
+    return (person.away_from or day) <= day <= person.away_until
 
 
 def absence(person: Any) -> str:
