@@ -3997,6 +3997,13 @@ class Notification(db.Model):
         return sa.or_(cls.comment_id.is_(None), cls.comment.has(Comment.deleted_at.is_(None)))
 
     @classmethod
+    def is_about(cls, thing: Post | Comment) -> sa.ColumnElement[bool]:
+        """Whether a notification is about a comment, or about a post itself."""
+        if isinstance(thing, Comment):
+            return cls.comment_id == thing.id
+        return sa.and_(cls.post_id == thing.id, cls.comment_id.is_(None))
+
+    @classmethod
     def unread(cls) -> sa.ScalarSelect[int]:
         """A column of a `User`: how many groups of unread notifications their list shows."""
         groups = sa.func.count(sa.distinct(sa.cast(cls.post_id, sa.String(10)) + cls.kind))
@@ -4076,10 +4083,9 @@ class Notification(db.Model):
     @classmethod
     def take_back(cls, actor: User, thing: Post | Comment, reaction: str) -> None:
         """Delete the unread notifications of a reaction that is taken back, in the caller's transaction."""
-        about = cls.comment_id if isinstance(thing, Comment) else cls.post_id
         same = sa.exists().where(Activity.id == cls.activity_id, Activity.detail == reaction).correlate(cls)
         unread = sa.delete(cls).where(
-            about == thing.id, cls.kind == "reaction", cls.actor_id == actor.id, cls.read_at.is_(None), same
+            cls.is_about(thing), cls.kind == "reaction", cls.actor_id == actor.id, cls.read_at.is_(None), same
         )
         db.session.execute(unread, execution_options={"synchronize_session": False})
 
@@ -4178,10 +4184,7 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
 def notify_mentioned(activity: Activity, thing: Post | Comment, before: Iterable[str] = ()) -> None:
     """Notify the people whom a text mentions by other names than `before`, and who were not told that of it yet."""
     if names := mentioned_names(thing.html).difference(before):
-        is_here = Notification.comment_id == thing.id
-        if isinstance(thing, Post):
-            is_here = sa.and_(Notification.post_id == thing.id, Notification.comment_id.is_(None))
-        told = sa.select(Notification.user_id).where(Notification.kind == "mention", is_here)
+        told = sa.select(Notification.user_id).where(Notification.kind == "mention", Notification.is_about(thing))
         notify("mention", activity, thing, who=sa.and_(is_called(names), User.id.not_in(told)))
 
 
