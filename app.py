@@ -3226,7 +3226,7 @@ COMMENT_COUNTS = (
 # -- Files -------------------------------------------------------------------------------------------------------------
 
 FILES_MOST = 200  # in one text, or in one form
-UNUSED_MOST = 19  # of the largest files: who has uploaded no more that belongs to nothing may upload another one
+UNUSED_MOST = 19  # times MAX_UPLOAD_MB: a person with more in files that belong to nothing can't upload another one
 
 
 class Attachment(SoftDelete, db.Model):
@@ -3483,7 +3483,7 @@ def names_called(writer: User) -> set[str]:
 
 
 def is_called(names: set[str]) -> sa.ColumnElement[bool]:
-    """Whether folded names call a `User`: by name, with a group, as who follows a topic, or everyone."""
+    """Whether one of some folded names calls a `User`: their own, a group's, a followed topic's, or everyone's."""
     if EVERYONE in names:
         return sa.true()
     grouped = sa.select(GroupMember.user_id).join(Group).where(Group.name_key.in_(names))
@@ -4628,7 +4628,7 @@ class Throttle(db.Model):
         db.session.execute(sa.delete(cls).where(cls.whole_at < now - timedelta(hours=1)))
         database.insert_if_absent(cls, key=hash_token(key), whole_at=now)
         row = db.session.get_one(cls, hash_token(key), with_for_update=True)
-        # No try leads so far into the future: then the clock was set back since.
+        # A time further in the future means that the clock was set back.
         is_possible = now < row.whole_at <= now + (burst + 1) * interval
         whole_at = (row.whole_at if is_possible else now) + interval
         wait = whole_at - now - burst * interval
@@ -9071,14 +9071,14 @@ def not_blank(text: str) -> None:
 
 
 def in_this_century(given: Any) -> Any:
-    """Refuse other centuries, as the forms do: a time zone could lead out of the calendar."""
+    """Refuse other centuries, as the forms do. At the ends of the calendar, a time zone would lead out of it."""
     if isinstance(given, str) and not given.startswith("20"):
         raise ma.ValidationError("Choose a day between 2000 and 2099.")
     return given
 
 
 class PlaceSchema(ma.Schema):
-    """Where a page of a list begins: the link to it says so."""
+    """Where a page of a list begins, as the link to it says."""
 
     before = fields.String()
 
@@ -9609,7 +9609,7 @@ def show_docs() -> ResponseReturnValue:
 feeds = Blueprint("feeds", __name__)
 
 FEED_POSTS = 30
-NOT_TEXT = re.compile("[^\t\n\x20-\x7e\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no XML may have it
+NOT_TEXT = re.compile("[^\t\n\x20-\x7e\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML does not allow
 
 
 @feeds.get("/feed.atom")
@@ -9637,7 +9637,7 @@ def show_calendar() -> ResponseReturnValue:
 
 
 def feed_reader() -> User:
-    """The person whose token is in the address. Aborts with 404 where it is none."""
+    """Return the person whose token is in the address. Aborts with 404 if there is none."""
     token = ApiToken.find(request.args.get("token", "")) or abort(404)
     if first_step(token.user):
         abort(403, NOT_YET)
@@ -9737,7 +9737,7 @@ def route_of_request() -> str:
 
 
 def read_gauges() -> None:
-    """Set the gauges to what is so now. Raises an exception of the database while it does not answer."""
+    """Set the gauges to their present values. Raises the database's error if it does not answer."""
     DATABASE_UP.set(0)
     pool: Any = db.engine.pool
     CONNECTIONS.set(pool.checkedout())
