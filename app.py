@@ -986,6 +986,14 @@ class RoleType(sa.TypeDecorator[Role]):
         return None if value is None else Role(value)
 
 
+def one_visible(statement: sa.Select[T]) -> T:
+    """Return what a statement selects, as it is now, as part of an action. Raises `NotVisible` if that is nothing."""
+    found = db.session.scalar(statement.execution_options(populate_existing=True))
+    if found is None:
+        raise NotVisible
+    return found
+
+
 class SoftDelete:
     """Mixin of models with a recycle bin, from which a row is restored or permanently removed.
 
@@ -1006,8 +1014,18 @@ class SoftDelete:
     @classmethod
     def visible_to(cls, user: User) -> sa.Select[Self]:
         """Select the things that a person may see."""
-        seen = sa.select(cls).where(cls.deleted_at.is_(None), cls.reachable())
-        return seen.params(viewer=user.id, now=utcnow())
+        return cls.reachable_to(user).where(cls.deleted_at.is_(None))
+
+    @classmethod
+    def reachable_to(cls, user: User) -> sa.Select[Self]:
+        """Select the things that a person may see, and those that they could see if they were not deleted."""
+        return sa.select(cls).where(cls.reachable()).params(viewer=user.id, now=utcnow())
+
+    @classmethod
+    def lock_reachable(cls, user: User, thing_id: int) -> Self:
+        """Lock and return a thing that a person may see, deleted or not, as part of an action. Raises `NotVisible`."""
+        db.session.execute(sa.select(cls.id).where(cls.id == thing_id).with_for_update())
+        return one_visible(cls.reachable_to(user).where(cls.id == thing_id))
 
     @classmethod
     def get_for_change(cls, actor: User, thing_id: int, needs: Role = Role.READER, deleted: bool = False) -> Self:
@@ -1016,10 +1034,8 @@ class SoftDelete:
         Raises `NotVisible` if they may not see it, and `Forbidden` if they may not change it.
         """
         user = User.acting(actor.id, needs)
-        db.session.execute(sa.select(cls.id).where(cls.id == thing_id).with_for_update())
-        seen = sa.select(cls).where(cls.id == thing_id, cls.reachable()).params(viewer=user.id, now=utcnow())
-        thing = db.session.scalar(seen.execution_options(populate_existing=True))
-        if thing is None or (thing.deleted_at and not (deleted and thing.editable_by(user))):
+        thing = cls.lock_reachable(user, thing_id)
+        if thing.deleted_at and not (deleted and thing.editable_by(user)):
             raise NotVisible
         if not thing.editable_by(user) or (thing.deleted_at and not user.may_restore(thing)):
             raise Forbidden
@@ -1508,10 +1524,7 @@ class User(db.Model):
         """
         Setting.lock()
         cls.acting(actor.id, Role.ADMIN)
-        user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
-        if user is None or user.erased_at:
-            raise NotVisible
-        return user
+        return one_visible(sa.select(cls).filter_by(id=user_id, erased_at=None).with_for_update())
 
     def _blank(self) -> None:
         """Make this person a former colleague, of whom nothing is known and who can never sign in again."""
@@ -1655,12 +1668,9 @@ class SignIn(db.Model):
     @transactional
     def end(cls, user: User, sign_in_id: int) -> None:
         """End one of a person's own sign-ins. Raises `NotVisible` for somebody else's."""
-        own = sa.select(cls).where(cls.id == sign_in_id, cls.user_id == user.id).with_for_update()
-        found = db.session.scalar(own)
-        if found is None:
-            raise NotVisible
-        if found.ended_at is None:
-            found.ended_at = utcnow()
+        own = one_visible(sa.select(cls).filter_by(id=sign_in_id, user_id=user.id).with_for_update())
+        if own.ended_at is None:
+            own.ended_at = utcnow()
             Activity.record(user, "person.signed_out", ("user", user.id))
 
     @classmethod
@@ -1772,9 +1782,7 @@ class Invitation(db.Model):
     def withdraw(cls, actor: User, invitation_id: int) -> None:
         """Delete an invitation. Raises `NotVisible` if there is none."""
         User.acting(actor.id, Role.ADMIN)
-        invitation = db.session.get(cls, invitation_id, with_for_update=True)
-        if invitation is None:
-            raise NotVisible
+        invitation = one_visible(sa.select(cls).filter_by(id=invitation_id).with_for_update())
         Activity.record(actor, "invitation.withdrawn", invitation)
         db.session.delete(invitation)
 
@@ -1859,9 +1867,7 @@ class ResetLink(db.Model):
     @transactional
     def use(cls, token: str, password_hash: str) -> None:
         """Set the password of the person to whom a link belongs, and tell them. Raises `NotVisible` without one."""
-        user = db.session.scalar(cls.owner(token).with_for_update())
-        if user is None:
-            raise NotVisible
+        user = one_visible(cls.owner(token).with_for_update())
         user._set_password(password_hash)
         Activity.record(user, "person.password_by_link", user)
         OutgoingMail.tell(user, "password")
@@ -1953,9 +1959,7 @@ class ApiToken(db.Model):
     def revoke(cls, actor: User, token_id: int) -> None:
         """Delete one of a person's own tokens. Raises `NotVisible` for anybody else's."""
         user = User.acting(actor.id)
-        token = db.session.scalar(sa.select(cls).filter_by(id=token_id, user_id=user.id).with_for_update())
-        if token is None:
-            raise NotVisible
+        token = one_visible(sa.select(cls).filter_by(id=token_id, user_id=user.id).with_for_update())
         db.session.delete(token)
         Activity.record(user, "token.revoked", token)
 
@@ -2126,9 +2130,7 @@ class Topic(SoftDelete, db.Model):
         Raises `NotVisible` if there is no such active person, and `ValidationError` for an open topic.
         """
         topic = cls.get_for_change(actor, topic_id)
-        user = db.session.scalar(User.active().where(User.id == user_id))
-        if user is None:
-            raise NotVisible
+        user = one_visible(User.active().where(User.id == user_id))
         if not topic.private:
             raise ValidationError("members", "This topic is open: everyone sees it.")
         if topic._add_member(user.id):
@@ -2191,9 +2193,7 @@ class Topic(SoftDelete, db.Model):
     def join(cls, actor: User, topic_id: int) -> Topic:
         """Make an administrator a member of a private topic, and record that. Returns the topic."""
         User.acting(actor.id, Role.ADMIN)
-        topic = db.session.get(cls, topic_id, with_for_update=True, populate_existing=True)
-        if topic is None or topic.deleted_at:
-            raise NotVisible
+        topic = one_visible(sa.select(cls).filter_by(id=topic_id, deleted_at=None).with_for_update())
         if topic.private and topic._add_member(actor.id):
             Activity.record(actor, "topic.joined", topic)
         return topic
@@ -2303,12 +2303,11 @@ class Group(db.Model):
         """
         Setting.lock()  # people and groups share their names
         User.acting(actor.id, Role.ADMIN)
-        group = db.session.get(cls, group_id or 0)
-        if group_id and group is None:
-            raise NotVisible
-        if group is None:
-            if cls.has_name(fold(name)) or User.by_username(name):
-                raise ValidationError("name", "A person or a group already has this name.")
+        if group_id:
+            group = one_visible(sa.select(cls).filter_by(id=group_id).with_for_update())
+        elif cls.has_name(fold(name)) or User.by_username(name):
+            raise ValidationError("name", "A person or a group already has this name.")
+        else:
             group = cls(name=name, name_key=fold(name))
             db.session.add(group)
         group.people = [*db.session.scalars(User.active().where(User.id.in_(member_ids)))]
@@ -2320,9 +2319,7 @@ class Group(db.Model):
     def delete(cls, actor: User, group_id: int) -> None:
         """Delete a group. Its people stay. Afterwards, call `rerender_texts`. Raises `NotVisible` if there is none."""
         User.acting(actor.id, Role.ADMIN)
-        group = db.session.get(cls, group_id, with_for_update=True)
-        if group is None:
-            raise NotVisible
+        group = one_visible(sa.select(cls).filter_by(id=group_id).with_for_update())
         outdate_mentions(group.name)
         Activity.record(actor, "group.deleted", group)
         db.session.delete(group)
@@ -2435,9 +2432,8 @@ class Post(SoftDelete, db.Model):
     @classmethod
     def get_visible(cls, user: User, post_id: int) -> Self:
         """Lock and return a post that a person may see, as part of an action. Raises `NotVisible`."""
-        db.session.execute(sa.select(cls.id).where(cls.id == post_id).with_for_update())
-        post = db.session.scalar(cls.visible_to(user).where(cls.id == post_id))
-        if post is None:
+        post = cls.lock_reachable(user, post_id)
+        if post.deleted_at:
             raise NotVisible
         return post
 
