@@ -3540,11 +3540,9 @@ class Reaction(db.Model):
             raise ValidationError("kind", "Choose one of the reactions.")
         user = User.acting(actor.id)
         if comment_id:
-            thing = db.session.scalar(Comment.visible_to(user).where(Comment.id == comment_id))
+            thing = one_visible(Comment.visible_to(user).where(Comment.id == comment_id))
         else:
-            thing = db.session.scalar(Post.visible_to(user).where(Post.id == post_id, Post.is_published()))
-        if thing is None:
-            raise NotVisible
+            thing = one_visible(Post.visible_to(user).where(Post.id == post_id, Post.is_published()))
         mine = {"user_id": user.id, "kind": kind, "post_id": post_id, "comment_id": comment_id}
         existing = db.session.scalar(sa.select(cls).filter_by(**mine).with_for_update())
         if given and existing is None:
@@ -3820,10 +3818,9 @@ class Follow(db.Model):
 
         That somebody does not follow a topic is kept, because of those that are followed by default.
         """
-        user, model = User.acting(actor.id), Post if post_id else Topic
-        thing = db.session.scalar(model.visible_to(user).where(model.id == (post_id or topic_id)))
-        if thing is None:
-            raise NotVisible
+        user = User.acting(actor.id)
+        model: Any = Post if post_id else Topic
+        thing = one_visible(model.visible_to(user).where(model.id == (post_id or topic_id)))
         place = {"user_id": user.id, "topic_id": topic_id, "post_id": post_id}
         follow = db.session.scalar(sa.select(cls).filter_by(**place).with_for_update())
         default = "following" if topic_id and thing.followed_by_default else "none"
@@ -4306,9 +4303,7 @@ class OutgoingMail(db.Model):
     def send_again(cls, actor: User, mail_id: int) -> None:
         """Queue a failed email again. Raises `NotVisible` if there is no such email."""
         User.acting(actor.id, Role.ADMIN)
-        mail = db.session.get(cls, mail_id, with_for_update=True)
-        if mail is None or mail.due_at:
-            raise NotVisible
+        mail = one_visible(sa.select(cls).filter_by(id=mail_id, due_at=None).with_for_update())
         mail.created_at = mail.due_at = utcnow()
         Activity.record(actor, "mail.again", ("mail", mail.id), MAIL_KINDS[mail.kind])
 
