@@ -1024,7 +1024,7 @@ class SoftDelete:
     @classmethod
     def reachable_to(cls, user: User) -> sa.Select[Self]:
         """Select the things that a person may see, and those that they could see if they were not deleted."""
-        return sa.select(cls).where(cls.reachable()).params(viewer=user.id, now=utcnow())
+        return sa.select(cls).where(cls.reachable()).params(viewer=user.id)
 
     @classmethod
     def lock_reachable(cls, user: User, thing_id: int) -> Self:
@@ -3208,7 +3208,7 @@ COMMENT_COUNTS = (
 # -- Files -------------------------------------------------------------------------------------------------------------
 
 FILES_MOST = 200  # in one text, or in one form
-UNUSED_MOST = 19  # of the largest files: who has uploaded no more that belongs to nothing may upload another one
+UNUSED_MOST = 19  # times MAX_UPLOAD_MB: a person with more in files that belong to nothing can't upload another one
 
 
 class Attachment(SoftDelete, db.Model):
@@ -3464,7 +3464,7 @@ def names_called(writer: User) -> set[str]:
 
 
 def is_called(names: set[str]) -> sa.ColumnElement[bool]:
-    """Whether folded names call a `User`: by name, with a group, as who follows a topic, or everyone."""
+    """Whether one of some folded names calls a `User`: their own, a group's, a followed topic's, or everyone's."""
     if EVERYONE in names:
         return sa.true()
     grouped = sa.select(GroupMember.user_id).join(Group).where(Group.name_key.in_(names))
@@ -3525,11 +3525,9 @@ class Reaction(db.Model):
             raise ValidationError("kind", "Choose one of the reactions.")
         user = User.acting(actor.id)
         if comment_id:
-            thing = db.session.scalar(Comment.visible_to(user).where(Comment.id == comment_id))
+            thing = one_visible(Comment.visible_to(user).where(Comment.id == comment_id))
         else:
-            thing = db.session.scalar(Post.visible_to(user).where(Post.id == post_id, Post.is_published()))
-        if thing is None:
-            raise NotVisible
+            thing = one_visible(Post.visible_to(user).where(Post.id == post_id, Post.is_published()))
         mine = {"user_id": user.id, "kind": kind, "post_id": post_id, "comment_id": comment_id}
         existing = db.session.scalar(sa.select(cls).filter_by(**mine).with_for_update())
         if given and existing is None:
@@ -3806,10 +3804,9 @@ class Follow(db.Model):
 
         That somebody does not follow a topic is kept, because of those that are followed by default.
         """
-        user, model = User.acting(actor.id), Post if post_id else Topic
-        thing = db.session.scalar(model.visible_to(user).where(model.id == (post_id or topic_id)))
-        if thing is None:
-            raise NotVisible
+        user = User.acting(actor.id)
+        model: Any = Post if post_id else Topic
+        thing = one_visible(model.visible_to(user).where(model.id == (post_id or topic_id)))
         place = {"user_id": user.id, "topic_id": topic_id, "post_id": post_id}
         follow = db.session.scalar(sa.select(cls).filter_by(**place).with_for_update())
         default = "following" if topic_id and thing.followed_by_default else "none"
@@ -3979,11 +3976,18 @@ class Notification(db.Model):
         return sa.or_(cls.comment_id.is_(None), cls.comment.has(Comment.deleted_at.is_(None)))
 
     @classmethod
-    def unread_of(cls, person: Any) -> sa.ScalarSelect[int]:
-        """A column of a person: how many groups of unread notifications their list shows."""
+    def is_about(cls, thing: Post | Comment) -> sa.ColumnElement[bool]:
+        """Whether a notification is about a comment, or about a post itself."""
+        if isinstance(thing, Comment):
+            return cls.comment_id == thing.id
+        return sa.and_(cls.post_id == thing.id, cls.comment_id.is_(None))
+
+    @classmethod
+    def unread(cls) -> sa.ScalarSelect[int]:
+        """A column of a `User`: how many groups of unread notifications their list shows."""
         groups = sa.func.count(sa.distinct(sa.cast(cls.post_id, sa.String(10)) + cls.kind))
-        unread = sa.select(groups).where(cls.user_id == person.id, cls.read_at.is_(None), cls.visible(person))
-        return unread.correlate(person).scalar_subquery()
+        unread = sa.select(groups).where(cls.user_id == User.id, cls.read_at.is_(None), cls.visible(User))
+        return unread.correlate(User).scalar_subquery()
 
     @classmethod
     def groups(cls) -> sa.Subquery:
@@ -4058,10 +4062,9 @@ class Notification(db.Model):
     @classmethod
     def take_back(cls, actor: User, thing: Post | Comment, reaction: str) -> None:
         """Delete the unread notifications of a reaction that is taken back, in the caller's transaction."""
-        about = cls.comment_id if isinstance(thing, Comment) else cls.post_id
         same = sa.exists().where(Activity.id == cls.activity_id, Activity.detail == reaction).correlate(cls)
         unread = sa.delete(cls).where(
-            about == thing.id, cls.kind == "reaction", cls.actor_id == actor.id, cls.read_at.is_(None), same
+            cls.is_about(thing), cls.kind == "reaction", cls.actor_id == actor.id, cls.read_at.is_(None), same
         )
         db.session.execute(unread, execution_options={"synchronize_session": False})
 
@@ -4160,10 +4163,7 @@ def notify(kind: str, activity: Activity, thing: Post | Comment, *, who: sa.Colu
 def notify_mentioned(activity: Activity, thing: Post | Comment, before: Iterable[str] = ()) -> None:
     """Notify the people whom a text mentions by other names than `before`, and who were not told that of it yet."""
     if names := mentioned_names(thing.html).difference(before):
-        is_here = Notification.comment_id == thing.id
-        if isinstance(thing, Post):
-            is_here = sa.and_(Notification.post_id == thing.id, Notification.comment_id.is_(None))
-        told = sa.select(Notification.user_id).where(Notification.kind == "mention", is_here)
+        told = sa.select(Notification.user_id).where(Notification.kind == "mention", Notification.is_about(thing))
         notify("mention", activity, thing, who=sa.and_(is_called(names), User.id.not_in(told)))
 
 
@@ -4289,9 +4289,7 @@ class OutgoingMail(db.Model):
     def send_again(cls, actor: User, mail_id: int) -> None:
         """Queue a failed email again. Raises `NotVisible` if there is no such email."""
         User.acting(actor.id, Role.ADMIN)
-        mail = db.session.get(cls, mail_id, with_for_update=True)
-        if mail is None or mail.due_at:
-            raise NotVisible
+        mail = one_visible(sa.select(cls).filter_by(id=mail_id, due_at=None).with_for_update())
         mail.created_at = mail.due_at = utcnow()
         Activity.record(actor, "mail.again", ("mail", mail.id), MAIL_KINDS[mail.kind])
 
@@ -4607,7 +4605,7 @@ class Throttle(db.Model):
         db.session.execute(sa.delete(cls).where(cls.whole_at < now - timedelta(hours=1)))
         database.insert_if_absent(cls, key=hash_token(key), whole_at=now)
         row = db.session.get_one(cls, hash_token(key), with_for_update=True)
-        # No try leads so far into the future: then the clock was set back since.
+        # A time further in the future means that the clock was set back.
         is_possible = now < row.whole_at <= now + (burst + 1) * interval
         whole_at = (row.whole_at if is_possible else now) + interval
         wait = whole_at - now - burst * interval
@@ -5203,7 +5201,7 @@ def network_of(address: str) -> str:
 
 
 SIGNED_IN = (
-    sa.select(SignIn, Notification.unread_of(User).label("unread"))
+    sa.select(SignIn, Notification.unread().label("unread"))
     .join(SignIn.user)
     .options(contains_eager(SignIn.user).undefer(User.second_factor_role))
     .where(SignIn.token_hash == sa.bindparam("token_hash"))
@@ -9031,14 +9029,14 @@ def not_blank(text: str) -> None:
 
 
 def in_this_century(given: Any) -> Any:
-    """Refuse other centuries, as the forms do: a time zone could lead out of the calendar."""
+    """Refuse other centuries, as the forms do. At the ends of the calendar, a time zone would lead out of it."""
     if isinstance(given, str) and not given.startswith("20"):
         raise ma.ValidationError("Choose a day between 2000 and 2099.")
     return given
 
 
 class PlaceSchema(ma.Schema):
-    """Where a page of a list begins: the link to it says so."""
+    """Where a page of a list begins, as the link to it says."""
 
     before = fields.String()
 
@@ -9569,7 +9567,7 @@ def show_docs() -> ResponseReturnValue:
 feeds = Blueprint("feeds", __name__)
 
 FEED_POSTS = 30
-NOT_TEXT = re.compile("[^\t\n\x20-\x7e\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no XML may have it
+NOT_TEXT = re.compile("[^\t\n\x20-\x7e\x80-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML does not allow
 
 
 @feeds.get("/feed.atom")
@@ -9597,7 +9595,7 @@ def show_calendar() -> ResponseReturnValue:
 
 
 def feed_reader() -> User:
-    """The person whose token is in the address. Aborts with 404 where it is none."""
+    """Return the person whose token is in the address. Aborts with 404 if there is none."""
     token = ApiToken.find(request.args.get("token", "")) or abort(404)
     if first_step(token.user):
         abort(403, NOT_YET)
@@ -9697,7 +9695,7 @@ def route_of_request() -> str:
 
 
 def read_gauges() -> None:
-    """Set the gauges to what is so now. Raises an exception of the database while it does not answer."""
+    """Set the gauges to their present values. Raises the database's error if it does not answer."""
     DATABASE_UP.set(0)
     pool: Any = db.engine.pool
     CONNECTIONS.set(pool.checkedout())
@@ -9791,7 +9789,7 @@ def today() -> date:
 def is_away(person: Any) -> bool:
     """Return whether a person is away today, by the date in their own zone."""
     day = day_in(person.timezone)
-    return (person.away_from is None or person.away_from <= day) and day <= person.away_until
+    return (person.away_from or day) <= day <= person.away_until
 
 
 def absence(person: Any) -> str:

@@ -336,6 +336,15 @@ def test_a_reaction_is_told_to_whose_words_they_are_until_it_is_taken_back(peopl
     assert news() == set()
 
 
+def test_a_reaction_to_a_post_that_is_taken_back_leaves_the_one_to_its_comment_told(people, topics):
+    post = add_post(people.member, topics.open)
+    remark = add_comment(people.editor, post)
+    Reaction.change(people.reader, "like", True, post_id=post.id)
+    Reaction.change(people.reader, "like", True, comment_id=remark.id)
+    Reaction.change(people.reader, "like", False, post_id=post.id)
+    assert [row.comment_id for row in told() if row.kind == "reaction"] == [remark.id]
+
+
 def test_a_reaction_that_was_read_stays_told_when_it_is_taken_back(people, topics):
     post = add_post(people.member, topics.open)
     Reaction.change(people.reader, "like", True, post_id=post.id)
