@@ -8597,7 +8597,7 @@ def show_binned_comment(comment_id: int) -> ResponseReturnValue:
 
 def binned_page(kind: str, thing_id: int) -> ResponseReturnValue:
     """Return the page of a deleted post or comment. 404 if this person may not see it."""
-    things = Bin.things(kind).params(viewer=current_user.id, now=utcnow())
+    things = Bin.things(kind).params(viewer=current_user.id)
     thing = db.one_or_404(things.where(BIN_MODELS[kind].id == thing_id))
     files = sa.select(Attachment).filter_by(**{f"{kind}_id": thing_id}, deleted_at=None).order_by(Attachment.id)
     return render_template(
