@@ -1251,12 +1251,12 @@ class User(db.Model):
         user = cls(password_hash=password_hash, role=role, must_change_password=actor is not None)
         user._fill_in(**profile)
         db.session.add(user)
-        action = "person.added" if actor else "person.joined"
         if user.awaits_approval:
-            action, user.deactivated_at = "person.asked", utcnow()
+            user.deactivated_at = utcnow()
             for admin_user in db.session.scalars(cls.active().where(cls.role == Role.ADMIN)):
                 OutgoingMail.tell(admin_user, "waiting")
-        Activity.record(actor or user, action, user, user.username)
+        action = "person.added" if actor else "person.joined"
+        Activity.record(actor or user, "person.asked" if user.awaits_approval else action, user, user.username)
         return user
 
     @classmethod
