@@ -3002,7 +3002,7 @@ class Acknowledgement(db.Model):
     ) -> None:  # fmt: skip
         """Require people to read a post, by role and by name. Editors only.
 
-        Of a draft, they are told when it is published. With `again`, people who confirmed an earlier revision have to
+        For a draft, they are told when it is published. With `again`, people who confirmed an earlier revision have to
         confirm once more. Raises `ValidationError` when nobody is chosen.
         """
         post = Post.get_for_change(actor, post_id, Role.EDITOR)
