@@ -117,7 +117,8 @@ def sort_key(text: str, length: int = 200) -> str:
 class Base(orm.DeclarativeBase):
     """The base class of the models. Each constraint has a name, so that a migration can change it.
 
-    A `Mapped[datetime]` is a `Timestamp`.
+    A `Mapped[datetime]` is a `Timestamp`. That is said in a registry of our own, because Flask-SQLAlchemy copies this
+    class, and SQLAlchemy refuses a copy with both a registry and a `type_annotation_map`.
     """
 
     registry = orm.registry(
@@ -355,6 +356,7 @@ def transactional(action: Callable[P, R]) -> Callable[P, R]:
 
 def _run_once(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     db.session.rollback()
+    db.session.expire_all()  # a rollback expires nothing if no transaction was begun since the last commit
     with _sqlite_write_lock():
         db.session.info["in_transaction"] = True
         try:

@@ -79,6 +79,16 @@ def test_a_job_that_is_at_work_is_not_begun_by_another_and_a_dead_one_is_once_it
     assert (row().lease, row().result) == (taken, ""), "who lost the lease has no say any more"
 
 
+def test_whoever_read_the_jobs_before_still_loses_a_lease_that_was_taken_over(app):
+    lease = JobRun.claim("probe")
+    read_before = JobRun.known()  # as the loop over the jobs that are due does
+    db.session.commit()
+    with db.engine.begin() as connection:
+        connection.execute(sa.update(JobRun).values(lease="another"))
+    JobRun.finish("probe", lease, HOUR, "Late.", failed=False)
+    assert (row().lease, row().result) == ("another", ""), read_before
+
+
 def test_a_failure_is_logged_told_and_tried_again_later_each_time(app, caplog):
     def fail() -> str:
         raise LookupError("secret words")
