@@ -1274,10 +1274,10 @@ class User(db.Model):
         try:
             db.session.add_all(users)  # in few statements
             db.session.flush()
-            taken = count_of(Group, Group.name_key.in_([user.username_key for user in users]))
+            is_taken = count_of(Group, Group.name_key.in_([user.username_key for user in users])) > 0
         except IntegrityError:
-            taken = 1
-        if taken:
+            is_taken = True
+        if is_taken:
             raise ValidationError("text", "One of these names or addresses is taken by now. Check the list again.")
         for user in users:
             Activity.record(actor, "person.added", user, user.username)
@@ -3512,6 +3512,11 @@ class Reaction(db.Model):
     kind: Mapped[str] = mapped_column(sa.String(8))
     at: Mapped[datetime]
 
+    @staticmethod
+    def posts_for(user: User) -> sa.Select[Post]:
+        """Select the posts to which a person may react: those that are published."""
+        return Post.visible_to(user).where(Post.is_published())
+
     @classmethod
     @transactional
     def change(
@@ -3527,7 +3532,7 @@ class Reaction(db.Model):
         if comment_id:
             thing = one_visible(Comment.visible_to(user).where(Comment.id == comment_id))
         else:
-            thing = one_visible(Post.visible_to(user).where(Post.id == post_id, Post.is_published()))
+            thing = one_visible(cls.posts_for(user).where(Post.id == post_id))
         mine = {"user_id": user.id, "kind": kind, "post_id": post_id, "comment_id": comment_id}
         existing = db.session.scalar(sa.select(cls).filter_by(**mine).with_for_update())
         if given and existing is None:
@@ -5654,8 +5659,8 @@ def username_field(
     )  # fmt: skip
 
 
-def name_field(**kw: Any) -> Any:
-    return string_field("Name", NAME_MAX, shortest=1, render_kw={"autocomplete": "name"}, **kw)
+def name_field() -> Any:
+    return string_field("Name", NAME_MAX, shortest=1, render_kw={"autocomplete": "name"})
 
 
 def email_field(required: bool = True) -> Any:
@@ -5734,6 +5739,12 @@ class NewPasswordForm(SiteForm):
     confirm = confirm_password()
 
 
+class SiteNameField:
+    """Stands before `JoinForm`, because the list of errors above a form follows the order in which fields are made."""
+
+    site_name = string_field("Site name", NAME_MAX, shortest=1, description="For example, the name of your team")
+
+
 class JoinForm(SiteForm):
     name = name_field()
     username = username_field()
@@ -5746,9 +5757,8 @@ class JoinForm(SiteForm):
         return form_values(self, "name", "username", "email") | {"password_hash": hash_password(self.password.data)}
 
 
-class SetupForm(JoinForm):
-    site_name = string_field("Site name", NAME_MAX, shortest=1, description="For example, the name of your team")
-    name = name_field(description="Your name. You'll be the first administrator.")
+class SetupForm(SiteNameField, JoinForm):
+    """The name of a new site, and its first administrator."""
 
 
 class RegisterForm(JoinForm):
@@ -7390,7 +7400,7 @@ def react(post_id: int) -> ResponseReturnValue:
     address = f"/posts/{post_id}"
     if request.method == "POST":
         return change_reaction(address, f"{address}#reactions-posts-{post_id}", post_id=post_id)
-    post = db.one_or_404(Post.visible_to(current_user).where(Post.id == post_id, Post.is_published()))
+    post = db.one_or_404(Reaction.posts_for(current_user).where(Post.id == post_id))
     return reactions_page(reactions_of(post_id)[None], address, post.title)
 
 
@@ -10775,8 +10785,8 @@ def run_job(job: Job, early: bool = False, actor: User | None = None) -> str | N
 def run_due_jobs() -> list[str]:
     """Run the due jobs, one after the other. Returns the names of those that ran."""
     runs = JobRun.known()
-    db.session.rollback()
     due = [job for job in JOBS if job.name not in runs or runs[job.name].due_at <= utcnow()]
+    db.session.rollback()
     return [job.name for job in due if run_job(job) is not None]
 
 

@@ -906,6 +906,14 @@ def test_the_link_makes_the_first_admin_once_and_is_gone_for_ever(app):
     assert value(sa.select(sa.func.count()).select_from(User)) == 1
 
 
+def test_what_is_wrong_with_the_set_up_is_listed_in_the_order_of_its_fields(app):
+    with app.app_context():
+        token = Setting.renew_setup_token()
+    page = Browser(app).submit(f"/setup?token={token}", dict.fromkeys(FILLINGS["auth.setup"], "")).text
+    listed = ["site_name", "name", "username", "email", "password", "confirm"]
+    assert re.findall(r'<li><a href="#(\w+)">', page) == listed
+
+
 def test_there_is_nothing_to_set_up_before_a_link_was_made(app):
     assert Browser(app).get("/setup").status_code == 404
     assert set_up(app, "anything").status_code == 404
