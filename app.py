@@ -4820,7 +4820,7 @@ class JobRun(db.Model):
         """
         now = utcnow()
         database.insert_if_absent(cls, name=name, due_at=now, lease="", result="", failures=0)
-        run = db.session.get_one(cls, name, with_for_update=True)
+        run = db.session.get_one(cls, name, with_for_update=True, populate_existing=True)
         # A job that began in the future did so before the clock was set back.
         is_due = early or run.due_at <= now or (run.started_at and run.started_at > now + JOB_LEASE)
         if not is_due or (run.leased_until and run.leased_until >= now):
@@ -4834,9 +4834,10 @@ class JobRun(db.Model):
     @transactional
     def finish(cls, name: str, lease: str, every: timedelta, result: str, failed: bool) -> None:
         """Record how a job went and when it is due again: soon after a failure, and later after each further one."""
-        run, now = db.session.get_one(cls, name, with_for_update=True), utcnow()
+        run = db.session.get_one(cls, name, with_for_update=True, populate_existing=True)
         if run.lease != lease:  # another process took the job over
             return
+        now = utcnow()
         run.failures = run.failures + 1 if failed else 0
         pause = min(every, JOB_RETRY * 2 ** min(run.failures - 1, 10)) if failed else every
         run.lease, run.leased_until, run.ended_at, run.due_at = "", None, now, now + pause

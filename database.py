@@ -356,7 +356,6 @@ def transactional(action: Callable[P, R]) -> Callable[P, R]:
 
 def _run_once(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     db.session.rollback()
-    db.session.expire_all()  # a rollback expires nothing if no transaction was begun since the last commit
     with _sqlite_write_lock():
         db.session.info["in_transaction"] = True
         try:
