@@ -4931,6 +4931,7 @@ PINNED = (
     .order_by(Post.pinned_at.desc(), Post.id.desc())
     .limit(PINNED_MAX)
 )
+NOTIFICATION_GROUPS = Notification.groups()
 TOPIC_POSTS = cards("ix_posts_topic", Post.topic_id == TOPIC_ID, Post.kind == "news")
 AUTHOR_POSTS = cards("ix_posts_author", Post.author_id == sa.bindparam("author_id"))
 
@@ -5473,18 +5474,19 @@ def _requires(view: View, role: Role) -> View:
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> ResponseReturnValue:
-        if not current_user:
+        user = signed_in_user()
+        if user is None:
             return ask_to_sign_in()
-        step = first_step(current_user)
+        step = first_step(user)
         if step and request.endpoint not in (step, "auth.logout"):
             return lead_to(step)
-        if current_user.role < role:
+        if user.role < role:
             abort(403)
         token, needed = current_token(), needed_scope(role)
         if token and SCOPES.index(token.scope) < SCOPES.index(needed):
             abort(403, f"This token isn't allowed to do that: it needs the scope {needed}.")
         if request.method == "POST" and not is_limited_elsewhere():
-            refuse_fast_writing(current_user.id)
+            refuse_fast_writing(user.id)
         return view(*args, **kwargs)
 
     return guarded
@@ -8141,8 +8143,7 @@ def list_notifications() -> ResponseReturnValue:
 
 def notification_page() -> Page:
     """Return a page of the person's notifications in groups, the newest first."""
-    groups = Notification.groups()
-    page = paginate(sa.select(groups), (groups.c.newest.desc(),))
+    page = paginate(sa.select(NOTIFICATION_GROUPS), (NOTIFICATION_GROUPS.c.newest.desc(),))
     return page._replace(items=notification_groups(page.items))
 
 
