@@ -4478,9 +4478,9 @@ class SearchEntry(db.Model):
     @classmethod
     def known_words(cls, viewer: User) -> list[str]:
         """Return words of the newest things that a person may see, which are what they might have meant."""
-        newest = cls._visible_to(viewer).with_only_columns(cls.tokens).order_by(cls.id.desc()).limit(KNOWN_FROM)
-        tokens = " ".join(db.session.scalars(newest))
-        return [*dict.fromkeys(database.words_in(tokens))][:KNOWN_MOST]
+        found = database.in_table_order(cls._visible_to(viewer).with_only_columns(cls.tokens), {cls: "PRIMARY"})
+        tokens = " ".join(db.session.scalars(found.order_by(cls.id.desc()).limit(KNOWN_FROM)))
+        return database.words_in(tokens)[:KNOWN_MOST]
 
     @classmethod
     def _visible_to(cls, viewer: User) -> Statement:

@@ -934,11 +934,10 @@ def nearest_words(query: str, known: Sequence[str]) -> str:
     return " ".join([*difflib.get_close_matches(word, known, 1, LIKENESS), word][0] for word in words)
 
 
-def words_in(tokens: str) -> Iterator[str]:
-    """Yield the words from which `search_tokens` made some tokens."""
-    for token in tokens.split():
-        if token.startswith(WORD_MARK):
-            yield _ENCODED.sub(lambda match: chr(int(match[1], 16)), token.removeprefix(WORD_MARK))
+def words_in(tokens: str) -> list[str]:
+    """Return the words from which `search_tokens` made some tokens, each once."""
+    words = [token.removeprefix(WORD_MARK) for token in dict.fromkeys(tokens.split()) if token.startswith(WORD_MARK)]
+    return [_ENCODED.sub(lambda match: chr(int(match[1], 16)), word) for word in words]
 
 
 def search_flags(**flags: object) -> list[str]:

@@ -45,7 +45,7 @@ from world import set_columns
 
 import app as corkboard
 import database
-from app import Acknowledgement, Activity, Attachment, Comment, Post, Role, Setting, Throttle, Topic, User
+from app import Acknowledgement, Activity, Attachment, Comment, Post, Role, SearchEntry, Setting, Throttle, Topic, User
 from database import db, fold, sort_key, transactional
 
 only_sqlite = pytest.mark.parametrize("engine_app", ["sqlite"], indirect=True)
@@ -1452,6 +1452,24 @@ def test_what_one_owes_is_found_by_its_index_and_no_post_is_looked_at_in_vain(ap
         posts = [row for row in plan if row["table"] == "posts"]
         assert any(row["key"] == "ix_posts_must_read" for row in posts), plan
         assert not [row for row in posts if row["type"] in ("ALL", "index")], plan
+
+
+def test_what_somebody_might_have_meant_is_looked_for_in_the_newest_entries_alone(app, people, crowd, sign_in):
+    browser = sign_in(people.reader)
+    entries = sa.select(sa.literal("post"), Post.id, Post.id, Post.published_at, sa.literal("zzzoven zzzbread"))
+    with db.engine.begin() as connection:
+        columns = ["kind", "object_id", "post_id", "at", "tokens"]
+        connection.execute(sa.insert(SearchEntry).from_select(columns, entries.where(Post.version == 1)))
+    if not database.is_sqlite():
+        with db.engine.connect() as connection:
+            connection.exec_driver_sql("ANALYZE TABLE search_entries").fetchall()
+    with counted() as statements:
+        assert "Did you mean" in browser.get("/search?q=ovne").text
+    (asked,) = [found for found in statements if re.match("SELECT (STRAIGHT_JOIN )?search_entries.tokens", found[0])]
+    how = "EXPLAIN QUERY PLAN " if database.is_sqlite() else "EXPLAIN "
+    with db.engine.connect() as connection:
+        plan = [str(row._mapping) for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    assert not [line for line in plan if re.search("TEMP B-TREE|filesort|temporary", line)], plan
 
 
 def test_a_deep_page_reads_no_more_rows_than_the_first(app, people, crowd, sign_in):
