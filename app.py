@@ -1504,7 +1504,8 @@ class User(db.Model):
     @transactional
     def record_visit(cls, user_id: int, sign_in_id: int, now: datetime) -> None:
         """Store when a person was last active. After a break of `VISIT_GAP`, a new visit begins."""
-        user, sign_in = db.session.get(cls, user_id, with_for_update=True), db.session.get(SignIn, sign_in_id)
+        user = db.session.get(cls, user_id, with_for_update=True, populate_existing=True)
+        sign_in = db.session.get(SignIn, sign_in_id)
         if user is None or sign_in is None:
             return
         before = user.last_active_at or LONG_AGO
@@ -4931,9 +4932,9 @@ PINNED = (
     .order_by(Post.pinned_at.desc(), Post.id.desc())
     .limit(PINNED_MAX)
 )
-NOTIFICATION_GROUPS = Notification.groups()
 TOPIC_POSTS = cards("ix_posts_topic", Post.topic_id == TOPIC_ID, Post.kind == "news")
 AUTHOR_POSTS = cards("ix_posts_author", Post.author_id == sa.bindparam("author_id"))
+NOTIFICATION_GROUPS = Notification.groups()
 
 OWNER = aliased(User)
 OWNER_IS_HERE = sa.and_(OWNER.id == Post.owner_id, OWNER.is_active)

@@ -191,3 +191,13 @@ def test_a_person_counts_once_on_each_day_they_were_here(app, people, sign_in):
     db.session.rollback()
     assert corkboard.VisitCount.since(today) == {today: 3}
     assert corkboard.VisitCount.since(today + timedelta(days=1)) == {}
+
+
+def test_of_two_requests_at_the_same_moment_only_one_counts_the_person(app, people, sign_in):
+    sign_in(people.member)
+    reading = db.session.scalars(sa.select(SignIn).filter_by(user_id=people.member.id)).one()
+    assert reading.user.last_active_at is None
+    db.session.commit()  # as an action does that this request calls
+    set_columns(User, people.member.id, last_active_at=utcnow())  # by the other one
+    User.record_visit(reading.user_id, reading.id, utcnow())
+    assert corkboard.VisitCount.since(corkboard.site_day(utcnow())) == {}
