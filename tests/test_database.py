@@ -1392,14 +1392,19 @@ LISTS = ["/", "/?before={middle}", "/topics/everyone", "/topics/everyone?before=
          "/people/writer1?before={middle}"]  # fmt: skip
 
 
+def plan_of(asked: tuple[str, object]) -> list[sa.RowMapping]:
+    """The rows that the engine explains a statement with."""
+    how = "EXPLAIN QUERY PLAN " if database.is_sqlite() else "EXPLAIN "
+    with db.engine.connect() as connection:
+        return [row._mapping for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+
+
 def explained(browser, address: str) -> list[str]:
     """The lines of the plan by which the engine finds the posts of a page."""
     with counted() as statements:
         assert browser.get(address).status_code == 200
     (asked,) = [found for found in statements if "excerpt" in found[0] and "pinned_at IS NOT NULL" not in found[0]]
-    how = "EXPLAIN QUERY PLAN " if database.is_sqlite() else "EXPLAIN "
-    with db.engine.connect() as connection:
-        return [str(row._mapping) for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    return [str(row) for row in plan_of(asked)]
 
 
 def test_lists_are_found_by_an_index_that_has_them_in_order_already(app, people, crowd, sign_in):
@@ -1426,9 +1431,7 @@ def test_whether_a_topic_has_new_posts_is_found_by_its_index_and_no_old_post_is_
     with counted() as statements:
         browser.get("/topics")
     (asked,) = [found for found in statements if "has_new" in found[0]]
-    how = "EXPLAIN QUERY PLAN " if database.is_sqlite() else "EXPLAIN "
-    with db.engine.connect() as connection:
-        plan = [str(row._mapping) for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    plan = [str(row) for row in plan_of(asked)]
     posts = [line for line in plan if "posts USING" in line or "'table': 'posts'" in line]
     assert len(posts) == 1, plan
     assert "published_at>?" in posts[0] or "'type': 'range'" in posts[0], plan
@@ -1441,9 +1444,7 @@ def test_what_one_owes_is_found_by_its_index_and_no_post_is_looked_at_in_vain(ap
     with counted() as statements:
         assert "Please read" in browser.get("/").text
     (asked,) = [found for found in statements if "must_read_since" in found[0]]
-    how = "EXPLAIN QUERY PLAN " if database.is_sqlite() else "EXPLAIN "
-    with db.engine.connect() as connection:
-        plan = [row._mapping for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    plan = plan_of(asked)
     if database.is_sqlite():
         lines = [row["detail"] for row in plan if re.search(r"\bposts\b", row["detail"])]
         assert any("ix_posts_must_read" in line for line in lines), [row["detail"] for row in plan]
@@ -1466,9 +1467,7 @@ def test_what_somebody_might_have_meant_is_looked_for_in_the_newest_entries_alon
     with counted() as statements:
         assert "Did you mean" in browser.get("/search?q=ovne").text
     (asked,) = [found for found in statements if re.match("SELECT (STRAIGHT_JOIN )?search_entries.tokens", found[0])]
-    how = "EXPLAIN QUERY PLAN " if database.is_sqlite() else "EXPLAIN "
-    with db.engine.connect() as connection:
-        plan = [str(row._mapping) for row in connection.exec_driver_sql(how + asked[0], asked[1])]
+    plan = [str(row) for row in plan_of(asked)]
     assert not [line for line in plan if re.search("TEMP B-TREE|filesort|temporary", line)], plan
 
 
